@@ -1,0 +1,361 @@
+/*
+ * channel.h - the server's side of one SMTP or LMTP conversation.
+ *
+ * A channel is a function of bytes.  You give it what the client sent, in
+ * pieces of any size, and it collects the replies; it reads no descriptor,
+ * clock, environment or errno, and where the pieces were cut never shows.
+ *
+ *	struct channel ch;
+ *
+ *	channel_init(&ch, &settings, &hooks, ctx);
+ *	channel_greet(&ch);
+ *	for (;;) {
+ *		used += channel_feed(&ch, in + used, have - used);
+ *		...write channel_output(&ch, &len), say so by channel_sent()...
+ *		if (ch.want == WANT_CLOSE)
+ *			break;
+ *		if (ch.want == WANT_TLS)
+ *			...handshake, then channel_tls(); drop the rest of in...
+ *		if (used == have)
+ *			...read more into in...
+ *	}
+ *	channel_free(&ch);
+ *
+ * What the program wants to decide it decides in hooks, one for each stage
+ * of the dialogue.  What it wants to add or replace are verbs, in a table of
+ * its own that is searched before the built-in one.
+ *
+ * Protocol: RFC 5321, 2033 (LMTP), 1870 (SIZE), 6152 (8BITMIME), 6531
+ * (SMTPUTF8), 2920 (PIPELINING), 3030 (CHUNKING, BINARYMIME), 2034 and 3463
+ * (enhanced codes), 3461 (DSN), 9422 (LIMITS), 3207 (STARTTLS), 4954 (AUTH).
+ *
+ * Strings are NUL-terminated and never NULL unless it is said; the names of
+ * the session's and the envelope's members are those of Python's smtpd and
+ * aiosmtpd where these have them.
+ */
+#ifndef CHANNEL_H
+#define CHANNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CHANNEL_LINE_MAX 12290	/* octets of a line with CRLF; RFC 4954 4 */
+#define CHANNEL_NAME_MAX 256	/* octets of a host name or address, with NUL */
+#define CHANNEL_REPLY_TEXT 1024	/* octets of a reply's text, with NUL */
+#define CHANNEL_VERBS_MAX 64	/* verbs that command limits can count */
+
+/* Octets that somebody else owns, lent for the duration of one call. */
+struct span {
+	const char *p;
+	size_t len;
+};
+
+/*
+ * A reply.  Hooks get one that says yes and may overwrite it by reply_set():
+ * code < 400 commits the step, anything else refuses it.
+ */
+struct reply {
+	int code;			/* 200 to 599 */
+	char enh[12];			/* RFC 3463 "2.1.5", or "" for none */
+	char text[CHANNEL_REPLY_TEXT];	/* '\n' separates lines */
+};
+
+/*
+ * Where the dialogue stands: the seed modules' smtp_state.  A verb is legal
+ * in a set of these, written as the sum of 1U << PHASE_x.
+ */
+enum phase {
+	PHASE_PROXY,	/* a PROXY protocol header is due, before the greeting */
+	PHASE_CONNECT,	/* greeted by us, not yet by the client */
+	PHASE_READY,	/* HELO, EHLO or LHLO given, no transaction */
+	PHASE_MAIL,	/* sender given */
+	PHASE_RCPT,	/* sender and at least one recipient given */
+	PHASE_DATA,	/* in the text that follows DATA */
+	PHASE_BDAT,	/* between two BDAT chunks */
+	PHASE_AUTH,	/* an AUTH response is due */
+	PHASE_CLOSED	/* nothing more is read */
+};
+
+/* What the channel needs from its driver before it can go on. */
+enum want {
+	WANT_INPUT,	/* more octets */
+	WANT_TLS,	/* a TLS handshake, then channel_tls() */
+	WANT_CLOSE	/* the end: write the output, hang up */
+};
+
+/* What becomes of CR and LF that stand alone in message text. */
+enum bare_newline {
+	BARE_REJECT,	/* the message is refused: 550 5.6.0 (RFC 5321 2.3.8) */
+	BARE_NORMALIZE,	/* each becomes CRLF, and never ends a message */
+	BARE_UNIX	/* LF ends lines, "LF . LF" ends messages; a lone CR is
+			   refused */
+};
+
+/* How a message body was announced: RFC 6152, RFC 3030 3. */
+enum body {
+	BODY_7BIT,
+	BODY_8BITMIME,
+	BODY_BINARYMIME
+};
+
+struct channel;
+
+/*
+ * One verb.  run gets what followed the verb, without surrounding blanks and
+ * without control characters, and answers by channel_reply() exactly once.
+ */
+struct verb {
+	const char *name;	/* upper case; NULL ends a table */
+	unsigned when;		/* phases in which it is legal, else 503 */
+	unsigned flags;		/* VERB_x */
+	void (*run)(struct channel *ch, struct span arg);
+	const char *help;	/* its syntax, for HELP; NULL: not listed */
+	size_t more;		/* octets that its line may be longer than 512,
+				   once EHLO or LHLO was given */
+};
+
+#define VERB_NOARG 1U	/* an argument is answered 501 */
+#define VERB_ARG 2U	/* a missing argument is answered 501 */
+#define VERB_PLAIN 4U	/* legal before require_starttls, auth_required are met */
+
+/* At most max uses of verb in a session; "*" stands for every verb that has
+   no row of its own, RCPT and BDAT excepted. */
+struct command_limit {
+	const char *verb;	/* upper case; NULL ends a table */
+	unsigned max;
+};
+
+/* How the channel behaves.  Borrowed: it must outlive the channel. */
+struct channel_settings {
+	const char *fqdn;		/* our name in greeting and replies */
+	uint64_t data_size_limit;	/* octets of a message; 0: no limit */
+	bool enable_SMTPUTF8;		/* offer SMTPUTF8 */
+	bool decode_data;		/* a message must be UTF-8; no 8BITMIME.
+					   Not together with SMTPUTF8 */
+	bool lmtp;			/* LHLO, and a reply per recipient */
+	bool dsn;			/* offer DSN: the relay can carry it */
+	enum bare_newline bare_newline;
+	size_t max_recipients;		/* of one message; 0: no limit */
+	unsigned max_errors;		/* replies >= 400 in a session; 0: none */
+	unsigned max_messages;		/* in a session; 0: no limit */
+	const struct command_limit *command_limits;	/* or NULL */
+	const struct verb *verbs;	/* searched before the built-in; NULL */
+	const char *const *keywords;	/* further EHLO lines, NULL-terminated;
+					   or NULL */
+	bool tls;			/* offer STARTTLS */
+	bool tls_on_connect;		/* TLS before the greeting (RFC 8314 3) */
+	bool require_starttls;		/* no mail without TLS: 530 5.7.0 */
+	const char *auth;		/* mechanisms, separated by spaces, NULL:
+					   AUTH is not offered */
+	bool auth_required;		/* no mail without AUTH: 530 5.7.0 */
+	bool auth_require_tls;		/* AUTH only under TLS */
+	unsigned max_auth_failures;	/* then 421 4.7.0; 0: no limit */
+	bool proxy_protocol;		/* a PROXY header comes first */
+	bool xclient;			/* offer XCLIENT to this client */
+};
+
+/*
+ * The program's side of the dialogue.  Every hook may be NULL: the default is
+ * to say yes.  ctx is what channel_init() was given.  Spans are the client's
+ * own octets, valid during the call, free of control characters; r is the
+ * reply that the client will get, and may be changed.  What a hook learns of
+ * the session it reads from the channel.  Unless it is said otherwise, r is
+ * not used once the hook has returned.
+ */
+struct channel_hooks {
+	/* The greeting, 220.  5yz (RFC 7504: 521, 554) or 421 ends the session
+	   once it is written. */
+	void (*connect)(void *ctx, struct reply *r);
+	/* HELO, EHLO or LHLO: name is what the client calls itself. */
+	void (*helo)(void *ctx, struct span name, struct reply *r);
+	/* MAIL: path is without angle brackets and source route, empty for the
+	   null reverse-path; options are as the client wrote them. */
+	void (*mail)(void *ctx, struct span path, struct span options,
+	    struct reply *r);
+	/* RCPT, likewise. */
+	void (*rcpt)(void *ctx, struct span path, struct span options,
+	    struct reply *r);
+	/* DATA (r is 354) or the first BDAT of a message (r is 250): text will
+	   follow.  A refused BDAT's octets are read and dropped. */
+	void (*data)(void *ctx, struct reply *r);
+	/* Some octets of the message, unstuffed, lines ended by CRLF (but with
+	   BODY=BINARYMIME just as they came).  It can not fail: remember, and
+	   say so in end. */
+	void (*body)(void *ctx, struct span text);
+	/* The message is complete: relay it.  r[0..n) are 250; n is 1 in SMTP,
+	   and in LMTP the number of rcpttos, in their order, which may be 0
+	   (RFC 2033 4.3).  Not called for a message that the channel refuses. */
+	void (*end)(void *ctx, struct reply r[], size_t n);
+	/* The transaction is forgotten: after end, by RSET, by a new greeting,
+	   by a refused message, by channel_free().  mailfrom and rcpttos are
+	   still there.  Called only if mail had accepted. */
+	void (*forget)(void *ctx);
+	/* VRFY, EXPN: r is 252, 502. */
+	void (*vrfy)(void *ctx, struct span address, struct reply *r);
+	void (*expn)(void *ctx, struct span list, struct reply *r);
+	/* NOOP, RSET, QUIT, HELP: r is the reply that they always get. */
+	void (*noop)(void *ctx, struct span arg, struct reply *r);
+	void (*rset)(void *ctx, struct reply *r);
+	void (*quit)(void *ctx, struct reply *r);
+	/* STARTTLS: r is 220; WANT_TLS follows if it stays below 400. */
+	void (*starttls)(void *ctx, struct reply *r);
+	/*
+	 * AUTH (RFC 4954).  mechanism is in upper case for the first call and
+	 * empty for each further one of the same exchange; response is base64,
+	 * checked as such ("=" or nothing: empty; given tells a response that
+	 * is empty from none).  r is 454; set 334 with a base64 challenge as
+	 * text, 235, or a refusal.  On 235 the hook has set auth_user by
+	 * channel_set_user().  If mechanism.p is NULL the exchange was
+	 * abandoned: r is 501.
+	 */
+	void (*auth)(void *ctx, struct span mechanism, struct span response,
+	    bool given, struct reply *r);
+	/* A PROXY header or XCLIENT changed the peer; r is 220, and 4yz or 5yz
+	   ends the session. */
+	void (*peer)(void *ctx, struct reply *r);
+};
+
+/* What TLS came to.  All strings may be "". */
+struct channel_tls {
+	char protocol[16];	/* "TLSv1.3" */
+	char cipher[64];	/* "TLS_AES_256_GCM_SHA384" */
+	char sni[CHANNEL_NAME_MAX];	/* the name the client asked for */
+	char subject[CHANNEL_NAME_MAX];	/* common name of a client certificate
+					   that was verified */
+	char issuer[CHANNEL_NAME_MAX];	/* and that of its issuer */
+	char fingerprint[128];	/* and its digest, hexadecimal with colons */
+};
+
+/* Who is at the other end: seed modules' peer.  Unknown: "unknown", "". */
+struct channel_peer {
+	char address[CHANNEL_NAME_MAX];	/* "192.0.2.1", "2001:db8::1", "unix" */
+	char port[8];
+	char name[CHANNEL_NAME_MAX];	/* as XCLIENT's NAME says, or "unknown" */
+	char server_address[CHANNEL_NAME_MAX];	/* our end, or "" */
+	char server_port[8];
+};
+
+/* One accepted recipient. */
+struct channel_rcpt {
+	char *address;	/* byte for byte, without angle brackets */
+	char *options;	/* "NOTIFY=NEVER ORCPT=rfc822;a@example.org", or "" */
+};
+
+/*
+ * One conversation.  Members above the line are for everyone to read, and
+ * are written by the functions below alone; those under it are private.
+ */
+struct channel {
+	/* The session. */
+	enum want want;
+	enum phase smtp_state;
+	struct channel_peer peer;
+	char seen_greeting[CHANNEL_NAME_MAX];	/* HELO's argument, or "" */
+	bool extended_smtp;	/* EHLO or LHLO */
+	bool ssl;		/* under TLS */
+	struct channel_tls tls;
+	bool authenticated;
+	char auth_method[32];	/* "PLAIN", or "" */
+	char auth_user[CHANNEL_NAME_MAX];	/* or "" */
+	unsigned messages;	/* messages that got a reply below 400 */
+	unsigned errors;	/* replies of 400 and more */
+	/* The envelope. */
+	char *mailfrom;		/* NULL: no MAIL yet; "": null reverse-path */
+	char *mail_options;	/* "SIZE=12 BODY=8BITMIME", or ""; NULL as above */
+	struct channel_rcpt *rcpttos;
+	size_t nrcpttos;
+	bool smtp_utf8;		/* MAIL had SMTPUTF8 */
+	enum body body;
+	uint64_t size;		/* octets of text received so far, as sent */
+
+	/* ------------------------------------------------------------------ */
+	const struct channel_settings *set;
+	const struct channel_hooks *hooks;
+	void *ctx;		/* the hooks', for embedders' verbs too */
+	char *out;		/* replies that are not written yet */
+	size_t outlen, outsent, outsize;
+	bool failed;		/* sticky: no memory for a reply */
+	size_t linelen;		/* octets of line gathered */
+	bool overlong;		/* and more that were dropped */
+	size_t rcptsize;	/* rows that rcpttos has room for */
+	uint64_t chunk;		/* BDAT octets that are still to come */
+	bool last;		/* of the chunk: BDAT LAST */
+	bool drop;		/* of the chunk: belongs to no transaction */
+	bool begun;		/* the data hook accepted this message */
+	unsigned at;		/* where the text decoder stands */
+	unsigned utf8;		/* where the UTF-8 check stands */
+	struct reply verdict;	/* why this message is refused; code 0: it is
+				   not */
+	char mechanism[32];	/* AUTH exchange that is going on */
+	unsigned auth_failures;
+	unsigned mails;		/* MAIL commands that were accepted */
+	unsigned calls[CHANNEL_VERBS_MAX];
+	char line[CHANNEL_LINE_MAX + 1];	/* last: never cleared */
+};
+
+/*
+ * Sets ch up; says nothing yet.  Borrows set, hooks and ctx for ch's life.
+ * ch->peer is "unknown"; a driver that knows better writes it now.
+ */
+void	channel_init(struct channel *ch, const struct channel_settings *set,
+	    const struct channel_hooks *hooks, void *ctx);
+
+/*
+ * Begins: greets, or wants TLS first, or waits for a PROXY header.  While
+ * ch->smtp_state is PHASE_PROXY a driver must not lose octets that
+ * channel_feed() left: a TLS handshake may follow right behind the header.
+ */
+void	channel_greet(struct channel *ch);
+
+/*
+ * Takes octets from the client.  Returns how many were used: all of them,
+ * or fewer if the channel wants TLS, wants to close, or has so many replies
+ * waiting that they must be written first.  Octets not used are to be given
+ * again, except after WANT_TLS: those were sent in the clear and are to be
+ * dropped (RFC 3207 4.2).
+ */
+size_t	channel_feed(struct channel *ch, const char *bytes, size_t len);
+
+/* Replies to write: *len octets, owned by ch, valid until the next call. */
+const char *channel_output(const struct channel *ch, size_t *len);
+
+/* The first len octets of the output were written. */
+void	channel_sent(struct channel *ch, size_t len);
+
+/*
+ * The handshake that WANT_TLS asked for succeeded: everything that was learnt
+ * in the clear is forgotten (RFC 3207 4.2), and with tls_on_connect we greet.
+ * tls is copied.
+ */
+void	channel_tls(struct channel *ch, const struct channel_tls *tls);
+
+/* Ends the session with a reply of the driver's own (421: RFC 5321 3.8). */
+void	channel_close(struct channel *ch, int code, const char *enh,
+	    const char *text);
+
+/* Records who authenticated; for the auth hook before it says 235. */
+void	channel_set_user(struct channel *ch, const char *user);
+
+/* Frees what ch owns, after calling forget if a transaction is open.  Legal
+   on a zeroed struct, and twice. */
+void	channel_free(struct channel *ch);
+
+/* For verbs: answers the command.  enh is "" for none; text is made safe. */
+void	channel_reply(struct channel *ch, int code, const char *enh,
+	    const char *text);
+
+/* For hooks: replaces r.  text may have several lines, separated by '\n';
+   control characters and, if a line is too long, its end are replaced. */
+void	reply_set(struct reply *r, int code, const char *enh,
+	    const char *text);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
