@@ -71,6 +71,7 @@ struct reply {
  */
 enum phase {
 	PHASE_PROXY,	/* a PROXY protocol header is due, before the greeting */
+	PHASE_REFUSED,	/* our greeting was 554: only QUIT is taken */
 	PHASE_CONNECT,	/* greeted by us, not yet by the client */
 	PHASE_READY,	/* HELO, EHLO or LHLO given, no transaction */
 	PHASE_MAIL,	/* sender given */
@@ -121,7 +122,11 @@ struct verb {
 
 #define VERB_NOARG 1U	/* an argument is answered 501 */
 #define VERB_ARG 2U	/* a missing argument is answered 501 */
-#define VERB_PLAIN 4U	/* legal before require_starttls, auth_required are met */
+#define VERB_CLEAR 4U	/* legal in clear text despite require_starttls */
+#define VERB_ANON 8U	/* legal without AUTH despite auth_required */
+#define VERB_SMTP 16U	/* exists in SMTP alone */
+#define VERB_LMTP 32U	/* exists in LMTP alone */
+#define VERB_RAW 64U	/* gets its argument unchecked, in every phase */
 
 /* At most max uses of verb in a session; "*" stands for every verb that has
    no row of its own, RCPT and BDAT excepted. */
@@ -168,8 +173,9 @@ struct channel_settings {
  * not used once the hook has returned.
  */
 struct channel_hooks {
-	/* The greeting, 220.  5yz (RFC 7504: 521, 554) or 421 ends the session
-	   once it is written. */
+	/* The greeting, 220; the peer is what a PROXY header or XCLIENT made
+	   it.  421 or 521 (RFC 7504) hang up at once, any other refusal leaves
+	   the client nothing but QUIT (RFC 5321 3.1). */
 	void (*connect)(void *ctx, struct reply *r);
 	/* HELO, EHLO or LHLO: name is what the client calls itself. */
 	void (*helo)(void *ctx, struct span name, struct reply *r);
@@ -215,9 +221,6 @@ struct channel_hooks {
 	 */
 	void (*auth)(void *ctx, struct span mechanism, struct span response,
 	    bool given, struct reply *r);
-	/* A PROXY header or XCLIENT changed the peer; r is 220, and 4yz or 5yz
-	   ends the session. */
-	void (*peer)(void *ctx, struct reply *r);
 };
 
 /* What TLS came to.  All strings may be "". */
@@ -271,7 +274,8 @@ struct channel {
 	size_t nrcpttos;
 	bool smtp_utf8;		/* MAIL had SMTPUTF8 */
 	enum body body;
-	uint64_t size;		/* octets of text received so far, as sent */
+	uint64_t declared;	/* octets that MAIL's SIZE announced, or 0 */
+	uint64_t size;		/* octets of text so far, with CRLF, unstuffed */
 
 	/* ------------------------------------------------------------------ */
 	const struct channel_settings *set;
@@ -286,7 +290,6 @@ struct channel {
 	uint64_t chunk;		/* BDAT octets that are still to come */
 	bool last;		/* of the chunk: BDAT LAST */
 	bool drop;		/* of the chunk: belongs to no transaction */
-	bool begun;		/* the data hook accepted this message */
 	unsigned at;		/* where the text decoder stands */
 	unsigned utf8;		/* where the UTF-8 check stands */
 	struct reply verdict;	/* why this message is refused; code 0: it is
