@@ -241,8 +241,6 @@ append(struct channel *ch, const char *p, size_t len)
 	size_t size = ch->outsize;
 	char *out;
 
-	if (ch->outsent > 0 && ch->outsent == ch->outlen)
-		ch->outsent = ch->outlen = 0;
 	while (size - ch->outlen < len)
 		size = size == 0 ? 1024 : size * 2;
 	if (size != ch->outsize && !ch->failed) {
@@ -268,6 +266,7 @@ say_line(struct channel *ch, int code, bool more, const char *enh,
     struct span text)
 {
 	char head[24];
+	size_t start = ch->outlen;
 	int n;
 	char c;
 
@@ -280,6 +279,9 @@ say_line(struct channel *ch, int code, bool more, const char *enh,
 			c = '?';
 		append(ch, &c, 1);
 	}
+	if (ch->hooks->dialogue != NULL && !ch->failed)
+		ch->hooks->dialogue(ch->ctx, true, (struct span){
+		    ch->out + start, ch->outlen - start });
 	append(ch, crlf, 2);
 }
 
@@ -360,6 +362,8 @@ channel_sent(struct channel *ch, size_t len)
 {
 	assert(len <= ch->outlen - ch->outsent);
 	ch->outsent += len;
+	if (ch->outsent == ch->outlen)
+		ch->outsent = ch->outlen = 0;
 }
 
 /* ---- the transaction --------------------------------------------------- */
@@ -2008,6 +2012,27 @@ command(struct channel *ch, struct span line)
 		answer(ch, &r);
 }
 
+/* Tells the log what was heard, but no credentials. */
+static void
+heard(const struct channel *ch, struct span line)
+{
+	static const char secret[] = "********";
+	struct span rest = line, verb = word(&rest), mechanism = word(&rest);
+	char text[64];
+
+	if (ch->hooks->dialogue == NULL)
+		return;
+	if (ch->smtp_state == PHASE_AUTH) {
+		line = span(secret);
+	} else if (same(verb, "AUTH") && rest.len > 0) {
+		snprintf(text, sizeof text, "AUTH %.*s %s",
+		    (int)(mechanism.len < 32 ? mechanism.len : 32),
+		    mechanism.p, secret);
+		line = span(text);
+	}
+	ch->hooks->dialogue(ch->ctx, false, line);
+}
+
 /* Gathers a line, to its LF; a CR before it belongs to the line's end.
    Credentials do not stay in memory. */
 static size_t
@@ -2030,6 +2055,7 @@ line(struct channel *ch, const char *p, size_t len)
 	if (s.len > 0 && s.p[s.len - 1] == '\r' && !ch->overlong)
 		s.len--;
 	ch->linelen = 0;
+	heard(ch, s);
 	if (ch->smtp_state == PHASE_AUTH) {
 		auth_response(ch, s);
 		wipe(ch->line, s.len);

@@ -221,6 +221,9 @@ struct channel_hooks {
 	 */
 	void (*auth)(void *ctx, struct span mechanism, struct span response,
 	    bool given, struct reply *r);
+	/* For a log: a line of the dialogue without its CRLF, said by us or
+	   heard from the client, credentials replaced by asterisks. */
+	void (*dialogue)(void *ctx, bool said, struct span line);
 };
 
 /* What TLS came to.  All strings may be "". */

@@ -58,6 +58,8 @@ void	policy_close(struct policy *p);
  * AUTH (RFC 4954) by "checkpassword:PROGRAM [ARG]...", "dovecot:PATH" or
  * "file:PATH".  Nothing is opened or run until a client asks for it.
  */
+#define AUTH_DELAY 1	/* seconds that the caller holds a 535 back */
+
 struct auth;
 
 struct auth *auth_open(const char *source, unsigned timeout,

@@ -193,6 +193,9 @@ void	relay_close(struct relay *r);
 void	verdict_set(struct verdict *v, int code, const char *enh,
 	    const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
+/* Same code and words? */
+bool	verdict_same(const struct verdict *a, const struct verdict *b);
+
 /* Milliseconds of CLOCK_MONOTONIC, and those from now to a deadline in them:
    0 when it has passed, and never more than INT_MAX. */
 int64_t	clock_now(void);

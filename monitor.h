@@ -1,0 +1,85 @@
+/*
+ * monitor.h - the boundary between the process that talks to the client and
+ * the one that acts for it: relays, asks outside services, holds the key.
+ *
+ * Everything that crosses is plain data: an envelope, a descriptor, a verdict
+ * per recipient.  It decides nothing about mail.
+ */
+#ifndef MONITOR_H
+#define MONITOR_H
+
+#include "policy.h"
+#include "relay.h"
+
+/* How to serve TLS.  Strings are borrowed. */
+struct tls_settings {
+	const char *program;	/* path of smtpd-tls */
+	int cert, key;		/* open files, or -1: TLS is not served */
+	const char *ca;		/* file of CAs for client certificates; NULL */
+	unsigned timeout;	/* seconds for a handshake */
+};
+
+struct monitor_settings {
+	struct relay_settings relay;
+	const char *policy;	/* "unix:PATH", "inet:HOST:PORT", or NULL */
+	unsigned policy_timeout;	/* seconds for one question */
+	const char *auth;	/* source of AUTH, or NULL */
+	struct tls_settings tls;
+	struct logger log;
+};
+
+struct monitor;
+
+/*
+ * Reads the settings, which are borrowed; opens nothing.  NULL, with one
+ * sentence in error[0..size), if they make no sense.
+ */
+struct monitor *monitor_open(const struct monitor_settings *set, char *error,
+	    size_t size);
+
+/* What is certain from the settings alone: the form of spools, whether DSN
+   parameters reach anybody, whether there is anything to ask at a stage. */
+enum spool_form monitor_form(const struct monitor *m);
+bool	monitor_dsn(const struct monitor *m);
+bool	monitor_asks(const struct monitor *m, enum stage stage);
+
+/*
+ * Asks routes and policy service what they think of a stage: see
+ * policy_ask() and relay_rcpt().  prepend[0..POLICY_PREPEND) becomes the
+ * header fields to put in front of the message, or "".
+ */
+void	monitor_stage(struct monitor *m, enum stage stage,
+	    const struct envelope *env, struct verdict *v, char *prepend);
+
+/* Relays a message: see relay_deliver().  Logs what became of it. */
+void	monitor_relay(struct monitor *m, const struct envelope *env, int spool,
+	    struct verdict v[]);
+
+/* The transaction is over. */
+void	monitor_forget(struct monitor *m);
+
+/* For spools that outgrow memory: see spool_file().  ctx is the monitor. */
+int	monitor_file(void *ctx);
+
+/* AUTH: see policy.h.  The list is good until the next call. */
+const char *monitor_mechanisms(struct monitor *m, const struct envelope *env);
+void	monitor_auth(struct monitor *m, const struct envelope *env,
+	    const char *mechanism, const char *response, struct verdict *v,
+	    char *user, size_t size);
+void	monitor_auth_abandon(struct monitor *m);
+
+/*
+ * Serves TLS on the client's connection.  Returns the clear-text end, a
+ * socket, with the report (lines "name=value") in report[0..size); or -1
+ * with a sentence there.  client is borrowed.
+ */
+int	monitor_tls(struct monitor *m, int client, char *report, size_t size);
+
+/* Tells the administrator: see struct logger. */
+void	monitor_log(struct monitor *m, int priority, const char *event,
+	    const struct envelope *env, const char *text);
+
+/* Takes leave of everybody, frees m.  NULL is legal. */
+void	monitor_close(struct monitor *m);
+
+#endif

@@ -1,0 +1,1567 @@
+/*
+ * smtpd.c - speaks SMTP or LMTP with the one client on standard input and
+ * output, and hands its messages to a relay.
+ *
+ * It turns argv, environment and descriptors into a channel, moves bytes,
+ * keeps time and logs.  The dialogue is channel.c's, what becomes of a message
+ * monitor.c's and relay.c's affair.
+ *
+ * - Privileges are dropped before the first octet is read.
+ * - Octets go to the channel, replies come back; they are written once, before
+ *   anything that could block.
+ * - The channel's hooks put the message into a spool behind a trace header,
+ *   and ask the monitor.
+ * - SIGTERM is blocked but while we wait for the client, so a relay that is
+ *   running is finished.
+ */
+#define _GNU_SOURCE	/* getopt_long, ppoll, struct ucred, initgroups */
+#include "channel.h"
+#include "monitor.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <grp.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sysexits.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef VERSION
+#define VERSION "1.0"
+#endif
+#ifndef LIBEXEC
+#define LIBEXEC "/usr/local/libexec"
+#endif
+
+#define INPUT 65536		/* octets read at once */
+#define RECEIVED_MAX 100	/* more Received: fields are a loop: RFC 5321 6.3 */
+#define LIMITS_MAX 32		/* rows of --command-limit */
+#define TLS_TIMEOUT 60		/* seconds for a handshake */
+
+/* ---- the command line -------------------------------------------------- */
+
+struct options {
+	struct channel_settings channel;
+	struct monitor_settings monitor;
+	struct command_limit limits[LIMITS_MAX + 1];
+	const char *hostname, *user, *routes, *xclient;
+	const char *tlscert, *tlskey, *tls_ca;
+	uint64_t timeout, session_timeout, relay_timeout, policy_timeout;
+	uint64_t max_recipients, max_errors, max_messages;
+	const char *command_limit, *bare_newline, *relay_tls;
+	bool nosetuid, no_received, x_peer, debug, no_auth_require_tls;
+	bool version, help;
+};
+
+enum kind {
+	FLAG,		/* bool */
+	COUNT,		/* uint64_t */
+	OCTETS,		/* uint64_t, with K, M or G behind it if need be */
+	TEXT_ARG	/* const char *, borrowed from argv */
+};
+
+struct option_row {
+	const char *name;
+	char letter;		/* '\0': has none */
+	enum kind kind;
+	size_t offset;		/* in struct options */
+};
+
+#define AT(member) offsetof(struct options, member)
+
+static const struct option_row rows[] = {
+	{ "size", 's', OCTETS, AT(channel.data_size_limit) },
+	{ "smtputf8", 'u', FLAG, AT(channel.enable_SMTPUTF8) },
+	{ "decode-data", '\0', FLAG, AT(channel.decode_data) },
+	{ "hostname", 'H', TEXT_ARG, AT(hostname) },
+	{ "lmtp", 'l', FLAG, AT(channel.lmtp) },
+	{ "nosetuid", 'n', FLAG, AT(nosetuid) },
+	{ "user", '\0', TEXT_ARG, AT(user) },
+	{ "timeout", 't', COUNT, AT(timeout) },
+	{ "session-timeout", '\0', COUNT, AT(session_timeout) },
+	{ "relay-timeout", '\0', COUNT, AT(relay_timeout) },
+	{ "policy-timeout", '\0', COUNT, AT(policy_timeout) },
+	{ "max-recipients", '\0', COUNT, AT(max_recipients) },
+	{ "max-errors", '\0', COUNT, AT(max_errors) },
+	{ "max-messages", '\0', COUNT, AT(max_messages) },
+	{ "command-limit", '\0', TEXT_ARG, AT(command_limit) },
+	{ "routes", '\0', TEXT_ARG, AT(monitor.relay.routes) },
+	{ "policy", '\0', TEXT_ARG, AT(monitor.policy) },
+	{ "auth", '\0', TEXT_ARG, AT(monitor.auth) },
+	{ "auth-required", '\0', FLAG, AT(channel.auth_required) },
+	{ "no-auth-require-tls", '\0', FLAG, AT(no_auth_require_tls) },
+	{ "tlscert", '\0', TEXT_ARG, AT(tlscert) },
+	{ "tlskey", '\0', TEXT_ARG, AT(tlskey) },
+	{ "tls-ca", '\0', TEXT_ARG, AT(tls_ca) },
+	{ "require-tls", '\0', FLAG, AT(channel.require_starttls) },
+	{ "smtps", '\0', FLAG, AT(channel.tls_on_connect) },
+	{ "relay-tls", '\0', TEXT_ARG, AT(relay_tls) },
+	{ "relay-tls-ca", '\0', TEXT_ARG, AT(monitor.relay.tls_ca) },
+	{ "relay-auth", '\0', TEXT_ARG, AT(monitor.relay.auth) },
+	{ "proxy-protocol", '\0', FLAG, AT(channel.proxy_protocol) },
+	{ "xclient", '\0', TEXT_ARG, AT(xclient) },
+	{ "bare-newline", '\0', TEXT_ARG, AT(bare_newline) },
+	{ "crlf", '\0', FLAG, AT(monitor.relay.crlf) },
+	{ "no-received", '\0', FLAG, AT(no_received) },
+	{ "x-peer", '\0', FLAG, AT(x_peer) },
+	{ "debug", 'd', FLAG, AT(debug) },
+	{ "version", 'V', FLAG, AT(version) },
+	{ "help", 'h', FLAG, AT(help) },
+};
+
+#define ROWS (sizeof rows / sizeof *rows)
+
+static const char usage[] =
+    "usage: smtpd [OPTION]... TRANSPORT:NEXTHOP\n"
+    "       smtpd [OPTION]... -- PROGRAM [ARGUMENT]...\n"
+    "Speaks SMTP on standard input and output, relays at the end of DATA.\n"
+    "\n"
+    "TRANSPORT:NEXTHOP is print: print:FILE discard: maildir:DIR\n"
+    "smtp:[HOST]:PORT smtps:[HOST]:PORT lmtp:[HOST]:PORT lmtp:unix:PATH\n"
+    "or error:TEXT; smtpd(8) explains them, and the options:\n";
+
+/* A wrong command line: one sentence, before a byte is spoken. */
+static _Noreturn void __attribute__((format(printf, 1, 2)))
+misused(const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	dprintf(STDERR_FILENO, "smtpd: %s\n", text);
+	exit(EX_USAGE);
+}
+
+static void
+print_help(void)
+{
+	dprintf(STDOUT_FILENO, "%s", usage);
+	for (size_t i = 0; i < ROWS; i++)
+		dprintf(STDOUT_FILENO, "  %c%c%c --%s%s\n",
+		    rows[i].letter == '\0' ? ' ' : '-',
+		    rows[i].letter == '\0' ? ' ' : rows[i].letter,
+		    rows[i].letter == '\0' ? ' ' : ',', rows[i].name,
+		    rows[i].kind == FLAG       ? ""
+			: rows[i].kind == TEXT_ARG ? " ARG"
+						   : " N");
+}
+
+static uint64_t
+count(const struct option_row *row, const char *arg)
+{
+	static const char units[] = "KMG";
+	const char *unit;
+	uint64_t n = 0;
+	size_t i = 0;
+
+	for (; arg[i] >= '0' && arg[i] <= '9' && i < 10; i++)
+		n = n * 10 + (uint64_t)(arg[i] - '0');
+	unit = arg[i] == '\0' ? NULL : strchr(units, arg[i] & ~0x20);
+	if (i > 0 && row->kind == OCTETS && unit != NULL && arg[i] != '\0') {
+		n <<= 10 * (unit - units + 1);
+		i++;
+	}
+	if (i == 0 || arg[i] != '\0' || (row->kind == COUNT && n > INT_MAX))
+		misused("--%s: \"%s\" is not a number", row->name, arg);
+	return n;
+}
+
+static void
+take_option(struct options *o, const struct option_row *row, const char *arg)
+{
+	char *member = (char *)o + row->offset;
+
+	switch (row->kind) {
+	case FLAG:
+		*(bool *)(void *)member = true;
+		break;
+	case COUNT:
+	case OCTETS:
+		*(uint64_t *)(void *)member = count(row, arg);
+		break;
+	case TEXT_ARG:
+		*(const char **)(void *)member = arg;
+		break;
+	}
+}
+
+/* Calls take_option() for each option.  Returns what is left of argv. */
+static char **
+read_options(struct options *o, char **argv)
+{
+	struct option longs[ROWS + 1];
+	char letters[2 * ROWS + 4] = "+:";
+	size_t n = 2, i;
+	int argc = 0, c;
+
+	for (i = 0; i < ROWS; i++) {
+		longs[i] = (struct option){ rows[i].name, rows[i].kind != FLAG,
+			NULL, 256 + (int)i };
+		if (rows[i].letter != '\0')
+			letters[n++] = rows[i].letter;
+		if (rows[i].letter != '\0' && rows[i].kind != FLAG)
+			letters[n++] = ':';
+	}
+	letters[n] = '\0';
+	longs[ROWS] = (struct option){ NULL, 0, NULL, 0 };
+	while (argv[argc] != NULL)
+		argc++;
+	while ((c = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
+		for (i = 0; i < ROWS; i++)
+			if (c == 256 + (int)i || c == rows[i].letter)
+				break;
+		if (c == ':')
+			misused("%s needs an argument", argv[optind - 1]);
+		if (i == ROWS || c == '?')
+			misused("unknown option %s, try smtpd --help",
+			    argv[optind - 1]);
+		take_option(o, &rows[i], optarg);
+	}
+	return argv + optind;
+}
+
+static const struct choice {
+	const char *name;
+	int value;
+} newlines[] = {
+	{ "reject", BARE_REJECT },
+	{ "normalize", BARE_NORMALIZE },
+	{ "unix", BARE_UNIX },
+	{ NULL, 0 },
+}, tls_levels[] = {
+	{ "none", TLS_NONE },
+	{ "may", TLS_MAY },
+	{ "must", TLS_MUST },
+	{ NULL, 0 },
+};
+
+static int
+choose(const char *option, const char *arg, const struct choice *c)
+{
+	for (; c->name != NULL; c++)
+		if (strcmp(c->name, arg) == 0)
+			return c->value;
+	misused("--%s: \"%s\" is not one of its values", option, arg);
+}
+
+/* "N" or "VERB=N", separated by commas.  Splits arg, which is argv's. */
+static void
+read_limits(struct options *o)
+{
+	static const struct option_row row = { "command-limit", '\0', COUNT, 0 };
+	char *rest = strdup(o->command_limit), *item, *equals;
+	size_t n = 0;
+
+	if (rest == NULL)
+		misused("out of memory");
+	while ((item = strsep(&rest, ",")) != NULL) {
+		if (n == LIMITS_MAX)
+			misused("--command-limit: more than %d verbs",
+			    LIMITS_MAX);
+		equals = strchr(item, '=');
+		if (equals != NULL)
+			*equals = '\0';
+		o->limits[n].verb = equals == NULL ? "*" : item;
+		o->limits[n++].max =
+		    (unsigned)count(&row, equals == NULL ? item : equals + 1);
+	}
+	o->channel.command_limits = o->limits;
+}
+
+/* What excludes each other, or makes no sense alone. */
+static void
+check_options(const struct options *o)
+{
+	const struct channel_settings *c = &o->channel;
+	bool tls = o->tlscert != NULL;
+
+	if (c->decode_data && c->enable_SMTPUTF8)
+		misused("--decode-data and --smtputf8 exclude each other");
+	if (tls != (o->tlskey != NULL))
+		misused("--tlscert and --tlskey belong together");
+	if ((c->require_starttls || c->tls_on_connect || o->tls_ca) && !tls)
+		misused("--require-tls, --smtps and --tls-ca need --tlscert");
+	if (o->nosetuid && o->user != NULL)
+		misused("--nosetuid and --user exclude each other");
+	if (o->timeout == 0 || o->session_timeout == 0 ||
+	    o->relay_timeout == 0 || o->policy_timeout == 0)
+		misused("a timeout must be at least 1 second");
+	if (o->hostname != NULL && (o->hostname[0] == '\0' ||
+	    strlen(o->hostname) >= CHANNEL_NAME_MAX ||
+	    strpbrk(o->hostname, " \t\r\n") != NULL))
+		misused("--hostname: \"%s\" is not a host name", o->hostname);
+}
+
+static void
+read_relay(struct options *o, char **rest, bool program)
+{
+	if (rest[0] == NULL)
+		misused("where should messages go? Name a relay, "
+		    "for example print:");
+	if (program) {
+		o->monitor.relay.program = rest;
+		return;
+	}
+	if (strchr(rest[0], ':') == NULL)
+		misused("\"%s\" is not TRANSPORT:NEXTHOP; a program goes "
+		    "behind --", rest[0]);
+	if (rest[1] != NULL)
+		misused("\"%s\" behind the relay: options come first",
+		    rest[1]);
+	o->monitor.relay.spec = rest[0];
+}
+
+static void
+read_command_line(struct options *o, char **argv)
+{
+	struct channel_settings *c = &o->channel;
+	char **rest;
+
+	*o = (struct options){ .timeout = 300, .session_timeout = 3600,
+		.relay_timeout = 540, .policy_timeout = 100,
+		.max_recipients = 1000, .max_errors = 20 };
+	c->data_size_limit = 33554432;
+	c->max_auth_failures = 3;
+	rest = read_options(o, argv);
+	if (o->help || o->version) {
+		if (o->help)
+			print_help();
+		else
+			dprintf(STDOUT_FILENO, "smtpd %s\n", VERSION);
+		exit(EX_OK);
+	}
+	check_options(o);
+	if (o->command_limit != NULL)
+		read_limits(o);
+	if (o->bare_newline != NULL)
+		c->bare_newline = (enum bare_newline)choose("bare-newline",
+		    o->bare_newline, newlines);
+	if (o->relay_tls != NULL)
+		o->monitor.relay.tls = (enum tls_level)choose("relay-tls",
+		    o->relay_tls, tls_levels);
+	c->max_recipients = (size_t)o->max_recipients;
+	c->max_errors = (unsigned)o->max_errors;
+	c->max_messages = (unsigned)o->max_messages;
+	c->auth_require_tls = !o->no_auth_require_tls;
+	c->tls = o->tlscert != NULL && !c->tls_on_connect;
+	o->monitor.relay.timeout = (unsigned)o->relay_timeout;
+	o->monitor.policy_timeout = (unsigned)o->policy_timeout;
+	o->monitor.relay.lmtp = c->lmtp;
+	read_relay(o, rest, rest > argv && strcmp(rest[-1], "--") == 0);
+}
+
+/* ---- the log ----------------------------------------------------------- */
+
+enum sink {
+	SINK_STDERR,	/* one key=value line per event */
+	SINK_JOURNAL,	/* the same with <N> in front: the journal reads it */
+	SINK_SYSLOG	/* standard error is the client */
+};
+
+/* Appends to line[0..size), n octets being there, a value without control
+   characters, in quotes if it has blanks. */
+static size_t
+put(char *line, size_t size, size_t n, const char *key, const char *value)
+{
+	bool quote = value[0] == '\0' || strpbrk(value, " \"=") != NULL;
+
+	n += (size_t)snprintf(line + n, size - n, " %s=%s", key,
+	    quote ? "\"" : "");
+	for (; *value != '\0' && n + 3 < size; value++) {
+		if (*value == '\n' && value[1] == '\0')
+			break;
+		line[n++] = (unsigned char)*value < ' ' || *value == '\177'
+		    ? ' ' : *value == '"' ? '\'' : *value;
+	}
+	if (quote && n + 1 < size)
+		line[n++] = '"';
+	line[n < size ? n : size - 1] = '\0';
+	return n < size - 64 ? n : size - 64;
+}
+
+/* A struct logger's function: one line for one event. */
+static void
+log_event(void *ctx, int priority, const char *event,
+    const struct envelope *env, const char *text)
+{
+	const enum sink *sink = ctx;
+	char line[2048], number[24];
+	size_t n = 0, most = env == NULL ? 0 : env->nrecipients;
+
+	if (*sink == SINK_JOURNAL)
+		n = (size_t)snprintf(line, sizeof line, "<%d>", priority);
+	n += (size_t)snprintf(line + n, sizeof line - n, "smtpd: event=%s",
+	    event);
+	if (env != NULL) {
+		if (env->fact[FACT_QUEUE_ID][0] != '\0')
+			n = put(line, sizeof line, n, "id",
+			    env->fact[FACT_QUEUE_ID]);
+		n = put(line, sizeof line, n, "client",
+		    env->fact[FACT_CLIENT_ADDRESS]);
+		n = put(line, sizeof line, n, "helo",
+		    env->fact[FACT_CLIENT_HELO]);
+		if (env->fact[FACT_QUEUE_ID][0] != '\0')
+			n = put(line, sizeof line, n, "from",
+			    env->fact[FACT_SENDER]);
+	}
+	for (size_t i = 0; i < most && i < 8; i++)
+		n = put(line, sizeof line, n, "to", env->recipients[i].address);
+	if (most > 8) {
+		snprintf(number, sizeof number, "%zu", most);
+		n = put(line, sizeof line, n, "recipients", number);
+	}
+	if (most > 0 && env->size > 0) {
+		snprintf(number, sizeof number, "%llu",
+		    (unsigned long long)env->size);
+		n = put(line, sizeof line, n, "size", number);
+	}
+	n = put(line, sizeof line, n, "text", text);
+	if (*sink == SINK_SYSLOG)
+		syslog(LOG_MAIL | priority, "%s", line + strlen("smtpd: "));
+	else
+		dprintf(STDERR_FILENO, "%s\n", line);
+}
+
+/* ---- the session ------------------------------------------------------- */
+
+struct session {
+	struct channel ch;
+	const struct options *options;
+	struct channel_settings *settings;
+	struct monitor *monitor;
+	int in, out;		/* the client; the same socket, or two */
+	bool socket;		/* out is one */
+	char client_user[64];	/* login of a unix socket's peer */
+	char queue_id[24];	/* of the open transaction, or "" */
+	char prepend[POLICY_PREPEND * 4];	/* policy's header fields */
+	struct recipient *recipients;	/* view of the channel's, for env */
+	int64_t idle, end;	/* deadlines: of the command, of the session */
+	int64_t pause;		/* before the next reply is written; 0 */
+	bool quit;		/* the client said so */
+	bool greeted;		/* the connect hook was called */
+	/* The header that is being read: */
+	unsigned received;	/* Received: fields in it */
+	char start[9];		/* a line's first octets */
+	size_t column;		/* octets of the line; SIZE_MAX: in the body */
+	struct spool spool;
+};
+
+static volatile sig_atomic_t terminated;
+
+static void
+on_term(int sig)
+{
+	(void)sig;
+	terminated = 1;
+}
+
+/* RFC 3848, RFC 6531 4.3: "with" in the trace header. */
+static const char *
+protocol(const struct channel *ch)
+{
+	static const char *const names[2][2][2] = {
+		{ { "ESMTP", "ESMTPA" }, { "ESMTPS", "ESMTPSA" } },
+		{ { "UTF8SMTP", "UTF8SMTPA" }, { "UTF8SMTPS", "UTF8SMTPSA" } },
+	};
+	static const char *const lmtp[2][2][2] = {
+		{ { "LMTP", "LMTPA" }, { "LMTPS", "LMTPSA" } },
+		{ { "UTF8LMTP", "UTF8LMTPA" }, { "UTF8LMTPS", "UTF8LMTPSA" } },
+	};
+
+	if (ch->set->lmtp)
+		return lmtp[ch->smtp_utf8][ch->ssl][ch->authenticated];
+	if (!ch->extended_smtp)
+		return "SMTP";
+	return names[ch->smtp_utf8][ch->ssl][ch->authenticated];
+}
+
+/* The session's facts and the transaction's so far, without recipients. */
+static struct envelope
+facts(const struct session *s)
+{
+	const struct channel *ch = &s->ch;
+	struct envelope env = { .fact = {
+		[FACT_SENDER] = ch->mailfrom == NULL ? "" : ch->mailfrom,
+		[FACT_MAIL_OPTIONS] = ch->mail_options == NULL ? ""
+		    : ch->mail_options,
+		[FACT_QUEUE_ID] = s->queue_id,
+		[FACT_CLIENT_ADDRESS] = ch->peer.address,
+		[FACT_CLIENT_PORT] = ch->peer.port,
+		[FACT_CLIENT_NAME] = ch->peer.name,
+		[FACT_CLIENT_HELO] = ch->seen_greeting,
+		[FACT_CLIENT_USER] = s->client_user,
+		[FACT_CLIENT_PROTOCOL] = protocol(ch),
+		[FACT_SERVER_ADDRESS] = ch->peer.server_address,
+		[FACT_SERVER_PORT] = ch->peer.server_port,
+		[FACT_SASL_METHOD] = ch->auth_method,
+		[FACT_SASL_USERNAME] = ch->auth_user,
+		[FACT_TLS_PROTOCOL] = ch->tls.protocol,
+		[FACT_TLS_CIPHER] = ch->tls.cipher,
+		[FACT_TLS_SNI] = ch->tls.sni,
+		[FACT_TLS_SUBJECT] = ch->tls.subject,
+		[FACT_TLS_ISSUER] = ch->tls.issuer,
+		[FACT_TLS_FINGERPRINT] = ch->tls.fingerprint,
+	} };
+
+	env.size = ch->declared;
+	env.smtputf8 = ch->smtp_utf8;
+	env.encoding = ch->body == BODY_BINARYMIME ? ENCODING_BINARYMIME
+	    : ch->body == BODY_8BITMIME	       ? ENCODING_8BITMIME
+					       : ENCODING_7BIT;
+	return env;
+}
+
+/* A span as a string that lasts as long as buf; the channel's lines fit. */
+static const char *
+string(char *buf, size_t size, struct span span)
+{
+	snprintf(buf, size, "%.*s", (int)span.len, span.p);
+	return buf;
+}
+
+static void
+session_log(struct session *s, int priority, const char *event,
+    const char *text)
+{
+	struct envelope env = facts(s);
+
+	monitor_log(s->monitor, priority, event, &env, text);
+}
+
+/* ---- networks ---------------------------------------------------------- */
+
+/* Is address in net, "ADDRESS" or "ADDRESS/BITS"?  -1: net is neither. */
+static int
+in_net(const char *address, const char *net)
+{
+	unsigned char a[16], n[16];
+	char text[INET6_ADDRSTRLEN + 4];
+	const char *slash = strchr(net, '/');
+	size_t len = slash == NULL ? strlen(net) : (size_t)(slash - net);
+	int family = memchr(net, ':', len) == NULL ? AF_INET : AF_INET6;
+	size_t most = family == AF_INET ? 32 : 128, bits = most, bytes;
+	unsigned mask;
+
+	if (strcmp(net, "unix") == 0)
+		return strcmp(address, "unix") == 0;
+	snprintf(text, sizeof text, "%.*s", (int)len, net);
+	if (len >= sizeof text || inet_pton(family, text, n) != 1)
+		return -1;
+	if (slash != NULL) {
+		if (slash[1] == '\0' || strlen(slash + 1) > 3 ||
+		    slash[1 + strspn(slash + 1, "0123456789")] != '\0')
+			return -1;
+		bits = (size_t)strtoul(slash + 1, NULL, 10);
+		if (bits > most)
+			return -1;
+	}
+	if (inet_pton(family, address, a) != 1)
+		return 0;
+	bytes = bits / 8;
+	mask = 0xff00U >> bits % 8 & 0xff;
+	return memcmp(a, n, bytes) == 0 &&
+	    (bits % 8 == 0 || ((a[bytes] ^ n[bytes]) & mask) == 0);
+}
+
+/* Is address in one of the networks of a comma-separated list? */
+static bool
+in_nets(const char *address, const char *list)
+{
+	char copy[1024], *rest = copy, *net;
+	bool found = false;
+	int one;
+
+	snprintf(copy, sizeof copy, "%s", list);
+	while ((net = strsep(&rest, ",")) != NULL) {
+		one = in_net(address, net);
+		if (one == -1)
+			misused("--xclient: \"%s\" is not a network", net);
+		found = found || one == 1;
+	}
+	return found;
+}
+
+/* ---- hooks: what the channel asks -------------------------------------- */
+
+/* Asks about a stage if there is anybody to ask, and edits the reply. */
+static void
+ask(struct session *s, enum stage stage, const struct envelope *env,
+    struct reply *r)
+{
+	char prepend[POLICY_PREPEND];
+	struct verdict v;
+	size_t n = strlen(s->prepend);
+
+	if (!monitor_asks(s->monitor, stage))
+		return;
+	verdict_set(&v, 250, "2.0.0", "OK");
+	monitor_stage(s->monitor, stage, env, &v, prepend);
+	if (v.code >= 400)
+		reply_set(r, v.code, v.enh, v.text);
+	snprintf(s->prepend + n, sizeof s->prepend - n, "%s", prepend);
+}
+
+static void
+on_connect(void *ctx, struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env = facts(s);
+
+	/* Whoever sent XCLIENT once does not lose the right by using it. */
+	if (!s->greeted && s->options->xclient != NULL)
+		s->settings->xclient = in_nets(s->ch.peer.address,
+		    s->options->xclient);
+	s->greeted = true;
+	ask(s, STAGE_CONNECT, &env, r);
+}
+
+static void
+on_quit(void *ctx, struct reply *r)
+{
+	struct session *s = ctx;
+
+	(void)r;
+	s->quit = true;
+}
+
+static void
+on_helo(void *ctx, struct span name, struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env = facts(s);
+	char helo[CHANNEL_NAME_MAX];
+
+	env.fact[FACT_CLIENT_HELO] = string(helo, sizeof helo, name);
+	ask(s, STAGE_EHLO, &env, r);
+	if (s->options->monitor.auth != NULL || s->client_user[0] != '\0' ||
+	    s->ch.tls.subject[0] != '\0')
+		s->settings->auth = monitor_mechanisms(s->monitor, &env);
+}
+
+/*
+ * Names a transaction: microseconds since 1970 and the process, in digits
+ * that can not be mistaken for each other.
+ */
+static void
+name_transaction(char *id, size_t size)
+{
+	static const char digits[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+	struct timespec now;
+	uint64_t n;
+	size_t i = 0;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	n = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+	for (int shift = 50; shift >= 0 && i < size - 1; shift -= 5)
+		id[i++] = digits[n >> shift & 31];
+	n = (uint64_t)getpid();
+	for (int shift = 20; shift >= 0 && i < size - 1; shift -= 5)
+		id[i++] = digits[n >> shift & 31];
+	id[i] = '\0';
+}
+
+static void
+on_mail(void *ctx, struct span path, struct span options, struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env;
+	char sender[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX];
+
+	name_transaction(s->queue_id, sizeof s->queue_id);
+	if (!monitor_asks(s->monitor, STAGE_MAIL))
+		return;
+	env = facts(s);
+	env.fact[FACT_SENDER] = string(sender, sizeof sender, path);
+	env.fact[FACT_MAIL_OPTIONS] =
+	    string(parameters, sizeof parameters, options);
+	ask(s, STAGE_MAIL, &env, r);
+}
+
+static void
+on_rcpt(void *ctx, struct span path, struct span options, struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env;
+	struct recipient one;
+	char address[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX];
+
+	if (!monitor_asks(s->monitor, STAGE_RCPT))
+		return;
+	env = facts(s);
+	one.address = string(address, sizeof address, path);
+	one.options = string(parameters, sizeof parameters, options);
+	env.recipients = &one;
+	env.nrecipients = 1;
+	ask(s, STAGE_RCPT, &env, r);
+}
+
+static void
+on_vrfy(void *ctx, struct span path, struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env = facts(s);
+	struct recipient one;
+	char address[CHANNEL_LINE_MAX];
+
+	one.address = string(address, sizeof address, path);
+	one.options = "";
+	env.recipients = &one;
+	env.nrecipients = 1;
+	ask(s, STAGE_VRFY, &env, r);
+}
+
+/* The envelope with all its recipients; false without memory for the view. */
+static bool
+complete(struct session *s, struct envelope *env)
+{
+	const struct channel *ch = &s->ch;
+
+	*env = facts(s);
+	free(s->recipients);
+	s->recipients = calloc(ch->nrcpttos + 1, sizeof *s->recipients);
+	if (s->recipients == NULL)
+		return false;
+	for (size_t i = 0; i < ch->nrcpttos; i++) {
+		s->recipients[i].address = ch->rcpttos[i].address;
+		s->recipients[i].options = ch->rcpttos[i].options;
+	}
+	env->recipients = s->recipients;
+	env->nrecipients = ch->nrcpttos;
+	return true;
+}
+
+/* RFC 5322 3.3, in UTC: neither locale nor time zone file is read for it. */
+static void
+write_date(char *to, size_t size)
+{
+	static const char days[] = "ThuFriSatSunMonTueWed";
+	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	int64_t now = (int64_t)time(NULL), day = now / 86400;
+	int64_t sec = now % 86400, era, doy, month, year, mday;
+
+	/* Days are counted from 1 March of a year that 400 divides. */
+	era = (day + 719468) / 146097;
+	doy = (day + 719468) % 146097;
+	year = (doy - doy / 1460 + doy / 36524 - doy / 146096) / 365;
+	doy -= 365 * year + year / 4 - year / 100;
+	month = (5 * doy + 2) / 153;
+	mday = doy - (153 * month + 2) / 5 + 1;
+	month = month < 10 ? month + 2 : month - 10;
+	year += era * 400 + (month < 2);
+	snprintf(to, size, "%.3s, %02d %.3s %d %02d:%02d:%02d +0000",
+	    days + 3 * (day % 7), (int)mday, months + 3 * month, (int)year,
+	    (int)(sec / 3600), (int)(sec / 60 % 60), (int)(sec % 60));
+}
+
+/* What the client called itself, without anything that would mean something
+   in a header field. */
+static const char *
+harmless(char *to, size_t size, const char *name)
+{
+	size_t n = 0;
+
+	for (; *name != '\0' && n + 1 < size; name++)
+		to[n++] = strchr("()<>,;\\\"", *name) != NULL ||
+		    (unsigned char)*name <= ' ' ? '?' : *name;
+	to[n] = '\0';
+	return to;
+}
+
+/* "name [address]" of the client, as a comment of the trace header. */
+static void
+write_client(char *to, size_t size, const struct channel_peer *peer)
+{
+	const char *address = peer->address;
+	bool v6 = strchr(address, ':') != NULL;
+	bool v4 = !v6 && address[strspn(address, "0123456789.")] == '\0';
+	char name[CHANNEL_NAME_MAX];
+
+	harmless(name, sizeof name, peer->name);
+	snprintf(to, size, "%s%s%s%s%s",
+	    strcmp(name, "unknown") == 0 ? "" : name,
+	    strcmp(name, "unknown") == 0 ? "" : " ",
+	    v6 ? "[IPv6:" : v4 ? "[" : "", address, v6 || v4 ? "]" : "");
+}
+
+/* RFC 5321 4.4; X-Peer is what the seed proxies add. */
+static void
+write_trace(struct session *s, const struct envelope *env)
+{
+	const struct channel *ch = &s->ch;
+	char client[2 * CHANNEL_NAME_MAX + 8], helo[CHANNEL_NAME_MAX];
+	char tls[96] = "", whom[CHANNEL_LINE_MAX] = "", date[64];
+	char field[sizeof client + sizeof whom + 1024];
+
+	write_client(client, sizeof client, &ch->peer);
+	write_date(date, sizeof date);
+	if (ch->tls.protocol[0] != '\0')
+		snprintf(tls, sizeof tls, " (%s %s)", ch->tls.protocol,
+		    ch->tls.cipher);
+	if (env->nrecipients == 1)
+		snprintf(whom, sizeof whom, "\r\n\tfor <%s>",
+		    env->recipients[0].address);
+	snprintf(field, sizeof field, "Received: from %s (%s)\r\n"
+	    "\tby %s (smtpd) with %s%s id %s%s;\r\n\t%s\r\n",
+	    harmless(helo, sizeof helo, ch->seen_greeting), client,
+	    ch->set->fqdn, env->fact[FACT_CLIENT_PROTOCOL], tls, s->queue_id,
+	    whom, date);
+	if (!s->options->no_received)
+		spool_write(&s->spool, field, strlen(field));
+	if (s->options->x_peer) {
+		snprintf(field, sizeof field, "X-Peer: %s\r\n",
+		    ch->peer.address);
+		spool_write(&s->spool, field, strlen(field));
+	}
+}
+
+/* Text will follow: prepares the spool, the trace header in front. */
+static void
+on_data(void *ctx, struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env;
+
+	if (!complete(s, &env)) {
+		reply_set(r, 452, "4.3.1", "Out of memory");
+		return;
+	}
+	ask(s, STAGE_DATA, &env, r);
+	if (r->code >= 400)
+		return;
+	spool_open(&s->spool, s->ch.body == BODY_BINARYMIME ? SPOOL_CRLF
+	    : monitor_form(s->monitor), monitor_file, s->monitor);
+	write_trace(s, &env);
+	spool_write(&s->spool, s->prepend, strlen(s->prepend));
+	s->received = 0;
+	s->column = 0;
+}
+
+/* Looks at the header's lines on their way, up to the empty one. */
+static void
+read_header(struct session *s, struct span text)
+{
+	static const char name[] = "Received:";
+	size_t n = sizeof name - 1;
+	char c;
+
+	for (size_t i = 0; i < text.len && s->column != SIZE_MAX; i++) {
+		c = text.p[i];
+		if (s->column < n)
+			s->start[s->column] = c;
+		s->column++;
+		if (s->column == n && strncasecmp(s->start, name, n) == 0)
+			s->received++;
+		if (c == '\n')
+			s->column = s->column <= 2 && (s->start[0] == '\r' ||
+			    s->start[0] == '\n') ? SIZE_MAX : 0;
+	}
+}
+
+static void
+on_body(void *ctx, struct span text)
+{
+	struct session *s = ctx;
+
+	read_header(s, text);
+	spool_write(&s->spool, text.p, text.len);
+}
+
+/* The message is here: relays it, or says why not. */
+static void
+on_end(void *ctx, struct reply r[], size_t n)
+{
+	struct session *s = ctx;
+	struct reply one;
+	struct envelope env;
+	struct verdict *v = calloc(s->ch.nrcpttos + 1, sizeof *v);
+	int fd = spool_finish(&s->spool);
+	bool relayed = false;
+
+	reply_set(&one, 250, "2.0.0", "Message accepted");
+	if (v == NULL || !complete(s, &env))
+		reply_set(&one, 452, "4.3.1", "Out of memory");
+	else if (s->received > RECEIVED_MAX)
+		reply_set(&one, 554, "5.4.6", "Too many Received: fields, "
+		    "this is a mail loop");
+	else if (s->spool.error != 0)
+		reply_set(&one, 452, "4.3.1", "No room for the message");
+	else {
+		env.size = s->spool.size;
+		ask(s, STAGE_END_OF_MESSAGE, &env, &one);
+		if (one.code < 400) {
+			monitor_relay(s->monitor, &env, fd, v);
+			relayed = true;
+		}
+	}
+	if (one.code == 452)
+		session_log(s, LOG_ERR, "message-deferred", one.text);
+	for (size_t i = 0; i < n; i++)
+		if (relayed)
+			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
+		else
+			r[i] = one;
+	free(v);
+}
+
+static void
+on_forget(void *ctx)
+{
+	struct session *s = ctx;
+
+	spool_close(&s->spool);
+	monitor_forget(s->monitor);
+	s->queue_id[0] = s->prepend[0] = '\0';
+	free(s->recipients);
+	s->recipients = NULL;
+}
+
+/* RFC 4954; failures are answered late. */
+static void
+on_auth(void *ctx, struct span mechanism, struct span response, bool given,
+    struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env = facts(s);
+	char name[32], text[CHANNEL_LINE_MAX], user[CHANNEL_NAME_MAX] = "";
+	struct verdict v;
+
+	if (mechanism.p == NULL) {
+		monitor_auth_abandon(s->monitor);
+		return;
+	}
+	string(name, sizeof name, mechanism);
+	string(text, sizeof text, response);
+	monitor_auth(s->monitor, &env, mechanism.len == 0 ? NULL : name,
+	    given ? text : NULL, &v, user, sizeof user);
+	explicit_bzero(text, sizeof text);
+	reply_set(r, v.code, v.enh, v.text);
+	if (v.code == 235)
+		channel_set_user(&s->ch, user);
+	if (v.code == 535)
+		s->pause = clock_now() + AUTH_DELAY * 1000;
+	if (v.code != 334)
+		session_log(s, v.code == 235 ? LOG_INFO : LOG_WARNING,
+		    v.code == 235 ? "auth-ok" : "auth-failed",
+		    v.code == 235 ? user : v.text);
+}
+
+/* -d: the dialogue, credentials masked by the channel. */
+static void
+on_dialogue(void *ctx, bool said, struct span line)
+{
+	struct session *s = ctx;
+	char text[1024];
+
+	snprintf(text, sizeof text, "%c: %.*s", said ? 'S' : 'C',
+	    (int)(line.len < 1000 ? line.len : 1000), line.p);
+	monitor_log(s->monitor, LOG_DEBUG, "dialogue", NULL, text);
+}
+
+static const struct channel_hooks hooks = {
+	.connect = on_connect,
+	.helo = on_helo,
+	.mail = on_mail,
+	.rcpt = on_rcpt,
+	.data = on_data,
+	.body = on_body,
+	.end = on_end,
+	.forget = on_forget,
+	.vrfy = on_vrfy,
+	.quit = on_quit,
+	.auth = on_auth,
+};
+
+/* ---- the driver: octets and time --------------------------------------- */
+
+/*
+ * Waits until fd is ready for events.  Returns 1 if it is, 0 at the earlier
+ * of the two deadlines, -1 with errno; EINTR only for SIGTERM, which can not
+ * arrive elsewhere.
+ */
+static int
+wait_for(struct session *s, int fd, short events)
+{
+	struct pollfd p = { .fd = fd, .events = events };
+	struct timespec left;
+	sigset_t none;
+	int64_t until, ms;
+	int n;
+
+	sigemptyset(&none);
+	do {
+		until = s->idle < s->end ? s->idle : s->end;
+		if (s->pause != 0 && s->pause < until)
+			until = s->pause;
+		ms = clock_left(until);
+		left.tv_sec = ms / 1000;
+		left.tv_nsec = ms % 1000 * 1000000;
+		n = ppoll(&p, 1, &left, &none);
+	} while (n == -1 && errno == EINTR && !terminated);
+	return n;
+}
+
+/* Holds a reply back for a while: who guesses passwords shall wait. */
+static void
+wait_out(struct session *s)
+{
+	while (s->pause != 0 && clock_left(s->pause) > 0 && !terminated)
+		if (wait_for(s, -1, 0) == -1)
+			break;
+	s->pause = 0;
+}
+
+/* The client has until then for its next command, or for more text. */
+static void
+restart_clock(struct session *s)
+{
+	s->idle = clock_now() + (int64_t)s->options->timeout * 1000;
+}
+
+/* Writes what the channel has to say, all of it.  False if the client does
+   not take it. */
+static bool
+drain(struct session *s)
+{
+	const char *p;
+	size_t len;
+	ssize_t n;
+
+	if (s->pause != 0)
+		wait_out(s);
+	for (;;) {
+		p = channel_output(&s->ch, &len);
+		if (len == 0)
+			return true;
+		restart_clock(s);	/* a command came to its end */
+		if (s->socket)
+			n = send(s->out, p, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		else if (wait_for(s, s->out, POLLOUT) <= 0)
+			return false;
+		else	/* what a pipe takes at once, so it can not block */
+			n = write(s->out, p, len < PIPE_BUF ? len : PIPE_BUF);
+		if (n >= 0)
+			channel_sent(&s->ch, (size_t)n);
+		else if (errno != EAGAIN && errno != EINTR)
+			return false;
+		else if (s->socket && wait_for(s, s->out, POLLOUT) <= 0)
+			return false;
+	}
+}
+
+/* Why the session is over, for its last record. */
+enum ending {
+	END_QUIT,
+	END_CLOSED,	/* by the channel, with 421 or 521 */
+	END_EOF,
+	END_TIMEOUT,
+	END_TERM,
+	END_LOST,	/* the client can not be reached any more */
+	END_TLS		/* no handshake */
+};
+
+static const char *const endings[] = {
+	[END_QUIT] = "quit",
+	[END_CLOSED] = "hung up on",
+	[END_EOF] = "end of file",
+	[END_TIMEOUT] = "timed out",
+	[END_TERM] = "shut down",
+	[END_LOST] = "client lost",
+	[END_TLS] = "no TLS",
+};
+
+/* Reads more octets, waiting for them.  Returns their number, 0 at the end of
+   file, or -1 with *why. */
+static ssize_t
+fill(struct session *s, char *in, size_t size, enum ending *why)
+{
+	bool header = s->ch.smtp_state == PHASE_PROXY && s->socket;
+	ssize_t n;
+	int ready;
+
+	for (;;) {
+		ready = wait_for(s, s->in, POLLIN);
+		if (ready == 0) {
+			*why = END_TIMEOUT;
+			return -1;
+		}
+		if (ready == -1) {
+			*why = terminated ? END_TERM : END_LOST;
+			return -1;
+		}
+		/* A PROXY header is looked at before it is taken: a TLS
+		   handshake may follow it. */
+		n = header ? recv(s->in, in, size, MSG_PEEK)
+			   : read(s->in, in, size);
+		if (n == -1 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		*why = n == 0 ? END_EOF : END_LOST;
+		return n;
+	}
+}
+
+/* Copies one value of the TLS engine's report. */
+static void
+report_value(const char *report, const char *name, char *to, size_t size)
+{
+	const char *p = report;
+	size_t n = strlen(name);
+
+	to[0] = '\0';
+	while (p != NULL) {
+		if (strncmp(p, name, n) == 0 && p[n] == '=') {
+			p += n + 1;
+			snprintf(to, size, "%.*s", (int)strcspn(p, "\n"), p);
+			return;
+		}
+		p = strchr(p, '\n');
+		p = p == NULL ? NULL : p + 1;
+	}
+}
+
+/* The handshake, by the engine; then its clear-text end is the client. */
+static bool
+start_tls(struct session *s)
+{
+	struct channel_tls tls;
+	char report[4096];
+	int fd = monitor_tls(s->monitor, s->in, report, sizeof report);
+
+	if (fd == -1) {
+		session_log(s, LOG_WARNING, "tls-failed", report);
+		return false;
+	}
+	report_value(report, "protocol", tls.protocol, sizeof tls.protocol);
+	report_value(report, "cipher", tls.cipher, sizeof tls.cipher);
+	report_value(report, "sni", tls.sni, sizeof tls.sni);
+	report_value(report, "subject", tls.subject, sizeof tls.subject);
+	report_value(report, "issuer", tls.issuer, sizeof tls.issuer);
+	report_value(report, "fingerprint", tls.fingerprint,
+	    sizeof tls.fingerprint);
+	/* The engine has the connection; nothing of it may stay open here,
+	   or its end would not be seen. */
+	dup2(fd, s->in);
+	if (s->out != s->in)
+		dup2(fd, s->out);
+	close(fd);
+	s->socket = true;
+	channel_tls(&s->ch, &tls);
+	return true;
+}
+
+/* Says good-bye if there is still somebody to hear it. */
+static void
+hang_up(struct session *s, enum ending why)
+{
+	if (why == END_TIMEOUT)
+		channel_close(&s->ch, 421, "4.4.2", "Timed out");
+	else if (why == END_TERM)
+		channel_close(&s->ch, 421, "4.3.2", "Shutting down");
+	else
+		return;
+	s->idle = s->end = clock_now() + 1000;
+	terminated = 0;
+	drain(s);
+}
+
+/* Gives the channel what was read.  Returns how much of it was used. */
+static size_t
+feed(struct session *s, const char *in, size_t len)
+{
+	bool header = s->ch.smtp_state == PHASE_PROXY && s->socket;
+	size_t used = channel_feed(&s->ch, in, len);
+	char taken[CHANNEL_LINE_MAX];
+
+	if (!header)
+		return used;
+	while (used > 0) {	/* it was only looked at */
+		ssize_t n = read(s->in, taken,
+		    used < sizeof taken ? used : sizeof taken);
+
+		if (n <= 0)
+			break;
+		used -= (size_t)n;
+	}
+	return len;
+}
+
+/* The dialogue, from greeting to end. */
+static enum ending
+talk(struct session *s)
+{
+	char in[INPUT];
+	size_t used = 0, have = 0;
+	enum ending why;
+	ssize_t n;
+
+	restart_clock(s);
+	channel_greet(&s->ch);
+	for (;;) {
+		if (used < have)
+			used += feed(s, in + used, have - used);
+		if (!drain(s))
+			return terminated ? END_TERM : END_LOST;
+		if (s->ch.want == WANT_CLOSE)
+			return s->quit ? END_QUIT : END_CLOSED;
+		if (s->ch.want == WANT_TLS) {
+			used = have = 0;	/* RFC 3207 4.2 */
+			if (!start_tls(s))
+				return END_TLS;
+			continue;
+		}
+		if (used < have)
+			continue;
+		if (s->ch.smtp_state == PHASE_DATA ||
+		    s->ch.smtp_state == PHASE_BDAT)
+			restart_clock(s);
+		n = fill(s, in, sizeof in, &why);
+		if (n <= 0)
+			return why;
+		have = (size_t)n;
+		used = 0;
+	}
+}
+
+/* ---- being started ----------------------------------------------------- */
+
+/* A socket that systemd passes as descriptor 3 becomes the client: it is a
+   connection, Accept=yes, for accepting is not our job. */
+static void
+take_passed_socket(void)
+{
+	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+	char ours[24];
+	int listening = 0;
+	socklen_t len = sizeof listening;
+
+	snprintf(ours, sizeof ours, "%ld", (long)getpid());
+	if (pid == NULL || fds == NULL || strcmp(pid, ours) != 0)
+		return;
+	if (strcmp(fds, "1") != 0)
+		misused("LISTEN_FDS=%s: one connection is served, not more",
+		    fds);
+	if (getsockopt(3, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == -1)
+		misused("descriptor 3 is not a socket");
+	if (listening)
+		misused("descriptor 3 is a listening socket: "
+		    "the unit needs Accept=yes");
+	dup2(3, STDIN_FILENO);
+	dup2(3, STDOUT_FILENO);
+	close(3);
+	unsetenv("LISTEN_PID");
+	unsetenv("LISTEN_FDS");
+}
+
+/* Descriptors 0 to 2 must be something, or the next open would become them. */
+static void
+hold_descriptors(void)
+{
+	for (int fd = 0; fd <= 2; fd++)
+		if (fcntl(fd, F_GETFD) == -1 &&
+		    open("/dev/null", O_RDWR) != fd)
+			exit(EX_OSERR);
+}
+
+/*
+ * Where records go.  Behind a super-server standard error may be the client:
+ * then nothing is ever written to it.  At a terminal all three are the same
+ * file, and meant to be.
+ */
+static enum sink
+choose_sink(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	struct stat in, err;
+	char name[64];
+
+	if (fstat(STDERR_FILENO, &err) == -1)
+		return SINK_SYSLOG;
+	if (fstat(STDIN_FILENO, &in) == 0 && in.st_dev == err.st_dev &&
+	    in.st_ino == err.st_ino && !S_ISCHR(err.st_mode))
+		return SINK_SYSLOG;
+	snprintf(name, sizeof name, "%llu:%llu", (unsigned long long)err.st_dev,
+	    (unsigned long long)err.st_ino);
+	return stream != NULL && strcmp(stream, name) == 0 ? SINK_JOURNAL
+							   : SINK_STDERR;
+}
+
+/* Gives up root: to nobody, or to the user that was named with his groups. */
+static void
+drop_root(const struct options *o)
+{
+	const char *name = o->user == NULL ? "nobody" : o->user;
+	const struct passwd *pw;
+
+	if (geteuid() != 0 || o->nosetuid)
+		return;
+	errno = 0;
+	pw = getpwnam(name);
+	if (pw == NULL) {
+		dprintf(STDERR_FILENO, "smtpd: there is no user \"%s\"\n",
+		    name);
+		exit(o->user == NULL ? EX_OSERR : EX_USAGE);
+	}
+	if ((o->user == NULL ? setgroups(0, NULL)
+			     : initgroups(name, pw->pw_gid)) == -1 ||
+	    setgid(pw->pw_gid) == -1 || setuid(pw->pw_uid) == -1) {
+		dprintf(STDERR_FILENO, "smtpd: cannot become \"%s\": %s\n",
+		    name, strerror(errno));
+		exit(EX_OSERR);
+	}
+}
+
+/* One end of a connection as text.  Returns its address family. */
+static int
+describe(const struct sockaddr_storage *sa, char *address, size_t size,
+    char *port, size_t portsize)
+{
+	const struct sockaddr_in *v4 = (const void *)sa;
+	const struct sockaddr_in6 *v6 = (const void *)sa;
+
+	if (sa->ss_family == AF_INET) {
+		inet_ntop(AF_INET, &v4->sin_addr, address, (socklen_t)size);
+		snprintf(port, portsize, "%u", ntohs(v4->sin_port));
+	} else if (sa->ss_family == AF_INET6) {
+		if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr))
+			inet_ntop(AF_INET, v6->sin6_addr.s6_addr + 12, address,
+			    (socklen_t)size);
+		else
+			inet_ntop(AF_INET6, &v6->sin6_addr, address,
+			    (socklen_t)size);
+		snprintf(port, portsize, "%u", ntohs(v6->sin6_port));
+	} else if (sa->ss_family == AF_UNIX) {
+		snprintf(address, size, "unix");
+	}
+	return sa->ss_family;
+}
+
+/* A super-server's word for what is no socket, if it is an address. */
+static void
+peer_of_environment(struct channel_peer *peer)
+{
+	static const char *const names[][2] = {
+		{ "REMOTE_ADDR", "REMOTE_PORT" },
+		{ "TCPREMOTEIP", "TCPREMOTEPORT" },
+	};
+	const char *address, *port;
+	unsigned char binary[16];
+
+	for (size_t i = 0; i < 2; i++) {
+		address = getenv(names[i][0]);
+		port = getenv(names[i][1]);
+		if (address == NULL ||
+		    (inet_pton(AF_INET, address, binary) != 1 &&
+		    inet_pton(AF_INET6, address, binary) != 1))
+			continue;
+		snprintf(peer->address, sizeof peer->address, "%s", address);
+		if (port != NULL && strlen(port) <= 5 &&
+		    port[strspn(port, "0123456789")] == '\0')
+			snprintf(peer->port, sizeof peer->port, "%s", port);
+		return;
+	}
+}
+
+/* Who is at the other end: the socket knows, or the environment. */
+static void
+find_peer(struct session *s)
+{
+	struct channel_peer *peer = &s->ch.peer;
+	struct sockaddr_storage sa = { .ss_family = AF_UNSPEC };
+	socklen_t len = sizeof sa;
+	struct ucred cred;
+	const struct passwd *pw;
+	int family = AF_UNSPEC;
+
+	if (getpeername(s->in, (struct sockaddr *)&sa, &len) == 0)
+		family = describe(&sa, peer->address, sizeof peer->address,
+		    peer->port, sizeof peer->port);
+	else
+		peer_of_environment(peer);
+	len = sizeof sa;
+	if ((family == AF_INET || family == AF_INET6) &&
+	    getsockname(s->in, (struct sockaddr *)&sa, &len) == 0)
+		describe(&sa, peer->server_address,
+		    sizeof peer->server_address, peer->server_port,
+		    sizeof peer->server_port);
+	len = sizeof cred;
+	if (family == AF_UNIX && s->options->monitor.auth != NULL &&
+	    getsockopt(s->in, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 &&
+	    (pw = getpwuid(cred.uid)) != NULL)
+		snprintf(s->client_user, sizeof s->client_user, "%s",
+		    pw->pw_name);
+}
+
+/* Certificate and key are opened while we may still be root; only the TLS
+   engine reads them.  Without them there is no TLS, and the log says why. */
+static void
+open_keys(struct options *o, char *why, size_t size)
+{
+	struct tls_settings *tls = &o->monitor.tls;
+
+	tls->cert = tls->key = -1;
+	why[0] = '\0';
+	if (o->tlscert == NULL)
+		return;
+	tls->cert = open(o->tlscert, O_RDONLY | O_CLOEXEC);
+	if (tls->cert == -1)
+		snprintf(why, size, "%s: %s", o->tlscert, strerror(errno));
+	tls->key = open(o->tlskey, O_RDONLY | O_CLOEXEC);
+	if (tls->key == -1)
+		snprintf(why, size, "%s: %s", o->tlskey, strerror(errno));
+	if (why[0] != '\0')
+		o->channel.tls = false;
+}
+
+/* The TLS engine: where it is installed, or beside us where we were built.
+   Who does not use TLS does not pay for looking. */
+static const char *
+find_engine(const struct options *o, char *path, size_t size)
+{
+	const struct relay_settings *relay = &o->monitor.relay;
+	ssize_t n;
+	char *slash;
+
+	snprintf(path, size, "%s/smtpd-tls", LIBEXEC);
+	if ((o->tlscert == NULL && relay->tls == TLS_NONE &&
+	    relay->routes == NULL && (relay->spec == NULL ||
+	    strncmp(relay->spec, "smtps:", 6) != 0)) ||
+	    access(path, X_OK) == 0)
+		return path;
+	n = readlink("/proc/self/exe", path, size - 1);
+	path[n < 0 ? 0 : n] = '\0';
+	slash = strrchr(path, '/');
+	if (slash != NULL)
+		snprintf(slash, size - (size_t)(slash - path), "/smtpd-tls");
+	return path;
+}
+
+static void
+catch_signals(void)
+{
+	struct sigaction sa = { .sa_handler = on_term };
+	sigset_t term;
+
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigprocmask(SIG_BLOCK, &term, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+	sa.sa_handler = SIG_IGN;
+	sigaction(SIGPIPE, &sa, NULL);
+}
+
+/* How the session went: its last record. */
+static void
+log_ending(struct session *s, enum ending why)
+{
+	const struct channel *ch = &s->ch;
+	char text[128];
+
+	if (why != END_QUIT && ch->mailfrom != NULL)
+		session_log(s, LOG_WARNING, why == END_TIMEOUT ? "timeout"
+		    : "client-lost", "the transaction was not finished, "
+		    "nothing of it was relayed");
+	snprintf(text, sizeof text, "%s after %u message%s, %u error%s",
+	    endings[why], ch->messages, ch->messages == 1 ? "" : "s",
+	    ch->errors, ch->errors == 1 ? "" : "s");
+	session_log(s, LOG_INFO, "session", text);
+}
+
+/* Everything between the command line and the first octet. */
+static void
+prepare(struct session *s, struct options *o, enum sink sink, char *fqdn,
+    size_t size)
+{
+	struct channel_settings *c = &o->channel;
+	struct relay_settings *relay = &o->monitor.relay;
+	struct stat in;
+
+	if (o->hostname != NULL)
+		snprintf(fqdn, size, "%s", o->hostname);
+	else if (gethostname(fqdn, size) == -1 || fqdn[0] == '\0')
+		snprintf(fqdn, size, "localhost");
+	fqdn[size - 1] = '\0';
+	c->fqdn = relay->fqdn = fqdn;
+	relay->print = sink == SINK_SYSLOG ? -1 : STDERR_FILENO;
+	if (o->bare_newline == NULL && fstat(STDIN_FILENO, &in) == 0 &&
+	    (S_ISREG(in.st_mode) || isatty(STDIN_FILENO)))
+		c->bare_newline = BARE_UNIX;
+	if (o->xclient != NULL)		/* is it readable? */
+		in_nets("", o->xclient);
+	s->options = o;
+	s->settings = c;
+	s->in = STDIN_FILENO;
+	s->out = STDOUT_FILENO;
+	s->spool.fd = -1;
+}
+
+static int
+run(struct session *s, struct options *o, const char *tls_trouble)
+{
+	struct channel_hooks asked = hooks;
+	struct stat out;
+	enum ending why;
+
+	if (o->debug)
+		asked.dialogue = on_dialogue;
+	channel_init(&s->ch, &o->channel, &asked, s);
+	find_peer(s);
+	s->socket = fstat(s->out, &out) == 0 && S_ISSOCK(out.st_mode);
+	s->end = clock_now() + (int64_t)o->session_timeout * 1000;
+	if (tls_trouble[0] != '\0')
+		session_log(s, LOG_ERR, "config-error", tls_trouble);
+	if (tls_trouble[0] != '\0' && o->channel.tls_on_connect)
+		return EX_CONFIG;
+	why = talk(s);
+	hang_up(s, why);
+	log_ending(s, why);
+	channel_free(&s->ch);
+	return EX_OK;
+}
+
+int
+main(int argc, char **argv)
+{
+	struct options o;
+	struct session s = { .queue_id = "" };
+	char fqdn[CHANNEL_NAME_MAX], engine[PATH_MAX], trouble[512], bad[512];
+	enum sink sink;
+	int status;
+
+	(void)argc;
+	hold_descriptors();
+	read_command_line(&o, argv);
+	take_passed_socket();
+	sink = choose_sink();
+	o.monitor.log = o.monitor.relay.log = (struct logger){ log_event, &sink };
+	prepare(&s, &o, sink, fqdn, sizeof fqdn);
+	open_keys(&o, trouble, sizeof trouble);
+	drop_root(&o);
+	o.monitor.tls.program = o.monitor.relay.tls_program =
+	    find_engine(&o, engine, sizeof engine);
+	o.monitor.tls.ca = o.tls_ca;
+	o.monitor.tls.timeout = TLS_TIMEOUT;
+	catch_signals();
+	s.monitor = monitor_open(&o.monitor, bad, sizeof bad);
+	if (s.monitor == NULL)
+		misused("%s", bad);
+	o.channel.dsn = monitor_dsn(s.monitor);
+	status = run(&s, &o, trouble);
+	monitor_close(s.monitor);
+	return status;
+}
