@@ -1,0 +1,2579 @@
+/*
+ * relay.c - takes one envelope and one spooled message and says what became
+ * of them, for each recipient.
+ *
+ * It keeps no queue and tries nothing twice: a verdict below 400 means that
+ * somebody else has the message, safely.
+ *
+ * How a message goes out:
+ *  - Each recipient is looked up in the routes, which gives its hop: a
+ *    program, a file, a next hop, a refusal.  Recipients are grouped by hop.
+ *  - Every group is offered: next hops see the envelope, no data yet.
+ *  - In SMTP, where there is one reply for all, one refusal here ends it:
+ *    nobody gets the message.  In LMTP only the refused ones drop out.
+ *  - The message is sent to next hops first, for they can still say no, then
+ *    to what is local, where little can fail.
+ *  - If it fails before anybody has it, that failure is the verdict.  After
+ *    that the others are still served, and the verdict names those who have
+ *    the message and those who have not.
+ *
+ * The sections: time, log and verdicts; the spool; hops; routes; print;
+ * Maildir; programs (their arguments, their start, their output, their end);
+ * the way out; the interface.
+ */
+#define _GNU_SOURCE	/* memfd_create, O_TMPFILE, ppoll, pipe2, execvpe,
+			   close_range, syncfs, asprintf */
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include <assert.h>
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <regex.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sysexits.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "nexthop.h"
+#include "relay.h"
+
+#define LOG_TEXT 1500		/* octets of a log line's text, with NUL */
+#define OUTPUT_LINES 50		/* of each of a program's outputs: logged */
+#define OUTPUT_READS 64		/* of what is left when a program has ended */
+#define TERM_GRACE 2000		/* milliseconds between SIGTERM and SIGKILL */
+#define KILL_GRACE 5000		/* and from there until we no longer wait */
+#define LOCK_RETRY 20		/* milliseconds between two tries to lock */
+#define REASON_TEXT 200		/* octets of one recipient's reply when it is
+				   quoted within the reply for all */
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* One message on its way to one hop. */
+struct job {
+	struct relay *r;
+	const struct envelope *env;	/* with that hop's recipients alone */
+	int spool;			/* borrowed, at any offset */
+	int64_t deadline;
+};
+
+struct hop;
+
+enum kind { LOCAL, REMOTE, REFUSAL };
+
+struct transport {
+	const char *name;
+	enum kind kind;
+	enum spool_form form;
+	bool dsn;	/* parameters of RFC 3461 arrive */
+	enum nexthop_protocol protocol;		/* REMOTE */
+	/* Checks where.  False with a sentence in error[0..size). */
+	bool (*check)(struct hop *h, char *error, size_t size);
+	/* LOCAL: takes the message.  *v is a success; a failure changes it. */
+	void (*take)(const struct job *j, struct hop *h, struct verdict *v);
+};
+
+/* One place to which messages go: a transport and what it needs to know. */
+struct hop {
+	const struct transport *transport;
+	char *spec;			/* owned; "TRANSPORT:WHERE" */
+	const char *where;		/* in spec */
+	struct nexthop *next;		/* REMOTE, once used; owned */
+	struct verdict refusal;		/* REFUSAL */
+	struct hop *link;
+};
+
+struct route {
+	char *key;	/* "user@domain", "domain", ".domain" or "*"; owned */
+	unsigned line;
+	struct hop *hop;
+};
+
+struct pattern {
+	regex_t re;
+	struct hop *hop;
+};
+
+struct relay {
+	const struct relay_settings *set;
+	struct hop *hops;		/* all of them, owned */
+	struct hop *usual;		/* RELAY, which is one of them */
+	enum { UNREAD, READ, BROKEN } routes;
+	struct route *keys;		/* sorted, no two alike */
+	size_t nkeys;
+	struct pattern *patterns;	/* in the file's order */
+	size_t npatterns;
+	unsigned delivered;		/* messages put into Maildirs */
+};
+
+/* ---- Time, log and verdicts ---- */
+
+int64_t
+clock_now(void)
+{
+	struct timespec now;
+
+	if (clock_gettime(CLOCK_MONOTONIC, &now) == -1)
+		abort();
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int
+clock_left(int64_t deadline)
+{
+	int64_t left = deadline - clock_now();
+
+	if (left <= 0)
+		return 0;
+	return left > INT_MAX ? INT_MAX : (int)left;
+}
+
+/*
+ * How many octets the character at p has if it can be shown: UTF-8 (RFC 3629)
+ * or ASCII.  0 for a control character (C1 too) and for what is no UTF-8.
+ */
+static size_t
+printable(const char *p, size_t len)
+{
+	static const unsigned long least[] = { 0, 0, 0xa0, 0x800, 0x10000 };
+	unsigned char c = (unsigned char)*p;
+	unsigned long code;
+	size_t i, n;
+
+	if (c < 0x80)
+		return c >= ' ' && c != 0x7f;
+	n = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
+	if (c < 0xc2 || c > 0xf4 || n > len)
+		return 0;
+	code = c & (0x7fU >> n);
+	for (i = 1; i < n; i++) {
+		c = (unsigned char)p[i];
+		if ((c & 0xc0) != 0x80)
+			return 0;
+		code = code << 6 | (c & 0x3f);
+	}
+	if (code < least[n] || code > 0x10ffff)
+		return 0;
+	return code >= 0xd800 && code <= 0xdfff ? 0 : n;
+}
+
+/*
+ * Copies text to safe, which has room for as many octets and may be text
+ * itself.  What can not be shown becomes '?', except '\n' if lines is set.
+ */
+static void
+make_safe(char *safe, const char *text, bool lines)
+{
+	size_t len = strlen(text), n;
+
+	while (len > 0) {
+		n = printable(text, len);
+		if (n > 0)
+			memmove(safe, text, n);
+		else
+			*safe = lines && *text == '\n' ? '\n' : '?';
+		n += n == 0;
+		safe += n;
+		text += n;
+		len -= n;
+	}
+	*safe = '\0';
+}
+
+void
+logger_printf(const struct logger *l, int priority, const char *event,
+    const struct envelope *env, const char *fmt, ...)
+{
+	char text[LOG_TEXT];
+	va_list ap;
+
+	if (l->log == NULL)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	make_safe(text, text, false);
+	l->log(l->ctx, priority, event, env, text);
+}
+
+/* How many octets of p are an enhanced status code (RFC 3463 2), or 0. */
+static size_t
+enhanced(const char *p)
+{
+	static const char digits[] = "0123456789";
+	size_t subject, detail;
+
+	if (strchr("245", p[0]) == NULL || p[0] == '\0' || p[1] != '.')
+		return 0;
+	subject = strspn(p + 2, digits);
+	if (subject < 1 || subject > 3 || p[2 + subject] != '.')
+		return 0;
+	detail = strspn(p + 3 + subject, digits);
+	if (detail < 1 || detail > 3)
+		return 0;
+	p += 3 + subject + detail;
+	return *p == '\0' || *p == ' ' ? 3 + subject + detail : 0;
+}
+
+void
+verdict_set(struct verdict *v, int code, const char *enh, const char *fmt, ...)
+{
+	char text[VERDICT_TEXT], *from, *to;
+	va_list ap;
+	size_t len;
+
+	assert(code >= 200 && code <= 599);
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	v->code = code;
+	/* RFC 2034 4: its class is that of the reply.  enh may be v->enh. */
+	len = enhanced(enh);
+	if (enh[len] != '\0' || enh[0] != '0' + code / 100)
+		len = 0;
+	memmove(v->enh, enh, len);
+	v->enh[len] = '\0';
+	for (from = to = text; *from != '\0'; from++)
+		if (from[0] != '\r' || from[1] != '\n')
+			*to++ = *from;
+	while (to > text && (to[-1] == '\n' || to[-1] == '\r'))
+		to--;
+	*to = '\0';
+	make_safe(v->text, text, true);
+}
+
+/* Says yes, in the words that stand for every relay of this machine. */
+static void
+accept_message(struct verdict *v, const struct envelope *env)
+{
+	const char *id = env->fact[FACT_QUEUE_ID];
+
+	verdict_set(v, 250, "2.0.0", "Message accepted%s%s",
+	    *id != '\0' ? ", id " : "", id);
+}
+
+/* What the client is told when the system refuses us something. */
+static const struct {
+	int error;
+	int code;
+	const char *enh;
+	const char *text;
+} failures[] = {
+	{ ENOSPC, 452, "4.3.1", "Insufficient system storage" },
+	{ EDQUOT, 452, "4.3.1", "Insufficient system storage" },
+	{ EFBIG, 452, "4.3.1", "Insufficient system storage" },
+	{ E2BIG, 452, "4.5.3", "Too many recipients" },
+	{ EACCES, 451, "4.3.5", "Local configuration error" },
+	{ EISDIR, 451, "4.3.5", "Local configuration error" },
+	{ ELOOP, 451, "4.3.5", "Local configuration error" },
+	{ ENAMETOOLONG, 451, "4.3.5", "Local configuration error" },
+	{ ENOENT, 451, "4.3.5", "Local configuration error" },
+	{ ENOEXEC, 451, "4.3.5", "Local configuration error" },
+	{ ENOTDIR, 451, "4.3.5", "Local configuration error" },
+	{ ENXIO, 451, "4.3.5", "Local configuration error" },
+	{ EPERM, 451, "4.3.5", "Local configuration error" },
+	{ EROFS, 451, "4.3.5", "Local configuration error" },
+	{ 0, 451, "4.3.0", "Local error in processing" },
+};
+
+/* Sets *v for that error, and tells the administrator what it was. */
+static void
+fail(const struct job *j, const char *what, int error, struct verdict *v)
+{
+	size_t i = 0;
+
+	while (failures[i].error != 0 && failures[i].error != error)
+		i++;
+	verdict_set(v, failures[i].code, failures[i].enh, "%s",
+	    failures[i].text);
+	logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env, "%s: %s", what,
+	    strerror(error));
+}
+
+/* ---- The spool ---- */
+
+void
+spool_open(struct spool *s, enum spool_form form, int (*file)(void *ctx),
+    void *ctx)
+{
+	s->fd = -1;
+	s->error = 0;
+	s->form = form;
+	s->size = s->stored = 0;
+	s->cr = false;
+	s->file = file != NULL ? file : spool_file;
+	s->ctx = ctx;
+	s->held = 0;
+}
+
+int
+spool_file(void *ctx)
+{
+	const char *dir = getenv("TMPDIR");
+	char *name;
+	int fd;
+
+	(void)ctx;
+	if (dir == NULL || *dir == '\0')
+		dir = "/var/tmp";
+	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd != -1 || (errno != EOPNOTSUPP && errno != EISDIR))
+		return fd;
+	/* A file system that has no O_TMPFILE. */
+	if (asprintf(&name, "%s/smtpd.XXXXXX", dir) == -1)
+		return -1;
+	fd = mkostemp(name, O_CLOEXEC);
+	if (fd != -1)
+		unlink(name);
+	free(name);
+	return fd;
+}
+
+/* Writes all of it to a file.  Returns 0, or -1 with errno. */
+static int
+write_all(int fd, const char *p, size_t len)
+{
+	ssize_t n;
+
+	while (len > 0) {
+		n = write(fd, p, len);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n == -1)
+			return -1;
+		p += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* Appends the file from, from its start, to the file to.  0, or -1, errno. */
+static int
+copy_all(int to, int from)
+{
+	off_t at = 0;
+	ssize_t n;
+
+	do {
+		n = sendfile(to, from, &at, 1 << 30);
+	} while (n > 0 || (n == -1 && errno == EINTR));
+	return (int)n;
+}
+
+/* Has s->fd be what is to hold size octets.  Returns 0, or -1 with errno. */
+static int
+make_room(struct spool *s, uint64_t size)
+{
+	int fd = -1, error;
+
+	if (s->fd != -1 && (s->stored > SPOOL_MEMORY || size <= SPOOL_MEMORY))
+		return 0;
+	if (size <= SPOOL_MEMORY)
+		fd = memfd_create("spool", MFD_CLOEXEC);
+	if (fd == -1)
+		fd = s->file(s->ctx);
+	if (fd == -1)
+		return -1;
+	if (s->fd != -1 && copy_all(fd, s->fd) == -1) {
+		error = errno;
+		close(fd);
+		errno = error;
+		return -1;
+	}
+	if (s->fd != -1)
+		close(s->fd);
+	s->fd = fd;
+	return 0;
+}
+
+/* Writes to s->fd what follows what it has. */
+static void
+store(struct spool *s, const char *p, size_t len)
+{
+	if (s->error != 0)
+		return;
+	if (make_room(s, s->stored + len) == -1 ||
+	    write_all(s->fd, p, len) == -1)
+		s->error = errno;
+	else
+		s->stored += len;
+}
+
+/* Gathers small pieces; large ones are written as they are. */
+static void
+put(struct spool *s, const char *p, size_t len)
+{
+	if (len > sizeof s->buffer - s->held) {
+		store(s, s->buffer, s->held);
+		s->held = 0;
+	}
+	if (len >= sizeof s->buffer / 2) {
+		store(s, s->buffer, s->held);
+		s->held = 0;
+		store(s, p, len);
+		return;
+	}
+	memcpy(s->buffer + s->held, p, len);
+	s->held += len;
+}
+
+/* Puts len octets with each CRLF as LF.  A CR at the end is held back. */
+static void
+put_lines(struct spool *s, const char *p, size_t len)
+{
+	const char *end = p + len, *cr;
+
+	while (p < end) {
+		if (s->cr && *p != '\n')
+			put(s, "\r", 1);
+		s->cr = false;
+		cr = memchr(p, '\r', (size_t)(end - p));
+		if (cr == NULL) {
+			put(s, p, (size_t)(end - p));
+			return;
+		}
+		put(s, p, (size_t)(cr - p));
+		s->cr = true;
+		p = cr + 1;
+	}
+}
+
+void
+spool_write(struct spool *s, const char *p, size_t len)
+{
+	s->size += len;
+	if (s->error != 0 || len == 0)
+		return;
+	if (s->form == SPOOL_LF)
+		put_lines(s, p, len);
+	else if (s->form == SPOOL_CRLF)
+		put(s, p, len);
+}
+
+int
+spool_finish(struct spool *s)
+{
+	if (s->form == SPOOL_NONE)
+		return -1;
+	if (s->cr)
+		put(s, "\r", 1);
+	s->cr = false;
+	store(s, s->buffer, s->held);
+	s->held = 0;
+	if (s->error == 0 && lseek(s->fd, 0, SEEK_SET) == -1)
+		s->error = errno;
+	return s->error == 0 ? s->fd : -1;
+}
+
+void
+spool_close(struct spool *s)
+{
+	if (s->fd > 0)
+		close(s->fd);
+	s->fd = -1;
+}
+
+/* The whole of a file, in memory as far as it is looked at. */
+struct view {
+	void *p;
+	size_t len;
+};
+
+static int
+view_open(struct view *w, int fd)
+{
+	struct stat st;
+
+	w->p = NULL;
+	if (fstat(fd, &st) == -1)
+		return -1;
+	w->len = (size_t)st.st_size;
+	if (w->len == 0)
+		return 0;
+	w->p = mmap(NULL, w->len, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (w->p == MAP_FAILED) {
+		w->p = NULL;
+		return -1;
+	}
+	return 0;
+}
+
+static void
+view_close(struct view *w)
+{
+	if (w->p != NULL)
+		munmap(w->p, w->len);
+	w->p = NULL;
+}
+
+/* Copies a message with CRLF into s with LF.  Returns s's descriptor, or -1
+   with errno. */
+static int
+unix_lines(struct spool *s, int from)
+{
+	char buffer[16384];
+	off_t at = 0;
+	ssize_t n;
+
+	spool_open(s, SPOOL_LF, NULL, NULL);
+	while ((n = pread(from, buffer, sizeof buffer, at)) > 0) {
+		spool_write(s, buffer, (size_t)n);
+		at += n;
+	}
+	if (n == -1)
+		return -1;
+	if (spool_finish(s) == -1)
+		errno = s->error;
+	return s->error == 0 ? s->fd : -1;
+}
+
+/* ---- Hops ---- */
+
+static void take_print(const struct job *j, struct hop *h, struct verdict *v);
+static void take_maildir(const struct job *j, struct hop *h,
+    struct verdict *v);
+static void take_program(const struct job *j, struct hop *h,
+    struct verdict *v);
+
+static void
+take_nothing(const struct job *j, struct hop *h, struct verdict *v)
+{
+	(void)j;
+	(void)h;
+	(void)v;
+}
+
+static bool
+check_anything(struct hop *h, char *error, size_t size)
+{
+	(void)h;
+	(void)error;
+	(void)size;
+	return true;
+}
+
+static bool
+check_folder(struct hop *h, char *error, size_t size)
+{
+	if (*h->where != '\0')
+		return true;
+	snprintf(error, size, "maildir: needs a folder");
+	return false;
+}
+
+static bool
+check_places(struct hop *h, char *error, size_t size)
+{
+	if (*h->where != '\0')
+		return nexthop_valid(h->where, error, size);
+	snprintf(error, size, "%s needs a host or a socket", h->spec);
+	return false;
+}
+
+/* "error:4.3.0 text", "error:5.1.1 text", "error:text". */
+static bool
+check_refusal(struct hop *h, char *error, size_t size)
+{
+	const char *p = h->where;
+	size_t len = enhanced(p);
+	char enh[12] = "5.0.0";
+
+	if (*p == '2' ? len > 0 : len == 0 && isdigit((unsigned char)p[0]) &&
+	    p[1] == '.') {
+		snprintf(error, size, "%s: the status code must be 4.y.z or "
+		    "5.y.z", h->spec);
+		return false;
+	}
+	if (len > 0)
+		snprintf(enh, sizeof enh, "%.*s", (int)len, p);
+	p += len;
+	p += strspn(p, " \t");
+	verdict_set(&h->refusal, enh[0] == '4' ? 451 : 550, enh, "%s",
+	    *p != '\0' ? p : "Mail is not accepted for this address");
+	return true;
+}
+
+static const struct transport transports[] = {
+	{ "print", LOCAL, SPOOL_LF, false, 0, check_anything, take_print },
+	{ "discard", LOCAL, SPOOL_NONE, false, 0, check_anything,
+	    take_nothing },
+	{ "maildir", LOCAL, SPOOL_LF, false, 0, check_folder, take_maildir },
+	{ "smtp", REMOTE, SPOOL_CRLF, true, NEXTHOP_SMTP, check_places, NULL },
+	{ "smtps", REMOTE, SPOOL_CRLF, true, NEXTHOP_SMTPS, check_places,
+	    NULL },
+	{ "lmtp", REMOTE, SPOOL_CRLF, true, NEXTHOP_LMTP, check_places, NULL },
+	{ "error", REFUSAL, SPOOL_NONE, false, 0, check_refusal, NULL },
+};
+
+static const struct transport program_transport = {
+	"program", LOCAL, SPOOL_LF, true, 0, check_anything, take_program
+};
+
+/* The form in which a hop wants the message. */
+static enum spool_form
+form_of(const struct relay *r, const struct hop *h)
+{
+	if (r->set->crlf && h->transport->form == SPOOL_LF &&
+	    h->transport->take != take_print)
+		return SPOOL_CRLF;
+	return h->transport->form;
+}
+
+/* Takes spec, which becomes the hop's.  NULL: no memory. */
+static struct hop *
+hop_take(struct relay *r, const struct transport *t, char *spec)
+{
+	struct hop *h = calloc(1, sizeof *h);
+
+	if (h == NULL || spec == NULL) {
+		free(h);
+		free(spec);
+		return NULL;
+	}
+	h->transport = t;
+	h->spec = spec;
+	h->where = spec + strlen(t->name);
+	if (*h->where == ':')
+		h->where++;
+	h->link = r->hops;
+	r->hops = h;
+	return h;
+}
+
+/* The hop that spec describes, new or known.  NULL with a sentence in
+   error[0..size) if there is none. */
+static struct hop *
+hop_find(struct relay *r, const char *spec, char *error, size_t size)
+{
+	size_t len = strcspn(spec, ":"), i;
+	struct hop *h;
+
+	for (h = r->hops; h != NULL; h = h->link)
+		if (strcmp(h->spec, spec) == 0)
+			return h;
+	for (i = 0; i < COUNT(transports); i++)
+		if (strlen(transports[i].name) == len && spec[len] == ':' &&
+		    strncmp(transports[i].name, spec, len) == 0)
+			break;
+	if (i == COUNT(transports)) {
+		snprintf(error, size, "%s: not TRANSPORT:NEXTHOP with one of "
+		    "the transports print, discard, maildir, smtp, smtps, "
+		    "lmtp, error", spec);
+		return NULL;
+	}
+	h = hop_take(r, &transports[i], strdup(spec));
+	if (h == NULL) {
+		snprintf(error, size, "out of memory");
+		return NULL;
+	}
+	return h->transport->check(h, error, size) ? h : NULL;
+}
+
+/* ---- Routes: Postfix's transport(5) ---- */
+
+/* Makes room for row n of a table: its new place, or NULL with the old one
+   as it was.  It doubles whenever n is a power of two. */
+static void *
+more(void *rows, size_t n, size_t size)
+{
+	if ((n & (n - 1)) != 0)
+		return rows;
+	return reallocarray(rows, n == 0 ? 1 : n * 2, size);
+}
+
+/*
+ * The hop of a route's right-hand side.  As in transport(5) an empty
+ * transport with an empty next hop is what there would be without routes, and
+ * an empty transport alone leaves RELAY's.
+ */
+static struct hop *
+route_hop(struct relay *r, const char *result, char *error, size_t size)
+{
+	const struct transport *t = r->usual->transport;
+	struct hop *h;
+	char *spec;
+
+	if (strcmp(result, ":") == 0)
+		return r->usual;
+	if (result[0] != ':')
+		return hop_find(r, result, error, size);
+	if (t->kind != REMOTE) {
+		snprintf(error, size, "%s needs a transport, for RELAY is not "
+		    "a next hop", result);
+		return NULL;
+	}
+	if (asprintf(&spec, "%s%s", t->name, result) == -1) {
+		snprintf(error, size, "out of memory");
+		return NULL;
+	}
+	h = hop_find(r, spec, error, size);
+	free(spec);
+	return h;
+}
+
+/*
+ * Removes the quotes of a local part: "a b"@example.org is looked up as
+ * a b@example.org, and "a"@example.org is a@example.org (RFC 5321 4.1.2).
+ */
+static void
+unquote(char *address)
+{
+	char *at = strrchr(address, '@'), *p, *to = address;
+
+	if (at == NULL || at < address + 2 || *address != '"' || at[-1] != '"')
+		return;
+	for (p = address + 1; p < at - 1; p++) {
+		if (*p == '\\' && p + 1 < at - 1)
+			p++;
+		*to++ = *p;
+	}
+	memmove(to, at, strlen(at) + 1);
+}
+
+/* Splits text at its first blanks: ends the first part, returns the rest. */
+static char *
+split(char *text)
+{
+	char *rest = text + strcspn(text, " \t");
+
+	if (*rest != '\0')
+		*rest++ = '\0';
+	return rest + strspn(rest, " \t");
+}
+
+/* "user@domain transport:nexthop". */
+static bool
+parse_key(struct relay *r, char *text, unsigned line, char *error,
+    size_t size)
+{
+	char *result = split(text);
+	struct route *rows;
+	struct hop *h;
+
+	if (*text == '!') {
+		snprintf(error, size, "negated patterns are not supported");
+		return false;
+	}
+	h = route_hop(r, result, error, size);
+	if (h == NULL)
+		return false;
+	rows = more(r->keys, r->nkeys, sizeof *rows);
+	if (rows != NULL)
+		r->keys = rows;
+	if (rows == NULL || (rows[r->nkeys].key = strdup(text)) == NULL) {
+		snprintf(error, size, "out of memory");
+		return false;
+	}
+	unquote(rows[r->nkeys].key);
+	rows[r->nkeys].line = line;
+	rows[r->nkeys].hop = h;
+	r->nkeys++;
+	return true;
+}
+
+/* Compiles the regular expression at text ("/.../flags").  Returns what
+   follows it, or NULL with a sentence in error. */
+static char *
+compile(regex_t *re, char *text, char *error, size_t size)
+{
+	static const struct {
+		char letter;
+		int flag;
+	} letters[] = {		/* regexp_table(5): each toggles its flag */
+		{ 'i', REG_ICASE }, { 'm', REG_NEWLINE }, { 'x', REG_EXTENDED },
+	};
+	int flags = REG_EXTENDED | REG_ICASE | REG_NOSUB, failure;
+	char *end, *rest, *p;
+	size_t i;
+
+	for (end = text + 1; *end != '/' && *end != '\0'; end++)
+		if (*end == '\\' && end[1] != '\0')
+			end++;
+	if (*end == '\0') {
+		snprintf(error, size, "pattern without its last /");
+		return NULL;
+	}
+	*end = '\0';
+	rest = split(end + 1);
+	for (p = end + 1; *p != '\0'; p++) {
+		for (i = 0; i < COUNT(letters) && letters[i].letter != *p; i++)
+			;
+		if (i == COUNT(letters)) {
+			snprintf(error, size, "unknown flag %c", *p);
+			return NULL;
+		}
+		flags ^= letters[i].flag;
+	}
+	failure = regcomp(re, text + 1, flags);
+	if (failure == 0)
+		return rest;
+	regerror(failure, re, error, size);
+	return NULL;
+}
+
+/* "/^user@domain$/ transport:nexthop". */
+static bool
+parse_pattern(struct relay *r, char *text, char *error, size_t size)
+{
+	struct pattern *rows = more(r->patterns, r->npatterns, sizeof *rows);
+	char *result;
+	struct hop *h;
+
+	if (rows == NULL) {
+		snprintf(error, size, "out of memory");
+		return false;
+	}
+	r->patterns = rows;
+	result = compile(&rows[r->npatterns].re, text, error, size);
+	if (result == NULL)
+		return false;
+	h = NULL;
+	if (strchr(result, '$') != NULL)
+		snprintf(error, size, "$ is not replaced in results");
+	else
+		h = route_hop(r, result, error, size);
+	if (h == NULL) {
+		regfree(&rows[r->npatterns].re);
+		return false;
+	}
+	rows[r->npatterns++].hop = h;
+	return true;
+}
+
+/*
+ * The next logical line at *p: lines that begin with a blank continue the one
+ * before, with empty lines and comments in between too.  It is put together
+ * where it stands; *number counts lines, *first becomes the number of its
+ * own.  NULL at the end.
+ */
+static char *
+logical_line(char **p, unsigned *number, unsigned *first)
+{
+	char *line = NULL, *end = NULL;
+	size_t blank, len;
+
+	while (**p != '\0') {
+		len = strcspn(*p, "\n");
+		blank = strspn(*p, " \t\r");
+		if (blank < len && (*p)[blank] != '#') {
+			if (line != NULL && blank == 0)
+				break;
+			if (line == NULL) {
+				line = end = *p;
+				*first = *number + 1;
+			}
+			memmove(end, *p, len);
+			end += len;
+		}
+		++*number;
+		*p += len + ((*p)[len] == '\n');
+	}
+	if (line != NULL)
+		*end = '\0';
+	return line;
+}
+
+/* One logical line. */
+static bool
+parse_route(struct relay *r, char *text, unsigned line, char *error,
+    size_t size)
+{
+	size_t len = strlen(text);
+
+	while (len > 0 && isspace((unsigned char)text[len - 1]))
+		text[--len] = '\0';
+	if (isspace((unsigned char)*text)) {
+		snprintf(error, size, "continues no line");
+		return false;
+	}
+	if (*text == '/')
+		return parse_pattern(r, text, error, size);
+	return parse_key(r, text, line, error, size);
+}
+
+/* By key, and then by line. */
+static int
+compare_rows(const void *a, const void *b)
+{
+	const struct route *x = a, *y = b;
+	int order = strcasecmp(x->key, y->key);
+
+	return order != 0 ? order : x->line < y->line ? -1 : x->line > y->line;
+}
+
+static int
+compare_key(const void *key, const void *row)
+{
+	return strcasecmp(key, ((const struct route *)row)->key);
+}
+
+/* Sorts the keys; of several alike the first in the file stays, as postmap(1)
+   has it. */
+static void
+sort_routes(struct relay *r)
+{
+	size_t i, n = 0;
+
+	if (r->nkeys == 0)
+		return;
+	qsort(r->keys, r->nkeys, sizeof *r->keys, compare_rows);
+	for (i = 1; i < r->nkeys; i++) {
+		if (strcasecmp(r->keys[n].key, r->keys[i].key) == 0)
+			free(r->keys[i].key);
+		else
+			r->keys[++n] = r->keys[i];
+	}
+	r->nkeys = n + 1;
+}
+
+/* Reads the file of routes, once.  False if there is anything in it that
+   makes no sense: then nothing can be routed. */
+static bool
+read_routes(struct relay *r)
+{
+	const char *name = r->set->routes;
+	char *text = NULL, *p, *line, error[256];
+	unsigned number = 0, first = 0;
+	size_t room = 0;
+	ssize_t len;
+	FILE *f;
+
+	if (name == NULL || r->routes != UNREAD)
+		return r->routes != BROKEN;
+	r->routes = BROKEN;
+	f = fopen(name, "re");
+	if (f == NULL) {
+		logger_printf(&r->set->log, LOG_ERR, "routes", NULL, "%s: %s",
+		    name, strerror(errno));
+		return false;
+	}
+	len = getdelim(&text, &room, '\0', f);
+	if (ferror(f) || (len > 0 && text[len - 1] == '\0')) {
+		logger_printf(&r->set->log, LOG_ERR, "routes", NULL,
+		    "%s: not a readable text file", name);
+		goto out;
+	}
+	r->routes = READ;
+	p = len > 0 ? text : NULL;
+	while (p != NULL && (line = logical_line(&p, &number, &first)) != NULL)
+		if (!parse_route(r, line, first, error, sizeof error)) {
+			logger_printf(&r->set->log, LOG_ERR, "routes", NULL,
+			    "%s:%u: %s", name, first, error);
+			r->routes = BROKEN;
+		}
+	sort_routes(r);
+out:
+	free(text);
+	fclose(f);
+	return r->routes == READ;
+}
+
+static struct hop *
+find_route(const struct relay *r, const char *key)
+{
+	const struct route *row = NULL;
+
+	if (r->nkeys > 0)
+		row = bsearch(key, r->keys, r->nkeys, sizeof *row, compare_key);
+	return row != NULL ? row->hop : NULL;
+}
+
+/* The first pattern's hop that matches.  False: there was no memory to say. */
+static bool
+find_pattern(const struct relay *r, const char *address, struct hop **h)
+{
+	int failure = REG_NOMATCH;
+	size_t i;
+
+	for (i = 0; i < r->npatterns && failure == REG_NOMATCH; i++) {
+		failure = regexec(&r->patterns[i].re, address, 0, NULL, 0);
+		if (failure == 0)
+			*h = r->patterns[i].hop;
+	}
+	return failure == 0 || failure == REG_NOMATCH;
+}
+
+/*
+ * The hop for an address, in the order of transport(5): the whole address,
+ * without its +detail, patterns, its domain, that domain's parents (".domain"),
+ * "*", and at last RELAY.  NULL: no memory.
+ */
+static struct hop *
+route(const struct relay *r, const char *address)
+{
+	char *key = strdup(address), *at, *plus, *domain;
+	struct hop *h = NULL;
+
+	if (key == NULL)
+		return NULL;
+	unquote(key);
+	at = strrchr(key, '@');
+	if (at != NULL) {
+		h = find_route(r, key);
+		plus = memchr(key, '+', (size_t)(at - key));
+		if (h == NULL && plus != NULL && plus > key) {
+			memmove(plus, at, strlen(at) + 1);
+			at = plus;
+			h = find_route(r, key);
+		}
+	}
+	if (h == NULL && !find_pattern(r, address, &h))
+		goto out;
+	domain = at != NULL && at[1] != '\0' ? at + 1 : NULL;
+	while (h == NULL && domain != NULL) {
+		h = find_route(r, domain);
+		domain = strchr(domain + 1, '.');
+	}
+	if (h == NULL)
+		h = find_route(r, "*");
+	if (h == NULL)
+		h = r->usual;
+out:
+	free(key);
+	return h;
+}
+
+/* ---- print: ---- */
+
+/* "MAIL OPTIONS: ['SIZE=12', 'BODY=8BITMIME']", as DebuggingServer does. */
+static void
+print_options(FILE *f, const char *what, const char *options)
+{
+	const char *separator = ": [";
+	size_t len;
+
+	options += strspn(options, " ");
+	if (*options == '\0')
+		return;
+	fputs(what, f);
+	while (*options != '\0') {
+		len = strcspn(options, " ");
+		fprintf(f, "%s'%.*s'", separator, (int)len, options);
+		options += len;
+		options += strspn(options, " ");
+		separator = ", ";
+	}
+	fputs("]\n", f);
+}
+
+/* What is printed above the message: *len octets to be freed, or NULL. */
+static char *
+print_head(const struct envelope *env, size_t *len)
+{
+	char *head = NULL;
+	FILE *f = open_memstream(&head, len);
+	size_t i;
+
+	if (f == NULL)
+		return NULL;
+	fputs("---------- MESSAGE FOLLOWS ----------\n", f);
+	fprintf(f, "mail from: <%s>\n", env->fact[FACT_SENDER]);
+	print_options(f, "mail options", env->fact[FACT_MAIL_OPTIONS]);
+	for (i = 0; i < env->nrecipients; i++) {
+		fprintf(f, "rcpt to: <%s>\n", env->recipients[i].address);
+		print_options(f, "rcpt options", env->recipients[i].options);
+	}
+	fputs("-------------------------------------\n", f);
+	if (fclose(f) == 0)
+		return head;
+	free(head);
+	return NULL;
+}
+
+/* Puts text into s so that it can not drive a terminal. */
+static void
+put_visibly(struct spool *s, const char *p, size_t len)
+{
+	char code[8];
+	size_t n, run = 0;
+
+	while (run < len) {
+		n = printable(p + run, len - run);
+		if (n == 0 && (p[run] == '\n' || p[run] == '\t'))
+			n = 1;
+		run += n;
+		if (n > 0)
+			continue;
+		spool_write(s, p, run);
+		snprintf(code, sizeof code, "\\x%02x", (unsigned char)p[run]);
+		spool_write(s, code, strlen(code));
+		p += run + 1;
+		len -= run + 1;
+		run = 0;
+	}
+	spool_write(s, p, run);
+}
+
+/* Writes all of it, with one call if the system lets us, so that what several
+   processes print is not mixed.  Returns 0, or -1 with errno. */
+static int
+write_parts(int fd, struct iovec *part, int n, int64_t deadline)
+{
+	struct pollfd ready = { .fd = fd, .events = POLLOUT };
+	size_t len;
+	ssize_t did;
+
+	while (n > 0) {
+		did = writev(fd, part, n);
+		if (did == -1 && errno == EAGAIN) {
+			did = poll(&ready, 1, clock_left(deadline));
+			if (did == 0)
+				errno = ETIMEDOUT;
+			if (did == 0 || (did == -1 && errno != EINTR))
+				return -1;
+			continue;
+		}
+		if (did == -1 && errno != EINTR)
+			return -1;
+		for (len = did > 0 ? (size_t)did : 0; n > 0; part++, n--) {
+			if (len < part->iov_len)
+				break;
+			len -= part->iov_len;
+		}
+		if (n > 0) {
+			part->iov_base = (char *)part->iov_base + len;
+			part->iov_len -= len;
+		}
+	}
+	return 0;
+}
+
+/* Prints head, the message and an end to fd.  Returns 0, or -1 with errno. */
+static int
+print_parts(const struct job *j, int fd, char *head, size_t len)
+{
+	static char end[] = "\n------------ END MESSAGE ------------\n";
+	struct spool *shown = NULL;
+	struct view w;
+	struct iovec part[3];
+	const char *text;
+	size_t skip;
+	int status = -1;
+
+	if (view_open(&w, j->spool) == -1)
+		return -1;
+	text = w.p;
+	skip = w.len == 0 || text[w.len - 1] == '\n';
+	part[0] = (struct iovec){ head, len };
+	part[1] = (struct iovec){ w.p, w.len };
+	part[2] = (struct iovec){ end + skip, strlen(end + skip) };
+	if (isatty(fd)) {
+		shown = malloc(sizeof *shown);
+		if (shown == NULL)
+			goto out;
+		spool_open(shown, SPOOL_CRLF, NULL, NULL);
+		put_visibly(shown, head, len);
+		put_visibly(shown, text, w.len);
+		view_close(&w);
+		if (spool_finish(shown) == -1)
+			errno = shown->error;
+		if (shown->error != 0 || view_open(&w, shown->fd) == -1)
+			goto out;
+		part[0].iov_len = 0;
+		part[1] = (struct iovec){ w.p, w.len };
+	}
+	status = write_parts(fd, part, 3, j->deadline);
+out:
+	view_close(&w);
+	if (shown != NULL)
+		spool_close(shown);
+	free(shown);
+	return status;
+}
+
+/* Locks all of a file against other processes.  fcntl(2) knows no deadline,
+   so we ask again.  Returns 0, or -1 with errno. */
+static int
+lock_file(int fd, int64_t deadline)
+{
+	struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int left;
+
+	while (fcntl(fd, F_SETLK, &all) == -1) {
+		if (errno != EACCES && errno != EAGAIN && errno != EINTR)
+			return -1;
+		left = clock_left(deadline);
+		if (left == 0) {
+			errno = ETIMEDOUT;
+			return -1;
+		}
+		poll(NULL, 0, left < LOCK_RETRY ? left : LOCK_RETRY);
+	}
+	return 0;
+}
+
+/* Appends to a file: all of it, or nothing. */
+static int
+print_append(const struct job *j, int fd, char *head, size_t len)
+{
+	struct stat st;
+	int error;
+
+	if (fstat(fd, &st) == -1)
+		return -1;
+	if (!S_ISREG(st.st_mode))
+		return print_parts(j, fd, head, len);
+	if (lock_file(fd, j->deadline) == -1 || fstat(fd, &st) == -1)
+		return -1;
+	if (print_parts(j, fd, head, len) == 0)
+		return 0;
+	error = errno;
+	if (ftruncate(fd, st.st_size) == -1)
+		logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env,
+		    "part of a message is left in the file: %s",
+		    strerror(errno));
+	errno = error;
+	return -1;
+}
+
+static void
+take_print(const struct job *j, struct hop *h, struct verdict *v)
+{
+	bool file = *h->where != '\0';
+	int fd = j->r->set->print;
+	size_t len;
+	char *head;
+
+	if (!file && fd == -1) {
+		logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env,
+		    "print: standard error is the client, name a file");
+		verdict_set(v, 451, "4.3.5", "Local configuration error");
+		return;
+	}
+	if (file)	/* O_NONBLOCK: a FIFO that nobody reads is an error */
+		fd = open(h->where, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
+		    O_NOCTTY | O_NONBLOCK, 0600);
+	head = print_head(j->env, &len);
+	if (fd == -1 || head == NULL ||
+	    (file ? print_append : print_parts)(j, fd, head, len) == -1)
+		fail(j, h->spec, errno, v);
+	free(head);
+	if (file && fd != -1)
+		close(fd);
+}
+
+/* ---- maildir: ---- */
+
+#define FOLDER_NAME 512	/* octets of "tmp/" and a unique name, with NUL */
+
+/* Opens a Maildir, which is made if need be.  Returns its descriptor, or -1
+   with errno. */
+static int
+folder_open(const char *where)
+{
+	static const char *const parts[] = { "tmp", "new", "cur" };
+	bool made = false;
+	int dir, error;
+	size_t i;
+
+	if (mkdir(where, 0700) == 0)
+		made = true;
+	else if (errno != EEXIST)
+		return -1;
+	dir = open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir == -1)
+		return -1;
+	for (i = 0; i < COUNT(parts); i++) {
+		if (mkdirat(dir, parts[i], 0700) == 0)
+			made = true;
+		else if (errno != EEXIST)
+			goto out;
+	}
+	/* What was made just now must last as long as what goes into it. */
+	if (!made || syncfs(dir) == 0)
+		return dir;
+out:
+	error = errno;
+	close(dir);
+	errno = error;
+	return -1;
+}
+
+/* Writes "tmp/" and a name that is unique (maildir(5)) to name. */
+static int
+folder_name(struct relay *r, char *name, size_t size)
+{
+	char host[65], safe[4 * sizeof host], *to = safe;
+	struct timespec now;
+	const char *p;
+	int len;
+
+	if (clock_gettime(CLOCK_REALTIME, &now) == -1 ||
+	    gethostname(host, sizeof host) == -1)
+		return -1;
+	host[sizeof host - 1] = '\0';
+	for (p = host; *p != '\0'; p++) {
+		if (*p == '/' || *p == ':')
+			to += snprintf(to, 5, "\\%03o", (unsigned)*p);
+		else
+			*to++ = *p;
+	}
+	*to = '\0';
+	len = snprintf(name, size, "tmp/%jd.M%06ldP%jdQ%u.%s",
+	    (intmax_t)now.tv_sec, now.tv_nsec / 1000, (intmax_t)getpid(),
+	    ++r->delivered, safe);
+	if (len > 0 && (size_t)len < size)
+		return 0;
+	errno = ENAMETOOLONG;
+	return -1;
+}
+
+/* Writes header fields and message to fd, and has them on the disk. */
+static int
+folder_write(const struct job *j, int fd)
+{
+	const char *end = j->r->set->crlf ? "\r\n" : "\n";
+	char *head = NULL;
+	size_t len, i;
+	FILE *f = open_memstream(&head, &len);
+	int status = -1;
+
+	if (f == NULL)
+		return -1;
+	fprintf(f, "Return-Path: <%s>%s", j->env->fact[FACT_SENDER], end);
+	for (i = 0; i < j->env->nrecipients; i++)
+		fprintf(f, "Delivered-To: %s%s", j->env->recipients[i].address,
+		    end);
+	if (fclose(f) == 0 && write_all(fd, head, len) == 0 &&
+	    copy_all(fd, j->spool) == 0)
+		status = fsync(fd);
+	free(head);
+	return status;
+}
+
+/* Links the message from tmp into new, and has that on the disk.  A failure
+   leaves it out of new. */
+static int
+folder_publish(int dir, const char *name)
+{
+	char published[FOLDER_NAME];
+	int new, error;
+
+	snprintf(published, sizeof published, "new/%s", name + strlen("tmp/"));
+	new = openat(dir, "new", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (new == -1)
+		return -1;
+	/* A link replaces nothing; some file systems have none. */
+	if (linkat(dir, name, dir, published, 0) == 0 ||
+	    ((errno == EPERM || errno == EOPNOTSUPP) &&
+	    renameat(dir, name, dir, published) == 0)) {
+		if (fsync(new) == 0) {
+			close(new);
+			return 0;
+		}
+		error = errno;
+		unlinkat(dir, published, 0);
+		errno = error;
+	}
+	error = errno;
+	close(new);
+	errno = error;
+	return -1;
+}
+
+static void
+take_maildir(const struct job *j, struct hop *h, struct verdict *v)
+{
+	char name[FOLDER_NAME];
+	int dir = folder_open(h->where), fd = -1;
+
+	if (dir != -1 && folder_name(j->r, name, sizeof name) == 0)
+		fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+		    0600);
+	if (fd == -1 || folder_write(j, fd) == -1 ||
+	    folder_publish(dir, name) == -1)
+		fail(j, h->spec, errno, v);
+	if (fd != -1) {
+		unlinkat(dir, name, 0);
+		close(fd);
+	}
+	if (dir != -1)
+		close(dir);
+}
+
+/* ---- Programs: their arguments and environment ---- */
+
+/* Further to enum fact: what is known of a message, and not of its session. */
+enum {
+	ABOUT_SIZE = FACTS,
+	ABOUT_RECIPIENT,	/* from here on: of each recipient */
+	ABOUT_OPTIONS,
+	ABOUT_USER,
+	ABOUT_EXTENSION,
+	ABOUT_DOMAIN
+};
+
+/* The names that each has, as in Postfix's local(8) and pipe(8). */
+static const struct name {
+	int about;
+	const char *variable;	/* in the environment, or NULL */
+	const char *argument;	/* in "{...}", or NULL */
+} names[] = {
+	{ FACT_SENDER, "SENDER", "sender" },
+	{ FACT_MAIL_OPTIONS, "MAIL_OPTIONS", NULL },
+	{ FACT_QUEUE_ID, "QUEUE_ID", "queue_id" },
+	{ FACT_CLIENT_ADDRESS, "CLIENT_ADDRESS", "client_address" },
+	{ FACT_CLIENT_PORT, "CLIENT_PORT", "client_port" },
+	{ FACT_CLIENT_NAME, "CLIENT_HOSTNAME", NULL },
+	{ FACT_CLIENT_HELO, "CLIENT_HELO", "client_helo" },
+	{ FACT_CLIENT_USER, "CLIENT_USER", NULL },
+	{ FACT_CLIENT_PROTOCOL, "CLIENT_PROTOCOL", NULL },
+	{ FACT_SERVER_ADDRESS, "SERVER_ADDRESS", NULL },
+	{ FACT_SERVER_PORT, "SERVER_PORT", NULL },
+	{ FACT_SASL_METHOD, "SASL_METHOD", NULL },
+	{ FACT_SASL_USERNAME, "SASL_USERNAME", "sasl_username" },
+	{ FACT_TLS_PROTOCOL, "TLS_PROTOCOL", NULL },
+	{ FACT_TLS_CIPHER, "TLS_CIPHER", NULL },
+	{ FACT_TLS_SNI, "TLS_SNI", NULL },
+	{ FACT_TLS_SUBJECT, "TLS_SUBJECT", NULL },
+	{ FACT_TLS_ISSUER, "TLS_ISSUER", NULL },
+	{ FACT_TLS_FINGERPRINT, "TLS_FINGERPRINT", NULL },
+	{ ABOUT_SIZE, "SIZE", "size" },
+	{ ABOUT_RECIPIENT, "RECIPIENT", "recipient" },
+	{ ABOUT_OPTIONS, "RCPT_OPTIONS", NULL },
+	{ ABOUT_USER, NULL, "user" },
+	{ ABOUT_EXTENSION, NULL, "extension" },
+	{ ABOUT_DOMAIN, NULL, "domain" },
+};
+
+/* Ours, and nothing to a program: what systemd told the service.  A name that
+   ends in '_' stands for all that begin with it. */
+static const char *const private_variables[] = {
+	"LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM",
+	"INVOCATION_ID", "SYSTEMD_EXEC_PID", "MAINPID", "MANAGERPID", "FDSTORE",
+	"MEMORY_PRESSURE_",
+};
+
+/* Strings for exec. */
+struct vector {
+	char **s;	/* each owned, NULL after the last */
+	size_t n;
+};
+
+/* Takes text, which may be NULL for want of memory.  Returns false then. */
+static bool
+vector_take(struct vector *vec, char *text)
+{
+	char **rows = text != NULL ?
+	    more(vec->s, vec->n + 1, sizeof *rows) : NULL;
+
+	if (rows == NULL) {
+		free(text);
+		return false;
+	}
+	rows[vec->n++] = text;
+	rows[vec->n] = NULL;
+	vec->s = rows;
+	return true;
+}
+
+static void
+vector_free(struct vector *vec)
+{
+	while (vec->n > 0)
+		free(vec->s[--vec->n]);
+	free(vec->s);
+	vec->s = NULL;
+}
+
+/* What is known about recipient i.  Its length goes to *len. */
+static const char *
+about_recipient(const struct envelope *env, int about, size_t i, size_t *len)
+{
+	const char *address = env->recipients[i].address;
+	const char *at = strrchr(address, '@'), *end, *plus;
+
+	end = at != NULL ? at : address + strlen(address);
+	plus = memchr(address, '+', (size_t)(end - address));
+	if (plus == NULL || plus == address)
+		plus = end;
+	switch (about) {
+	case ABOUT_USER:
+		*len = (size_t)(plus - address);
+		return address;
+	case ABOUT_EXTENSION:
+		plus += plus < end;
+		*len = (size_t)(end - plus);
+		return plus;
+	case ABOUT_DOMAIN:
+		end += *end == '@';
+		*len = strlen(end);
+		return end;
+	case ABOUT_OPTIONS:
+		address = env->recipients[i].options;
+		break;
+	}
+	*len = strlen(address);
+	return address;
+}
+
+/* Writes what is known about recipient i, or the message, to f. */
+static void
+write_about(FILE *f, const struct envelope *env, int about, size_t i)
+{
+	const char *p;
+	size_t len;
+
+	if (about == ABOUT_SIZE) {
+		fprintf(f, "%" PRIu64, env->size);
+	} else if (about < FACTS) {
+		fputs(env->fact[about], f);
+	} else {
+		p = about_recipient(env, about, i, &len);
+		fwrite(p, 1, len, f);
+	}
+}
+
+/* The name of "{name}" at p, with the length of all of it in *len: 0 if there
+   is no such thing at p; NULL if the name is not known. */
+static const struct name *
+placeholder(const char *p, size_t *len)
+{
+	size_t n, i;
+
+	*len = 0;
+	if (*p != '{')
+		return NULL;
+	n = strspn(p + 1, "abcdefghijklmnopqrstuvwxyz_");
+	if (n == 0 || p[1 + n] != '}')
+		return NULL;
+	*len = n + 2;
+	for (i = 0; i < COUNT(names); i++)
+		if (names[i].argument != NULL &&
+		    strlen(names[i].argument) == n &&
+		    strncmp(names[i].argument, p + 1, n) == 0)
+			return &names[i];
+	return NULL;
+}
+
+/* Checks the arguments.  False with a sentence in error[0..size). */
+static bool
+check_program(char *const argv[], char *error, size_t size)
+{
+	const char *p;
+	size_t i, len;
+
+	if (argv[0] == NULL || *argv[0] == '\0') {
+		snprintf(error, size, "no program is named");
+		return false;
+	}
+	for (i = 0; argv[i] != NULL; i++)
+		for (p = argv[i]; *p != '\0'; p += len + (len == 0)) {
+			if (placeholder(p, &len) != NULL && i > 0)
+				continue;
+			if (len == 0)
+				continue;
+			snprintf(error, size, i > 0 ?
+			    "%.*s is not a name that can be replaced" :
+			    "%.*s can not be the program", (int)len, p);
+			return false;
+		}
+	return true;
+}
+
+/* Is it to be repeated for each recipient, as in pipe(8)? */
+static bool
+repeats(const char *template)
+{
+	const struct name *name;
+	size_t len;
+
+	for (; *template != '\0'; template += len + (len == 0)) {
+		name = placeholder(template, &len);
+		if (name != NULL && name->about >= ABOUT_RECIPIENT)
+			return true;
+	}
+	return false;
+}
+
+/* template with its names replaced, for recipient i.  NULL: no memory. */
+static char *
+expand(const char *template, const struct envelope *env, size_t i)
+{
+	const struct name *name;
+	char *text = NULL;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+
+	if (f == NULL)
+		return NULL;
+	for (; *template != '\0'; template += len + (len == 0)) {
+		name = placeholder(template, &len);
+		if (name != NULL)
+			write_about(f, env, name->about, i);
+		else
+			putc(*template, f);
+	}
+	if (fclose(f) == 0)
+		return text;
+	free(text);
+	return NULL;
+}
+
+/*
+ * Builds a program's arguments.  Returns false with *v changed if that can
+ * not be done.  What a client said must not become an option: a program that
+ * can tell has it behind something of the administrator's own.
+ */
+static bool
+build_arguments(const struct job *j, struct vector *vec, struct verdict *v)
+{
+	char *const *argv = j->r->set->program;
+	size_t i, n;
+
+	for (; *argv != NULL; argv++) {
+		n = repeats(*argv) ? j->env->nrecipients : 1;
+		for (i = 0; i < n; i++) {
+			if (!vector_take(vec, expand(*argv, j->env, i))) {
+				fail(j, *argv, ENOMEM, v);
+				return false;
+			}
+			if (**argv != '{' || *vec->s[vec->n - 1] != '-')
+				continue;
+			verdict_set(v, 550, "5.7.1", "A name must not begin "
+			    "with a hyphen: %s", vec->s[vec->n - 1]);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Is "NAME=value" one that a program does not inherit? */
+static bool
+hidden(const char *variable)
+{
+	size_t len = strcspn(variable, "="), n, i;
+
+	for (i = 0; i < COUNT(names); i++)
+		if (names[i].variable != NULL &&
+		    strlen(names[i].variable) == len &&
+		    strncmp(names[i].variable, variable, len) == 0)
+			return true;
+	for (i = 0; i < COUNT(private_variables); i++) {
+		n = strlen(private_variables[i]);
+		if (strncmp(private_variables[i], variable, n) == 0 &&
+		    (n == len || private_variables[i][n - 1] == '_'))
+			return true;
+	}
+	return false;
+}
+
+/* "NAME=value"; what each recipient has of it is separated by newlines. */
+static char *
+variable(const struct name *name, const struct envelope *env)
+{
+	size_t n = name->about < ABOUT_RECIPIENT ? 1 : env->nrecipients;
+	char *text = NULL;
+	size_t len, i;
+	FILE *f = open_memstream(&text, &len);
+
+	if (f == NULL)
+		return NULL;
+	fprintf(f, "%s=", name->variable);
+	for (i = 0; i < n; i++) {
+		if (i > 0)
+			putc('\n', f);
+		write_about(f, env, name->about, i);
+	}
+	if (fclose(f) == 0)
+		return text;
+	free(text);
+	return NULL;
+}
+
+/* Builds a program's environment.  False: no memory. */
+static bool
+build_environment(const struct envelope *env, struct vector *vec)
+{
+	char **p;
+	size_t i;
+
+	for (p = environ; *p != NULL; p++)
+		if (!hidden(*p) && !vector_take(vec, strdup(*p)))
+			return false;
+	for (i = 0; i < COUNT(names); i++)
+		if (names[i].variable != NULL &&
+		    !vector_take(vec, variable(&names[i], env)))
+			return false;
+	return true;
+}
+
+/* ---- Programs: their start ---- */
+
+/* What a program writes to one descriptor, taken line by line. */
+struct talk {
+	int fd;			/* our end, never blocking; owned */
+	int priority;		/* of its lines in the log */
+	bool reply;		/* the first line is not logged: see first */
+	bool heard;		/* a first line was there */
+	unsigned long lines;	/* for the log */
+	size_t len;		/* octets in line; the rest of it is dropped */
+	char line[VERDICT_TEXT];
+	char first[VERDICT_TEXT];
+};
+
+struct run {
+	pid_t pid;
+	int report;		/* exec's errno comes here; owned */
+	int status;		/* as wait(2) has it */
+	bool late;		/* had to be stopped at the deadline */
+	struct talk out, err;
+};
+
+/* A pipe whose reading end does not block. */
+static int
+make_pipe(int end[2])
+{
+	if (pipe2(end, O_CLOEXEC) == -1)
+		return -1;
+	return fcntl(end[0], F_SETFL, O_NONBLOCK);
+}
+
+/* Leaves descriptors 0 to 3 open, and no other. */
+static int
+close_rest(void)
+{
+	struct rlimit max;
+	int fd;
+
+	if (close_range(4, ~0U, 0) == 0)
+		return 0;
+	/* A kernel before 5.9. */
+	if (getrlimit(RLIMIT_NOFILE, &max) == -1)
+		return -1;
+	for (fd = 4; (rlim_t)fd < max.rlim_cur; fd++)
+		close(fd);
+	return 0;
+}
+
+/*
+ * The child's side: becomes the program, with given[0..2] as its descriptors
+ * 0 to 2, or writes errno to given[3].
+ */
+static _Noreturn void
+become(char *const argv[], char *const envp[], int given[4])
+{
+	struct sigaction usual = { .sa_handler = SIG_DFL };
+	sigset_t none;
+	int i, error;
+
+	/* Out of the way first: any of them may be a number we need. */
+	for (i = 0; i < 4; i++)
+		given[i] = fcntl(given[i], F_DUPFD_CLOEXEC, 4);
+	if (dup3(given[3], 3, O_CLOEXEC) == -1)
+		_exit(EX_OSERR);
+	for (i = 1; i < NSIG; i++)
+		sigaction(i, &usual, NULL);
+	sigemptyset(&none);
+	if (dup2(given[0], STDIN_FILENO) != -1 &&
+	    dup2(given[1], STDOUT_FILENO) != -1 &&
+	    dup2(given[2], STDERR_FILENO) != -1 && close_rest() != -1 &&
+	    setsid() != -1 && sigprocmask(SIG_SETMASK, &none, NULL) != -1)
+		execvpe(argv[0], argv, envp);
+	error = errno;
+	if (write(3, &error, sizeof error) != sizeof error)
+		_exit(EX_OSERR);
+	_exit(127);
+}
+
+/*
+ * Starts argv with spool, rewound, as its standard input.  Returns 0, or -1
+ * with errno; the caller closes what is open in run either way.
+ */
+static int
+start(struct run *run, int spool, char *const argv[], char *const envp[])
+{
+	int out[2] = { -1, -1 }, err[2] = { -1, -1 }, report[2] = { -1, -1 };
+	int given[4], error = 0;
+
+	run->pid = -1;
+	if (lseek(spool, 0, SEEK_SET) == -1 || make_pipe(out) == -1 ||
+	    make_pipe(err) == -1 || make_pipe(report) == -1) {
+		error = errno;
+	} else {
+		given[0] = spool;
+		given[1] = out[1];
+		given[2] = err[1];
+		given[3] = report[1];
+		run->pid = fork();
+		if (run->pid == 0)
+			become(argv, envp, given);
+		if (run->pid == -1)
+			error = errno;
+	}
+	run->out.fd = out[0];
+	run->err.fd = err[0];
+	run->report = report[0];
+	if (out[1] != -1)
+		close(out[1]);
+	if (err[1] != -1)
+		close(err[1]);
+	if (report[1] != -1)
+		close(report[1]);
+	errno = error;
+	return run->pid == -1 ? -1 : 0;
+}
+
+/* ---- Programs: their output ---- */
+
+/* The line is complete. */
+static void
+end_line(const struct job *j, struct talk *t)
+{
+	if (t->len > 0 && t->line[t->len - 1] == '\r')
+		t->len--;
+	t->line[t->len] = '\0';
+	if (t->reply && !t->heard)
+		memcpy(t->first, t->line, t->len + 1);
+	else if (++t->lines <= OUTPUT_LINES)
+		logger_printf(&j->r->set->log, t->priority, "program", j->env,
+		    "%s: %s", j->r->set->program[0], t->line);
+	t->heard = true;
+	t->len = 0;
+}
+
+static void
+take_text(const struct job *j, struct talk *t, const char *p, size_t len)
+{
+	const char *end;
+	size_t n, room;
+
+	while (len > 0) {
+		end = memchr(p, '\n', len);
+		n = end != NULL ? (size_t)(end - p) : len;
+		room = sizeof t->line - 1 - t->len;
+		memcpy(t->line + t->len, p, n < room ? n : room);
+		t->len += n < room ? n : room;
+		if (end != NULL) {
+			end_line(j, t);
+			n++;
+		}
+		p += n;
+		len -= n;
+	}
+}
+
+/* Reads what is there, once.  False if there was nothing, or the end. */
+static bool
+listen_to(const struct job *j, struct talk *t)
+{
+	char buffer[16384];
+	ssize_t n;
+
+	if (t->fd == -1)
+		return false;
+	n = read(t->fd, buffer, sizeof buffer);
+	if (n > 0) {
+		take_text(j, t, buffer, (size_t)n);
+		return true;
+	}
+	if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+		close(t->fd);
+		t->fd = -1;
+	}
+	return false;
+}
+
+/*
+ * The program has ended: takes what is left, and no more than a pipe holds,
+ * for something that it started may go on writing.
+ */
+static void
+end_talk(const struct job *j, struct talk *t)
+{
+	int reads;
+
+	for (reads = 0; reads < OUTPUT_READS && listen_to(j, t); reads++)
+		;
+	if (t->len > 0)
+		end_line(j, t);
+	if (t->lines > OUTPUT_LINES)
+		logger_printf(&j->r->set->log, t->priority, "program", j->env,
+		    "%s: %lu more lines", j->r->set->program[0],
+		    t->lines - OUTPUT_LINES);
+	if (t->fd != -1)
+		close(t->fd);
+	t->fd = -1;
+}
+
+/* ---- Programs: their end ---- */
+
+/* Has the child ended?  It stays unreaped, so that its number, which is its
+   group's too, can not become somebody else's. */
+static bool
+ended(pid_t pid)
+{
+	siginfo_t info = { .si_pid = 0 };
+
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) ==
+	    -1 || info.si_pid == pid;
+}
+
+static void
+stop(pid_t pid, int signal)
+{
+	/* It has no group yet if it did not come as far as setsid(). */
+	if (kill(-pid, signal) == -1)
+		kill(pid, signal);
+}
+
+/*
+ * Waits for the program, and takes its output meanwhile; at the deadline stops
+ * it, more and more firmly.  SIGCHLD is blocked but in ppoll(): no wake-up is
+ * lost.  False if it can not even be killed.
+ */
+static bool
+wait_for(const struct job *j, struct run *run, const sigset_t *mask)
+{
+	static const struct {
+		int signal;
+		int grace;	/* milliseconds */
+	} steps[] = { { SIGTERM, TERM_GRACE }, { SIGKILL, KILL_GRACE } };
+	int64_t deadline = j->deadline;
+	struct pollfd p[2];
+	struct timespec left;
+	size_t step = 0;
+	int ms;
+
+	while (!ended(run->pid)) {
+		ms = clock_left(deadline);
+		if (ms == 0 && step == COUNT(steps))
+			return false;
+		if (ms == 0) {
+			run->late = true;
+			stop(run->pid, steps[step].signal);
+			deadline = clock_now() + steps[step++].grace;
+			continue;
+		}
+		left.tv_sec = ms / 1000;
+		left.tv_nsec = ms % 1000 * 1000000L;
+		p[0] = (struct pollfd){ .fd = run->out.fd, .events = POLLIN };
+		p[1] = (struct pollfd){ .fd = run->err.fd, .events = POLLIN };
+		if (ppoll(p, 2, &left, mask) <= 0)
+			continue;
+		if (p[0].revents != 0)
+			listen_to(j, &run->out);
+		if (p[1].revents != 0)
+			listen_to(j, &run->err);
+	}
+	return true;
+}
+
+static void
+wake(int signal)
+{
+	(void)signal;	/* that it comes is all: ppoll() returns */
+}
+
+/* Runs it to its end.  Returns 0, or exec's errno or that of starting it. */
+static int
+run_program(const struct job *j, struct run *run, char *const argv[],
+    char *const envp[])
+{
+	struct sigaction action = { .sa_handler = wake }, old_action;
+	sigset_t child, mask, old_mask;
+	int error = 0, failure;
+
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &child, &old_mask);
+	mask = old_mask;
+	sigdelset(&mask, SIGCHLD);
+	sigaction(SIGCHLD, &action, &old_action);
+	if (start(run, j->spool, argv, envp) == -1) {
+		error = errno;
+	} else {
+		if (!wait_for(j, run, &mask))
+			logger_printf(&j->r->set->log, LOG_CRIT, "program",
+			    j->env, "%s: process %jd can not be killed",
+			    argv[0], (intmax_t)run->pid);
+		if (run->late)
+			stop(run->pid, SIGKILL);
+		if (waitpid(run->pid, &run->status, WNOHANG) == -1 ||
+		    (read(run->report, &failure, sizeof failure) ==
+		    sizeof failure && (errno = failure) != 0))
+			error = errno;
+	}
+	end_talk(j, &run->out);
+	end_talk(j, &run->err);
+	if (run->report != -1)
+		close(run->report);
+	sigaction(SIGCHLD, &old_action, NULL);
+	sigprocmask(SIG_SETMASK, &old_mask, NULL);
+	return error;
+}
+
+#define ANY_STATUS -1
+
+/* What a program's exit status means: sysexits(3). */
+static const struct outcome {
+	int status;
+	int code;
+	const char *enh;
+	const char *text;
+} outcomes[] = {
+	{ EX_OK, 250, "2.0.0", NULL },
+	{ EX_NOUSER, 550, "5.1.1", "No such user" },
+	{ EX_NOHOST, 550, "5.1.2", "No such host" },
+	{ EX_DATAERR, 554, "5.6.0", "The message is not acceptable" },
+	{ EX_NOPERM, 550, "5.7.1", "Not permitted" },
+	{ EX_UNAVAILABLE, 554, "5.3.0", "Mail is not accepted here" },
+	{ EX_TEMPFAIL, 451, "4.3.0", "Try again later" },
+	{ EX_OSERR, 451, "4.3.0", "Local error in processing" },
+	{ EX_CONFIG, 451, "4.3.5", "Local configuration error" },
+	{ ANY_STATUS, 451, "4.3.0", "Local error in processing" },
+};
+
+/* How many octets of line are "250", "450 " or "550 5.1.1 ", with the numbers
+   in *code and enh[12].  0: it does not begin with a reply's code. */
+static size_t
+reply_code(const char *line, int *code, char *enh)
+{
+	size_t len;
+
+	if (strspn(line, "0123456789") != 3 || strchr("245", *line) == NULL ||
+	    (line[3] != '\0' && line[3] != ' '))
+		return 0;
+	*code = (line[0] - '0') * 100 + (line[1] - '0') * 10 + line[2] - '0';
+	len = 3 + strspn(line + 3, " ");
+	snprintf(enh, 12, "%c.0.0", *line);
+	if (enhanced(line + len) == 0)
+		return len;
+	snprintf(enh, 12, "%.*s", (int)enhanced(line + len), line + len);
+	len += enhanced(line + len);
+	return len + strspn(line + len, " ");
+}
+
+/*
+ * What became of a program that exited and said line first.  Its status
+ * decides whether it has the message; a line may explain that, or refuse it
+ * in other words, or make a success a refusal, and never the other way round.
+ * If one of the two is temporary, so is the verdict.
+ */
+static void
+judge(const struct job *j, int status, const char *line, struct verdict *v)
+{
+	const struct outcome *o = outcomes;
+	char enh[12];
+	int code;
+	size_t len;
+
+	while (o->status != ANY_STATUS && o->status != status)
+		o++;
+	if (o->text != NULL)
+		verdict_set(v, o->code, o->enh, "%s", o->text);
+	if (o->status == ANY_STATUS || o->status == EX_CONFIG)
+		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
+		    "%s: exit status %d", j->r->set->program[0], status);
+	len = reply_code(line, &code, enh);
+	if (len == 0) {
+		if (*line != '\0')
+			verdict_set(v, o->code, o->enh, "%s", line);
+		return;
+	}
+	if (code < 300 && o->code >= 400) {
+		logger_printf(&j->r->set->log, LOG_WARNING, "program", j->env,
+		    "%s: said \"%s\" and exited with %d",
+		    j->r->set->program[0], line, status);
+		return;
+	}
+	if (code < 300)
+		code = 250;	/* no other 2yz can answer a message */
+	if (code >= 500 && o->code < 500 && o->code >= 400 &&
+	    o->status != ANY_STATUS) {
+		code = o->code;
+		snprintf(enh, sizeof enh, "%s", o->enh);
+	}
+	line += len;
+	verdict_set(v, code, enh, "%s", *line != '\0' ? line : v->text);
+}
+
+static void
+take_program(const struct job *j, struct hop *h, struct verdict *v)
+{
+	struct vector argv = { NULL, 0 }, envp = { NULL, 0 };
+	struct run *run = calloc(1, sizeof *run);
+	const char *name = j->r->set->program[0];
+	int error;
+
+	(void)h;
+	if (run == NULL || !build_environment(j->env, &envp)) {
+		fail(j, name, ENOMEM, v);
+		goto out;
+	}
+	if (!build_arguments(j, &argv, v))
+		goto out;
+	run->out.priority = LOG_INFO;
+	run->out.reply = true;
+	run->err.priority = LOG_NOTICE;
+	error = run_program(j, run, argv.s, envp.s);
+	if (error != 0) {
+		fail(j, name, error, v);
+	} else if (run->late) {
+		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
+		    "%s: stopped after %u seconds", name, j->r->set->timeout);
+		verdict_set(v, 451, "4.3.0", "The relay took too long");
+	} else if (!WIFEXITED(run->status)) {
+		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
+		    "%s: killed by signal %d", name, WTERMSIG(run->status));
+		verdict_set(v, 451, "4.3.0", "Local error in processing");
+	} else {
+		judge(j, WEXITSTATUS(run->status), run->out.first, v);
+	}
+out:
+	vector_free(&argv);
+	vector_free(&envp);
+	free(run);
+}
+
+/* ---- The way out ---- */
+
+/* The recipients of one message that go to one hop. */
+struct group {
+	struct hop *hop;
+	struct envelope env;	/* with just these recipients */
+	struct verdict *v;	/* theirs; code 0: nothing was tried */
+};
+
+/* One message on its way to all its hops. */
+struct fan {
+	struct relay *r;
+	const struct envelope *env;
+	int spool;
+	enum spool_form form;		/* of spool */
+	struct spool *text;		/* the same with LF, once somebody wants
+					   it; owned, as all that follows */
+	int64_t deadline;
+	struct hop **hops;		/* of env's recipients, as they stand */
+	struct group *groups;
+	size_t ngroups;
+	struct recipient *recipients;	/* group by group */
+	struct verdict *v;		/* of these */
+	size_t *origin;			/* where they stand in env */
+};
+
+/* Adds all the recipients of one hop, of which i is the first. */
+static void
+add_group(struct fan *f, size_t i, size_t *n)
+{
+	struct group *g = &f->groups[f->ngroups++];
+	struct hop *h = f->hops[i];
+
+	g->hop = h;
+	g->env = *f->env;
+	g->env.recipients = f->recipients + *n;
+	g->v = f->v + *n;
+	for (; i < f->env->nrecipients; i++) {
+		if (f->hops[i] != h)
+			continue;
+		f->recipients[*n] = f->env->recipients[i];
+		f->origin[*n] = i;
+		f->hops[i] = NULL;
+		++*n;
+	}
+	g->env.nrecipients = (size_t)(f->recipients + *n - g->env.recipients);
+}
+
+/* Finds each recipient's hop, and groups them: next hops first.  False: no
+   memory. */
+static bool
+gather(struct fan *f)
+{
+	static const enum kind order[] = { REFUSAL, REMOTE, LOCAL };
+	size_t count = f->env->nrecipients, n = 0, k, i;
+
+	f->hops = calloc(count, sizeof(struct hop *));
+	f->groups = calloc(count, sizeof *f->groups);
+	f->recipients = calloc(count, sizeof *f->recipients);
+	f->v = calloc(count, sizeof *f->v);
+	f->origin = calloc(count, sizeof *f->origin);
+	if (f->hops == NULL || f->groups == NULL || f->recipients == NULL ||
+	    f->v == NULL || f->origin == NULL)
+		return false;
+	for (i = 0; i < count; i++) {
+		f->hops[i] = route(f->r, f->env->recipients[i].address);
+		if (f->hops[i] == NULL)
+			return false;
+	}
+	for (k = 0; k < COUNT(order); k++)
+		for (i = 0; i < count; i++)
+			if (f->hops[i] != NULL &&
+			    f->hops[i]->transport->kind == order[k])
+				add_group(f, i, &n);
+	return true;
+}
+
+static void
+fan_free(struct fan *f)
+{
+	if (f->text != NULL)
+		spool_close(f->text);
+	free(f->text);
+	free(f->hops);
+	free(f->groups);
+	free(f->recipients);
+	free(f->v);
+	free(f->origin);
+}
+
+/* How many of v[0..n) have the message, and in *failed how many are refused. */
+static size_t
+count(const struct verdict v[], size_t n, size_t *failed)
+{
+	size_t i, good = 0;
+
+	*failed = 0;
+	for (i = 0; i < n; i++) {
+		good += v[i].code != 0 && v[i].code < 400;
+		*failed += v[i].code >= 400;
+	}
+	return good;
+}
+
+/* Gives v[1..n) what v[0] is. */
+static void
+spread(struct verdict v[], size_t n)
+{
+	size_t i;
+
+	for (i = 1; i < n; i++)
+		v[i] = v[0];
+}
+
+/* Shows the envelope to a group's hop. */
+static void
+offer(struct fan *f, struct group *g)
+{
+	struct hop *h = g->hop;
+
+	accept_message(&g->v[0], &g->env);
+	if (h->transport->kind == REFUSAL)
+		g->v[0] = h->refusal;
+	spread(g->v, g->env.nrecipients);
+	if (h->transport->kind != REMOTE)
+		return;
+	if (h->next == NULL)
+		h->next = nexthop_open(f->r->set, h->transport->protocol,
+		    h->where);
+	if (h->next != NULL) {
+		nexthop_offer(h->next, &g->env, f->deadline, g->v);
+		return;
+	}
+	verdict_set(&g->v[0], 451, "4.3.0", "Local error in processing");
+	spread(g->v, g->env.nrecipients);
+}
+
+/* Sends nothing to a group that was offered: those that had accepted count as
+   not tried. */
+static void
+abandon(struct fan *f, struct group *g)
+{
+	size_t i;
+
+	if (g->hop->transport->kind == REMOTE && g->hop->next != NULL)
+		nexthop_abandon(g->hop->next, f->deadline);
+	for (i = 0; i < g->env.nrecipients; i++)
+		if (g->v[i].code < 400)
+			g->v[i].code = 0;
+}
+
+/* Delivers within this machine. */
+static void
+deliver(struct fan *f, struct group *g)
+{
+	struct job j = { f->r, &g->env, f->spool, f->deadline };
+
+	/* Binary text has no line ends that could be changed: RFC 3030 3. */
+	if (f->form == SPOOL_CRLF && form_of(f->r, g->hop) == SPOOL_LF &&
+	    f->env->encoding != ENCODING_BINARYMIME) {
+		if (f->text == NULL) {
+			f->text = malloc(sizeof *f->text);
+			if (f->text != NULL &&
+			    unix_lines(f->text, f->spool) == -1)
+				f->text->error = errno;
+		}
+		if (f->text == NULL || f->text->error != 0) {
+			fail(&j, "spool",
+			    f->text != NULL ? f->text->error : ENOMEM, g->v);
+			spread(g->v, g->env.nrecipients);
+			return;
+		}
+		j.spool = f->text->fd;
+	}
+	g->hop->transport->take(&j, g->hop, g->v);
+	spread(g->v, g->env.nrecipients);
+}
+
+static void
+send_to(struct fan *f, struct group *g)
+{
+	size_t failed;
+
+	if (count(g->v, g->env.nrecipients, &failed) == 0)
+		abandon(f, g);
+	else if (g->hop->transport->kind == REMOTE)
+		nexthop_send(g->hop->next, &g->env, f->spool, f->form,
+		    f->deadline, g->v);
+	else
+		deliver(f, g);
+}
+
+/* Sends the message to all groups, or, if all must share one fate, to none of
+   those that are left when it is a failure and nobody has the message. */
+static void
+send_all(struct fan *f)
+{
+	size_t i, good = 0, bad = 0, failed;
+
+	for (i = 0; i < f->ngroups; i++)
+		offer(f, &f->groups[i]);
+	if (!f->r->set->lmtp)
+		count(f->v, f->env->nrecipients, &bad);
+	for (i = 0; i < f->ngroups; i++) {
+		if (!f->r->set->lmtp && bad > 0 && good == 0) {
+			abandon(f, &f->groups[i]);
+			continue;
+		}
+		send_to(f, &f->groups[i]);
+		good += count(f->groups[i].v, f->groups[i].env.nrecipients,
+		    &failed);
+		bad += failed;
+	}
+}
+
+static bool
+same(const struct verdict *a, const struct verdict *b)
+{
+	return a->code == b->code && strcmp(a->enh, b->enh) == 0 &&
+	    strcmp(a->text, b->text) == 0;
+}
+
+/*
+ * Appends to text[0..size) a line for each recipient that has the message, or
+ * for each that was refused, as far as there is room; margin octets are left.
+ */
+static void
+list(const struct fan *f, bool good, char *text, size_t size, size_t margin)
+{
+	size_t total, done = 0, len = strlen(text), i;
+	const struct verdict *v;
+	char line[640], reason[REASON_TEXT], *p;
+
+	total = count(f->v, f->env->nrecipients, &i);
+	total = good ? total : i;
+	for (i = 0; i < f->env->nrecipients; i++) {
+		v = &f->v[i];
+		if (v->code == 0 || (v->code < 400) != good)
+			continue;
+		snprintf(reason, sizeof reason, "%.*s", REASON_TEXT - 1,
+		    v->text);
+		for (p = reason; (p = strchr(p, '\n')) != NULL; )
+			*p = ' ';
+		snprintf(line, sizeof line, good ?
+		    "\nDelivered to <%.320s>" :
+		    "\nNot delivered to <%.320s>: %d%s%s %s",
+		    f->recipients[i].address, v->code, *v->enh ? " " : "",
+		    v->enh, reason);
+		if (strlen(line) + len + margin >= size)
+			break;
+		len += (size_t)snprintf(text + len, size - len, "%s", line);
+		done++;
+	}
+	if (done < total)
+		snprintf(text + len, size - len, "\nand %zu more",
+		    total - done);
+}
+
+/* Some recipients have the message and some have not: the administrator is
+   to know which. */
+static void
+log_partial(const struct fan *f, size_t good, size_t bad)
+{
+	const struct verdict *v;
+	size_t i;
+
+	logger_printf(&f->r->set->log, LOG_WARNING, "partial", f->env,
+	    "%zu recipients have the message and %zu have not: if it is sent "
+	    "again, duplicates are possible", good, bad);
+	for (i = 0; i < f->env->nrecipients; i++) {
+		v = &f->v[i];
+		logger_printf(&f->r->set->log, LOG_WARNING, "partial", f->env,
+		    "<%s>: %d %s %s", f->recipients[i].address, v->code,
+		    v->enh, v->text);
+	}
+}
+
+/*
+ * One reply for all recipients (SMTP).  If they all had the same it is that
+ * one, word for word.  Otherwise a refusal names them, and it is temporary if
+ * any of them is: what is sent again may arrive twice, and is not lost.
+ */
+static void
+unite(const struct fan *f, struct verdict *v)
+{
+	size_t n = f->env->nrecipients, good, bad, alike = 0, i;
+	const struct verdict *worst = NULL;
+	char text[VERDICT_TEXT];
+
+	good = count(f->v, n, &bad);
+	for (i = 0; i < n; i++) {
+		if (f->v[i].code == 0 || (bad > 0 && f->v[i].code < 400))
+			continue;
+		if (worst == NULL || (worst->code >= 500 && f->v[i].code < 500))
+			worst = &f->v[i];
+	}
+	for (i = 0; i < n; i++)
+		alike += same(&f->v[i], worst);
+	if (alike == n || (bad == 0 && f->ngroups == 1)) {
+		*v = *worst;
+		return;
+	}
+	if (bad == 0) {
+		accept_message(v, f->env);
+		return;
+	}
+	snprintf(text, sizeof text, "%s", good == 0 ?
+	    "The message was not accepted for anyone" :
+	    "Some recipients have the message, and some have not");
+	list(f, false, text, sizeof text, good == 0 ? 40 : 440);
+	if (good > 0) {
+		list(f, true, text, sizeof text, 40);
+		log_partial(f, good, bad);
+	}
+	verdict_set(v, worst->code, worst->enh, "%s", text);
+}
+
+/* ---- The interface ---- */
+
+static const struct verdict broken_routes = {
+	451, "4.3.5", "Local configuration error"
+};
+
+struct relay *
+relay_open(const struct relay_settings *set, char *error, size_t size)
+{
+	struct relay *r = calloc(1, sizeof *r);
+
+	if (r == NULL) {
+		snprintf(error, size, "out of memory");
+		return NULL;
+	}
+	r->set = set;
+	if (set->spec != NULL) {
+		r->usual = hop_find(r, set->spec, error, size);
+	} else if (check_program(set->program, error, size)) {
+		r->usual = hop_take(r, &program_transport, strdup("program:"));
+		if (r->usual == NULL)
+			snprintf(error, size, "out of memory");
+	}
+	if (r->usual != NULL)
+		return r;
+	relay_close(r);
+	return NULL;
+}
+
+enum spool_form
+relay_form(const struct relay *r)
+{
+	/* A route may lead to a next hop, and LF can be had from CRLF. */
+	return r->set->routes != NULL ? SPOOL_CRLF : form_of(r, r->usual);
+}
+
+bool
+relay_dsn(const struct relay *r)
+{
+	return r->usual->transport->dsn;
+}
+
+bool
+relay_screens(const struct relay *r)
+{
+	return r->set->routes != NULL || r->usual->transport->kind == REFUSAL;
+}
+
+void
+relay_rcpt(struct relay *r, const struct envelope *env, struct verdict *v)
+{
+	const struct hop *h;
+
+	if (!read_routes(r)) {
+		*v = broken_routes;
+		return;
+	}
+	h = route(r, env->recipients[0].address);
+	if (h == NULL)
+		verdict_set(v, 451, "4.3.0", "Local error in processing");
+	else if (h->transport->kind == REFUSAL)
+		*v = h->refusal;
+}
+
+void
+relay_deliver(struct relay *r, const struct envelope *env, int spool,
+    struct verdict v[])
+{
+	struct fan f = {
+		.r = r, .env = env, .spool = spool, .form = relay_form(r),
+		.deadline = clock_now() + (int64_t)r->set->timeout * 1000
+	};
+	size_t i;
+
+	if (env->nrecipients == 0)
+		return;
+	if (!read_routes(r)) {
+		v[0] = broken_routes;
+		spread(v, env->nrecipients);
+		return;
+	}
+	if (!gather(&f)) {
+		verdict_set(&v[0], 451, "4.3.0", "Local error in processing");
+		spread(v, env->nrecipients);
+	} else {
+		send_all(&f);
+		for (i = 0; i < env->nrecipients; i++)
+			v[f.origin[i]] = f.v[i];
+		if (!r->set->lmtp) {
+			unite(&f, &v[0]);
+			spread(v, env->nrecipients);
+		}
+	}
+	fan_free(&f);
+}
+
+void
+relay_close(struct relay *r)
+{
+	struct hop *h;
+	size_t i;
+
+	if (r == NULL)
+		return;
+	while ((h = r->hops) != NULL) {
+		r->hops = h->link;
+		nexthop_close(h->next);
+		free(h->spec);
+		free(h);
+	}
+	for (i = 0; i < r->nkeys; i++)
+		free(r->keys[i].key);
+	for (i = 0; i < r->npatterns; i++)
+		regfree(&r->patterns[i].re);
+	free(r->keys);
+	free(r->patterns);
+	free(r);
+}
