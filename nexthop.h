@@ -64,14 +64,16 @@ bool	nexthop_valid(const char *where, char *error, size_t size);
 /*
  * Offers the envelope: connects if needed, MAIL, and RCPT for each of
  * env's recipients.  Fills in v[0..env->nrecipients): 250 for those that the
- * next hop accepted.  The connection stays in that transaction.
+ * next hop accepted.  The connection stays in that transaction.  spool is the
+ * message: it is looked at only if the next hop lacks 8BITMIME or SMTPUTF8,
+ * which the message may turn out not to need.
  */
-void	nexthop_offer(struct nexthop *h, const struct envelope *env,
+void	nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
 	    int64_t deadline, struct verdict v[]);
 
 /*
- * Sends the message, from spool's start; form says how its lines end.  Changes v
- * only where it was 250 (accepted by nexthop_offer()), to what the next hop
+ * Sends the message, from spool's start; form says how its lines end.  v is
+ * as nexthop_offer() left it; what was 250 there becomes what the next hop
  * said at last.
  */
 void	nexthop_send(struct nexthop *h, const struct envelope *env, int spool,
@@ -82,5 +84,20 @@ void	nexthop_abandon(struct nexthop *h, int64_t deadline);
 
 /* QUIT without waiting long, close, free.  NULL is legal. */
 void	nexthop_close(struct nexthop *h);
+
+/*
+ * Starts the TLS engine (smtpd-tls; argv as for execv) on the connected socket
+ * fd and waits for its report.  The engine gets fd as descriptor 0, the
+ * clear-text end of a socket pair as 1, the report as 3, and the descriptors
+ * that keep names, all above 3 and ended by -1 (NULL: none).  It ends by
+ * itself once either side is closed; there is no child to wait for.  Who
+ * leaves last words in the clear-text end waits for its end of file.
+ *
+ * Returns our clear-text end, with the report's lines "name=value" in
+ * report[0..size); or -1 with a sentence there, and fd shut down.  fd is
+ * borrowed: the caller closes it, either way.
+ */
+int	tls_start(const char *const argv[], const int keep[], int fd,
+	    int64_t deadline, char *report, size_t size);
 
 #endif
