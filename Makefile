@@ -1,49 +1,117 @@
 # make deps run, make deps check: see README.
 PREFIX = /usr/local
 CFLAGS = -O2 -g
-CRITERION = $(shell pkg-config --cflags --libs criterion 2>/dev/null || echo -lcriterion)
-TLS_LIBS = $(shell pkg-config --libs openssl 2>/dev/null || echo -lssl -lcrypto)
-
+PORT = 8025
+VERSION = 1.0
 WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wcast-qual \
 	-Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wformat=2
-HARDEN = -D_FORTIFY_SOURCE=2 -fstack-protector-strong \
-	-fstack-clash-protection -fPIE
+HARDEN = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 \
+	-fstack-protector-strong -fstack-clash-protection -fPIE
 LINK = -pie -Wl,-z,relro,-z,now
-ALLCFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L $(WARN) $(HARDEN) $(CFLAGS)
-SAN = -std=c11 -D_POSIX_C_SOURCE=200809L -O1 -g -fno-omit-frame-pointer \
-	-fsanitize=address,undefined -fno-sanitize-recover=undefined
+STD = -std=c11 -D_POSIX_C_SOURCE=200809L $(WARN) \
+	-DVERSION='"$(VERSION)"' -DLIBEXEC='"$(PREFIX)/libexec"'
+ALLCFLAGS = $(STD) $(HARDEN) $(CFLAGS)
+SAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
+	-fno-sanitize-recover=undefined
+CRITERION = $(shell pkg-config --cflags --libs criterion)
+TLS = $(shell pkg-config --libs openssl)
+
+DEPS = gcc libc6-dev libssl-dev libsystemd-dev pkgconf systemd curl
+DEPS_check = libcriterion-dev perl python3 swaks openssl ucspi-tcp
+DEPS_check-systemd = systemd-container
+DEPS_fuzz = clang
+DEPS_lint = clang cppcheck g++ mandoc
 
 ROOMS = channel relay nexthop policy monitor
-OBJ = $(ROOMS:%=%.o)
-SUITES = channel relay nexthop policy
+OBJ = $(ROOMS:=.o)
+SRC = smtpd.c tls.c $(ROOMS:=.c)
+SUITES = t/channel t/relay t/nexthop t/policy
+PEERS = $(wildcard t/peers-*.t)
+FUZZ = $(patsubst t/fuzz_%.c,t/fuzz/%,$(wildcard t/fuzz_*.c))
+SHIP = sbin/smtpd libexec/smtpd-tls share/man/man8/smtpd.8 \
+	include/smtpd/channel.h lib/libsmtpd-channel.a \
+	lib/pkgconfig/smtpd-channel.pc
 
-all: smtpd smtpd-tls
+all: smtpd smtpd-tls libsmtpd-channel.a smtpd-channel.pc
 
 smtpd: smtpd.o $(OBJ)
-	$(CC) $(LINK) $(LDFLAGS) -o $@ smtpd.o $(OBJ) -lcrypt
-
+	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ -lcrypt
 smtpd-tls: tls.o
-	$(CC) $(LINK) $(LDFLAGS) -o $@ tls.o $(TLS_LIBS)
-
+	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)
+libsmtpd-channel.a: channel.o
+	$(AR) rcs $@ $^
+smtpd-channel.pc: Makefile
+	printf '%s\n' 'Name: smtpd-channel' 'Version: $(VERSION)' \
+	    'Description: the server side of an SMTP conversation' \
+	    'Cflags: -I$(PREFIX)/include/smtpd' \
+	    'Libs: -L$(PREFIX)/lib -lsmtpd-channel' >$@
 .c.o:
 	$(CC) $(CPPFLAGS) $(ALLCFLAGS) -MMD -c -o $@ $<
 
+deps:
+	$$(test `id -u` = 0 || echo sudo) apt-get install -y \
+	    --no-install-recommends $(DEPS) $(foreach g,$(MAKECMDGOALS),$(DEPS_$g))
+
+run: all
+	@echo 'Listening on 127.0.0.1:$(PORT); every message is printed here.'
+	@echo 'Ctrl-C ends it. To send a message, from another terminal:'
+	@echo '  echo "Subject: hello" | curl smtp://127.0.0.1:$(PORT) \'
+	@echo '    --mail-from me@example.org --mail-rcpt you@example.org -T -'
+	systemd-socket-activate -l 127.0.0.1:$(PORT) --accept --inetd \
+	    ./smtpd print:
+
 # The suites, and a second smtpd, under the sanitizers.
 t/san/%.o: %.c
-	@mkdir -p t/san
-	$(CC) $(CPPFLAGS) $(SAN) -MMD -c -o $@ $<
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(STD) -I. $(SAN) -MMD -c -o $@ $<
+t/san/rooms.a: $(OBJ:%=t/san/%) $(patsubst %.h,t/san/%.o,$(wildcard t/*.h))
+	$(AR) rcs $@ $^
+t/san/smtpd: t/san/smtpd.o t/san/rooms.a t/san/smtpd-tls
+	$(CC) $(SAN) -o $@ t/san/smtpd.o t/san/rooms.a -lcrypt
+t/san/smtpd-tls: t/san/tls.o
+	$(CC) $(SAN) -o $@ $^ $(TLS)
+$(SUITES): %: t/san/%.o t/san/rooms.a
+	$(CC) $(SAN) -o $@ $^ -lcrypt $(CRITERION)
 
-t/san/smtpd: t/san/smtpd.o $(OBJ:%=t/san/%)
-	$(CC) $(SAN) -o $@ t/san/smtpd.o $(OBJ:%=t/san/%) -lcrypt
+check: all t/san/smtpd $(SUITES)
+	prove $(PROVE) $(SUITES) \
+	    $(filter-out $(PEERS),$(wildcard t/*.t)) :: --tap
+check-peers: all
+	prove $(PROVE) $(PEERS)
+check-systemd: all
+	prove $(PROVE) t/systemd.sh
+bench: all
+	t/bench/run
 
-t/%: t/%.c $(OBJ:%=t/san/%)
-	$(CC) $(CPPFLAGS) $(SAN) $(WARN) -I. -o $@ $< $(OBJ:%=t/san/%) -lcrypt $(CRITERION)
+t/fuzz/%: t/fuzz_%.c $(ROOMS:=.c)
+	@mkdir -p $@.new
+	clang $(STD) -I. -g -O1 -fsanitize=fuzzer,address,undefined \
+	    -o $@ $^ -lcrypt
+fuzz: $(FUZZ)
+	set -e; for f in $(FUZZ:t/fuzz/%=%); do t/fuzz/$$f \
+	    -max_total_time=$${SECONDS_EACH:-60} -dict=t/smtp.dict \
+	    -artifact_prefix=t/fuzz/ t/fuzz/$$f.new t/corpus/$$f; done
 
-check: all t/san/smtpd $(SUITES:%=t/%)
-	prove $(PROVE) $(SUITES:%=t/%) t/*.t
+lint: channel.o
+	t/lint.sh $(STD) $(HARDEN) -O2 -- $(SRC)
+
+# A clean before and after: nothing else may be built from these objects.
+coverage: clean
+	$(MAKE) SAN='-O0 -g --coverage' SMTPD=t/san/smtpd check
+	gcov -n -o t/san $(SRC) | grep -A1 -E "^File '[a-z]+\.c'"
+	$(MAKE) clean
+
+install: all
+	@set -e; for f in $(SHIP); do s=$${f##*/}; m=644; \
+	    case $$f in sbin/*|libexec/*) m=755;; esac; echo "$(PREFIX)/$$f"; \
+	    install -D -m $$m $$s $(DESTDIR)$(PREFIX)/$$f; done
+uninstall:
+	cd $(DESTDIR)$(PREFIX) && rm -f $(SHIP)
+	-rmdir $(DESTDIR)$(PREFIX)/include/smtpd
 
 clean:
-	rm -rf smtpd smtpd-tls *.o *.d $(SUITES:%=t/%) t/*.d t/san t/cov
+	rm -rf smtpd smtpd-tls *.[oad] *.pc $(SUITES) t/san t/fuzz
 
-.PHONY: all check clean
--include $(wildcard *.d t/san/*.d)
+.PHONY: all bench check check-peers check-systemd clean coverage deps fuzz \
+	install lint run uninstall
+-include $(wildcard *.d t/san/*.d t/san/t/*.d)
