@@ -19,7 +19,7 @@ TLS = $(shell pkg-config --libs openssl)
 DEPS = gcc libc6-dev libssl-dev libsystemd-dev pkgconf systemd curl
 DEPS_check = libcriterion-dev perl python3 swaks openssl ucspi-tcp
 DEPS_check-systemd = systemd-container
-DEPS_fuzz = clang
+DEPS_fuzz = clang libclang-rt-dev
 DEPS_lint = clang cppcheck g++ mandoc
 
 ROOMS = channel relay nexthop policy monitor
@@ -28,9 +28,16 @@ SRC = smtpd.c tls.c $(ROOMS:=.c)
 SUITES = t/channel t/relay t/nexthop t/policy
 PEERS = $(wildcard t/peers-*.t)
 FUZZ = $(patsubst t/fuzz_%.c,t/fuzz/%,$(wildcard t/fuzz_*.c))
-SHIP = sbin/smtpd libexec/smtpd-tls share/man/man8/smtpd.8 \
-	include/smtpd/channel.h lib/libsmtpd-channel.a \
-	lib/pkgconfig/smtpd-channel.pc
+# What is installed, FILE:PLACE below PREFIX; @...@ in units is filled in.
+UNITS = $(wildcard units/*.socket units/*.service)
+SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
+	smtpd.8:share/man/man8/smtpd.8 channel.h:include/smtpd/channel.h \
+	libsmtpd-channel.a:lib/libsmtpd-channel.a \
+	smtpd-channel.pc:lib/pkgconfig/smtpd-channel.pc \
+	units/sysusers.conf:lib/sysusers.d/smtpd.conf \
+	units/smtpd.catalog:lib/systemd/catalog/smtpd.catalog \
+	$(foreach u,$(UNITS),$u:lib/systemd/$(if $(findstring \
+	catch,$u),user,system)/$(notdir $u))
 
 all: smtpd smtpd-tls libsmtpd-channel.a smtpd-channel.pc
 
@@ -40,11 +47,14 @@ smtpd-tls: tls.o
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)
 libsmtpd-channel.a: channel.o
 	$(AR) rcs $@ $^
-smtpd-channel.pc: Makefile
+smtpd-channel.pc: .prefix
 	printf '%s\n' 'Name: smtpd-channel' 'Version: $(VERSION)' \
 	    'Description: the server side of an SMTP conversation' \
 	    'Cflags: -I$(PREFIX)/include/smtpd' \
 	    'Libs: -L$(PREFIX)/lib -lsmtpd-channel' >$@
+smtpd.o: .prefix
+.prefix: FORCE
+	@echo $(PREFIX) | cmp -s - $@ || echo $(PREFIX) >$@
 .c.o:
 	$(CC) $(CPPFLAGS) $(ALLCFLAGS) -MMD -c -o $@ $<
 
@@ -102,16 +112,18 @@ coverage: clean
 	$(MAKE) clean
 
 install: all
-	@set -e; for f in $(SHIP); do s=$${f##*/}; m=644; \
-	    case $$f in sbin/*|libexec/*) m=755;; esac; echo "$(PREFIX)/$$f"; \
-	    install -D -m $$m $$s $(DESTDIR)$(PREFIX)/$$f; done
+	@set -e; for f in $(SHIP); do to=$(DESTDIR)$(PREFIX)/$${f#*:}; \
+	    install -D -m $$(test -x $${f%:*} && echo 755 || echo 644) \
+	        $${f%:*} $$to; case $$f in units/*) \
+	    sed -i 's|@SBINDIR@|$(PREFIX)/sbin|g' $$to;; esac; echo $$to; done
 uninstall:
-	cd $(DESTDIR)$(PREFIX) && rm -f $(SHIP)
+	cd $(DESTDIR)$(PREFIX) && rm -fv $(foreach f,$(SHIP),$(lastword \
+	    $(subst :, ,$f)))
 	-rmdir $(DESTDIR)$(PREFIX)/include/smtpd
 
 clean:
-	rm -rf smtpd smtpd-tls *.[oad] *.pc $(SUITES) t/san t/fuzz
+	rm -rf smtpd smtpd-tls *.[oad] *.pc .prefix $(SUITES) t/san t/fuzz
 
-.PHONY: all bench check check-peers check-systemd clean coverage deps fuzz \
+.PHONY: FORCE all bench check check-peers check-systemd clean coverage deps fuzz \
 	install lint run uninstall
 -include $(wildcard *.d t/san/*.d t/san/t/*.d)
