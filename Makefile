@@ -19,6 +19,7 @@ TLS = $(shell pkg-config --libs openssl)
 DEPS = gcc libc6-dev libssl-dev libsystemd-dev pkgconf systemd curl
 DEPS_check = libcriterion-dev perl python3 swaks openssl ucspi-tcp
 DEPS_check-systemd = systemd-container
+DEPS_coverage = $(DEPS_check)
 DEPS_fuzz = clang libclang-rt-dev
 DEPS_lint = clang cppcheck g++ mandoc
 
@@ -61,13 +62,17 @@ smtpd.o: .prefix
 deps:
 	$$(test `id -u` = 0 || echo sudo) apt-get install -y \
 	    --no-install-recommends $(DEPS) $(foreach g,$(MAKECMDGOALS),$(DEPS_$g))
+ifneq ($(filter deps,$(MAKECMDGOALS)),)
+.NOTPARALLEL:
+endif
 
 run: all
-	@echo 'Listening on 127.0.0.1:$(PORT); every message is printed here.'
-	@echo 'Ctrl-C ends it. To send a message, from another terminal:'
-	@echo '  echo "Subject: hello" | curl smtp://127.0.0.1:$(PORT) \'
-	@echo '    --mail-from me@example.org --mail-rcpt you@example.org -T -'
-	systemd-socket-activate -l 127.0.0.1:$(PORT) --accept --inetd \
+	@printf '%s\n' 'Listening on 127.0.0.1:$(PORT), until Ctrl-C: every' \
+	    'message is printed here.  To send one, from elsewhere:' '' \
+	    "  printf 'Subject: hello\n\nIt works.\n' | curl --crlf -T - \\" \
+	    '    --mail-from me@example.org --mail-rcpt you@example.net \' \
+	    '    smtp://127.0.0.1:$(PORT)' ''
+	@exec systemd-socket-activate -l 127.0.0.1:$(PORT) --accept --inetd \
 	    ./smtpd print:
 
 # The suites, and a second smtpd, under the sanitizers.
