@@ -1,0 +1,97 @@
+#!/bin/sh
+# Boots a real systemd and runs a script in it: by default the test of the
+# shipped units.  Prints what the script prints (TAP); needs root.
+#
+#	t/systemd.sh [SCRIPT]	(t/systemd/units.pl)
+#
+# The container is the running root file system under an overlay in memory,
+# with `make install' done on top; it has its own network and is gone, with
+# everything that happened in it, when the script ends.
+#
+# Nothing is left behind whichever way this ends: the mounts are in a mount
+# namespace of our own, and systemd-nspawn goes when this does.
+
+set -u
+
+bail() {
+	printf '1..0 # SKIP %s\n' "$1"
+	exit 0
+}
+
+if [ -z "${RIG:-}" ]; then
+	[ "$(id -u)" -eq 0 ] || bail 'a container needs root'
+	command -v systemd-nspawn >/dev/null ||
+	    bail 'systemd-nspawn (package systemd-container) is not installed'
+	grep -qw overlay /proc/filesystems || modprobe overlay 2>/dev/null ||
+	    bail 'the kernel has no overlay file system'
+	unshare --mount true 2>/dev/null || bail 'no mount namespaces here'
+	RIG=$(mktemp -d) || exit 1
+	export RIG
+	trap 'rmdir "$RIG"' EXIT
+	trap 'exit 1' HUP INT TERM
+	unshare --mount --kill-child "$0" "$@"
+	exit
+fi
+
+top=$(cd "$(dirname "$0")/.." && pwd)
+script=${1:-$top/t/systemd/units.pl}
+root=$RIG/root
+
+mount -t tmpfs -o mode=755 tmpfs "$RIG" &&
+    mkdir "$RIG/upper" "$RIG/work" "$root" || exit 1
+mount -t overlay -o "lowerdir=/,upperdir=$RIG/upper,workdir=$RIG/work" \
+    overlay "$root" 2>"$RIG/log" ||
+    bail "no overlay over this root: $(tail -n 1 "$RIG/log")"
+
+# What happens in the container is decided here and not by what the host has
+# enabled: rig.target wants a bare system and our script.
+mkdir -p "$root/rig" && cp -r "$top/t/systemd" "$root/rig/" || exit 1
+cp "$script" "$root/rig/script" && chmod 755 "$root/rig/script" || exit 1
+rm -rf "$root/var/log/journal"
+: >"$root/rig/tap"
+make -s -C "$top" install DESTDIR="$root" >"$RIG/log" 2>&1 || {
+	sed 's/^/# /' "$RIG/log"
+	echo 'Bail out! make install failed'
+	exit 1
+}
+cat >"$root/etc/systemd/system/rig.target" <<-!
+	[Unit]
+	Requires=basic.target rig.service
+	After=basic.target
+	AllowIsolate=yes
+!
+cat >"$root/etc/systemd/system/rig.service" <<-!
+	[Unit]
+	After=basic.target systemd-logind.service
+	SuccessAction=exit-force
+	FailureAction=exit-force
+	[Service]
+	Type=oneshot
+	TimeoutStartSec=${RIG_SECONDS:-300}
+	Environment=LC_ALL=C.UTF-8
+	WorkingDirectory=/rig
+	ExecStart=/rig/script
+	StandardOutput=file:/rig/tap
+	StandardError=file:/rig/tap
+!
+for unit in apt-daily apt-daily-upgrade man-db dpkg-db-backup e2scrub_all \
+    fstrim logrotate systemd-tmpfiles-clean; do
+	ln -sf /dev/null "$root/etc/systemd/system/$unit.timer"
+done
+
+systemd-nspawn --quiet --register=no --keep-unit --private-network \
+    --directory="$root" --link-journal=no --console=pipe --boot -- \
+    systemd.unit=rig.target systemd.show_status=no \
+    </dev/null >"$RIG/log" 2>&1
+code=$?
+cat "$root/rig/tap"
+[ -s "$root/rig/tap" ] && [ $code -eq 0 ] && exit 0
+
+# No word from inside: the container could not be started at all where we
+# are (no cgroups to give away, say), which is no failure of the units.
+if [ ! -s "$root/rig/tap" ] && ! grep -q 'Queued start job' "$RIG/log"; then
+	sed 's/^/# /' "$RIG/log"
+	bail 'systemd does not boot in a container here'
+fi
+sed 's/^/# /' "$RIG/log"
+exit 1
