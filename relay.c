@@ -2272,7 +2272,8 @@ offer(struct fan *f, struct group *g)
 		h->next = nexthop_open(f->r->set, h->transport->protocol,
 		    h->where);
 	if (h->next != NULL) {
-		nexthop_offer(h->next, &g->env, f->deadline, g->v);
+		nexthop_offer(h->next, &g->env, f->spool, f->deadline,
+		    g->v);
 		return;
 	}
 	verdict_set(&g->v[0], 451, "4.3.0", "Local error in processing");
@@ -2357,8 +2358,8 @@ send_all(struct fan *f)
 	}
 }
 
-static bool
-same(const struct verdict *a, const struct verdict *b)
+bool
+verdict_same(const struct verdict *a, const struct verdict *b)
 {
 	return a->code == b->code && strcmp(a->enh, b->enh) == 0 &&
 	    strcmp(a->text, b->text) == 0;
@@ -2439,7 +2440,7 @@ unite(const struct fan *f, struct verdict *v)
 			worst = &f->v[i];
 	}
 	for (i = 0; i < n; i++)
-		alike += same(&f->v[i], worst);
+		alike += verdict_same(&f->v[i], worst);
 	if (alike == n || (bad == 0 && f->ngroups == 1)) {
 		*v = *worst;
 		return;
