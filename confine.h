@@ -1,0 +1,85 @@
+/*
+ * confine.h - the jail for a process that reads what strangers send: what it
+ * has open it may use, and nothing else.
+ */
+#ifndef CONFINE_H
+#define CONFINE_H
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#if defined(__x86_64__)
+#define CONFINE_ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__) && !defined(__AARCH64EB__)
+#define CONFINE_ARCH AUDIT_ARCH_AARCH64
+#elif defined(__riscv) && __riscv_xlen == 64
+#define CONFINE_ARCH AUDIT_ARCH_RISCV64
+#endif
+
+/*
+ * A list of system calls for confine(), made when we are compiled:
+ *
+ *	static const struct sock_filter calls[] = {
+ *		CONFINE_BEGIN, CONFINE_ALLOW(read), CONFINE_END
+ *	};
+ *
+ * Calls by another architecture's numbers kill.  The others that are not
+ * listed fail with EPERM, and do not kill: libraries may make one that they
+ * can do without, differently in every version, and that is not worth a mail,
+ * while to an intruder it is all the same.
+ */
+#define CONFINE_LOAD(member) \
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, member))
+#define CONFINE_RETURN(what) BPF_STMT(BPF_RET | BPF_K, what)
+#define CONFINE_ALLOW(name) \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, 0, 1), \
+	    CONFINE_RETURN(SECCOMP_RET_ALLOW)
+
+#ifdef __x86_64__	/* x32 is the same architecture, with bit 30 set */
+#define CONFINE_X32 \
+	BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1), \
+	    CONFINE_RETURN(SECCOMP_RET_KILL_PROCESS),
+#else
+#define CONFINE_X32
+#endif
+
+#ifdef CONFINE_ARCH
+#define CONFINE_BEGIN \
+	CONFINE_LOAD(arch), \
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, CONFINE_ARCH, 1, 0), \
+	    CONFINE_RETURN(SECCOMP_RET_KILL_PROCESS), CONFINE_LOAD(nr), \
+	    CONFINE_X32 CONFINE_ALLOW(exit_group), \
+	    CONFINE_ALLOW(rt_sigreturn), CONFINE_ALLOW(restart_syscall), \
+	    CONFINE_ALLOW(brk), CONFINE_ALLOW(munmap), CONFINE_ALLOW(mremap), \
+	    CONFINE_ALLOW(madvise), CONFINE_ALLOW(close), \
+	    CONFINE_ALLOW(clock_gettime)
+/* Memory, but none that can be executed; and a parent to ask is no secret. */
+#define CONFINE_END \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mmap, 2, 0), \
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mprotect, 1, 0), \
+	    CONFINE_RETURN(SECCOMP_RET_ERRNO | EPERM), \
+	    CONFINE_LOAD(args[2]), \
+	    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1), \
+	    CONFINE_RETURN(SECCOMP_RET_ERRNO | EPERM), \
+	    CONFINE_RETURN(SECCOMP_RET_ALLOW)
+#endif
+
+/* What a kernel may lack. */
+#define CONFINE_NO_LANDLOCK 1U
+#define CONFINE_NO_SECCOMP 2U
+
+/*
+ * Gives up, for good: new privileges (no_new_privs), being traced and dumped,
+ * new processes, every right that
+ * the kernel's Landlock can deny (files, connecting, binding, signals), and
+ * every system call but those of the list.  Returns the sum of CONFINE_NO_x
+ * for what the kernel does not have; 0: all was done.
+ */
+unsigned confine(const struct sock_filter *calls, size_t n);
+
+#endif
