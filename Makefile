@@ -23,7 +23,7 @@ DEPS_coverage = $(DEPS_check)
 DEPS_fuzz = clang libclang-rt-dev
 DEPS_lint = clang cppcheck g++ mandoc
 
-ROOMS = channel relay nexthop policy monitor
+ROOMS = channel relay nexthop policy monitor confine
 OBJ = $(ROOMS:=.o)
 SRC = smtpd.c tls.c $(ROOMS:=.c)
 SUITES = t/channel t/relay t/nexthop t/policy

@@ -2,22 +2,94 @@
  * monitor.c - the boundary between the process that talks to the client and
  * the one that acts for it.
  *
- * It carries questions to relay and policy and verdicts back; it decides
- * nothing about mail.
+ * monitor_start() forks.  The child, the channel process, goes on with the
+ * client, confined: it can compute, read, write, and ask.  The parent, the
+ * monitor, lets go of the client and answers questions until the child is
+ * gone, then takes leave of the next hops and exits with the child's status.
+ *
+ * A question is a struct head and behind it strings, each with its NUL:
+ * the envelope's facts, its recipients' addresses and options, a, b.  An
+ * answer is a struct tail, verdicts, and a string.  A descriptor may ride on
+ * either (SCM_RIGHTS).  Questions come from where strangers' octets were
+ * parsed, so the monitor believes none: counts, lengths, NULs, control
+ * characters and the descriptor's kind are checked, and a question that does
+ * not pass ends the session.
  */
+#define _GNU_SOURCE	/* explicit_bzero, MSG_CMSG_CLOEXEC */
+#include "confine.h"
 #include "monitor.h"
 #include "nexthop.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <sysexits.h>
 #include <syslog.h>
 #include <unistd.h>
+
+#define STRINGS_MAX (64 * 1024)	/* octets of strings beside recipients */
+#define RECIPIENT_MAX 2048	/* octets of one recipient's two strings */
+#define RECIPIENTS_MAX 1000000	/* where --max-recipients sets no limit */
+#define TEXT_MAX 4096		/* octets of an answer's string, with NUL */
 
 struct monitor {
 	const struct monitor_settings *set;
 	struct relay *relay;
 	struct policy *policy;	/* NULL: none */
 	struct auth *auth;	/* NULL: EXTERNAL at most */
+	int peer;		/* the other process; -1: there is none yet */
+	pid_t child;		/* the channel process; 0 in itself */
+	char mechanisms[512];
+};
+
+enum ask {
+	ASK_STAGE,
+	ASK_RELAY,
+	ASK_FORGET,		/* not answered */
+	ASK_FILE,
+	ASK_MECHANISMS,
+	ASK_AUTH,
+	ASK_ABANDON,		/* not answered */
+	ASK_TLS,
+	ASK_LOG,		/* not answered */
+	ASKS
+};
+
+/* A question; a and b may be NULL. */
+struct question {
+	enum ask ask;
+	unsigned number;	/* ASK_STAGE: enum stage; ASK_LOG: priority */
+	const struct envelope *env;	/* NULL: none */
+	const char *a, *b;
+	int fd;			/* -1: none; borrowed */
+};
+
+#define HAS_ENVELOPE 1U
+#define HAS_A 2U
+#define HAS_B 4U
+#define HAS_SMTPUTF8 8U
+
+/* In front of a question's strings. */
+struct head {
+	uint32_t ask, number, flags, encoding;
+	uint32_t nrecipients;
+	uint32_t len;		/* octets of strings */
+	uint64_t size;
+};
+
+/* In front of an answer's verdicts. */
+struct tail {
+	uint32_t nverdicts;	/* one for all recipients, or one for each */
+	uint32_t len;		/* octets of the string with its NUL */
 };
 
 struct monitor *
@@ -30,6 +102,7 @@ monitor_open(const struct monitor_settings *set, char *error, size_t size)
 		return NULL;
 	}
 	m->set = set;
+	m->peer = -1;
 	m->relay = relay_open(&set->relay, error, size);
 	if (m->relay == NULL)
 		goto bad;
@@ -56,6 +129,8 @@ monitor_close(struct monitor *m)
 {
 	if (m == NULL)
 		return;
+	if (m->peer != -1)
+		close(m->peer);
 	relay_close(m->relay);
 	policy_close(m->policy);
 	auth_close(m->auth);
@@ -65,7 +140,6 @@ monitor_close(struct monitor *m)
 enum spool_form
 monitor_form(const struct monitor *m)
 {
-	/* A redirected message still has to be there. */
 	return relay_form(m->relay);
 }
 
@@ -82,16 +156,285 @@ monitor_asks(const struct monitor *m, enum stage stage)
 	    (stage == STAGE_RCPT && relay_screens(m->relay));
 }
 
+/* ---- what crosses ------------------------------------------------------ */
+
+/* Sends all of it, the descriptor with the first octet.  -1 with errno. */
+static int
+send_all(int to, const void *p, size_t len, int fd)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { .room = { 0 } };
+	char *octets = NULL;
+	struct iovec iov;
+	struct msghdr msg;
+	ssize_t n;
+
+	memcpy(&octets, &p, sizeof octets);
+	while (len > 0) {
+		iov = (struct iovec){ octets, len };
+		msg = (struct msghdr){ .msg_iov = &iov, .msg_iovlen = 1 };
+		if (fd != -1) {
+			msg.msg_control = &control;
+			msg.msg_controllen = sizeof control;
+			control.head.cmsg_level = SOL_SOCKET;
+			control.head.cmsg_type = SCM_RIGHTS;
+			control.head.cmsg_len = CMSG_LEN(sizeof fd);
+			memcpy(CMSG_DATA(&control.head), &fd, sizeof fd);
+		}
+		n = sendmsg(to, &msg, MSG_NOSIGNAL);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n == -1)
+			return -1;
+		fd = -1;
+		octets += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* Receives len octets and perhaps a descriptor, which replaces *fd (a second
+   one is closed).  -1 with errno, 0 for the end of file. */
+static int
+receive_all(int from, void *p, size_t len, int *fd)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov;
+	struct msghdr msg;
+	char *octets = p;
+	ssize_t n;
+
+	while (len > 0) {
+		iov = (struct iovec){ octets, len };
+		msg = (struct msghdr){ .msg_iov = &iov, .msg_iovlen = 1,
+			.msg_control = &control,
+			.msg_controllen = sizeof control };
+		n = recvmsg(from, &msg, MSG_CMSG_CLOEXEC);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return -(n < 0);
+		if (CMSG_FIRSTHDR(&msg) != NULL &&
+		    control.head.cmsg_type == SCM_RIGHTS) {
+			if (*fd != -1)
+				close(*fd);
+			memcpy(fd, CMSG_DATA(&control.head), sizeof *fd);
+		}
+		octets += n;
+		len -= (size_t)n;
+	}
+	return 1;
+}
+
+/* ---- the channel process ----------------------------------------------- */
+
+/* Appends s with its NUL if there is room: p may be NULL to measure. */
+static size_t
+pack(char *p, size_t n, const char *s)
+{
+	size_t len = strlen(s) + 1;
+
+	if (p != NULL)
+		memcpy(p + n, s, len);
+	return n + len;
+}
+
+static size_t
+pack_strings(char *p, const struct question *q)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; q->env != NULL && i < FACTS; i++)
+		n = pack(p, n, q->env->fact[i]);
+	for (size_t i = 0; q->env != NULL && i < q->env->nrecipients; i++) {
+		n = pack(p, n, q->env->recipients[i].address);
+		n = pack(p, n, q->env->recipients[i].options);
+	}
+	if (q->a != NULL)
+		n = pack(p, n, q->a);
+	if (q->b != NULL)
+		n = pack(p, n, q->b);
+	return n;
+}
+
+static int
+send_question(const struct monitor *m, const struct question *q)
+{
+	size_t len = pack_strings(NULL, q);
+	char *p = malloc(sizeof(struct head) + len);
+	struct head h = {
+		.ask = (uint32_t)q->ask,
+		.number = q->number,
+		.flags = (q->env != NULL ? HAS_ENVELOPE : 0) |
+		    (q->a != NULL ? HAS_A : 0) | (q->b != NULL ? HAS_B : 0),
+		.len = (uint32_t)len,
+	};
+	int status;
+
+	if (p == NULL)
+		return -1;
+	if (q->env != NULL) {
+		h.flags |= q->env->smtputf8 ? HAS_SMTPUTF8 : 0;
+		h.encoding = (uint32_t)q->env->encoding;
+		h.nrecipients = (uint32_t)q->env->nrecipients;
+		h.size = q->env->size;
+	}
+	memcpy(p, &h, sizeof h);
+	pack_strings(p + sizeof h, q);
+	status = send_all(m->peer, p, sizeof h + len, q->fd);
+	explicit_bzero(p, sizeof h + len);
+	free(p);
+	return status;
+}
+
+/*
+ * Asks, and waits for the answer: v[0..n) verdicts (one that came for all is
+ * repeated), text[0..size) its string, *fd its descriptor or -1.  Returns
+ * false if the monitor is not there any more.
+ */
+static bool
+ask(struct monitor *m, const struct question *q, struct verdict *v, size_t n,
+    char *text, size_t size, int *fd)
+{
+	struct tail t;
+	int none = -1;
+
+	if (fd == NULL)
+		fd = &none;
+	*fd = -1;
+	if (send_question(m, q) == -1 ||
+	    receive_all(m->peer, &t, sizeof t, fd) != 1 ||
+	    t.nverdicts > n || t.len > size ||
+	    receive_all(m->peer, v, t.nverdicts * sizeof *v, fd) == -1 ||
+	    receive_all(m->peer, text, t.len, fd) == -1)
+		return false;
+	if (t.len > 0)
+		text[t.len - 1] = '\0';
+	for (size_t i = t.nverdicts; t.nverdicts == 1 && i < n; i++)
+		v[i] = v[0];
+	return t.nverdicts == n || t.nverdicts == 1 || n == 0;
+}
+
+/* The monitor died: what it was asked to do may or may not have happened. */
+static void
+lost(struct verdict *v, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		verdict_set(&v[i], 451, "4.3.0", "Internal error, try again");
+}
+
 void
 monitor_stage(struct monitor *m, enum stage stage, const struct envelope *env,
     struct verdict *v, char *prepend)
 {
+	const struct question q = { ASK_STAGE, (unsigned)stage, env, NULL, NULL,
+		-1 };
+
 	prepend[0] = '\0';
-	if (stage == STAGE_RCPT)
-		relay_rcpt(m->relay, env, v);
-	if (m->policy != NULL && v->code < 400)
-		policy_ask(m->policy, stage, env, v, prepend);
+	if (!ask(m, &q, v, 1, prepend, POLICY_PREPEND, NULL))
+		lost(v, 1);
 }
+
+void
+monitor_relay(struct monitor *m, const struct envelope *env, int spool,
+    struct verdict v[])
+{
+	const struct question q = { ASK_RELAY, 0, env, NULL, NULL, spool };
+	char text[1];
+
+	if (!ask(m, &q, v, env->nrecipients, text, sizeof text, NULL))
+		lost(v, env->nrecipients);
+}
+
+void
+monitor_forget(struct monitor *m)
+{
+	const struct question q = { ASK_FORGET, 0, NULL, NULL, NULL, -1 };
+
+	if (m->policy != NULL)
+		send_question(m, &q);
+}
+
+int
+monitor_file(void *ctx)
+{
+	struct monitor *m = ctx;
+	const struct question q = { ASK_FILE, 0, NULL, NULL, NULL, -1 };
+	char text[TEXT_MAX];
+	int fd;
+
+	if (!ask(m, &q, NULL, 0, text, sizeof text, &fd) || fd == -1)
+		errno = ENOSPC;
+	return fd;
+}
+
+const char *
+monitor_mechanisms(struct monitor *m, const struct envelope *env)
+{
+	const struct question q = { ASK_MECHANISMS, 0, env, NULL, NULL, -1 };
+
+	if (!ask(m, &q, NULL, 0, m->mechanisms, sizeof m->mechanisms, NULL))
+		m->mechanisms[0] = '\0';
+	return m->mechanisms;
+}
+
+void
+monitor_auth(struct monitor *m, const struct envelope *env,
+    const char *mechanism, const char *response, struct verdict *v,
+    char *user, size_t size)
+{
+	const struct question q = { ASK_AUTH, 0, env,
+		mechanism == NULL ? "" : mechanism, response, -1 };
+
+	user[0] = '\0';
+	if (!ask(m, &q, v, 1, user, size, NULL))
+		lost(v, 1);
+}
+
+void
+monitor_auth_abandon(struct monitor *m)
+{
+	const struct question q = { ASK_ABANDON, 0, NULL, NULL, NULL, -1 };
+
+	send_question(m, &q);
+}
+
+int
+monitor_tls(struct monitor *m, int client, char *report, size_t size)
+{
+	const struct question q = { ASK_TLS, 0, NULL, NULL, NULL, client };
+	int fd;
+
+	if (!ask(m, &q, NULL, 0, report, size, &fd))
+		snprintf(report, size, "the monitor is gone");
+	return fd;
+}
+
+void
+monitor_log(struct monitor *m, int priority, const char *event,
+    const struct envelope *env, const char *text)
+{
+	const struct logger *log = &m->set->log;
+	char line[2048];
+	const struct question q = { ASK_LOG, (unsigned)priority, env, event,
+		line, -1 };
+
+	snprintf(line, sizeof line, "%s", text);
+	for (char *p = line; *p != '\0'; p++)
+		if ((unsigned char)*p < ' ' || *p == '\177')
+			*p = ' ';
+	if (m->peer == -1)	/* not started yet */
+		log->log(log->ctx, priority, event, env, text);
+	else
+		send_question(m, &q);
+}
+
+/* ---- the monitor ------------------------------------------------------- */
 
 /* The event that a verdict is. */
 static const char *
@@ -125,8 +468,8 @@ log_verdicts(struct monitor *m, const struct envelope *env,
 
 /* The policy service may have said that the message goes nowhere, or
    somewhere else: then all recipients share what became of it. */
-void
-monitor_relay(struct monitor *m, const struct envelope *env, int spool,
+static void
+relay_message(struct monitor *m, const struct envelope *env, int spool,
     struct verdict v[])
 {
 	const char *to = m->policy == NULL ? NULL : policy_redirects(m->policy);
@@ -148,42 +491,23 @@ monitor_relay(struct monitor *m, const struct envelope *env, int spool,
 	log_verdicts(m, env, v);
 }
 
-void
-monitor_forget(struct monitor *m)
+static void
+think_of_stage(struct monitor *m, enum stage stage, const struct envelope *env,
+    struct verdict *v, char *prepend)
 {
-	if (m->policy != NULL)
-		policy_forget(m->policy);
+	verdict_set(v, 250, "2.0.0", "OK");
+	if (stage == STAGE_RCPT)
+		relay_rcpt(m->relay, env, v);
+	if (m->policy != NULL && v->code < 400)
+		policy_ask(m->policy, stage, env, v, prepend);
+	if (v->code >= 400)
+		logger_printf(&m->set->log, LOG_NOTICE, "refused", env,
+		    "%d%s%s %s", v->code, v->enh[0] == '\0' ? "" : " ", v->enh,
+		    v->text);
 }
 
-int
-monitor_file(void *ctx)
-{
-	(void)ctx;
-	return spool_file(NULL);
-}
-
-const char *
-monitor_mechanisms(struct monitor *m, const struct envelope *env)
-{
-	return auth_mechanisms(m->auth, env);
-}
-
-void
-monitor_auth(struct monitor *m, const struct envelope *env,
-    const char *mechanism, const char *response, struct verdict *v,
-    char *user, size_t size)
-{
-	auth_step(m->auth, env, mechanism, response, v, user, size);
-}
-
-void
-monitor_auth_abandon(struct monitor *m)
-{
-	auth_abandon(m->auth);
-}
-
-int
-monitor_tls(struct monitor *m, int client, char *report, size_t size)
+static int
+serve_tls(struct monitor *m, int client, char *report, size_t size)
 {
 	const struct tls_settings *tls = &m->set->tls;
 	const int keep[] = { tls->cert, tls->key, -1 };
@@ -202,9 +526,344 @@ monitor_tls(struct monitor *m, int client, char *report, size_t size)
 	    clock_now() + (int64_t)tls->timeout * 1000, report, size);
 }
 
-void
-monitor_log(struct monitor *m, int priority, const char *event,
-    const struct envelope *env, const char *text)
+/* A question as it came, checked. */
+struct received {
+	struct question q;	/* owns its descriptor */
+	struct envelope env;
+	struct recipient *recipients;	/* owned, as strings are */
+	char *strings;
+	size_t len;		/* octets of strings */
+};
+
+/* Takes the next string off *p; NULL if there is none without control
+   characters before end. */
+static const char *
+unpack(const char **p, const char *end)
 {
-	m->set->log.log(m->set->log.ctx, priority, event, env, text);
+	const char *s = *p;
+
+	for (; *p < end && **p != '\0'; ++*p)
+		if (((unsigned char)**p < ' ' && **p != '\t') || **p == '\177')
+			return NULL;
+	if (*p == end)
+		return NULL;
+	++*p;
+	return s;
+}
+
+static bool
+unpack_envelope(struct received *r, const struct head *h, const char **p,
+    const char *end)
+{
+	struct envelope *env = &r->env;
+	struct recipient *one;
+
+	env->nrecipients = h->nrecipients;
+	env->size = h->size;
+	env->smtputf8 = (h->flags & HAS_SMTPUTF8) != 0;
+	env->encoding = (enum encoding)h->encoding;
+	r->recipients = calloc(h->nrecipients + 1, sizeof *r->recipients);
+	env->recipients = r->recipients;
+	if (r->recipients == NULL || h->encoding > ENCODING_BINARYMIME)
+		return false;
+	for (size_t i = 0; i < FACTS; i++)
+		if ((env->fact[i] = unpack(p, end)) == NULL)
+			return false;
+	for (size_t i = 0; i < h->nrecipients; i++) {
+		one = &r->recipients[i];
+		one->address = unpack(p, end);
+		one->options = unpack(p, end);
+		if (one->address == NULL || one->options == NULL ||
+		    one->address[0] == '\0' || one->address[0] == '-')
+			return false;
+	}
+	r->q.env = env;
+	return true;
+}
+
+/* Reads the strings of a question by its head.  False: it is none. */
+static bool
+unpack_question(struct received *r, const struct head *h)
+{
+	const char *p = r->strings, *end = p + h->len;
+
+	r->q.ask = (enum ask)h->ask;
+	r->q.number = h->number;
+	if ((h->flags & HAS_ENVELOPE) != 0 && !unpack_envelope(r, h, &p, end))
+		return false;
+	if ((h->flags & HAS_A) != 0 && (r->q.a = unpack(&p, end)) == NULL)
+		return false;
+	if ((h->flags & HAS_B) != 0 && (r->q.b = unpack(&p, end)) == NULL)
+		return false;
+	return p == end;
+}
+
+/* Does the question have what its kind needs? */
+static bool
+sensible(const struct question *q)
+{
+	struct stat st;
+	bool file = q->fd != -1 && fstat(q->fd, &st) == 0;
+
+	switch (q->ask) {
+	case ASK_STAGE:
+		return q->env != NULL && q->number < STAGES && q->fd == -1;
+	case ASK_RELAY:
+		return q->env != NULL && q->env->nrecipients > 0 &&
+		    q->env->fact[FACT_SENDER][0] != '-' &&
+		    (q->fd == -1 || (file && S_ISREG(st.st_mode)));
+	case ASK_MECHANISMS:
+		return q->env != NULL;
+	case ASK_AUTH:
+		return q->env != NULL && q->a != NULL;
+	case ASK_TLS:
+		return file && S_ISSOCK(st.st_mode);
+	case ASK_LOG:
+		return q->a != NULL && q->b != NULL && q->number <= LOG_DEBUG &&
+		    q->a[strspn(q->a, "abcdefghijklmnopqrstuvwxyz-")] == '\0';
+	default:
+		return q->fd == -1;
+	}
+}
+
+/* Gets a question.  1: here it is; 0: there will be no more; -1: what came is
+   none.  The caller calls dispose() in any case. */
+static int
+get_question(struct monitor *m, struct received *r)
+{
+	size_t most = m->set->max_recipients;
+	struct head h;
+	int status;
+
+	memset(r, 0, sizeof *r);
+	r->q.fd = -1;
+	status = receive_all(m->peer, &h, sizeof h, &r->q.fd);
+	if (status != 1)
+		return 0;
+	if (most == 0 || most > RECIPIENTS_MAX)
+		most = RECIPIENTS_MAX;
+	if (h.ask >= ASKS || h.nrecipients > most ||
+	    h.len > STRINGS_MAX + (uint64_t)h.nrecipients * RECIPIENT_MAX)
+		return -1;
+	r->strings = malloc(h.len + 1);
+	if (r->strings == NULL)
+		return -1;
+	r->len = h.len;
+	if (receive_all(m->peer, r->strings, h.len, &r->q.fd) == -1)
+		return 0;
+	return unpack_question(r, &h) && sensible(&r->q) ? 1 : -1;
+}
+
+static void
+dispose(struct received *r)
+{
+	if (r->q.fd != -1)
+		close(r->q.fd);
+	if (r->strings != NULL)
+		explicit_bzero(r->strings, r->len);
+	free(r->strings);
+	free(r->recipients);
+}
+
+/* Answers: v[0..n), or v[0] alone if all are the same; text; fd. */
+static int
+answer(struct monitor *m, const struct verdict *v, size_t n, const char *text,
+    int fd)
+{
+	struct tail t = { .nverdicts = (uint32_t)n,
+		.len = (uint32_t)strlen(text) + 1 };
+	size_t same = 1;
+
+	while (same < n && verdict_same(&v[0], &v[same]))
+		same++;
+	if (n > 0 && same == n)
+		t.nverdicts = 1;
+	if (send_all(m->peer, &t, sizeof t, fd) == -1 ||
+	    send_all(m->peer, v, t.nverdicts * sizeof *v, -1) == -1)
+		return -1;
+	return send_all(m->peer, text, t.len, -1);
+}
+
+/* Does what is asked.  -1: the channel process can not be told. */
+static int
+act(struct monitor *m, const struct question *q)
+{
+	char text[TEXT_MAX] = "";
+	size_t n = q->ask == ASK_RELAY ? q->env->nrecipients
+	    : q->ask == ASK_STAGE || q->ask == ASK_AUTH;
+	struct verdict one, *v = &one;
+	int fd = -1, status;
+
+	if (n > 1 && (v = calloc(n, sizeof *v)) == NULL)
+		return -1;
+	switch (q->ask) {
+	case ASK_STAGE:
+		think_of_stage(m, (enum stage)q->number, q->env, v, text);
+		break;
+	case ASK_RELAY:
+		relay_message(m, q->env, q->fd, v);
+		break;
+	case ASK_FILE:
+		fd = spool_file(NULL);
+		break;
+	case ASK_MECHANISMS:
+		snprintf(text, sizeof m->mechanisms, "%s",
+		    auth_mechanisms(m->auth, q->env));
+		break;
+	case ASK_AUTH:
+		auth_step(m->auth, q->env, q->a[0] == '\0' ? NULL : q->a, q->b,
+		    v, text, MONITOR_USER);
+		break;
+	case ASK_TLS:
+		fd = serve_tls(m, q->fd, text, MONITOR_REPORT);
+		break;
+	case ASK_FORGET:
+		policy_forget(m->policy);
+		return 0;
+	case ASK_ABANDON:
+		auth_abandon(m->auth);
+		return 0;
+	default:
+		m->set->log.log(m->set->log.ctx, (int)q->number, q->a, q->env,
+		    q->b);
+		return 0;
+	}
+	status = answer(m, v, n, text, fd);
+	if (fd != -1)
+		close(fd);
+	if (v != &one)
+		free(v);
+	return status;
+}
+
+/* The client is the channel process's alone: here its descriptors become
+   nothing, or it would not see us hang up. */
+static int
+let_go(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null == -1 || dup2(null, STDIN_FILENO) == -1 ||
+	    dup2(null, STDOUT_FILENO) == -1)
+		return -1;
+	return close(null);
+}
+
+/* Waits for a question.  SIGTERM is blocked here, so it can not interrupt a
+   relay; it is for who talks to the client to obey. */
+static bool
+wait_question(const struct monitor *m, int signals)
+{
+	struct pollfd p[] = { { .fd = m->peer, .events = POLLIN },
+		{ .fd = signals, .events = POLLIN } };
+	struct signalfd_siginfo info;
+
+	for (;;) {
+		if (poll(p, 2, -1) == -1 && errno != EINTR)
+			return false;
+		if ((p[1].revents & POLLIN) != 0 &&
+		    read(signals, &info, sizeof info) == sizeof info)
+			kill(m->child, SIGTERM);
+		if (p[0].revents != 0)
+			return true;
+	}
+}
+
+/* The monitor's life.  Returns its exit status: the channel process's. */
+static int
+serve(struct monitor *m)
+{
+	struct received r;
+	sigset_t term;
+	int signals, status, more = 1;
+
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	signals = signalfd(-1, &term, SFD_CLOEXEC);
+	if (let_go() == -1 || signals == -1) {
+		kill(m->child, SIGKILL);
+		return EX_OSERR;
+	}
+	while (more == 1 && wait_question(m, signals)) {
+		more = get_question(m, &r);
+		if (more == 1 && act(m, &r.q) == -1)
+			more = 0;
+		if (more == -1) {
+			logger_printf(&m->set->log, LOG_CRIT, "channel-broken",
+			    NULL, "the channel process asked for something "
+			    "impossible: it is ended");
+			kill(m->child, SIGKILL);
+		}
+		dispose(&r);
+	}
+	while (waitpid(m->child, &status, 0) == -1)
+		if (errno != EINTR)
+			return EX_OSERR;
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	logger_printf(&m->set->log, LOG_CRIT, "channel-broken", NULL,
+	    "the channel process was ended by signal %d", WTERMSIG(status));
+	return EX_SOFTWARE;
+}
+
+#ifdef CONFINE_ARCH
+/* What is left to the channel process: its descriptors, memory, time. */
+static const struct sock_filter calls[] = {
+	CONFINE_BEGIN,
+	CONFINE_ALLOW(read), CONFINE_ALLOW(write),
+	CONFINE_ALLOW(sendto), CONFINE_ALLOW(recvfrom),
+	CONFINE_ALLOW(sendmsg), CONFINE_ALLOW(recvmsg),
+	CONFINE_ALLOW(ppoll), CONFINE_ALLOW(shutdown),
+	CONFINE_ALLOW(memfd_create), CONFINE_ALLOW(lseek),
+	CONFINE_ALLOW(pread64), CONFINE_ALLOW(sendfile),
+#ifdef __NR_dup2
+	CONFINE_ALLOW(dup2),
+#endif
+	CONFINE_ALLOW(dup3),
+	CONFINE_END
+};
+#else
+static const struct sock_filter calls[1];
+#endif
+
+/* Confines the channel process, and says once what this kernel lacks. */
+static int
+give_up_everything(struct monitor *m)
+{
+	unsigned missing = confine(calls,
+	    sizeof calls > sizeof calls[0] ? sizeof calls / sizeof calls[0]
+					   : 0);
+	char text[96];
+
+	if (missing == 0)
+		return 0;
+	snprintf(text, sizeof text, "this kernel has no %s%s%s",
+	    (missing & CONFINE_NO_LANDLOCK) != 0 ? "Landlock" : "",
+	    missing == (CONFINE_NO_LANDLOCK | CONFINE_NO_SECCOMP) ? " and no "
+								  : "",
+	    (missing & CONFINE_NO_SECCOMP) != 0 ? "seccomp" : "");
+	monitor_log(m, LOG_WARNING, "sandbox-missing", NULL, text);
+	return m->set->require_sandbox ? -1 : 0;
+}
+
+int
+monitor_start(struct monitor *m)
+{
+	int pair[2], status;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
+		return -1;
+	m->child = fork();
+	if (m->child == -1) {
+		close(pair[0]);
+		close(pair[1]);
+		return -1;
+	}
+	m->peer = pair[m->child != 0];
+	close(pair[m->child == 0]);
+	if (m->child == 0)
+		return give_up_everything(m);
+	status = serve(m);
+	monitor_close(m);
+	exit(status);
 }

@@ -25,8 +25,13 @@ struct monitor_settings {
 	unsigned policy_timeout;	/* seconds for one question */
 	const char *auth;	/* source of AUTH, or NULL */
 	struct tls_settings tls;
+	size_t max_recipients;	/* that an envelope can have; 0: no limit */
+	bool require_sandbox;	/* do not run without the whole jail */
 	struct logger log;
 };
+
+#define MONITOR_USER 256	/* octets of a user's name, with NUL */
+#define MONITOR_REPORT 4096	/* octets of a TLS report, with NUL */
 
 struct monitor;
 
@@ -37,11 +42,22 @@ struct monitor;
 struct monitor *monitor_open(const struct monitor_settings *set, char *error,
 	    size_t size);
 
+/*
+ * Forks.  Returns in the channel process, which is confined from then on: 0,
+ * or -1 if the jail is wanted and there is none (it was logged), or with errno
+ * if there is no second process.  In the monitor it does not return: that
+ * answers questions until the channel process has ended, and exits with its
+ * status.  SIGTERM must be blocked; descriptors 0 and 1 are the client.
+ */
+int	monitor_start(struct monitor *m);
+
 /* What is certain from the settings alone: the form of spools, whether DSN
    parameters reach anybody, whether there is anything to ask at a stage. */
 enum spool_form monitor_form(const struct monitor *m);
 bool	monitor_dsn(const struct monitor *m);
 bool	monitor_asks(const struct monitor *m, enum stage stage);
+
+/* All that follow are for the channel process: they ask the monitor. */
 
 /*
  * Asks routes and policy service what they think of a stage: see

@@ -52,6 +52,48 @@
 #define RECEIVED_MAX 100	/* more Received: fields are a loop: RFC 5321 6.3 */
 #define LIMITS_MAX 32		/* rows of --command-limit */
 #define TLS_TIMEOUT 60		/* seconds for a handshake */
+#define ENGINE_GRACE 5		/* seconds for it to deliver our last words */
+
+/* ---- where words go ----------------------------------------------------- */
+
+enum sink {
+	SINK_STDERR,	/* one key=value line per event */
+	SINK_JOURNAL,	/* the same with <N> in front: the journal reads it */
+	SINK_SYSLOG	/* standard error is the client */
+};
+
+/*
+ * Where records go.  Behind a super-server standard error may be the client:
+ * then nothing is ever written to it.  At a terminal all three are the same
+ * file, and meant to be.
+ */
+static enum sink
+choose_sink(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	struct stat in, err;
+	char name[64];
+
+	if (fstat(STDERR_FILENO, &err) == -1)
+		return SINK_SYSLOG;
+	if (fstat(STDIN_FILENO, &in) == 0 && in.st_dev == err.st_dev &&
+	    in.st_ino == err.st_ino && !S_ISCHR(err.st_mode))
+		return SINK_SYSLOG;
+	snprintf(name, sizeof name, "%llu:%llu", (unsigned long long)err.st_dev,
+	    (unsigned long long)err.st_ino);
+	return stream != NULL && strcmp(stream, name) == 0 ? SINK_JOURNAL
+							   : SINK_STDERR;
+}
+
+/* One sentence for whoever started us, but never for the client. */
+static void
+complain(const char *text)
+{
+	if (choose_sink() == SINK_SYSLOG)
+		syslog(LOG_MAIL | LOG_ERR, "%s", text);
+	else
+		dprintf(STDERR_FILENO, "smtpd: %s\n", text);
+}
 
 /* ---- the command line -------------------------------------------------- */
 
@@ -113,6 +155,7 @@ static const struct option_row rows[] = {
 	{ "relay-tls", '\0', TEXT_ARG, AT(relay_tls) },
 	{ "relay-tls-ca", '\0', TEXT_ARG, AT(monitor.relay.tls_ca) },
 	{ "relay-auth", '\0', TEXT_ARG, AT(monitor.relay.auth) },
+	{ "require-sandbox", '\0', FLAG, AT(monitor.require_sandbox) },
 	{ "proxy-protocol", '\0', FLAG, AT(channel.proxy_protocol) },
 	{ "xclient", '\0', TEXT_ARG, AT(xclient) },
 	{ "bare-newline", '\0', TEXT_ARG, AT(bare_newline) },
@@ -145,7 +188,7 @@ misused(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	dprintf(STDERR_FILENO, "smtpd: %s\n", text);
+	complain(text);
 	exit(EX_USAGE);
 }
 
@@ -363,17 +406,14 @@ read_command_line(struct options *o, char **argv)
 	c->tls = o->tlscert != NULL && !c->tls_on_connect;
 	o->monitor.relay.timeout = (unsigned)o->relay_timeout;
 	o->monitor.policy_timeout = (unsigned)o->policy_timeout;
+	o->monitor.max_recipients = c->max_recipients;
+	o->monitor.tls.ca = o->tls_ca;
+	o->monitor.tls.timeout = TLS_TIMEOUT;
 	o->monitor.relay.lmtp = c->lmtp;
 	read_relay(o, rest, rest > argv && strcmp(rest[-1], "--") == 0);
 }
 
 /* ---- the log ----------------------------------------------------------- */
-
-enum sink {
-	SINK_STDERR,	/* one key=value line per event */
-	SINK_JOURNAL,	/* the same with <N> in front: the journal reads it */
-	SINK_SYSLOG	/* standard error is the client */
-};
 
 /* Appends to line[0..size), n octets being there, a value without control
    characters, in quotes if it has blanks. */
@@ -401,7 +441,7 @@ static void
 log_event(void *ctx, int priority, const char *event,
     const struct envelope *env, const char *text)
 {
-	const enum sink *sink = ctx;
+	enum sink *sink = ctx;
 	char line[2048], number[24];
 	size_t n = 0, most = env == NULL ? 0 : env->nrecipients;
 
@@ -433,10 +473,14 @@ log_event(void *ctx, int priority, const char *event,
 		n = put(line, sizeof line, n, "size", number);
 	}
 	n = put(line, sizeof line, n, "text", text);
-	if (*sink == SINK_SYSLOG)
-		syslog(LOG_MAIL | priority, "%s", line + strlen("smtpd: "));
-	else
-		dprintf(STDERR_FILENO, "%s\n", line);
+	if (*sink != SINK_SYSLOG) {
+		line[n] = '\n';
+		if (write(STDERR_FILENO, line, n + 1) != -1)
+			return;
+		line[n] = '\0';
+		*sink = SINK_SYSLOG;	/* nobody reads there any more */
+	}
+	syslog(LOG_MAIL | priority, "%s", strchr(line, ' ') + 1);
 }
 
 /* ---- the session ------------------------------------------------------- */
@@ -448,7 +492,9 @@ struct session {
 	struct monitor *monitor;
 	int in, out;		/* the client; the same socket, or two */
 	bool socket;		/* out is one */
+	bool engine;		/* the client is the TLS engine's clear end */
 	char client_user[64];	/* login of a unix socket's peer */
+	pid_t pid;		/* the monitor's: it names transactions */
 	char queue_id[24];	/* of the open transaction, or "" */
 	char prepend[POLICY_PREPEND * 4];	/* policy's header fields */
 	struct recipient *recipients;	/* view of the channel's, for env */
@@ -660,7 +706,7 @@ on_helo(void *ctx, struct span name, struct reply *r)
  * that can not be mistaken for each other.
  */
 static void
-name_transaction(char *id, size_t size)
+name_transaction(char *id, size_t size, pid_t pid)
 {
 	static const char digits[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 	struct timespec now;
@@ -671,7 +717,7 @@ name_transaction(char *id, size_t size)
 	n = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 	for (int shift = 50; shift >= 0 && i < size - 1; shift -= 5)
 		id[i++] = digits[n >> shift & 31];
-	n = (uint64_t)getpid();
+	n = (uint64_t)pid;
 	for (int shift = 20; shift >= 0 && i < size - 1; shift -= 5)
 		id[i++] = digits[n >> shift & 31];
 	id[i] = '\0';
@@ -684,7 +730,7 @@ on_mail(void *ctx, struct span path, struct span options, struct reply *r)
 	struct envelope env;
 	char sender[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX];
 
-	name_transaction(s->queue_id, sizeof s->queue_id);
+	name_transaction(s->queue_id, sizeof s->queue_id, s->pid);
 	if (!monitor_asks(s->monitor, STAGE_MAIL))
 		return;
 	env = facts(s);
@@ -939,7 +985,7 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 {
 	struct session *s = ctx;
 	struct envelope env = facts(s);
-	char name[32], text[CHANNEL_LINE_MAX], user[CHANNEL_NAME_MAX] = "";
+	char name[32], text[CHANNEL_LINE_MAX], user[MONITOR_USER];
 	struct verdict v;
 
 	if (mechanism.p == NULL) {
@@ -986,6 +1032,7 @@ static const struct channel_hooks hooks = {
 	.vrfy = on_vrfy,
 	.quit = on_quit,
 	.auth = on_auth,
+	.dialogue = on_dialogue,
 };
 
 /* ---- the driver: octets and time --------------------------------------- */
@@ -1140,7 +1187,7 @@ static bool
 start_tls(struct session *s)
 {
 	struct channel_tls tls;
-	char report[4096];
+	char report[MONITOR_REPORT];
 	int fd = monitor_tls(s->monitor, s->in, report, sizeof report);
 
 	if (fd == -1) {
@@ -1157,10 +1204,9 @@ start_tls(struct session *s)
 	/* The engine has the connection; nothing of it may stay open here,
 	   or its end would not be seen. */
 	dup2(fd, s->in);
-	if (s->out != s->in)
-		dup2(fd, s->out);
+	dup2(fd, s->out);
 	close(fd);
-	s->socket = true;
+	s->socket = s->engine = true;
 	channel_tls(&s->ch, &tls);
 	return true;
 }
@@ -1278,29 +1324,6 @@ hold_descriptors(void)
 			exit(EX_OSERR);
 }
 
-/*
- * Where records go.  Behind a super-server standard error may be the client:
- * then nothing is ever written to it.  At a terminal all three are the same
- * file, and meant to be.
- */
-static enum sink
-choose_sink(void)
-{
-	const char *stream = getenv("JOURNAL_STREAM");
-	struct stat in, err;
-	char name[64];
-
-	if (fstat(STDERR_FILENO, &err) == -1)
-		return SINK_SYSLOG;
-	if (fstat(STDIN_FILENO, &in) == 0 && in.st_dev == err.st_dev &&
-	    in.st_ino == err.st_ino && !S_ISCHR(err.st_mode))
-		return SINK_SYSLOG;
-	snprintf(name, sizeof name, "%llu:%llu", (unsigned long long)err.st_dev,
-	    (unsigned long long)err.st_ino);
-	return stream != NULL && strcmp(stream, name) == 0 ? SINK_JOURNAL
-							   : SINK_STDERR;
-}
-
 /* Gives up root: to nobody, or to the user that was named with his groups. */
 static void
 drop_root(const struct options *o)
@@ -1312,16 +1335,12 @@ drop_root(const struct options *o)
 		return;
 	errno = 0;
 	pw = getpwnam(name);
-	if (pw == NULL) {
-		dprintf(STDERR_FILENO, "smtpd: there is no user \"%s\"\n",
-		    name);
-		exit(o->user == NULL ? EX_OSERR : EX_USAGE);
-	}
+	if (pw == NULL)
+		misused("there is no user \"%s\"", name);
 	if ((o->user == NULL ? setgroups(0, NULL)
 			     : initgroups(name, pw->pw_gid)) == -1 ||
 	    setgid(pw->pw_gid) == -1 || setuid(pw->pw_uid) == -1) {
-		dprintf(STDERR_FILENO, "smtpd: cannot become \"%s\": %s\n",
-		    name, strerror(errno));
+		complain("cannot give up root; -n keeps it");
 		exit(EX_OSERR);
 	}
 }
@@ -1510,28 +1529,63 @@ prepare(struct session *s, struct options *o, enum sink sink, char *fqdn,
 	s->spool.fd = -1;
 }
 
-static int
-run(struct session *s, struct options *o, const char *tls_trouble)
+/* The TLS engine still has our last words to deliver: it closes when it has,
+   and until then somebody must be there, or a super-server would end it. */
+static void
+wait_for_engine(struct session *s)
 {
-	struct channel_hooks asked = hooks;
-	struct stat out;
+	char rest[512];
+
+	s->idle = s->end = clock_now() + ENGINE_GRACE * 1000;
+	shutdown(s->out, SHUT_WR);
+	while (wait_for(s, s->in, POLLIN) == 1 &&
+	    read(s->in, rest, sizeof rest) > 0)
+		;
+}
+
+/* Says that there is no service, when not even the greeting was said. */
+static int
+turn_away(struct session *s, int status)
+{
+	channel_close(&s->ch, 421, "4.3.2", "Service not available");
+	drain(s);
+	return status;
+}
+
+/* What the channel process does from its first breath to its last. */
+static int
+run(struct session *s, const char *tls_trouble)
+{
 	enum ending why;
 
-	if (o->debug)
-		asked.dialogue = on_dialogue;
-	channel_init(&s->ch, &o->channel, &asked, s);
-	find_peer(s);
-	s->socket = fstat(s->out, &out) == 0 && S_ISSOCK(out.st_mode);
-	s->end = clock_now() + (int64_t)o->session_timeout * 1000;
 	if (tls_trouble[0] != '\0')
 		session_log(s, LOG_ERR, "config-error", tls_trouble);
-	if (tls_trouble[0] != '\0' && o->channel.tls_on_connect)
+	if (tls_trouble[0] != '\0' && s->settings->tls_on_connect)
 		return EX_CONFIG;
 	why = talk(s);
 	hang_up(s, why);
 	log_ending(s, why);
 	channel_free(&s->ch);
+	if (s->engine && why != END_TLS)
+		wait_for_engine(s);
 	return EX_OK;
+}
+
+/* Whatever needs files is done here, before the processes part. */
+static int
+start(struct session *s, struct options *o, const struct channel_hooks *hook,
+    const char *tls_trouble)
+{
+	struct stat out;
+
+	s->pid = getpid();
+	channel_init(&s->ch, &o->channel, hook, s);
+	find_peer(s);
+	s->socket = fstat(s->out, &out) == 0 && S_ISSOCK(out.st_mode);
+	s->idle = s->end = clock_now() + (int64_t)o->session_timeout * 1000;
+	if (monitor_start(s->monitor) == -1)
+		return turn_away(s, EX_OSERR);
+	return run(s, tls_trouble);
 }
 
 int
@@ -1539,6 +1593,7 @@ main(int argc, char **argv)
 {
 	struct options o;
 	struct session s = { .queue_id = "" };
+	struct channel_hooks hook = hooks;
 	char fqdn[CHANNEL_NAME_MAX], engine[PATH_MAX], trouble[512], bad[512];
 	enum sink sink;
 	int status;
@@ -1554,14 +1609,14 @@ main(int argc, char **argv)
 	drop_root(&o);
 	o.monitor.tls.program = o.monitor.relay.tls_program =
 	    find_engine(&o, engine, sizeof engine);
-	o.monitor.tls.ca = o.tls_ca;
-	o.monitor.tls.timeout = TLS_TIMEOUT;
-	catch_signals();
 	s.monitor = monitor_open(&o.monitor, bad, sizeof bad);
 	if (s.monitor == NULL)
 		misused("%s", bad);
 	o.channel.dsn = monitor_dsn(s.monitor);
-	status = run(&s, &o, trouble);
+	if (!o.debug)
+		hook.dialogue = NULL;
+	catch_signals();
+	status = start(&s, &o, &hook, trouble);
 	monitor_close(s.monitor);
 	return status;
 }
