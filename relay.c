@@ -23,12 +23,10 @@
  */
 #define _GNU_SOURCE	/* memfd_create, O_TMPFILE, ppoll, pipe2, execvpe,
 			   close_range, syncfs, asprintf */
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -1256,16 +1254,20 @@ take_print(const struct job *j, struct hop *h, struct verdict *v)
 		verdict_set(v, 451, "4.3.5", "Local configuration error");
 		return;
 	}
+	head = print_head(j->env, &len);
+	if (head == NULL) {
+		fail(j, h->spec, ENOMEM, v);
+		return;
+	}
 	if (file)	/* O_NONBLOCK: a FIFO that nobody reads is an error */
 		fd = open(h->where, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
 		    O_NOCTTY | O_NONBLOCK, 0600);
-	head = print_head(j->env, &len);
-	if (fd == -1 || head == NULL ||
+	if (fd == -1 ||
 	    (file ? print_append : print_parts)(j, fd, head, len) == -1)
 		fail(j, h->spec, errno, v);
-	free(head);
 	if (file && fd != -1)
 		close(fd);
+	free(head);
 }
 
 /* ---- maildir: ---- */

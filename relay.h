@@ -178,10 +178,13 @@ void	relay_rcpt(struct relay *r, const struct envelope *env,
 	    struct verdict *v);
 
 /*
- * Relays one message.  spool is its descriptor, in relay_form()'s form, at
- * any offset; it is borrowed.  Fills in v[0..env->nrecipients).  Unless
- * lmtp is set they are all the same, and tell the truth about all recipients.
- * Returns within set->timeout seconds and some for killing a program.
+ * Relays one message.  spool is its descriptor, in relay_form()'s form (or in
+ * SPOOL_CRLF if env->encoding is ENCODING_BINARYMIME: then no octet of it is
+ * changed), at any offset; it is borrowed.  Fills in
+ * v[0..env->nrecipients).  Unless lmtp is set they are all the same, and tell
+ * the truth about all recipients.  Returns within set->timeout seconds and
+ * some for killing a program.  The caller ignores SIGPIPE and SIGXFSZ; while
+ * a program runs, SIGCHLD is relay.c's.
  */
 void	relay_deliver(struct relay *r, const struct envelope *env, int spool,
 	    struct verdict v[]);

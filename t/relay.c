@@ -745,43 +745,43 @@ Test(relay, print_shows_control_characters_to_a_terminal)
 	close(main);
 }
 
+/* Relays s to spec while files can not grow beyond 1000. */
+static struct verdict
+relay_to_full_disk(const char *spec, struct spool *s)
+{
+	struct rlimit limit, small = { 1000, RLIM_INFINITY };
+	struct verdict v;
+	struct relay *r;
+	char error[256];
+
+	set.spec = spec;
+	r = relay_open(&set, error, sizeof error);
+	getrlimit(RLIMIT_FSIZE, &limit);
+	small.rlim_max = limit.rlim_max;
+	setrlimit(RLIMIT_FSIZE, &small);
+	relay_deliver(r, &env, s->fd, &v);
+	setrlimit(RLIMIT_FSIZE, &limit);
+	relay_close(r);
+	return v;
+}
+
 Test(relay, print_to_a_full_file_leaves_nothing_of_the_message)
 {
-	struct rlimit small = { 1000, RLIM_INFINITY };
 	char *spec, *text, *big = calloc(1, 5000);
-	struct verdict v;
+	struct verdict v = relay_to("print:/dev/full");
+	struct spool *s = spooled(SPOOL_LF, big, 5000);
 
-	memset(big, 'x', 4999);
+	expect(&v, 452, "4.3.1", "Insufficient system storage");
 	cr_assert(asprintf(&spec, "print:%s/out", dir) > 0);
 	write_file(in_dir("out"), "before\n", 0600);
-	set.spec = spec;
-	setrlimit(RLIMIT_FSIZE, &small);
-	/* The spool is in memory, where the limit counts as well. */
-	small.rlim_cur = RLIM_INFINITY;
-	setrlimit(RLIMIT_FSIZE, &small);
-	v = relay_to("print:/dev/full");
+	v = relay_to_full_disk(spec, s);
 	expect(&v, 452, "4.3.1", "Insufficient system storage");
-
-	set.spec = spec;
-	{
-		char error[256];
-		struct relay *r = relay_open(&set, error, sizeof error);
-		struct spool *s = spooled(SPOOL_LF, big, 4999);
-
-		small.rlim_cur = 1000;
-		setrlimit(RLIMIT_FSIZE, &small);
-		relay_deliver(r, &env, s->fd, &v);
-		small.rlim_cur = RLIM_INFINITY;
-		setrlimit(RLIMIT_FSIZE, &small);
-		expect(&v, 452, "4.3.1", "Insufficient system storage");
-		spool_close(s);
-		free(s);
-		relay_close(r);
-	}
 	text = slurp(in_dir("out"));
 	cr_assert_str_eq(text, "before\n");
 	free(text);
 	free(spec);
+	spool_close(s);
+	free(s);
 	free(big);
 }
 
@@ -936,13 +936,10 @@ Test(relay, maildir_names_are_unique_and_crlf_is_kept_if_wanted)
 	free(spec);
 }
 
-Test(relay, maildir_failures_defer_and_leave_nothing)
+Test(relay, maildir_that_can_not_be_entered_defers)
 {
-	struct rlimit small = { 1000, RLIM_INFINITY };
-	char *spec, *big = calloc(1, 5000), error[256];
+	char *spec;
 	struct verdict v = relay_to("maildir:/none/such/box");
-	struct relay *r;
-	struct spool *s;
 
 	expect(&v, 451, "4.3.5", "Local configuration error");
 	cr_assert(logged("maildir:/none/such/box: No such file"));
@@ -952,42 +949,48 @@ Test(relay, maildir_failures_defer_and_leave_nothing)
 	expect(&v, 451, "4.3.5", "Local configuration error");
 	cr_assert(logged("Not a directory"));
 	free(spec);
+}
 
-	/* A full disk. */
+Test(relay, maildir_on_a_full_disk_defers_and_leaves_nothing)
+{
+	char *spec, *big = calloc(1, 5000);
+	struct spool *s = spooled(SPOOL_LF, big, 5000);
+	struct verdict v;
+
 	cr_assert(asprintf(&spec, "maildir:%s/box", dir) > 0);
-	set.spec = spec;
-	r = relay_open(&set, error, sizeof error);
-	s = spooled(SPOOL_LF, big, 4999);
-	setrlimit(RLIMIT_FSIZE, &small);
-	relay_deliver(r, &env, s->fd, &v);
-	small.rlim_cur = RLIM_INFINITY;
-	setrlimit(RLIMIT_FSIZE, &small);
+	v = relay_to_full_disk(spec, s);
 	expect(&v, 452, "4.3.1", "Insufficient system storage");
 	cr_assert_eq(entries(in_dir("box/tmp")), 0);
 	cr_assert_eq(entries(in_dir("box/new")), 0);
 	spool_close(s);
 	free(s);
-	relay_close(r);
+	free(spec);
+	free(big);
+}
 
-	/* A folder that can be read only: new, so that tmp comes first. */
-	chmod(in_dir("box"), 0755);
+Test(relay, maildir_that_can_only_be_read_defers_and_leaves_nothing)
+{
+	bool root = getuid() == 0;
+	struct verdict v;
+	char *spec;
+
+	cr_assert(asprintf(&spec, "maildir:%s/box", dir) > 0);
+	mkdir(in_dir("box"), 0755);
+	mkdir(in_dir("box/cur"), 0755);
+	mkdir(in_dir("box/tmp"), 0777);
 	chmod(in_dir("box/tmp"), 0777);
-	chmod(in_dir("box/new"), 0555);
-	if (getuid() == 0) {
-		cr_assert_eq(setegid(65534), 0);
-		cr_assert_eq(seteuid(65534), 0);
-	}
+	mkdir(in_dir("box/new"), 0555);
+	/* Nothing is forbidden to root. */
+	if (root)
+		cr_assert(setegid(65534) == 0 && seteuid(65534) == 0);
 	v = relay_to(spec);
+	if (root)
+		cr_assert(seteuid(0) == 0 && setegid(0) == 0);
 	expect(&v, 451, "4.3.5", "Local configuration error");
 	cr_assert(logged("Permission denied"));
-	if (getuid() == 0) {
-		cr_assert_eq(seteuid(0), 0);
-		cr_assert_eq(setegid(0), 0);
-	}
 	cr_assert_eq(entries(in_dir("box/tmp")), 0);
 	cr_assert_eq(entries(in_dir("box/new")), 0);
 	free(spec);
-	free(big);
 }
 
 /* ---- Programs: status and output ---- */
