@@ -1,0 +1,1111 @@
+/*
+ * nexthop.c - tests nexthop.c against a false peer.
+ *
+ * The peer is a child that plays a script, one step a line:
+ *	> TEXT	says TEXT and CRLF
+ *	= TEXT	says TEXT, with \r \n \0 \e as in C, an octet at a time
+ *	* N C	says the octet C, N times
+ *	< TEXT	reads a line, which must be TEXT; "< TEXT..." its beginning
+ *	.	reads a message to its final dot, and keeps it as it came
+ *	#	reads BDAT with LAST and its octets, and keeps those
+ *	N CODE	answers N lines of RCPT, those to "bad..." by 550, CODE else
+ *	@	waits for a hang-up, reading what comes
+ *	!	hangs up; !! by a reset; the next step is the next connection
+ * At the end it waits for a hang-up, and "QUIT" is answered before it.
+ */
+#define _GNU_SOURCE	/* memfd_create, MAP_ANONYMOUS */
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <criterion/criterion.h>
+
+#include "nexthop.h"
+
+#define KEEP (8 * 1024 * 1024)
+
+/* What the peer leaves behind. */
+struct found {
+	char fault[512];
+	size_t len;		/* octets of messages */
+	char message[KEEP];
+};
+
+struct peer {
+	pid_t pid;
+	char where[128];
+	struct found *found;
+};
+
+/* One end of the conversation, in the child. */
+struct actor {
+	int listener, fd;
+	FILE *in;
+	struct found *found;
+};
+
+static _Noreturn void
+fail(struct actor *a, const char *wanted, const char *got)
+{
+	snprintf(a->found->fault, sizeof a->found->fault,
+	    "wanted \"%.200s\", got \"%.200s\"", wanted, got);
+	_exit(1);
+}
+
+static void
+meet(struct actor *a)
+{
+	if (a->in != NULL)
+		return;
+	a->fd = accept(a->listener, NULL, NULL);
+	if (a->fd == -1)
+		_exit(2);
+	a->in = fdopen(a->fd, "r");
+}
+
+static void
+leave(struct actor *a, bool harsh)
+{
+	struct linger l = { .l_onoff = 1, .l_linger = 0 };
+
+	if (harsh)
+		setsockopt(a->fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+	fclose(a->in);
+	a->in = NULL;
+}
+
+/* A line without its CRLF; false at the end. */
+static bool
+hear_line(struct actor *a, char *line, size_t size)
+{
+	size_t n;
+
+	if (fgets(line, (int)size, a->in) == NULL)
+		return false;
+	n = strlen(line);
+	if (n < 2 || strcmp(line + n - 2, "\r\n") != 0)
+		fail(a, "a line that ends in CRLF", line);
+	line[n - 2] = '\0';
+	return true;
+}
+
+static void
+expect(struct actor *a, const char *wanted)
+{
+	size_t n = strlen(wanted);
+	char line[8192];
+
+	if (!hear_line(a, line, sizeof line))
+		fail(a, wanted, "(end of file)");
+	if (n > 3 && strcmp(wanted + n - 3, "...") == 0 ?
+	    strncmp(wanted, line, n - 3) != 0 : strcmp(wanted, line) != 0)
+		fail(a, wanted, line);
+}
+
+static void
+utter(struct actor *a, const char *text, size_t len)
+{
+	ssize_t n;
+
+	for (; len > 0; text += n, len -= (size_t)n) {
+		n = send(a->fd, text, len, MSG_NOSIGNAL);
+		if (n == -1)
+			return;
+	}
+}
+
+static void
+utter_slowly(struct actor *a, const char *p)
+{
+	char c;
+
+	for (; *p != '\0'; p++) {
+		c = *p;
+		if (c == '\\' && p[1] != '\0')
+			switch (*++p) {
+			case 'r': c = '\r'; break;
+			case 'n': c = '\n'; break;
+			case 'e': c = '\033'; break;
+			case '0': c = '\0'; break;
+			}
+		utter(a, &c, 1);
+	}
+}
+
+static void
+keep(struct actor *a, int c)
+{
+	if (c == EOF || a->found->len == KEEP)
+		fail(a, "more of a message", "(end of file)");
+	a->found->message[a->found->len++] = (char)c;
+}
+
+static void
+take_text(struct actor *a)
+{
+	size_t start = a->found->len, n;
+	const char *m = a->found->message + start;
+
+	do {
+		keep(a, getc(a->in));
+		n = a->found->len - start;
+	} while (!(n == 3 && memcmp(m, ".\r\n", 3) == 0) &&
+	    !(n >= 5 && memcmp(m + n - 5, "\r\n.\r\n", 5) == 0));
+}
+
+static void
+take_chunk(struct actor *a)
+{
+	size_t n;
+	char line[80], last[8];
+
+	if (!hear_line(a, line, sizeof line) ||
+	    sscanf(line, "BDAT %zu %7s", &n, last) != 2 ||
+	    strcmp(last, "LAST") != 0)
+		fail(a, "BDAT", line);
+	while (n-- > 0)
+		keep(a, getc(a->in));
+}
+
+static void
+answer_rcpts(struct actor *a, const char *arguments)
+{
+	char line[8192], reply[8192 + 32];
+	int n, code;
+
+	if (sscanf(arguments, "%d %d", &n, &code) != 2)
+		fail(a, "N CODE", arguments);
+	while (n-- > 0) {
+		if (!hear_line(a, line, sizeof line) ||
+		    strncmp(line, "RCPT TO:<", 9) != 0)
+			fail(a, "RCPT", line);
+		snprintf(reply, sizeof reply, "%d %s %s\r\n",
+		    strncmp(line + 9, "bad", 3) == 0 ? 550 : code,
+		    strncmp(line + 9, "bad", 3) == 0 ? "5.1.1" : "2.1.5",
+		    line);
+		utter(a, reply, strlen(reply));
+	}
+}
+
+static void
+wait_for_end(struct actor *a)
+{
+	char line[65536];
+
+	while (fgets(line, sizeof line, a->in) != NULL)
+		if (strcmp(line, "QUIT\r\n") == 0)
+			utter(a, "221 2.0.0 Bye\r\n", 15);
+}
+
+static void
+step(struct actor *a, const char *line)
+{
+	const char *text = line[0] == '\0' || line[1] == '\0' ? "" : line + 2;
+	int n, c;
+
+	meet(a);
+	switch (line[0]) {
+	case '>':
+		utter(a, text, strlen(text));
+		utter(a, "\r\n", 2);
+		break;
+	case '=':
+		utter_slowly(a, text);
+		break;
+	case '*':
+		n = atoi(text);
+		for (c = text[strlen(text) - 1]; n > 0; n--)
+			utter(a, &(char){ (char)c }, 1);
+		break;
+	case '<':
+		expect(a, text);
+		break;
+	case '.':
+		take_text(a);
+		break;
+	case '#':
+		take_chunk(a);
+		break;
+	case 'N':
+		answer_rcpts(a, text);
+		break;
+	case '@':
+		wait_for_end(a);
+		leave(a, false);
+		break;
+	case '!':
+		leave(a, line[1] == '!');
+		break;
+	default:
+		fail(a, "a step", line);
+	}
+}
+
+static _Noreturn void
+play(struct actor *a, const char *script)
+{
+	char line[4096];
+	size_t n;
+
+	alarm(60);
+	for (; *script != '\0'; script += n + (script[n] == '\n')) {
+		n = strcspn(script, "\n");
+		snprintf(line, sizeof line, "%.*s", (int)n, script);
+		step(a, line);
+	}
+	if (a->in != NULL)
+		wait_for_end(a);
+	_exit(0);
+}
+
+static char dir[64];		/* for sockets and files, one per test */
+
+static void
+set_up(void)
+{
+	snprintf(dir, sizeof dir, "/tmp/nexthop.XXXXXX");
+	cr_assert_not_null(mkdtemp(dir));
+}
+
+static void
+tear_down(void)
+{
+	char command[128];
+
+	snprintf(command, sizeof command, "rm -rf %s", dir);
+	cr_expect_eq(system(command), 0);
+}
+
+TestSuite(nexthop, .init = set_up, .fini = tear_down);
+TestSuite(stream, .init = set_up, .fini = tear_down);
+
+static int
+listen_unix(char where[128])
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	static int n;
+
+	snprintf(un.sun_path, sizeof un.sun_path, "%s/%d", dir, n++);
+	snprintf(where, 128, "unix:%s", un.sun_path);
+	cr_assert_eq(bind(fd, (struct sockaddr *)&un, sizeof un), 0);
+	cr_assert_eq(listen(fd, 8), 0);
+	return fd;
+}
+
+/* On 127.0.0.1; returns the port too. */
+static int
+listen_inet(char where[128], unsigned *port)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET };
+	socklen_t len = sizeof in;
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	cr_assert_eq(bind(fd, (struct sockaddr *)&in, sizeof in), 0);
+	cr_assert_eq(listen(fd, 8), 0);
+	getsockname(fd, (struct sockaddr *)&in, &len);
+	*port = ntohs(in.sin_port);
+	snprintf(where, 128, "[127.0.0.1]:%u", *port);
+	return fd;
+}
+
+/* Starts a peer at listener, which is ours no more. */
+static void
+start_at(struct peer *p, int listener, const char *script)
+{
+	struct actor a = { .listener = listener };
+
+	p->found = mmap(NULL, sizeof *p->found, PROT_READ | PROT_WRITE,
+	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	cr_assert_neq(p->found, MAP_FAILED);
+	a.found = p->found;
+	p->pid = fork();
+	if (p->pid == 0)
+		play(&a, script);
+	close(listener);
+}
+
+static void
+start(struct peer *p, const char *script)
+{
+	start_at(p, listen_unix(p->where), script);
+}
+
+/* Waits for its end; it must have seen what its script wants. */
+static void
+finish(struct peer *p, const char *name)
+{
+	int status;
+
+	cr_assert_eq(waitpid(p->pid, &status, 0), p->pid);
+	cr_expect_str_eq(p->found->fault, "", "%s: peer: %s", name,
+	    p->found->fault);
+	cr_expect_eq(status, 0, "%s: peer ended by %#x", name, status);
+	munmap(p->found, sizeof *p->found);
+}
+
+static char logged[65536];
+
+static void
+take_log(void *ctx, int priority, const char *event,
+    const struct envelope *env, const char *text)
+{
+	size_t n = strlen(logged);
+
+	(void)ctx, (void)priority, (void)env;
+	cr_expect_eq(strcspn(text, "\r\n\033"), strlen(text), "%s", text);
+	snprintf(logged + n, sizeof logged - n, "%s %s\n", event, text);
+}
+
+static struct relay_settings settings = {
+	.fqdn = "smtpd.example.org", .log = { .log = take_log }
+};
+
+#define RECIPIENTS_MAX 1001
+
+/* An envelope, and what it lends. */
+struct post {
+	struct envelope env;
+	struct recipient to[RECIPIENTS_MAX];
+	struct verdict v[RECIPIENTS_MAX];
+	int spool;
+	enum spool_form form;
+	char *list;		/* what to[] points into */
+};
+
+static void
+write_spool(struct post *m, const char *text, size_t len)
+{
+	m->spool = memfd_create("spool", MFD_CLOEXEC);
+	m->form = SPOOL_CRLF;
+	cr_assert_eq(write(m->spool, text, len), (ssize_t)len);
+	m->env.size = len;
+}
+
+/* To recipients, separated by spaces. */
+static struct post *
+post(const char *recipients, const char *text)
+{
+	struct post *m = calloc(1, sizeof *m);
+	char *word, *save = NULL;
+	size_t i;
+
+	for (i = 0; i < FACTS; i++)
+		m->env.fact[i] = "";
+	m->env.fact[FACT_SENDER] = "s@example.org";
+	m->env.recipients = m->to;
+	m->list = strdup(recipients);
+	for (word = strtok_r(m->list, " ", &save); word != NULL;
+	    word = strtok_r(NULL, " ", &save)) {
+		m->to[m->env.nrecipients].options = "";
+		m->to[m->env.nrecipients++].address = word;
+	}
+	write_spool(m, text, strlen(text));
+	return m;
+}
+
+static void
+post_free(struct post *m)
+{
+	close(m->spool);
+	free(m->list);
+	free(m);
+}
+
+/* Offers and sends it; returns the verdicts, a line each. */
+static const char *
+relay_by(struct nexthop *h, struct post *m, int ms)
+{
+	static char all[RECIPIENTS_MAX * 64 + VERDICT_TEXT];
+	int64_t deadline = clock_now() + ms;
+	size_t i, n = 0;
+
+	memset(m->v, 0xa5, sizeof m->v);
+	nexthop_offer(h, &m->env, m->spool, deadline, m->v);
+	nexthop_send(h, &m->env, m->spool, m->form, deadline, m->v);
+	all[0] = '\0';
+	for (i = 0; i < m->env.nrecipients && n < sizeof all; i++)
+		n += (size_t)snprintf(all + n, sizeof all - n, "%d %s %s\n",
+		    m->v[i].code, m->v[i].enh, m->v[i].text);
+	return all;
+}
+
+#define PATIENT 20000		/* milliseconds that no test uses up */
+
+/* One message to one peer, and what comes of it. */
+struct scene {
+	const char *name;
+	const char *peer;
+	const char *verdicts;
+	const char *to;		/* NULL: a@example.net */
+	const char *text;	/* NULL: "x\r\n" */
+	const char *got;	/* NULL: whatever */
+	enum nexthop_protocol protocol;
+};
+
+static void
+run_scenes(const struct scene *scene, size_t n)
+{
+	struct nexthop *h;
+	struct peer p;
+	struct post *m;
+	const char *got;
+
+	for (; n > 0; n--, scene++) {
+		start(&p, scene->peer);
+		h = nexthop_open(&settings, scene->protocol, p.where);
+		m = post(scene->to ? scene->to : "a@example.net",
+		    scene->text ? scene->text : "x\r\n");
+		got = relay_by(h, m, PATIENT);
+		cr_expect_str_eq(got, scene->verdicts,
+		    "%s: got %s", scene->name, got);
+		nexthop_close(h);
+		post_free(m);
+		if (scene->got != NULL)
+			cr_expect(p.found->len == strlen(scene->got) &&
+			    memcmp(p.found->message, scene->got,
+			    p.found->len) == 0, "%s: got \"%.*s\"",
+			    scene->name, (int)p.found->len, p.found->message);
+		finish(&p, scene->name);
+	}
+}
+
+#define COUNT(a) (sizeof(a) / sizeof(a)[0])
+
+/* Pieces of scripts. */
+#define EHLO "> 220 mx.example.net ESMTP\n< EHLO smtpd.example.org\n"
+#define PLAIN EHLO "> 250 mx.example.net\n"
+#define OFFERS(x) EHLO "> 250-mx.example.net\n> 250 " x "\n"
+#define OFFERS2(x, y) \
+	EHLO "> 250-mx.example.net\n> 250-" x "\n> 250 " y "\n"
+#define LHLO(x) "> 220 mx.example.net LMTP\n< LHLO smtpd.example.org\n" \
+	"> 250-mx.example.net\n> 250 " x "\n"
+#define FROM "< MAIL FROM:<s@example.org>\n"
+#define MAIL FROM "> 250 2.1.0 Ok\n"
+#define TO "< RCPT TO:<a@example.net>\n"
+#define RCPT TO "> 250 2.1.5 Ok\n"
+#define TEXT "< DATA\n> 354 Go\n.\n"
+#define QUEUED "> 250 2.0.0 Queued\n"
+#define TAKEN "250 2.0.0 Queued\n"
+
+Test(nexthop, dialogue)
+{
+	static const struct scene scenes[] = {
+		{ .name = "no extension", PLAIN MAIL RCPT TEXT QUEUED, TAKEN,
+		    .got = "x\r\n.\r\n" },
+		{ .name = "HELO", "> 220 mx\n< EHLO smtpd.example.org\n"
+		    "> 502 5.5.1 What?\n< HELO smtpd.example.org\n"
+		    "> 250 mx\n" MAIL RCPT TEXT "> 250 Fine\n",
+		    "250 2.0.0 Fine\n" },
+		{ .name = "EHLO answered by 4yz", "> 220 mx\n"
+		    "< EHLO smtpd.example.org\n> 451 4.3.0 Not now\n",
+		    "451 4.3.0 Not now\n" },
+		{ .name = "greeting in lines", "> 220-mx\n> 220-be nice\n> 220 ESMTP\n"
+		    "< EHLO smtpd.example.org\n> 250 mx\n"
+		    MAIL RCPT TEXT QUEUED, TAKEN },
+		{ .name = "greeting of 554", "> 554 5.7.1 Go away\n",
+		    "554 5.7.1 Go away\n" },
+		{ .name = "greeting of 250", "> 250 Ok\n",
+		    "451 4.5.0 Next hop broke the protocol\n" },
+		{ .name = "MAIL refused, its words kept", PLAIN FROM
+		    "> 550-5.7.1 First: no.\n> 550 5.7.1 Second: never.\n",
+		    "550 5.7.1 First: no.\nSecond: never.\n" },
+		{ .name = "enhanced code of another class", PLAIN FROM
+		    "> 550 4.2.1 Odd\n", "550 5.0.0 4.2.1 Odd\n" },
+		{ .name = "no enhanced code, no text", PLAIN FROM "> 451\n",
+		    "451 4.0.0 \n" },
+		{ .name = "a code that only looks enhanced", PLAIN FROM
+		    "> 550 5.1234.1 Odd\n", "550 5.0.0 5.1234.1 Odd\n" },
+		{ .name = "one of two recipients refused", PLAIN MAIL
+		    "N 2 250\n" TEXT QUEUED,
+		    TAKEN "550 5.1.1 RCPT TO:<bad@example.net>\n",
+		    .to = "a@example.net bad@example.net" },
+		{ .name = "all refused", OFFERS("PIPELINING") MAIL "N 2 250\n",
+		    "550 5.1.1 RCPT TO:<bad@example.net>\n"
+		    "550 5.1.1 RCPT TO:<bad2@example.net>\n",
+		    .to = "bad@example.net bad2@example.net" },
+		{ .name = "MAIL refused in a group", OFFERS("PIPELINING") FROM
+		    "> 550 5.7.1 No\nN 2 250\n",
+		    "550 5.7.1 No\n550 5.7.1 No\n",
+		    .to = "a@example.net bad2@example.net" },
+		{ .name = "DATA refused", PLAIN MAIL RCPT
+		    "< DATA\n> 451 4.3.1 Disk full\n",
+		    "451 4.3.1 Disk full\n" },
+		{ .name = "DATA answered by 250", PLAIN MAIL RCPT "< DATA\n> 250 Ok\n",
+		    "451 4.5.0 Next hop broke the protocol\n" },
+		{ .name = "354 to RCPT", PLAIN MAIL TO "> 354 Go\n",
+		    "451 4.5.0 Next hop broke the protocol\n" },
+		{ .name = "221 to MAIL", PLAIN FROM "> 221 Bye\n",
+		    "451 4.5.0 Next hop broke the protocol\n" },
+		{ .name = "251 to RCPT", PLAIN MAIL TO "> 251 Elsewhere\n"
+		    TEXT QUEUED, TAKEN },
+		{ .name = "refused at the end", PLAIN MAIL RCPT TEXT
+		    "> 554 5.6.0 Spam\n", "554 5.6.0 Spam\n" },
+		{ .name = "a reply in pieces", PLAIN FROM
+		    "= 250-2.1.0 a\\r\\n250 2.1.0 b\\r\\n\n" RCPT TEXT
+		    "= 250-2.0.0 One\\r\\n250 2.0.0 Two\\r\\n\n",
+		    "250 2.0.0 One\nTwo\n" },
+		{ .name = "replies that end in LF", "= 220 mx\\n\n"
+		    "< EHLO smtpd.example.org\n= 250 mx\\n\n"
+		    MAIL RCPT TEXT QUEUED, TAKEN },
+		{ .name = "control characters", PLAIN FROM
+		    "= 550 5.7.1 a\\0b\\ec\\rd\\r\\n\n",
+		    "550 5.7.1 abcd\n" },
+	};
+
+	run_scenes(scenes, COUNT(scenes));
+}
+
+/* What a peer may do to us at any step, and what it comes to. */
+struct blow {
+	const char *name, *step, *verdict;
+	int ms;
+	bool doubt;		/* at the end it may have taken the message */
+};
+
+/* Up to each step of a dialogue. */
+static const char *const stages[] = {
+	"",
+	EHLO,
+	PLAIN FROM,
+	PLAIN MAIL TO,
+	PLAIN MAIL RCPT "< DATA\n",
+	OFFERS("PIPELINING") FROM TO,
+	OFFERS("PIPELINING") FROM TO "> 250 Ok\n",
+	OFFERS("XFORWARD NAME") "< XFORWARD NAME=[UNAVAILABLE]\n",
+	/* Those from here on have the message. */
+	PLAIN MAIL RCPT TEXT,
+	OFFERS("CHUNKING") MAIL RCPT "#\n",
+};
+
+#define FIRST_WITH_MESSAGE 8
+
+static void
+strike(const char *stage, const struct blow *b, bool doubt)
+{
+	char script[2048], wanted[512];
+	struct nexthop *h;
+	const char *got;
+	struct peer p;
+	struct post *m;
+
+	snprintf(script, sizeof script, "%s%s", stage, b->step);
+	snprintf(wanted, sizeof wanted, "%s\n", b->verdict);
+	logged[0] = '\0';
+	start(&p, script);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	m = post("a@example.net", "x\r\n");
+	got = relay_by(h, m, b->ms);
+	cr_expect_str_eq(got, wanted, "%s at \"%s\": %s", b->name, stage, got);
+	cr_expect_eq(strstr(logged, "duplicate-possible") != NULL, doubt,
+	    "%s at \"%s\": logged %s", b->name, stage, logged);
+	nexthop_close(h);
+	post_free(m);
+	finish(&p, b->name);
+}
+
+static void
+strike_everywhere(const struct blow *b)
+{
+	size_t i;
+
+	for (i = 0; i < COUNT(stages); i++)
+		strike(stages[i], b, b->doubt && i >= FIRST_WITH_MESSAGE);
+}
+
+#define LOST "451 4.4.2 Connection to next hop lost"
+#define GARBLED "451 4.5.0 Next hop broke the protocol"
+
+Test(nexthop, closing_at_each_step)
+{
+	strike_everywhere(&(struct blow){ "close", "!\n", LOST, PATIENT, true });
+}
+
+Test(nexthop, end_inside_a_line_at_each_step)
+{
+	strike_everywhere(&(struct blow){ "cut", "= 250 2.0.0 Ok\n!\n", LOST,
+	    PATIENT, true });
+}
+
+Test(nexthop, hangs_up_politely_at_each_step)
+{
+	strike_everywhere(&(struct blow){ "421",
+	    "> 421 4.3.2 Shutting down\n", "451 4.3.2 Shutting down", PATIENT,
+	    false });
+}
+
+Test(nexthop, garbage_at_each_step)
+{
+	static const char *const garbage[] = {
+		"> Hello\n", "> 25\n", "> 2500 Ok\n", "> 250_Ok\n",
+		"> 199 Ok\n", "> 600 Ok\n", "= \\0\\0\\e\\r\\n\n", "> \n",
+		"> 250-Ok\n> 550 No\n", "> 250-Ok\n> Ok\n", "> 334 Ok\n",
+		"> 299-Ok\n> 250 Ok\n", "> 221 Ok\n",
+	};
+	size_t i;
+
+	for (i = 0; i < COUNT(garbage); i++)
+		strike_everywhere(&(struct blow){ garbage[i], garbage[i],
+		    GARBLED, PATIENT, true });
+}
+
+/* The deadline is short where its passing alone matters, and longer where
+   the message must have gone out before it. */
+Test(nexthop, silence_at_each_step)
+{
+	struct blow b = { "silence", "@\n", "451 4.4.2 Next hop timed out",
+	    100, true };
+	size_t i;
+
+	for (i = 0; i < FIRST_WITH_MESSAGE; i++)
+		strike(stages[i], &b, false);
+	b.ms = 1500;
+	for (; i < COUNT(stages); i++)
+		strike(stages[i], &b, true);
+}
+
+Test(nexthop, endless_reply)
+{
+	char script[20000], *p = script;
+	int i;
+
+	for (i = 0; i < 1001; i++)
+		p += sprintf(p, "> 250-more\n");
+	strike(PLAIN FROM, &(struct blow){ "endless", script, GARBLED, PATIENT,
+	    false }, false);
+}
+
+Test(nexthop, long_reply_lines_are_cut)
+{
+	struct nexthop *h;
+	struct peer p;
+	struct post *m;
+
+	start(&p, PLAIN FROM "= 550-5.7.1 \n* 10000 a\n= \\r\\n550 5.7.1 \n"
+	    "* 10000 b\n> \n");
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	m = post("a@example.net", "x\r\n");
+	relay_by(h, m, PATIENT);
+	cr_expect_eq(m->v[0].code, 550);
+	cr_expect_str_eq(m->v[0].enh, "5.7.1");
+	cr_expect_eq(strspn(m->v[0].text, "a"), 1023 - 10);
+	cr_expect_lt(strlen(m->v[0].text), VERDICT_TEXT);
+	nexthop_close(h);
+	post_free(m);
+	finish(&p, "long lines");
+}
+
+/* A peer that reads no further until its long reply to each recipient is
+   taken, over small buffers: who sends without end gets stuck. */
+Test(nexthop, thousand_recipients_in_groups)
+{
+	char *list = malloc(250000), *p = list;
+	int i, size = 4096, listener;
+	struct nexthop *h;
+	struct peer peer;
+	struct post *m;
+	unsigned port;
+
+	for (i = 0; i < 1000; i++)
+		p += sprintf(p, "%s%0180d@example.net ", i % 100 == 7 ? "bad" :
+		    "a", i);
+	listener = listen_inet(peer.where, &port);
+	setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+	setsockopt(listener, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+	start_at(&peer, listener, OFFERS("PIPELINING") MAIL "N 1000 250\n"
+	    TEXT QUEUED);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, peer.where);
+	m = post(list, "x\r\n");
+	relay_by(h, m, PATIENT);
+	for (i = 0; i < 1000; i++)
+		cr_expect_eq(m->v[i].code, i % 100 == 7 ? 550 : 250, "%d", i);
+	cr_expect_str_eq(m->v[999].text, "Queued");
+	cr_expect(strncmp(m->v[7].text, "RCPT TO:<bad0", 13) == 0);
+	nexthop_close(h);
+	post_free(m);
+	free(list);
+	finish(&peer, "thousand");
+}
+
+/* Two messages by one next hop. */
+struct pair {
+	const char *name, *peer, *first, *second;
+};
+
+static void
+run_pairs(const struct pair *pair, size_t n)
+{
+	struct nexthop *h;
+	const char *got;
+	struct peer p;
+	struct post *m;
+
+	for (; n > 0; n--, pair++) {
+		logged[0] = '\0';
+		start(&p, pair->peer);
+		h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+		m = post("a@example.net", "x\r\n");
+		got = relay_by(h, m, PATIENT);
+		cr_expect_str_eq(got, pair->first, "%s: 1: %s", pair->name, got);
+		got = relay_by(h, m, PATIENT);
+		cr_expect_str_eq(got, pair->second, "%s: 2: %s", pair->name,
+		    got);
+		cr_expect_str_eq(logged, "", "%s: %s", pair->name, logged);
+		nexthop_close(h);
+		post_free(m);
+		finish(&p, pair->name);
+	}
+}
+
+#define ONE PLAIN MAIL RCPT TEXT QUEUED
+#define NEXT MAIL RCPT TEXT QUEUED
+
+Test(nexthop, kept_open_and_opened_again)
+{
+	static const struct pair pairs[] = {
+		{ "kept", ONE NEXT, TAKEN, TAKEN },
+		{ "closed while idle", ONE "!\n" ONE, TAKEN, TAKEN },
+		{ "421 while idle", ONE "> 421 4.4.2 Idle\n!\n" ONE, TAKEN,
+		    TAKEN },
+		{ "closed at MAIL", ONE FROM "!\n" ONE, TAKEN, TAKEN },
+		{ "421 at MAIL", ONE FROM "> 421 Bye\n@\n" ONE, TAKEN, TAKEN },
+		{ "RSET after DATA was refused", PLAIN MAIL RCPT
+		    "< DATA\n> 451 No\n< RSET\n> 250 Ok\n" NEXT,
+		    "451 4.0.0 No\n", TAKEN },
+		{ "RSET after all were refused", PLAIN MAIL TO
+		    "> 550 5.1.1 No\n< RSET\n> 250 Ok\n" NEXT,
+		    "550 5.1.1 No\n", TAKEN },
+		{ "no RSET after MAIL was refused", PLAIN FROM "> 451 No\n"
+		    NEXT, "451 4.0.0 No\n", TAKEN },
+		{ "no RSET after the message was refused", PLAIN MAIL RCPT
+		    TEXT "> 554 No\n" NEXT, "554 5.0.0 No\n", TAKEN },
+		{ "closed at RSET", PLAIN MAIL TO "> 550 5.1.1 No\n"
+		    "< RSET\n!\n" ONE, "550 5.1.1 No\n", TAKEN },
+		{ "RSET refused", PLAIN MAIL TO "> 550 5.1.1 No\n"
+		    "< RSET\n> 500 What?\n@\n" ONE, "550 5.1.1 No\n", TAKEN },
+	};
+
+	run_pairs(pairs, COUNT(pairs));
+}
+
+/* Once only, and not once MAIL was answered. */
+Test(nexthop, opened_again_no_more_than_once)
+{
+	struct nexthop *h;
+	struct peer p;
+	struct post *m = post("a@example.net", "x\r\n");
+
+	start(&p, ONE "!\n" EHLO "!\n");
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	cr_expect_str_eq(relay_by(h, m, PATIENT), TAKEN);
+	cr_expect_str_eq(relay_by(h, m, PATIENT), LOST "\n");
+	nexthop_close(h);
+	finish(&p, "gone again");
+
+	start(&p, ONE MAIL TO "!\n");
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	cr_expect_str_eq(relay_by(h, m, PATIENT), TAKEN);
+	cr_expect_str_eq(relay_by(h, m, PATIENT), LOST "\n");
+	nexthop_close(h);
+	finish(&p, "after MAIL");
+	post_free(m);
+}
+
+Test(nexthop, abandoned_and_used_again)
+{
+	struct nexthop *h;
+	struct peer p;
+	struct post *m = post("a@example.net", "x\r\n");
+
+	start(&p, PLAIN MAIL RCPT "< RSET\n> 250 Ok\n" NEXT);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	nexthop_offer(h, &m->env, m->spool, clock_now() + PATIENT, m->v);
+	cr_expect_eq(m->v[0].code, 250);
+	nexthop_abandon(h, clock_now() + PATIENT);
+	cr_expect_str_eq(relay_by(h, m, PATIENT), TAKEN);
+	nexthop_close(h);
+	finish(&p, "abandoned");
+	post_free(m);
+}
+
+/* What DATA should look like, made the slow way. */
+static size_t
+stuff(char *to, const char *text, size_t len)
+{
+	bool bol = true;
+	size_t i, n = 0;
+
+	for (i = 0; i < len; i++) {
+		if (bol && text[i] == '.')
+			to[n++] = '.';
+		if (text[i] == '\n' && (i == 0 || text[i - 1] != '\r'))
+			to[n++] = '\r';
+		to[n++] = text[i];
+		bol = text[i] == '\n';
+	}
+	if (!bol) {
+		if (text[len - 1] != '\r')
+			to[n++] = '\r';
+		to[n++] = '\n';
+	}
+	memcpy(to + n, ".\r\n", 3);
+	return n + 3;
+}
+
+static void
+sent_exactly(struct nexthop *h, const struct found *found, struct post *m,
+    const char *wanted, size_t len)
+{
+	size_t before = found->len;
+
+	cr_expect_str_eq(relay_by(h, m, PATIENT), TAKEN);
+	cr_expect_eq(found->len - before, len, "%zu octets, not %zu",
+	    found->len - before, len);
+	cr_expect(memcmp(found->message + before, wanted, len) == 0);
+}
+
+static const char *const texts[] = {
+	"", ".", "..", ".\r\n", "\r\n", "a", "a\r", "a\r\n", "a\r\n.",
+	"a\r\n.\r\n", "a\r\n..\r\nb\r\n", "\r\n.\r\n.\r\n", ".a\r\n.b",
+	"a\n.\nb\n", "a\n.", ".\n", "\n", "\n.\r\n", "a\n\n.b\r\n.c", "\r",
+};
+
+/* With something that needs care at each octet around the end of a block. */
+#define BLOCK 32768
+#define EDGE 6
+
+Test(nexthop, text_is_stuffed_exactly)
+{
+	char script[65536] = PLAIN, *p = script + strlen(script);
+	static char text[2 * BLOCK], wanted[4 * BLOCK];
+	struct nexthop *h;
+	struct post *m;
+	struct peer peer;
+	size_t i, at, len;
+
+	for (i = 0; i < COUNT(texts) * (1 + 2 * EDGE); i++)
+		p += sprintf(p, NEXT);
+	start(&peer, script);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, peer.where);
+	for (i = 0; i < COUNT(texts); i++) {
+		m = post("a@example.net", texts[i]);
+		sent_exactly(h, peer.found, m, wanted,
+		    stuff(wanted, texts[i], strlen(texts[i])));
+		post_free(m);
+	}
+	for (i = 0; i < COUNT(texts); i++)
+		for (at = BLOCK - EDGE; at < BLOCK + EDGE; at++) {
+			memset(text, 'x', at);
+			text[at - 2] = '\r';
+			text[at - 1] = '\n';
+			len = strlen(texts[i]);
+			memcpy(text + at, texts[i], len);
+			m = post("a@example.net", "");
+			write_spool(m, text, at + len);
+			m->form = i % 2 ? SPOOL_LF : SPOOL_CRLF;
+			sent_exactly(h, peer.found, m, wanted,
+			    stuff(wanted, text, at + len));
+			post_free(m);
+		}
+	nexthop_close(h);
+	finish(&peer, "stuffed");
+}
+
+Test(nexthop, chunk_is_sent_exactly)
+{
+	char script[8192] = OFFERS("CHUNKING"), *p = script + strlen(script);
+	static char text[3 * BLOCK];
+	struct nexthop *h;
+	struct post *m;
+	struct peer peer;
+	size_t i;
+
+	for (i = 0; i < COUNT(texts) + 4; i++)
+		p += sprintf(p, MAIL RCPT "#\n" QUEUED);
+	start(&peer, script);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, peer.where);
+	for (i = 0; i < COUNT(texts); i++) {
+		m = post("a@example.net", texts[i]);
+		sent_exactly(h, peer.found, m, texts[i], strlen(texts[i]));
+		post_free(m);
+	}
+	for (i = 0; i < sizeof text; i++)
+		text[i] = (char)(i * 7919 >> 3);
+	for (i = 0; i < 4; i++) {
+		m = post("a@example.net", "");
+		write_spool(m, text, 2 * BLOCK - 20 + i * 10);
+		sent_exactly(h, peer.found, m, text, m->env.size);
+		post_free(m);
+	}
+	nexthop_close(h);
+	finish(&peer, "chunk");
+}
+
+/* The LF form's length is known only when it is sent: so by DATA. */
+Test(nexthop, lf_form_goes_by_data)
+{
+	struct nexthop *h;
+	struct peer p;
+	struct post *m = post("a@example.net", "a\n.b\n");
+
+	start(&p, OFFERS("CHUNKING") NEXT);
+	m->form = SPOOL_LF;
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	sent_exactly(h, p.found, m, "a\r\n..b\r\n.\r\n", 11);
+	nexthop_close(h);
+	finish(&p, "lf");
+	post_free(m);
+}
+
+Test(nexthop, unreadable_spool_is_never_ended)
+{
+	struct nexthop *h;
+	struct peer p;
+	struct post *m = post("a@example.net", "a\r\n");
+
+	close(m->spool);
+	m->spool = open(dir, O_RDONLY | O_CLOEXEC);	/* EISDIR */
+	start(&p, PLAIN MAIL RCPT "< DATA\n> 354 Go\n@\n");
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	cr_expect_str_eq(relay_by(h, m, PATIENT),
+	    "451 4.3.0 Cannot read the message\n");
+	nexthop_close(h);
+	finish(&p, "unreadable");
+	post_free(m);
+}
+
+Test(nexthop, lmtp)
+{
+	static const struct scene scenes[] = {
+		{ .name = "mixed", LHLO("PIPELINING") MAIL "N 4 250\n" TEXT
+		    "> 250 2.0.0 One\n> 452 4.2.2 Full\n> 250 2.0.0 Three\n",
+		    "250 2.0.0 One\n452 4.2.2 Full\n"
+		    "550 5.1.1 RCPT TO:<bad>\n250 2.0.0 Three\n",
+		    .to = "a b bad c", .protocol = NEXTHOP_LMTP },
+		{ .name = "dies in the middle", LHLO("CHUNKING") MAIL
+		    "N 3 250\n#\n> 250 2.0.0 One\n!\n",
+		    "250 2.0.0 One\n" LOST "\n" LOST "\n",
+		    .to = "a b c", .protocol = NEXTHOP_LMTP },
+		{ .name = "421 in the middle", LHLO("X") MAIL
+		    "N 3 250\n" TEXT "> 250 2.0.0 One\n> 421 4.3.2 Later\n",
+		    "250 2.0.0 One\n451 4.3.2 Later\n451 4.3.2 Later\n",
+		    .to = "a b c", .protocol = NEXTHOP_LMTP },
+		{ .name = "LHLO refused", "> 220 mx LMTP\n"
+		    "< LHLO smtpd.example.org\n> 502 5.5.1 What?\n",
+		    "502 5.5.1 What?\n", .protocol = NEXTHOP_LMTP },
+		{ .name = "DATA refused", LHLO("X") MAIL "N 2 250\n"
+		    "< DATA\n> 451 4.3.0 No\n",
+		    "451 4.3.0 No\n451 4.3.0 No\n", .to = "a b",
+		    .protocol = NEXTHOP_LMTP },
+	};
+
+	run_scenes(scenes, COUNT(scenes));
+}
+
+/* One message with its envelope set by the test, to one peer. */
+static void
+converse(const char *name, const char *script, struct post *m,
+    const char *verdicts)
+{
+	struct nexthop *h;
+	const char *got;
+	struct peer p;
+
+	start(&p, script);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	got = relay_by(h, m, PATIENT);
+	cr_expect_str_eq(got, verdicts, "%s: got %s", name, got);
+	nexthop_close(h);
+	finish(&p, name);
+}
+
+Test(nexthop, xforward_in_xtext)
+{
+	struct post *m = post("a@example.net", "x\r\n");
+
+	m->env.fact[FACT_CLIENT_NAME] = "unknown";
+	m->env.fact[FACT_CLIENT_ADDRESS] = "2001:db8::1";
+	m->env.fact[FACT_CLIENT_PORT] = "4321";
+	m->env.fact[FACT_CLIENT_PROTOCOL] = "ESMTP";
+	m->env.fact[FACT_CLIENT_HELO] = "a+b=c d\xc3\xa4";
+	converse("all", OFFERS("XFORWARD NAME ADDR PROTO HELO PORT SOURCE")
+	    "< XFORWARD NAME=[UNAVAILABLE] ADDR=IPV6:2001:db8::1 PORT=4321 "
+	    "PROTO=ESMTP HELO=a+2Bb+3Dc+20d+C3+A4\n> 250 Ok\n"
+	    NEXT, m, TAKEN);
+	m->env.fact[FACT_CLIENT_ADDRESS] = "192.0.2.1";
+	m->env.fact[FACT_CLIENT_NAME] = "client.example.com";
+	converse("some", OFFERS("xforward NAME ADDR")
+	    "< XFORWARD NAME=client.example.com ADDR=192.0.2.1\n> 250 Ok\n"
+	    NEXT, m, TAKEN);
+	m->env.fact[FACT_CLIENT_ADDRESS] = "unix";
+	converse("refused", OFFERS("XFORWARD ADDR")
+	    "< XFORWARD ADDR=[UNAVAILABLE]\n> 550 5.7.0 No\n" NEXT, m, TAKEN);
+	post_free(m);
+}
+
+Test(nexthop, long_xforward_is_split)
+{
+	struct post *m = post("a@example.net", "x\r\n");
+	char helo[257], script[4096];
+
+	memset(helo, '=', 255);
+	helo[255] = helo[256] = '\0';
+	m->env.fact[FACT_CLIENT_NAME] = helo;
+	m->env.fact[FACT_CLIENT_HELO] = "h";
+	converse("split", OFFERS("XFORWARD NAME HELO")
+	    "< XFORWARD NAME=+3D+3D...\n> 250 Ok\n"
+	    "< XFORWARD HELO=h\n> 250 Ok\n" NEXT, m, TAKEN);
+	helo[255] = '=';
+	snprintf(script, sizeof script, "%s", OFFERS("XFORWARD NAME HELO")
+	    "< XFORWARD NAME=[UNAVAILABLE] HELO=h\n> 250 Ok\n" NEXT);
+	converse("too long", script, m, TAKEN);
+	post_free(m);
+}
+
+Test(nexthop, parameters_are_handed_on)
+{
+	struct post *m = post("a@example.net b@example.net", "x\r\n");
+
+	m->env.fact[FACT_MAIL_OPTIONS] =
+	    "SIZE=99 ret=HDRS BODY=8BITMIME ENVID=QQ+2B314159";
+	m->to[0].options = "ORCPT=rfc822;A@example.net Notify=SUCCESS,DELAY";
+	m->env.encoding = ENCODING_8BITMIME;
+	converse("all", OFFERS2("SIZE 1000\n> 250-DSN", "8BITMIME")
+	    "< MAIL FROM:<s@example.org> SIZE=3 BODY=8BITMIME ret=HDRS "
+	    "ENVID=QQ+2B314159\n> 250 Ok\n"
+	    "< RCPT TO:<a@example.net> Notify=SUCCESS,DELAY "
+	    "ORCPT=rfc822;A@example.net\n> 250 Ok\n"
+	    "< RCPT TO:<b@example.net>\n> 250 Ok\n" TEXT QUEUED, m,
+	    TAKEN TAKEN);
+	converse("none", PLAIN MAIL "N 2 250\n" TEXT QUEUED, m, TAKEN TAKEN);
+	m->env.smtputf8 = true;
+	m->env.encoding = ENCODING_7BIT;
+	converse("utf8", OFFERS2("SMTPUTF8", "8BITMIME")
+	    "< MAIL FROM:<s@example.org> SMTPUTF8\n> 250 Ok\nN 2 250\n"
+	    TEXT QUEUED, m, TAKEN TAKEN);
+	m->env.smtputf8 = false;
+	m->env.encoding = ENCODING_BINARYMIME;
+	converse("binary", OFFERS2("CHUNKING", "BINARYMIME")
+	    "< MAIL FROM:<s@example.org> BODY=BINARYMIME\n> 250 Ok\n"
+	    "N 2 250\n#\n" QUEUED, m, TAKEN TAKEN);
+	m->env.fact[FACT_SENDER] = "";
+	m->env.encoding = ENCODING_7BIT;
+	converse("null sender", PLAIN "< MAIL FROM:<>\n> 250 Ok\nN 2 250\n"
+	    TEXT QUEUED, m, TAKEN TAKEN);
+	post_free(m);
+}
