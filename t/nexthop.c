@@ -4,12 +4,13 @@
  * The peer is a child that plays a script, one step a line:
  *	> TEXT	says TEXT and CRLF
  *	= TEXT	says TEXT, with \r \n \0 \e as in C, an octet at a time
+ *	+ TEXT	the same, at once
  *	* N C	says the octet C, N times
  *	< TEXT	reads a line, which must be TEXT; "< TEXT..." its beginning
  *	.	reads a message to its final dot, and keeps it as it came
  *	#	reads BDAT with LAST and its octets, and keeps those
  *	N CODE	answers N lines of RCPT, those to "bad..." by 550, CODE else
- *	@	waits for a hang-up, reading what comes
+ *	@	waits for a hang-up; a final dot would be wrong by now
  *	!	hangs up; !! by a reset; the next step is the next connection
  * At the end it waits for a hang-up, and "QUIT" is answered before it.
  */
@@ -128,22 +129,21 @@ utter(struct actor *a, const char *text, size_t len)
 	}
 }
 
+/* Says it with its escapes replaced, at once or octet by octet. */
 static void
-utter_slowly(struct actor *a, const char *p)
+utter_raw(struct actor *a, const char *p, bool slowly)
 {
-	char c;
+	static const char names[] = "rne0", octets[] = "\r\n\033\0";
+	char text[4096];
+	size_t i, n = 0;
 
-	for (; *p != '\0'; p++) {
-		c = *p;
-		if (c == '\\' && p[1] != '\0')
-			switch (*++p) {
-			case 'r': c = '\r'; break;
-			case 'n': c = '\n'; break;
-			case 'e': c = '\033'; break;
-			case '0': c = '\0'; break;
-			}
-		utter(a, &c, 1);
-	}
+	for (; *p != '\0' && n < sizeof text; p++)
+		if (*p == '\\' && p[1] != '\0' && strchr(names, p[1]) != NULL)
+			text[n++] = octets[strchr(names, *++p) - names];
+		else
+			text[n++] = *p;
+	for (i = 0; i < n; i += slowly ? 1 : n)
+		utter(a, text + i, slowly ? 1 : n);
 }
 
 static void
@@ -209,6 +209,8 @@ wait_for_end(struct actor *a)
 	while (fgets(line, sizeof line, a->in) != NULL)
 		if (strcmp(line, "QUIT\r\n") == 0)
 			utter(a, "221 2.0.0 Bye\r\n", 15);
+		else if (strcmp(line, ".\r\n") == 0)
+			fail(a, "no final dot", line);
 }
 
 static void
@@ -224,7 +226,8 @@ step(struct actor *a, const char *line)
 		utter(a, "\r\n", 2);
 		break;
 	case '=':
-		utter_slowly(a, text);
+	case '+':
+		utter_raw(a, text, line[0] == '=');
 		break;
 	case '*':
 		n = atoi(text);
@@ -566,6 +569,15 @@ Test(nexthop, dialogue)
 		{ .name = "control characters", PLAIN FROM
 		    "= 550 5.7.1 a\\0b\\ec\\rd\\r\\n\n",
 		    "550 5.7.1 abcd\n" },
+		{ .name = "a reply to nothing",
+		    "+ 220 mx\\r\\n250 Surplus\\r\\n\n",
+		    "451 4.5.0 Next hop broke the protocol\n" },
+		{ .name = "a reply before the dot", PLAIN MAIL RCPT "< DATA\n"
+		    "+ 354 Go\\r\\n552 5.3.4 Too big\\r\\n\n@\n",
+		    "552 5.3.4 Too big\n" },
+		{ .name = "success before the dot", PLAIN MAIL RCPT "< DATA\n"
+		    "+ 354 Go\\r\\n250 2.0.0 Done\\r\\n\n@\n",
+		    "451 4.5.0 Next hop broke the protocol\n" },
 	};
 
 	run_scenes(scenes, COUNT(scenes));
@@ -598,7 +610,7 @@ static const char *const stages[] = {
 static void
 strike(const char *stage, const struct blow *b, bool doubt)
 {
-	char script[2048], wanted[512];
+	char script[16384], wanted[512];
 	struct nexthop *h;
 	const char *got;
 	struct peer p;
@@ -681,7 +693,7 @@ Test(nexthop, silence_at_each_step)
 
 Test(nexthop, endless_reply)
 {
-	char script[20000], *p = script;
+	char script[16000], *p = script;
 	int i;
 
 	for (i = 0; i < 1001; i++)
@@ -696,7 +708,7 @@ Test(nexthop, long_reply_lines_are_cut)
 	struct peer p;
 	struct post *m;
 
-	start(&p, PLAIN FROM "= 550-5.7.1 \n* 10000 a\n= \\r\\n550 5.7.1 \n"
+	start(&p, PLAIN FROM "+ 550-5.7.1 \n* 10000 a\n+ \\r\\n550 5.7.1 \n"
 	    "* 10000 b\n> \n");
 	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
 	m = post("a@example.net", "x\r\n");
@@ -1108,4 +1120,505 @@ Test(nexthop, parameters_are_handed_on)
 	converse("null sender", PLAIN "< MAIL FROM:<>\n> 250 Ok\nN 2 250\n"
 	    TEXT QUEUED, m, TAKEN TAKEN);
 	post_free(m);
+}
+
+Test(nexthop, what_it_can_not_carry)
+{
+	struct post *m = post("a@example.net", "Subject: x\r\n\r\n\xc3\xa4\r\n");
+
+	m->env.encoding = ENCODING_8BITMIME;
+	converse("8-bit body", PLAIN, m, "554 5.6.3 Next hop lacks 8BITMIME\n");
+	m->env.encoding = ENCODING_7BIT;
+	converse("8-bit body, never announced", ONE, m, TAKEN);
+	m->env.encoding = ENCODING_BINARYMIME;
+	converse("binary", OFFERS2("CHUNKING", "8BITMIME"), m,
+	    "554 5.6.3 Next hop lacks BINARYMIME\n");
+	m->form = SPOOL_LF;
+	converse("binary in LF form", OFFERS2("CHUNKING", "BINARYMIME")
+	    "< MAIL FROM:<s@example.org> BODY=BINARYMIME\n> 250 Ok\n" RCPT, m,
+	    "554 5.6.3 Cannot relay BINARYMIME\n");
+	m->env.encoding = ENCODING_7BIT;
+	m->env.smtputf8 = true;
+	converse("8-bit body, ASCII header", ONE, m, TAKEN);
+	m->env.fact[FACT_SENDER] = "s\xc3\xa4@example.org";
+	converse("sender", PLAIN, m, "553 5.6.7 Next hop lacks SMTPUTF8\n");
+	post_free(m);
+
+	m = post("a@example.net \xc3\xa4@example.net", "x\r\n");
+	m->env.smtputf8 = true;
+	converse("one recipient", ONE, m,
+	    TAKEN "553 5.6.7 Next hop lacks SMTPUTF8\n");
+	m->env.encoding = ENCODING_8BITMIME;
+	converse("announced as 8-bit, but is not", ONE, m,
+	    TAKEN "553 5.6.7 Next hop lacks SMTPUTF8\n");
+	post_free(m);
+
+	m = post("a@example.net", "Subject: \xc3\xa4\r\n\r\nx\r\n");
+	m->env.smtputf8 = true;
+	m->env.encoding = ENCODING_8BITMIME;
+	converse("UTF-8 header", OFFERS("8BITMIME"), m,
+	    "554 5.6.7 Next hop lacks SMTPUTF8\n");
+	m->env.size = 1001;
+	converse("size", OFFERS2("SIZE 1000", "SMTPUTF8"), m,
+	    "552 5.3.4 Message too big for next hop\n");
+	post_free(m);
+}
+
+Test(nexthop, no_command_is_smuggled_in)
+{
+	struct post *m = post("a@example.net", "x\r\n");
+
+	m->to[0].address = "a@example.net>\r\nRSET\r\n";
+	converse("recipient", PLAIN, m, "553 5.1.3 Bad recipient address\n");
+	m->to[0].address = "a@example.net";
+	m->to[0].options = "NOTIFY=NEVER\r\nRSET";
+	converse("option", PLAIN, m, "553 5.1.3 Bad recipient address\n");
+	m->to[0].options = "";
+	m->env.fact[FACT_SENDER] = "s@example.org>\nRSET";
+	converse("sender", PLAIN, m, "553 5.1.7 Bad sender address\n");
+	post_free(m);
+}
+
+/* Relays one message to where; returns the verdicts. */
+static const char *
+relay_once(const char *where, const struct relay_settings *set,
+    enum nexthop_protocol protocol)
+{
+	struct nexthop *h = nexthop_open(set, protocol, where);
+	struct post *m = post("a@example.net", "x\r\n");
+	const char *got;
+
+	logged[0] = '\0';
+	got = relay_by(h, m, PATIENT);
+	nexthop_close(h);
+	post_free(m);
+	return got;
+}
+
+Test(nexthop, places_are_tried_in_turn)
+{
+	struct peer p, q;
+	char where[300];
+
+	start(&p, ONE);
+	snprintf(where, sizeof where, "unix:%s/none,%s", dir, p.where);
+	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP), TAKEN);
+	finish(&p, "first is not there");
+
+	start(&p, "> 554 5.7.1 Go away\n");
+	start(&q, ONE);
+	snprintf(where, sizeof where, "%s,%s", p.where, q.where);
+	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP), TAKEN);
+	finish(&p, "first refuses");
+	finish(&q, "second");
+
+	start(&p, "> 554 5.7.1 Go away\n");
+	snprintf(where, sizeof where, "%s,unix:%s/none", p.where, dir);
+	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP),
+	    "451 4.4.1 Cannot connect to next hop\n");
+	finish(&p, "one of them may change its mind");
+
+	start(&p, "> 554 5.7.1 Go away\n");
+	start(&q, "> 421 4.3.2 Busy\n");
+	snprintf(where, sizeof where, "%s,%s", q.where, p.where);
+	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP),
+	    "451 4.3.2 Busy\n");
+	finish(&p, "last");
+	finish(&q, "busy");
+}
+
+/* A file of credentials, readable by us alone. */
+static void
+write_file(char path[128], const char *name, const char *text, unsigned mode)
+{
+	FILE *f;
+
+	snprintf(path, 128, "%s/%s", dir, name);
+	f = fopen(path, "w");
+	cr_assert_not_null(f);
+	fputs(text, f);
+	fclose(f);
+	chmod(path, mode);
+}
+
+struct login {
+	const char *name, *peer, *verdict;
+};
+
+Test(nexthop, authenticates)
+{
+	static const struct login logins[] = {
+		{ "PLAIN", OFFERS("AUTH LOGIN PLAIN")
+		    "< AUTH PLAIN AHVzZXIAcGFzczp3b3Jk\n> 235 2.7.0 Ok\n" NEXT,
+		    TAKEN },
+		{ "LOGIN", OFFERS("AUTH=CRAM-MD5 LOGIN")
+		    "< AUTH LOGIN\n> 334 VXNlcm5hbWU6\n< dXNlcg==\n"
+		    "> 334 UGFzc3dvcmQ6\n< cGFzczp3b3Jk\n> 235 2.7.0 Ok\n"
+		    NEXT, TAKEN },
+		{ "refused", OFFERS("AUTH PLAIN")
+		    "< AUTH PLAIN ...\n> 535 5.7.8 No such user AHVzZXIA\n",
+		    "451 4.7.8 Cannot authenticate to next hop\n" },
+		{ "garbage", OFFERS("AUTH PLAIN")
+		    "< AUTH PLAIN ...\n> AHVzZXIA\n", GARBLED "\n" },
+		{ "neither is offered", OFFERS("AUTH CRAM-MD5"),
+		    "451 4.7.0 Cannot authenticate to next hop\n" },
+	};
+	struct relay_settings set = settings;
+	char text[512], path[128];
+	struct peer p;
+	const char *got;
+	size_t i;
+
+	set.auth = path;
+	for (i = 0; i < COUNT(logins); i++) {
+		start(&p, logins[i].peer);
+		snprintf(text, sizeof text, "# ours\n\nother.example.com a:b\n"
+		    "%s\t user:pass:word \n", p.where);
+		write_file(path, "auth", text, 0600);
+		got = relay_once(p.where, &set, NEXTHOP_SMTP);
+		cr_expect_str_eq(got, logins[i].verdict, "%s: got %s",
+		    logins[i].name, got);
+		cr_expect_null(strstr(logged, "AHVzZXIA"), "%s", logged);
+		finish(&p, logins[i].name);
+	}
+}
+
+Test(nexthop, credentials_are_guarded)
+{
+	struct relay_settings set = settings;
+	char text[512], path[128], where[128];
+	unsigned port;
+	struct peer p;
+	int listener;
+
+	set.auth = path;
+	listener = listen_inet(where, &port);
+	start_at(&p, listener, OFFERS("AUTH PLAIN"));
+	snprintf(text, sizeof text, "127.0.0.1:%u user:secret\n", port);
+	write_file(path, "auth", text, 0600);
+	cr_expect_str_eq(relay_once(where, &set, NEXTHOP_SMTP),
+	    "451 4.7.11 Cannot authenticate to next hop\n");
+	finish(&p, "in the clear");
+
+	start(&p, ONE);
+	write_file(path, "auth", "example.com user:secret\n", 0644);
+	cr_expect_str_eq(relay_once(p.where, &set, NEXTHOP_SMTP), TAKEN);
+	cr_expect_not_null(strstr(logged, "anyone can read"), "%s", logged);
+	finish(&p, "anyone can read it");
+
+	start(&p, PLAIN);
+	snprintf(path, sizeof path, "%s/none", dir);
+	cr_expect_str_eq(relay_once(p.where, &set, NEXTHOP_SMTP),
+	    "451 4.3.5 Cannot authenticate to next hop\n");
+	finish(&p, "no file");
+}
+
+/* TLS engines that do not encrypt: one that only carries, having noted how it
+   was called, and one that fails. */
+#define CARRIER \
+	"echo \"$@\" >>$(dirname $0)/calls\n" \
+	"printf 'protocol=none\\ncipher=none\\n\\n' >&3\n" \
+	"exec 3>&- 4<&0 5<&1\n" \
+	"cat <&4 >&5 & a=$!; cat <&5 >&4 & b=$!\n" \
+	"wait -n; kill $a $b 2>/dev/null\n"
+#define FAILER "printf 'error=bad certificate\\n\\n' >&3\n"
+
+static void
+write_engine(char path[128], const char *name, const char *script)
+{
+	char text[1024];
+
+	snprintf(text, sizeof text, "#!/bin/bash\n%s", script);
+	write_file(path, name, text, 0700);
+}
+
+static void
+calls(const char *wanted)
+{
+	char path[128], got[1024] = "";
+	FILE *f;
+
+	snprintf(path, sizeof path, "%s/calls", dir);
+	f = fopen(path, "r");
+	cr_assert_not_null(f);
+	cr_expect_gt(fread(got, 1, sizeof got - 1, f), 0);
+	fclose(f);
+	cr_expect_str_eq(got, wanted, "%s", got);
+}
+
+#define TLS OFFERS("STARTTLS") "< STARTTLS\n> 220 2.0.0 Go\n"
+#define AGAIN(x) \
+	"< EHLO smtpd.example.org\n> 250-mx.example.net\n> 250 " x "\n"
+
+struct secured {
+	const char *name, *peer, *verdict;
+	enum tls_level level;
+	bool fails;
+};
+
+Test(nexthop, starttls)
+{
+	static const struct secured scenes[] = {
+		{ "may", TLS AGAIN("X") NEXT, TAKEN, TLS_MAY, false },
+		{ "must", TLS AGAIN("X") NEXT, TAKEN, TLS_MUST, false },
+		{ "none", OFFERS("STARTTLS") NEXT, TAKEN, TLS_NONE, false },
+		{ "may, not offered", ONE, TAKEN, TLS_MAY, false },
+		{ "must, not offered", PLAIN,
+		    "451 4.7.4 Next hop offers no TLS\n", TLS_MUST, false },
+		{ "may, refused", OFFERS("STARTTLS")
+		    "< STARTTLS\n> 454 4.7.0 No\n" NEXT, TAKEN, TLS_MAY,
+		    false },
+		{ "must, refused", OFFERS("STARTTLS")
+		    "< STARTTLS\n> 554-5.7.0 a\n> 554 5.7.0 b\n",
+		    "451 4.7.4 Next hop offers no TLS\n", TLS_MUST, false },
+		{ "may, but fails", TLS "@\n" ONE, TAKEN, TLS_MAY, true },
+		{ "must, but fails", TLS,
+		    "451 4.7.5 No secure connection to next hop\n",
+		    TLS_MUST, true },
+		{ "more behind the reply", OFFERS("STARTTLS")
+		    "< STARTTLS\n+ 220 2.0.0 Go\\r\\n250 Surplus\\r\\n\n",
+		    GARBLED "\n",
+		    TLS_MUST, false },
+	};
+	struct relay_settings set = settings;
+	char carrier[128], failer[128], where[128];
+	const char *got;
+	struct peer p;
+	unsigned port;
+	size_t i;
+
+	write_engine(carrier, "carrier", CARRIER);
+	write_engine(failer, "failer", FAILER);
+	set.tls_ca = "/ca.pem";
+	for (i = 0; i < COUNT(scenes); i++) {
+		start_at(&p, listen_inet(where, &port), scenes[i].peer);
+		set.tls = scenes[i].level;
+		set.tls_program = scenes[i].fails ? failer : carrier;
+		got = relay_once(where, &set, NEXTHOP_SMTP);
+		cr_expect_str_eq(got, scenes[i].verdict, "%s: got %s",
+		    scenes[i].name, got);
+		cr_expect_eq(strstr(logged, "bad certificate") != NULL,
+		    scenes[i].fails, "%s: %s", scenes[i].name, logged);
+		finish(&p, scenes[i].name);
+	}
+	calls("client\nclient --verify 127.0.0.1 --ca /ca.pem\n");
+}
+
+Test(nexthop, tls_from_the_start_and_auth_over_it)
+{
+	struct relay_settings set = settings;
+	char path[128], auth[128], where[128], text[256];
+	unsigned port;
+	struct peer p;
+
+	write_engine(path, "carrier", CARRIER);
+	start_at(&p, listen_inet(where, &port), OFFERS("AUTH PLAIN")
+	    "< AUTH PLAIN AHUAcA==\n> 235 Ok\n" NEXT);
+	snprintf(text, sizeof text, "[127.0.0.1]:%u u:p\n", port);
+	write_file(auth, "auth", text, 0600);
+	set.auth = auth;
+	set.tls_program = path;
+	cr_expect_str_eq(relay_once(where, &set, NEXTHOP_SMTPS), TAKEN);
+	finish(&p, "smtps");
+	calls("client --verify 127.0.0.1\n");
+
+	set.tls_program = "/nonexistent/smtpd-tls";
+	start_at(&p, listen_inet(where, &port), "@\n");
+	cr_expect_str_eq(relay_once(where, &set, NEXTHOP_SMTPS),
+	    "451 4.7.5 No secure connection to next hop\n");
+	cr_expect_not_null(strstr(logged, "No such file"), "%s", logged);
+	finish(&p, "no engine");
+}
+
+Test(nexthop, valid)
+{
+	static const char *const good[] = {
+		"mail.example.com", "mail.example.com:587", "[192.0.2.1]:25",
+		"[2001:db8::1]:24", "2001:db8::1", "inet:mail.example.com:24",
+		"inet:[::1]:24", "unix:/run/lmtp", "unix:lmtp",
+		"a.example.com,[b.example.com]:26", "a.example.com:smtp",
+	}, *const bad[] = {
+		"", ",", "a.example.com,", ":25", "[]:25", "[::1", "[::1]25",
+		"a.example.com:", "unix:", "inet:", "a b", "a.example.com:2 5",
+		"a/b",
+	};
+	char error[128], path[200];
+	size_t i;
+
+	for (i = 0; i < COUNT(good); i++)
+		cr_expect(nexthop_valid(good[i], error, sizeof error), "%s",
+		    good[i]);
+	for (i = 0; i < COUNT(bad); i++) {
+		error[0] = '\0';
+		cr_expect_not(nexthop_valid(bad[i], error, sizeof error), "%s",
+		    bad[i]);
+		cr_expect_neq(error[0], '\0');
+	}
+	memset(path, 'p', sizeof path);
+	memcpy(path, "unix:", 5);
+	path[sizeof path - 1] = '\0';
+	cr_expect_not(nexthop_valid(path, error, sizeof error));
+}
+
+Test(stream, connects_to_each_form_of_place)
+{
+	static const char *const forms[] = {
+		"127.0.0.1", "[127.0.0.1]", "inet:127.0.0.1", "localhost",
+		"inet:[localhost]",
+	};
+	char where[128], why[128], port_text[16];
+	unsigned port;
+	struct stream s;
+	int listener = listen_inet(where, &port), n;
+	size_t i;
+
+	for (i = 0; i < COUNT(forms); i++) {
+		snprintf(where, sizeof where, "%s:%u", forms[i], port);
+		n = stream_connect(&s, where, NULL, clock_now() + PATIENT, why,
+		    sizeof why);
+		cr_expect_eq(n, 0, "%s: %s", where, why);
+		cr_expect(fcntl(s.fd, F_GETFD) & FD_CLOEXEC);
+		stream_close(&s);
+		cr_expect_eq(s.fd, -1);
+	}
+	snprintf(port_text, sizeof port_text, "%u", port);
+	cr_expect_eq(stream_connect(&s, "127.0.0.1", port_text,
+	    clock_now() + PATIENT, why, sizeof why), 0);
+	stream_close(&s);
+	close(listener);
+	cr_expect_eq(stream_connect(&s, "127.0.0.1", port_text,
+	    clock_now() + PATIENT, why, sizeof why), -1);
+	cr_expect_eq(errno, ECONNREFUSED);
+	cr_expect_str_eq(why, "Connection refused");
+	cr_expect_eq(stream_connect(&s, "127.0.0.1", NULL, clock_now(), why,
+	    sizeof why), -1);
+	cr_expect_str_eq(why, "no port given");
+}
+
+/* Nobody accepts, and the queue is full: only the deadline ends it. */
+Test(stream, full_queue_is_a_timeout)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	int listener = socket(AF_UNIX, SOCK_STREAM, 0), i;
+	struct stream s[3];
+	char where[128], why[128];
+
+	snprintf(un.sun_path, sizeof un.sun_path, "%s/full", dir);
+	snprintf(where, sizeof where, "unix:%s/full", dir);
+	cr_assert_eq(bind(listener, (struct sockaddr *)&un, sizeof un), 0);
+	cr_assert_eq(listen(listener, 0), 0);
+	cr_expect_eq(stream_connect(&s[0], where, NULL, clock_now() + PATIENT,
+	    why, sizeof why), 0);
+	for (i = 1; i < 3; i++)
+		if (stream_connect(&s[i], where, NULL, clock_now() + 50, why,
+		    sizeof why) == -1)
+			break;
+	cr_expect_lt(i, 3);
+	cr_expect_eq(errno, ETIMEDOUT);
+}
+
+static void
+make_pair(struct stream *s, int *other)
+{
+	int fd[2];
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+	s->fd = fd[0];
+	s->have = s->used = 0;
+	*other = fd[1];
+}
+
+Test(stream, reads_lines)
+{
+	char line[8], big[10000];
+	struct stream s;
+	int fd;
+
+	make_pair(&s, &fd);
+	memset(big, 'b', sizeof big);
+	dprintf(fd, "one\r\ntwo\n\r\n1234567\r\n12345678\r\na\rb\r\n");
+	cr_assert_eq(write(fd, big, sizeof big), sizeof big);
+	dprintf(fd, "\r\nlast\npart");
+	cr_expect_eq(stream_line(&s, line, sizeof line, clock_now()), 3);
+	cr_expect_str_eq(line, "one");
+	cr_expect_eq(stream_line(&s, line, sizeof line, clock_now()), 3);
+	cr_expect_str_eq(line, "two");
+	cr_expect_eq(stream_line(&s, line, sizeof line, clock_now()), 0);
+	cr_expect_eq(stream_line(&s, line, sizeof line, clock_now()), 7);
+	cr_expect_eq(stream_line(&s, line, sizeof line, clock_now()), 7);
+	cr_expect_str_eq(line, "1234567");
+	cr_expect_eq(stream_line(&s, line, sizeof line, clock_now()), 3);
+	cr_expect_str_eq(line, "a\rb");
+	cr_expect_eq(stream_line(&s, line, sizeof line, clock_now()), 7);
+	cr_expect_str_eq(line, "bbbbbbb");
+	cr_expect_eq(stream_line(&s, line, sizeof line, clock_now()), 4);
+	cr_expect_eq(stream_line(&s, line, sizeof line, clock_now()), -1);
+	cr_expect_eq(errno, ETIMEDOUT);
+	close(fd);
+	cr_expect_eq(stream_line(&s, line, sizeof line, clock_now()), -1);
+	cr_expect_eq(errno, 0);
+	stream_close(&s);
+}
+
+Test(stream, writing_to_nobody_is_an_error_and_no_signal)
+{
+	struct stream s;
+	int fd;
+
+	make_pair(&s, &fd);
+	signal(SIGPIPE, SIG_DFL);
+	close(fd);
+	cr_expect_eq(stream_write(&s, "x", 1, clock_now() + PATIENT), -1);
+	cr_expect_eq(errno, EPIPE);
+	stream_close(&s);
+}
+
+Test(stream, writing_ends_at_its_deadline)
+{
+	static char big[4 * 1024 * 1024];
+	struct stream s;
+	int fd;
+
+	make_pair(&s, &fd);
+	cr_expect_eq(stream_write(&s, big, sizeof big, clock_now() + 50), -1);
+	cr_expect_eq(errno, ETIMEDOUT);
+	close(fd);
+	stream_close(&s);
+}
+
+/* The other side has more to say than its socket holds, and reads nothing
+   before it has said that. */
+Test(stream, writes_to_one_who_is_writing)
+{
+	static char big[2 * 1024 * 1024];
+	char octet[1] = "o";
+	struct stream s;
+	size_t left;
+	ssize_t n;
+	pid_t pid;
+	int fd, i, status;
+
+	make_pair(&s, &fd);
+	while (send(fd, octet, 1, MSG_DONTWAIT) == 1)
+		;
+	cr_assert_eq(errno, EAGAIN);
+	pid = fork();
+	if (pid == 0) {
+		close(s.fd);
+		alarm(60);
+		for (i = 0; i < STREAM_BUFFER / 4; i++)
+			if (write(fd, octet, 1) != 1)
+				_exit(1);
+		for (left = sizeof big; left > 0; left -= (size_t)n)
+			if ((n = read(fd, big, left)) <= 0)
+				_exit(2);
+		_exit(0);
+	}
+	close(fd);
+	cr_expect_eq(stream_write(&s, big, sizeof big, clock_now() + PATIENT),
+	    0);
+	cr_expect_gt(s.have, 0);
+	waitpid(pid, &status, 0);
+	cr_expect_eq(status, 0);
+	stream_close(&s);
 }
