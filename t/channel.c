@@ -1,0 +1,877 @@
+/*
+ * channel.c - the suite of the channel.
+ *
+ * Most of it are transcripts, t/NAME.smtp: each is one script, and must read
+ * the same however it is cut up.  What a transcript can not say is said here: what
+ * hooks are told, every verb in every phase, verbs of an embedder's own, and
+ * what the driver sees.
+ */
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "session.h"
+
+static const struct pace whole = { SIZE_MAX, false };
+
+static const struct channel_settings plain = {
+	.fqdn = "mx.example.org",
+	.data_size_limit = 33554432,
+	.dsn = true,
+	.max_recipients = 1000,
+	.max_errors = 20
+};
+
+/* ---- transcripts ------------------------------------------------------- */
+
+struct file {
+	char name[64];
+};
+
+ParameterizedTestParameters(transcripts, every_chunk_size)
+{
+	static struct file files[64];
+	glob_t g;
+	size_t i;
+
+	cr_assert_eq(glob("t/*.smtp", 0, NULL, &g), 0, "t/*.smtp is not there");
+	cr_assert_leq(g.gl_pathc, sizeof files / sizeof *files);
+	for (i = 0; i < g.gl_pathc; i++)
+		snprintf(files[i].name, sizeof files[i].name, "%s",
+		    g.gl_pathv[i]);
+	globfree(&g);
+	return cr_make_param_array(struct file, files, i);
+}
+
+static void
+check(const char *file, unsigned line, const char *what, const char *p,
+    size_t len, const struct text *want)
+{
+	cr_expect(len == want->len &&
+	    (len == 0 || memcmp(p, want->p, len) == 0),
+	    "%s:%u: %s\n--- got\n%.*s\n--- want\n%.*s\n---", file, line, what,
+	    (int)len, len == 0 ? "" : p, (int)want->len,
+	    want->len == 0 ? "" : want->p);
+}
+
+/* Turn by turn: every reply must be there before the client goes on. */
+static void
+converse(const char *file, const struct session *s, struct recorder *r)
+{
+	const struct turn *t;
+	size_t heard = 0;
+
+	recorder_open(r, &s->set, s->rule, s->rules);
+	recorder_drain(r);
+	for (t = s->turn; t < s->turn + s->turns; t++) {
+		if (t->tls)
+			recorder_tls(r);
+		recorder_feed(r, t->client.p, t->client.len, whole);
+		check(file, t->line, s->title, r->replies.p + heard,
+		    r->replies.len - heard, &t->server);
+		heard = r->replies.len;
+	}
+	cr_expect_eq(r->ch.want == WANT_CLOSE, s->closed,
+	    "%s:%u: %s: closed or not", file, s->line, s->title);
+	recorder_close(r);
+	check(file, s->line, "relayed", r->mail.p, r->mail.len, &s->mail);
+}
+
+/* All at once, at a pace: turns matter only where there is a handshake. */
+static void
+replay(const struct session *s, struct recorder *r, struct pace pace)
+{
+	struct text sent = { NULL, 0, 0 };
+	size_t i, j;
+
+	recorder_open(r, &s->set, s->rule, s->rules);
+	if (!pace.lazy)
+		recorder_drain(r);
+	for (i = 0; i < s->turns; i = j) {
+		if (s->turn[i].tls)
+			recorder_tls(r);
+		sent.len = 0;
+		for (j = i; j < s->turns && (j == i || !s->turn[j].tls); j++)
+			text_add(&sent, s->turn[j].client.p,
+			    s->turn[j].client.len);
+		recorder_feed(r, sent.p, sent.len, pace);
+	}
+	free(sent.p);
+	recorder_close(r);
+}
+
+static size_t
+length(const struct session *s)
+{
+	size_t i, len = 0;
+
+	for (i = 0; i < s->turns; i++)
+		len += s->turn[i].client.len;
+	return len;
+}
+
+static void
+compare(const char *file, const struct session *s, const struct recorder *one,
+    struct pace pace)
+{
+	struct recorder other;
+
+	replay(s, &other, pace);
+	cr_expect(other.used == one->used &&
+	    other.ch.want == one->ch.want &&
+	    text_same(&other.replies, &one->replies) &&
+	    text_same(&other.calls, &one->calls) &&
+	    text_same(&other.mail, &one->mail),
+	    "%s:%u: %s: differs in pieces of %zu\n--- got\n%s\n--- want\n%s",
+	    file, s->line, s->title, pace.step,
+	    other.replies.p == NULL ? "" : other.replies.p,
+	    one->replies.p == NULL ? "" : one->replies.p);
+	cr_expect_null(other.broken, "%s:%u: %s: %s", file, s->line, s->title,
+	    other.broken);
+	recorder_free(&other);
+}
+
+ParameterizedTest(struct file *file, transcripts, every_chunk_size,
+    .timeout = 300)
+{
+	struct session *all, *s;
+	struct recorder one;
+	size_t n, len, step;
+
+	all = session_load(file->name, &n);
+	for (s = all; s < all + n; s++) {
+		converse(file->name, s, &one);
+		cr_expect_null(one.broken, "%s:%u: %s: %s", file->name,
+		    s->line, s->title, one.broken);
+		len = length(s);
+		/* Every size up to 600, then fewer of those that are left. */
+		for (step = 1; step < len; step += 1 + step / 600)
+			compare(file->name, s, &one,
+			    (struct pace){ step, false });
+		compare(file->name, s, &one, whole);
+		compare(file->name, s, &one, (struct pace){ 1, true });
+		compare(file->name, s, &one, (struct pace){ 7, true });
+		compare(file->name, s, &one, (struct pace){ SIZE_MAX, true });
+		recorder_free(&one);
+	}
+	session_free(all, n);
+}
+
+/* ---- every verb in every phase ----------------------------------------- */
+
+static const char *const until[] = {
+	"",
+	"EHLO client\r\n",
+	"EHLO client\r\nMAIL FROM:<a@example.org>\r\n",
+	"EHLO client\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b>\r\n",
+	"EHLO client\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b>\r\n"
+	    "BDAT 1\r\nx"
+};
+
+static const enum phase phases[] = {
+	PHASE_CONNECT, PHASE_READY, PHASE_MAIL, PHASE_RCPT, PHASE_BDAT
+};
+
+#define PHASES (sizeof phases / sizeof *phases)
+
+/* What is answered, and where the dialogue then stands. */
+static const struct row {
+	const char *line;
+	struct {
+		int code;
+		enum phase next;
+	} in[PHASES];
+} rows[] = {
+#define C PHASE_CONNECT
+#define Y PHASE_READY
+#define M PHASE_MAIL
+#define R PHASE_RCPT
+#define B PHASE_BDAT
+#define D PHASE_DATA
+#define X PHASE_CLOSED
+	{ "HELO a", { { 250, Y }, { 250, Y }, { 250, Y }, { 250, Y }, { 250, Y } } },
+	{ "EHLO a", { { 250, Y }, { 250, Y }, { 250, Y }, { 250, Y }, { 250, Y } } },
+	{ "LHLO a", { { 500, C }, { 500, Y }, { 500, M }, { 500, R }, { 500, B } } },
+	{ "MAIL FROM:<c>", { { 503, C }, { 250, M }, { 503, M }, { 503, R },
+	    { 503, B } } },
+	{ "RCPT TO:<c>", { { 503, C }, { 503, Y }, { 250, R }, { 250, R },
+	    { 503, B } } },
+	{ "DATA", { { 503, C }, { 503, Y }, { 503, M }, { 354, D }, { 503, B } } },
+	{ "BDAT 0", { { 503, C }, { 503, Y }, { 503, M }, { 250, B }, { 250, B } } },
+	{ "BDAT 0 LAST", { { 503, C }, { 503, Y }, { 503, M }, { 250, Y },
+	    { 250, Y } } },
+	{ "BDAT", { { 421, X }, { 421, X }, { 421, X }, { 421, X }, { 421, X } } },
+	{ "RSET", { { 250, C }, { 250, Y }, { 250, Y }, { 250, Y }, { 250, Y } } },
+	{ "NOOP", { { 250, C }, { 250, Y }, { 250, M }, { 250, R }, { 250, B } } },
+	{ "HELP", { { 214, C }, { 214, Y }, { 214, M }, { 214, R }, { 214, B } } },
+	{ "VRFY a", { { 252, C }, { 252, Y }, { 252, M }, { 252, R }, { 252, B } } },
+	{ "EXPN a", { { 502, C }, { 502, Y }, { 502, M }, { 502, R }, { 502, B } } },
+	{ "STARTTLS", { { 220, C }, { 220, Y }, { 503, M }, { 503, R },
+	    { 503, B } } },
+	{ "AUTH PLAIN", { { 503, C }, { 334, PHASE_AUTH }, { 503, M }, { 503, R },
+	    { 503, B } } },
+	{ "XCLIENT NAME=c", { { 220, C }, { 220, C }, { 503, M }, { 503, R },
+	    { 503, B } } },
+	{ "QUIT", { { 221, X }, { 221, X }, { 221, X }, { 221, X }, { 221, X } } },
+	{ "FROB", { { 500, C }, { 500, Y }, { 500, M }, { 500, R }, { 500, B } } },
+	{ "", { { 500, C }, { 500, Y }, { 500, M }, { 500, R }, { 500, B } } }
+#undef C
+#undef Y
+#undef M
+#undef R
+#undef B
+#undef D
+#undef X
+};
+
+Test(order, every_verb_in_every_phase)
+{
+	struct channel_settings set = plain;
+	struct recorder r;
+	size_t i, j, heard;
+	char line[64];
+
+	set.tls = set.xclient = true;
+	set.auth = "PLAIN";
+	for (i = 0; i < sizeof rows / sizeof *rows; i++)
+		for (j = 0; j < PHASES; j++) {
+			recorder_open(&r, &set, NULL, 0);
+			recorder_feed(&r, until[j], strlen(until[j]), whole);
+			cr_assert_eq(r.ch.smtp_state, phases[j]);
+			heard = r.replies.len;
+			snprintf(line, sizeof line, "%s\r\n", rows[i].line);
+			recorder_feed(&r, line, strlen(line), whole);
+			cr_expect_eq(atoi(r.replies.p + heard),
+			    rows[i].in[j].code, "%s in phase %d: %s",
+			    rows[i].line, phases[j], r.replies.p + heard);
+			cr_expect_eq(r.ch.smtp_state, rows[i].in[j].next,
+			    "%s in phase %d leads to %d", rows[i].line,
+			    phases[j], r.ch.smtp_state);
+			recorder_close(&r);
+			cr_expect_null(r.broken, "%s in phase %d: %s",
+			    rows[i].line, phases[j], r.broken);
+			recorder_free(&r);
+		}
+}
+
+/* ---- what hooks are told, and may say ---------------------------------- */
+
+/* Plays a script, and compares the hooks' calls. */
+static void
+calls(const struct channel_settings *set, const struct rule rules[], size_t n,
+    const char *script, const char *want)
+{
+	struct recorder r;
+
+	recorder_open(&r, set, rules, n);
+	recorder_feed(&r, script, strlen(script), whole);
+	recorder_close(&r);
+	cr_expect_str_eq(r.calls.p == NULL ? "" : r.calls.p, want);
+	cr_expect_null(r.broken, "%s", r.broken);
+	recorder_free(&r);
+}
+
+#define START "connect <>\n  unknown  unknown  \n"
+
+Test(hooks, are_called_once_for_each_step)
+{
+	calls(&plain, NULL, 0,
+	    "EHLO client\r\n"
+	    "MAIL FROM:<@r:a@example.org> SIZE=5\r\n"
+	    "RCPT TO:<b> NOTIFY=NEVER\r\nRCPT TO:<c>\r\n"
+	    "DATA\r\nx\r\n.\r\n"
+	    "NOOP what\r\nVRFY <d>\r\nEXPN e\r\nQUIT\r\n",
+	    START "helo <client>\n"
+	    "mail <a@example.org>\n  SIZE=5\n"
+	    "rcpt <b>\n  NOTIFY=NEVER\nrcpt <c>\n  \n"
+	    "data <>\nend 1\nforget\n"
+	    "noop <what>\nvrfy <d>\nexpn <e>\nquit <>\n");
+}
+
+Test(hooks, are_not_asked_about_what_the_channel_refuses)
+{
+	calls(&plain, NULL, 0,
+	    "MAIL FROM:<a>\r\nVRFY <\r\nEHLO\r\nEHLO client\r\nDATA\r\n"
+	    "MAIL FROM:<a> FROB\r\nMAIL FROM:<a\r\nMAIL FROM:<a>\r\n"
+	    "RCPT TO:<>\r\nRCPT TO:<b> FROB\r\nDATA\r\nRSET x\r\n",
+	    START "helo <client>\nmail <a>\n  \nforget\n");
+}
+
+Test(hooks, forget_ends_every_transaction)
+{
+	calls(&plain, NULL, 0,
+	    "EHLO client\r\nRSET\r\nMAIL FROM:<a>\r\nRSET\r\n"
+	    "MAIL FROM:<b>\r\nEHLO client\r\n"
+	    "MAIL FROM:<c>\r\nRCPT TO:<d>\r\nDATA\r\nhalf a mess",
+	    START "helo <client>\nrset <>\nmail <a>\n  \nrset <>\nforget\n"
+	    "mail <b>\n  \nhelo <client>\nforget\n"
+	    "mail <c>\n  \nrcpt <d>\n  \ndata <>\nforget\n");
+}
+
+Test(hooks, a_refused_message_reaches_no_end)
+{
+	struct channel_settings set = plain;
+
+	set.data_size_limit = 4;
+	calls(&set, NULL, 0,
+	    "HELO client\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\n"
+	    "DATA\r\nlonger\r\n.\r\n",
+	    START "helo <client>\nmail <a>\n  \nrcpt <b>\n  \ndata <>\n"
+	    "forget\n");
+}
+
+Test(hooks, a_refused_step_is_not_taken)
+{
+	static const struct rule rules[] = {
+		{ MAIL, "x", 550, "5.7.1", "No" },
+		{ RCPT, "x", 550, "5.1.1", "No" },
+		{ DATA, "", 451, "4.3.0", "No" }
+	};
+
+	calls(&plain, rules, 3,
+	    "EHLO client\r\nMAIL FROM:<x>\r\nMAIL FROM:<a>\r\n"
+	    "RCPT TO:<x>\r\nRCPT TO:<b>\r\nDATA\r\n",
+	    START "helo <client>\nmail <x>\n  \nmail <a>\n  \n"
+	    "rcpt <x>\n  \nrcpt <b>\n  \ndata <>\nforget\n");
+}
+
+Test(hooks, the_last_chunk_for_nobody_is_no_message)
+{
+	struct channel_settings set = plain;
+
+	set.lmtp = true;
+	calls(&set, NULL, 0,
+	    "LHLO client\r\nMAIL FROM:<a>\r\nBDAT 3 LAST\r\nx\r\nNOOP\r\n",
+	    START "helo <client>\nmail <a>\n  \nforget\nnoop <>\n");
+}
+
+Test(hooks, auth_gets_mechanism_and_response)
+{
+	struct channel_settings set = plain;
+
+	set.auth = "PLAIN LOGIN EXTERNAL";
+	calls(&set, NULL, 0,
+	    "EHLO client\r\nAUTH login\r\ndXNlcg==\r\n*\r\n"
+	    "AUTH External =\r\n",
+	    START "helo <client>\nauth <LOGIN>\n  0 \nauth <>\n  1 dXNlcg==\n"
+	    "auth <*>\nauth <EXTERNAL>\n  1 \n");
+}
+
+/* Nothing that a hook says can be more than one reply. */
+Test(hooks, can_not_forge_a_reply)
+{
+	static const struct rule rule = {
+		MAIL, "", 550, "5.7.1", "a\r250 b\n250 c\r\n250 d\x01\x7f\t\n\n"
+	};
+	static const char script[] = "EHLO client\r\nMAIL FROM:<a>\r\n";
+	struct recorder r;
+	const char *reply;
+
+	recorder_open(&r, &plain, &rule, 1);
+	recorder_feed(&r, script, strlen(script), whole);
+	recorder_close(&r);
+	reply = strstr(r.replies.p, "550");
+	cr_assert_not_null(reply);
+	cr_expect_str_eq(reply, "550-5.7.1 a?250 b\r\n550-5.7.1 250 c\r\n"
+	    "550 5.7.1 250 d???\r\n");
+	recorder_free(&r);
+}
+
+Test(hooks, a_long_text_is_cut_into_lines_that_fit)
+{
+	struct rule rule = { MAIL, "", 550, "5.7.1", "" };
+	static const char script[] = "EHLO client\r\nMAIL FROM:<a>\r\n";
+	struct recorder r;
+	const char *p, *end;
+
+	memset(rule.text, 'x', sizeof rule.text - 1);
+	recorder_open(&r, &plain, &rule, 1);
+	recorder_feed(&r, script, strlen(script), whole);
+	recorder_close(&r);
+	for (p = r.replies.p; *p != '\0'; p = end + 2) {
+		end = strstr(p, "\r\n");
+		cr_assert_not_null(end);
+		cr_expect_leq(end + 2 - p, 512);	/* RFC 5321 4.5.3.1.5 */
+	}
+	recorder_free(&r);
+}
+
+/* ---- reply_set --------------------------------------------------------- */
+
+Test(reply, keeps_what_fits_and_nothing_that_ends_a_line)
+{
+	struct reply r;
+	char text[2 * CHANNEL_REPLY_TEXT];
+	size_t i;
+
+	reply_set(&r, 250, "2.1.0", "one\r\ntwo\rthree\x80\n");
+	cr_expect_eq(r.code, 250);
+	cr_expect_str_eq(r.enh, "2.1.0");
+	cr_expect_str_eq(r.text, "one\ntwo?three\x80");
+	memset(text, 'x', sizeof text);
+	text[sizeof text - 1] = '\0';
+	reply_set(&r, 599, "", text);
+	cr_expect_lt(strlen(r.text), sizeof r.text);
+	for (i = 0; r.text[i] != '\0'; i++)
+		cr_assert_eq(r.text[i], 'x');
+}
+
+/* ---- an embedder's verbs, keywords and limits -------------------------- */
+
+static void
+do_ping(struct channel *ch, struct span arg)
+{
+	char text[64];
+
+	snprintf(text, sizeof text, "Pong %.*s", (int)arg.len, arg.p);
+	channel_reply(ch, 250, "2.0.0", text);
+}
+
+static const struct verb own[] = {
+	{ "PING", 1U << PHASE_READY | 1U << PHASE_MAIL, VERB_ARG, do_ping,
+	    "PING string", 0 },
+	{ "EXPN", ~0U, 0, do_ping, NULL, 0 },
+	{ NULL, 0, 0, NULL, NULL, 0 }
+};
+
+static void
+replies(const struct channel_settings *set, const char *script,
+    const char *want)
+{
+	struct recorder r;
+
+	recorder_open(&r, set, NULL, 0);
+	recorder_feed(&r, script, strlen(script), whole);
+	recorder_close(&r);
+	cr_expect_str_eq(r.replies.p == NULL ? "" : r.replies.p, want);
+	recorder_free(&r);
+}
+
+#define HI "220 mx.example.org ESMTP\r\n"
+
+Test(verbs, an_embedders_come_first)
+{
+	struct channel_settings set = plain;
+
+	set.verbs = own;
+	replies(&set,
+	    "PING a\r\nHELO client\r\nPING\r\nping  b \r\nEXPN c\r\n"
+	    "HELP PING\r\nHELP EXPN\r\nMAIL FROM:<a>\r\nPING d\r\n"
+	    "RCPT TO:<b>\r\nPING e\r\n",
+	    HI "503 Bad sequence of commands: HELO, EHLO or LHLO comes first\r\n"
+	    "250 mx.example.org\r\n501 Syntax: PING string\r\n250 Pong b\r\n"
+	    "250 Pong c\r\n214 Syntax: PING string\r\n"
+	    "504 There is no help on that\r\n250 Sender OK\r\n250 Pong d\r\n"
+	    "250 Recipient OK\r\n"
+	    "503 Bad sequence of commands: there are sender and recipients "
+	    "already\r\n");
+}
+
+Test(verbs, an_embedders_are_listed_by_help)
+{
+	struct channel_settings set = plain;
+
+	set.verbs = own;
+	replies(&set, "HELP\r\n",
+	    HI "214 Commands: PING HELO EHLO MAIL RCPT DATA BDAT RSET NOOP QUIT "
+	    "HELP VRFY\r\n");
+}
+
+Test(verbs, keywords_are_offered_before_help)
+{
+	static const char *const words[] = { "X-PING", "X-PONG 1 2", NULL };
+	struct channel_settings set = plain;
+	struct recorder r;
+
+	set.keywords = words;
+	recorder_open(&r, &set, NULL, 0);
+	recorder_feed(&r, "EHLO c\r\n", 8, whole);
+	recorder_close(&r);
+	cr_expect_not_null(strstr(r.replies.p,
+	    "\r\n250-X-PING\r\n250-X-PONG 1 2\r\n250 HELP\r\n"));
+	recorder_free(&r);
+}
+
+Test(verbs, each_has_a_limit_of_its_own)
+{
+	static const struct command_limit limits[] = {
+		{ "PING", 1 }, { "RCPT", 1 }, { "*", 2 }, { NULL, 0 }
+	};
+	struct channel_settings set = plain;
+
+	set.verbs = own;
+	set.command_limits = limits;
+	replies(&set,
+	    "HELO c\r\nNOOP\r\nNOOP\r\nPING a\r\nPING b\r\nNOOP\r\n",
+	    HI "250 mx.example.org\r\n250 OK\r\n250 OK\r\n250 Pong a\r\n"
+	    "421 mx.example.org PING sent too many times\r\n");
+	replies(&set,
+	    "HELO c\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nRCPT TO:<c>\r\n",
+	    HI "250 mx.example.org\r\n250 Sender OK\r\n250 Recipient OK\r\n"
+	    "421 mx.example.org RCPT sent too many times\r\n");
+}
+
+/* ---- what the driver sees ---------------------------------------------- */
+
+/* Replies that nobody takes stop the channel, which loses nothing. */
+Test(driver, replies_that_wait_hold_the_client_back)
+{
+	enum { N = 100000 };
+	struct channel ch;
+	const char *out;
+	char *in;
+	size_t used, len, i, total = 0;
+
+	in = malloc(6 * N);
+	cr_assert_not_null(in);
+	for (i = 0; i < N; i++)
+		memcpy(in + 6 * i, "NOOP\r\n", 6);
+	channel_init(&ch, &plain, &(struct channel_hooks){ 0 }, NULL);
+	channel_greet(&ch);
+	used = channel_feed(&ch, in, 6 * N);
+	cr_expect_lt(used, 6 * N);
+	cr_expect_eq(channel_feed(&ch, in + used, 6 * N - used), 0);
+	channel_output(&ch, &len);
+	cr_expect_lt(len, 64 * 1024);
+	for (;;) {
+		out = channel_output(&ch, &len);
+		for (i = 0; i < len; i++)
+			total += out[i] == '\n';
+		if (len == 0)
+			break;
+		channel_sent(&ch, len);
+		used += channel_feed(&ch, in + used, 6 * N - used);
+	}
+	cr_expect_eq(used, 6 * N);
+	cr_expect_eq(total, 1 + N);
+	cr_expect_eq(ch.want, WANT_INPUT);
+	channel_free(&ch);
+	free(in);
+}
+
+Test(driver, may_write_replies_in_pieces)
+{
+	static const char script[] = "NOOP\r\nHELP\r\nRSET\r\nQUIT\r\n";
+	struct channel ch;
+	struct text got = { NULL, 0, 0 };
+	const char *out;
+	size_t len;
+
+	channel_init(&ch, &plain, &(struct channel_hooks){ 0 }, NULL);
+	channel_greet(&ch);
+	cr_expect_eq(channel_feed(&ch, script, sizeof script - 1),
+	    sizeof script - 1);
+	while (out = channel_output(&ch, &len), len != 0) {
+		text_add(&got, out, 1);
+		channel_sent(&ch, 1);
+	}
+	cr_expect_str_eq(got.p, HI "250 OK\r\n"
+	    "214 Commands: HELO EHLO MAIL RCPT DATA BDAT RSET NOOP QUIT HELP "
+	    "VRFY\r\n250 OK\r\n221 mx.example.org Bye\r\n");
+	channel_free(&ch);
+	free(got.p);
+}
+
+Test(driver, is_not_told_of_what_follows_quit)
+{
+	struct recorder r;
+
+	recorder_open(&r, &plain, NULL, 0);
+	recorder_feed(&r, "QUIT\r\nNOOP\r\n", 12, whole);
+	cr_expect_eq(r.used, 6);
+	cr_expect_eq(channel_feed(&r.ch, "NOOP\r\n", 6), 0);
+	recorder_close(&r);
+	recorder_free(&r);
+}
+
+Test(driver, takes_not_an_octet_behind_starttls)
+{
+	struct channel_settings set = plain;
+	struct recorder r;
+
+	set.tls = true;
+	recorder_open(&r, &set, NULL, 0);
+	recorder_feed(&r, "STARTTLS\r\nNOOP\r\n", 16, whole);
+	cr_expect_eq(r.used, 10);
+	cr_expect_eq(r.ch.want, WANT_TLS);
+	recorder_close(&r);
+	recorder_free(&r);
+}
+
+Test(driver, closes_with_a_reply_of_its_own)
+{
+	struct recorder r;
+
+	recorder_open(&r, &plain, NULL, 0);
+	recorder_feed(&r, "EHLO c\r\nMAIL FROM:<a>\r\n", 23, whole);
+	r.replies.len = 0;
+	channel_close(&r.ch, 421, "4.4.2", "Idle too long");
+	recorder_drain(&r);
+	cr_expect_str_eq(r.replies.p, "421 4.4.2 mx.example.org Idle too long\r\n");
+	cr_expect_eq(r.ch.want, WANT_CLOSE);
+	channel_close(&r.ch, 421, "4.3.2", "Going down");
+	recorder_drain(&r);
+	cr_expect_str_eq(r.replies.p, "421 4.4.2 mx.example.org Idle too long\r\n",
+	    "one goodbye is enough");
+	recorder_close(&r);
+	cr_expect_null(r.broken, "%s", r.broken);
+	recorder_free(&r);
+}
+
+Test(driver, may_close_in_the_middle_of_a_message)
+{
+	static const char script[] = "EHLO c\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\n"
+	    "DATA\r\nhalf";
+	struct recorder r;
+
+	recorder_open(&r, &plain, NULL, 0);
+	recorder_feed(&r, script, sizeof script - 1, whole);
+	channel_close(&r.ch, 421, "4.4.2", "Idle too long");
+	cr_expect_eq(channel_feed(&r.ch, "\r\n.\r\n", 5), 0);
+	recorder_close(&r);
+	cr_expect_eq(r.mail.len, 0);
+	cr_expect_null(r.broken, "%s", r.broken);
+	recorder_free(&r);
+}
+
+Test(driver, may_free_a_channel_that_never_was)
+{
+	static struct channel ch;
+
+	channel_free(&ch);
+	channel_free(&ch);
+	cr_expect_null(ch.out);
+}
+
+Test(driver, reads_session_and_envelope)
+{
+	static const char script[] = "EHLO client\r\n"
+	    "MAIL FROM:<a@example.org> SIZE=9 BODY=8BITMIME SMTPUTF8\r\n"
+	    "RCPT TO:<b> NOTIFY=NEVER\r\nRCPT TO:<c>\r\n";
+	struct channel_settings set = plain;
+	struct recorder r;
+
+	set.enable_SMTPUTF8 = true;
+	recorder_open(&r, &set, NULL, 0);
+	recorder_feed(&r, script, sizeof script - 1, whole);
+	cr_expect_str_eq(r.ch.seen_greeting, "client");
+	cr_expect(r.ch.extended_smtp);
+	cr_expect_str_eq(r.ch.mailfrom, "a@example.org");
+	cr_expect_str_eq(r.ch.mail_options, "SIZE=9 BODY=8BITMIME SMTPUTF8");
+	cr_expect_eq(r.ch.nrcpttos, 2);
+	cr_expect_str_eq(r.ch.rcpttos[0].address, "b");
+	cr_expect_str_eq(r.ch.rcpttos[0].options, "NOTIFY=NEVER");
+	cr_expect_str_eq(r.ch.rcpttos[1].address, "c");
+	cr_expect_str_eq(r.ch.rcpttos[1].options, "");
+	cr_expect(r.ch.smtp_utf8);
+	cr_expect_eq(r.ch.body, BODY_8BITMIME);
+	cr_expect_eq(r.ch.declared, 9);
+	recorder_feed(&r, "DATA\r\n..x\r\n.\r\nFROB\r\nHELO other\r\n", 33, whole);
+	cr_expect_null(r.ch.mailfrom);
+	cr_expect_null(r.ch.mail_options);
+	cr_expect_eq(r.ch.nrcpttos, 0);
+	cr_expect_not(r.ch.smtp_utf8);
+	cr_expect_eq(r.ch.body, BODY_7BIT);
+	cr_expect_eq(r.ch.declared, 0);
+	cr_expect_eq(r.ch.size, 0);
+	cr_expect_eq(r.ch.messages, 1);
+	cr_expect_eq(r.ch.errors, 1);
+	cr_expect_str_eq(r.ch.seen_greeting, "other");
+	cr_expect_not(r.ch.extended_smtp);
+	recorder_close(&r);
+	recorder_free(&r);
+}
+
+Test(driver, tls_is_recorded_and_what_was_said_before_is_not)
+{
+	static const char script[] =
+	    "EHLO client\r\nAUTH PLAIN AHVzZXIAc2VjcmV0\r\nSTARTTLS\r\n";
+	struct channel_settings set = plain;
+	struct recorder r;
+
+	set.tls = true;
+	set.auth = "PLAIN";
+	recorder_open(&r, &set, NULL, 0);
+	recorder_feed(&r, script, sizeof script - 1, whole);
+	cr_expect(r.ch.authenticated);
+	cr_expect_str_eq(r.ch.auth_user, "user");
+	cr_expect_str_eq(r.ch.auth_method, "PLAIN");
+	recorder_tls(&r);
+	cr_expect_str_eq(r.ch.tls.protocol, "TLSv1.3");
+	cr_expect_str_eq(r.ch.seen_greeting, "");
+	cr_expect_not(r.ch.authenticated);
+	cr_expect_str_eq(r.ch.auth_user, "");
+	cr_expect_str_eq(r.ch.auth_method, "");
+	cr_expect_not(r.ch.extended_smtp);
+	recorder_close(&r);
+	cr_expect_null(r.broken, "%s", r.broken);
+	recorder_free(&r);
+}
+
+Test(driver, credentials_do_not_stay_in_memory)
+{
+	static const char secret[] = "AHVzZXIAc2VjcmV0";
+	struct channel_settings set = plain;
+	struct recorder r;
+	size_t i;
+
+	set.auth = "PLAIN";
+	recorder_open(&r, &set, NULL, 0);
+	recorder_feed(&r, "EHLO c\r\nAUTH PLAIN\r\n", 20, whole);
+	recorder_feed(&r, secret, strlen(secret), whole);
+	recorder_feed(&r, "\r\n", 2, whole);
+	cr_assert(r.ch.authenticated);
+	for (i = 0; i + strlen(secret) <= sizeof r.ch; i++)
+		cr_assert_neq(memcmp((char *)&r.ch + i, secret, strlen(secret)),
+		    0, "credentials are still in the channel");
+	recorder_close(&r);
+	recorder_free(&r);
+}
+
+/* ---- who the client is ------------------------------------------------- */
+
+static const struct proxied {
+	const char *header;
+	size_t len;
+	const char *address, *port, *server_address, *server_port;
+} proxied[] = {
+#define H(s) s, sizeof s - 1
+#define V2 "\r\n\r\n\0\r\nQUIT\n"
+	{ H("PROXY TCP4 192.0.2.1 198.51.100.1 56324 25\r\n"),
+	    "192.0.2.1", "56324", "198.51.100.1", "25" },
+	{ H("PROXY TCP6 2001:db8::1 ::1 1 65535\r\n"),
+	    "2001:db8::1", "1", "::1", "65535" },
+	{ H("PROXY UNKNOWN\r\n"), "unknown", "", "", "" },
+	{ H("PROXY UNKNOWN ::1 ::1 1 1\r\n"), "unknown", "", "", "" },
+	{ H(V2 "\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x01\xdc\x04\0\x19"),
+	    "192.0.2.1", "56324", "198.51.100.1", "25" },
+	{ H(V2 "\x21\x21\0\x24" "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01"
+	    "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01" "\0\x01\xff\xff"),
+	    "2001:db8::1", "1", "::1", "65535" },
+	{ H(V2 "\x21\x21\0\x24" "\x20\x01\0\0\0\x01\0\0\0\0\0\x01\0\x01\0\x01"
+	    "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" "\0\0\0\x19"),
+	    "2001:0:1::1:1:1", "0", "::", "25" },
+	{ H(V2 "\x20\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x01\xdc\x04\0\x19"),
+	    "unknown", "", "", "" },
+	{ H(V2 "\x21\0\0\0"), "unknown", "", "", "" }
+};
+
+Test(peer, is_what_the_proxy_header_says)
+{
+	struct channel_settings set = plain;
+	struct recorder r;
+	size_t i;
+
+	set.proxy_protocol = true;
+	for (i = 0; i < sizeof proxied / sizeof *proxied; i++) {
+		const struct proxied *p = &proxied[i];
+
+		recorder_open(&r, &set, NULL, 0);
+		cr_expect_eq(r.ch.smtp_state, PHASE_PROXY);
+		recorder_feed(&r, p->header, p->len, (struct pace){ 1, false });
+		cr_expect_eq(r.ch.smtp_state, PHASE_CONNECT, "header %zu", i);
+		cr_expect_str_eq(r.ch.peer.address, p->address);
+		cr_expect_str_eq(r.ch.peer.port, p->port);
+		cr_expect_str_eq(r.ch.peer.server_address, p->server_address);
+		cr_expect_str_eq(r.ch.peer.server_port, p->server_port);
+		cr_expect_str_eq(r.replies.p, HI);
+		recorder_close(&r);
+		recorder_free(&r);
+	}
+}
+
+Test(peer, is_told_with_its_tls_by_a_proxy)
+{
+	static const char header[] = V2 "\x21\x11\0\x46"
+	    "\xc0\0\x02\x01\xc6\x33\x64\x01\xdc\x04\0\x19"
+	    "\x02\0\x0emx.example.org"		/* authority: SNI */
+	    "\x20\0\x26\x07\0\0\0\0"		/* TLS, certificate, verified */
+	    "\x21\0\x07TLSv1.3"
+	    "\x22\0\x06" "Client"
+	    "\x23\0\x0b" "AES128-SHA1";
+	struct channel_settings set = plain;
+	struct recorder r;
+
+	set.proxy_protocol = true;
+	recorder_open(&r, &set, NULL, 0);
+	recorder_feed(&r, header, sizeof header - 1, whole);
+	cr_expect_eq(r.used, sizeof header - 1);
+	cr_expect(r.ch.ssl);
+	cr_expect_str_eq(r.ch.tls.protocol, "TLSv1.3");
+	cr_expect_str_eq(r.ch.tls.cipher, "AES128-SHA1");
+	cr_expect_str_eq(r.ch.tls.sni, "mx.example.org");
+	cr_expect_str_eq(r.ch.tls.subject, "Client");
+	recorder_close(&r);
+	recorder_free(&r);
+}
+
+/* The header, and not an octet more: a handshake may follow. */
+Test(peer, tls_may_begin_right_behind_the_header)
+{
+	static const char script[] =
+	    "PROXY TCP4 192.0.2.1 198.51.100.1 56324 465\r\n\x16\x03\x01";
+	struct channel_settings set = plain;
+	struct recorder r;
+
+	set.proxy_protocol = set.tls_on_connect = true;
+	recorder_open(&r, &set, NULL, 0);
+	recorder_feed(&r, script, sizeof script - 1, whole);
+	cr_expect_eq(r.used, sizeof script - 1 - 3);
+	cr_expect_eq(r.ch.want, WANT_TLS);
+	cr_expect_eq(r.replies.len, 0);
+	recorder_tls(&r);
+	cr_expect_str_eq(r.replies.p, HI);
+	cr_expect_str_eq(r.ch.peer.address, "192.0.2.1");
+	recorder_close(&r);
+	recorder_free(&r);
+}
+
+Test(peer, is_what_xclient_says)
+{
+	static const char script[] = "EHLO proxy\r\n"
+	    "XCLIENT NAME=client+2Eexample.net ADDR=IPV6:2001:db8::1 PORT=1025\r\n"
+	    "XCLIENT HELO=client DESTADDR=198.51.100.1 DESTPORT=25 LOGIN=user\r\n";
+	struct channel_settings set = plain;
+	struct recorder r;
+
+	set.xclient = true;
+	recorder_open(&r, &set, NULL, 0);
+	recorder_feed(&r, script, sizeof script - 1, whole);
+	cr_expect_str_eq(r.ch.peer.name, "client.example.net");
+	cr_expect_str_eq(r.ch.peer.address, "2001:db8::1");
+	cr_expect_str_eq(r.ch.peer.port, "1025");
+	cr_expect_str_eq(r.ch.peer.server_address, "198.51.100.1");
+	cr_expect_str_eq(r.ch.peer.server_port, "25");
+	cr_expect_str_eq(r.ch.seen_greeting, "client");
+	cr_expect_str_eq(r.ch.auth_user, "user");
+	cr_expect(r.ch.authenticated);
+	recorder_feed(&r, "XCLIENT ADDR=[UNAVAILABLE] NAME=[TEMPUNAVAIL]\r\n", 47,
+	    whole);
+	cr_expect_str_eq(r.ch.peer.name, "unknown");
+	cr_expect_str_eq(r.ch.peer.address, "unknown");
+	recorder_close(&r);
+	recorder_free(&r);
+}
+
+Test(peer, is_what_it_was_if_xclient_is_refused)
+{
+	static const char script[] = "EHLO proxy\r\n"
+	    "XCLIENT NAME=client ADDR=192.0.2.1 HELO=client LOGIN=user FROB=1\r\n";
+	struct channel_settings set = plain;
+	struct recorder r;
+
+	set.xclient = true;
+	recorder_open(&r, &set, NULL, 0);
+	recorder_feed(&r, script, sizeof script - 1, whole);
+	cr_expect_str_eq(r.ch.peer.name, "unknown");
+	cr_expect_str_eq(r.ch.peer.address, "unknown");
+	cr_expect_str_eq(r.ch.seen_greeting, "proxy");
+	cr_expect_str_eq(r.ch.auth_user, "");
+	cr_expect_str_eq(r.ch.auth_method, "");
+	cr_expect_not(r.ch.authenticated);
+	recorder_close(&r);
+	recorder_free(&r);
+}
