@@ -1135,6 +1135,8 @@ channel_tls(struct channel *ch, const struct channel_tls *tls)
 	ch->tls = *tls;
 	ch->seen_greeting[0] = '\0';
 	ch->extended_smtp = false;
+	ch->authenticated = false;
+	ch->auth_user[0] = ch->auth_method[0] = '\0';
 	ch->linelen = 0;
 	if (ch->set->tls_on_connect)
 		greet(ch);
