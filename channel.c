@@ -1896,6 +1896,15 @@ find(const struct channel *ch, struct span name)
 	return v != NULL ? v : find_in(ch, verbs, name);
 }
 
+/* HELP does not speak of what this session can not have. */
+static bool
+helpful(const struct channel *ch, const struct verb *v)
+{
+	return v->help != NULL && exists(ch, v) &&
+	    (v->run != do_starttls || ch->set->tls) &&
+	    (v->run != do_auth || authenticates(ch->set));
+}
+
 static void
 list_verbs(const struct channel *ch, const struct verb *table, char *text,
     size_t size)
@@ -1903,7 +1912,7 @@ list_verbs(const struct channel *ch, const struct verb *table, char *text,
 	size_t n = strlen(text);
 
 	for (; table != NULL && table->name != NULL; table++)
-		if (table->help != NULL && exists(ch, table) && n < size)
+		if (helpful(ch, table) && n < size)
 			n += (size_t)snprintf(text + n, size - n, " %s",
 			    table->name);
 }
@@ -1915,7 +1924,7 @@ do_help(struct channel *ch, struct span arg)
 	const struct verb *v = find(ch, arg);
 	char text[512] = "Commands:";
 
-	if (arg.len > 0 && (v == NULL || v->help == NULL)) {
+	if (arg.len > 0 && (v == NULL || !helpful(ch, v))) {
 		channel_reply(ch, 504, "5.5.4", "There is no help on that");
 		return;
 	}
