@@ -742,11 +742,16 @@ authenticates(const struct channel_settings *set)
 	return set->auth != NULL;
 }
 
-/* RFC 1870 6.1. */
+/* RFC 1870 6.1: up to 20 digits, which may be more than 64 bits hold. */
 static bool
 take_size(struct channel *ch, struct span value)
 {
-	return value.len <= 20 && number(value, &ch->declared);
+	for (size_t i = 0; i < value.len; i++)
+		if (value.p[i] < '0' || value.p[i] > '9')
+			return false;
+	if (!number(value, &ch->declared))
+		ch->declared = UINT64_MAX;
+	return value.len > 0 && value.len <= 20;
 }
 
 /* RFC 6152 2, RFC 3030 3. */
@@ -889,7 +894,8 @@ split_parameter(struct span *s, struct span *name, struct span *value)
 		if (!alnum(w.p[i]) && w.p[i] != '-')
 			return false;
 	}
-	if (name->len == 0 || (value->p != NULL && value->len == 0))
+	if (name->len == 0 || w.p[0] == '-' ||
+	    (value->p != NULL && value->len == 0))
 		return false;
 	for (size_t i = 0; i < value->len; i++)
 		if (value->p[i] == '=')
