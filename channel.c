@@ -632,6 +632,86 @@ domain_octet(char c)
 	return alnum(c) || high(c) || c == '-' || c == '_';
 }
 
+/* Four numbers below 256 with dots between them: RFC 5321 4.1.3. */
+static bool
+ipv4(struct span s)
+{
+	unsigned dots = 0;
+	uint64_t octet;
+	size_t n;
+
+	for (;;) {
+		for (n = 0; n < s.len && s.p[n] != '.'; n++)
+			;
+		if (n > 3 || !number((struct span){ s.p, n }, &octet) ||
+		    octet > 255)
+			return false;
+		if (n == s.len)
+			return dots == 3;
+		s = skip(s, n + 1);
+		dots++;
+	}
+}
+
+/* Up to four hexadecimal digits at the start of s: how many there are. */
+static size_t
+hex16(struct span s)
+{
+	size_t n = 0;
+
+	while (n < s.len && n < 5 && s.p[n] != '\0' &&
+	    strchr("0123456789ABCDEFabcdef", s.p[n]) != NULL)
+		n++;
+	return n > 4 ? 0 : n;
+}
+
+/* RFC 4291 2.2: eight groups, "::" once for some of them, and the last two
+   perhaps as IPv4. */
+static bool
+ipv6(struct span s)
+{
+	unsigned groups = 0;
+	bool gap = s.len >= 2 && s.p[0] == ':' && s.p[1] == ':';
+	size_t n;
+
+	if (gap)
+		s = skip(s, 2);
+	while (s.len > 0 || !gap) {
+		if (s.len > 0 && memchr(s.p, ':', s.len) == NULL && ipv4(s)) {
+			groups += 2;
+			break;
+		}
+		n = hex16(s);
+		if (n == 0)
+			return false;
+		groups++;
+		s = skip(s, n);
+		if (s.len == 0)
+			break;
+		if (s.p[0] != ':' || s.len == 1)
+			return false;
+		s = skip(s, 1);
+		if (s.p[0] == ':') {
+			if (gap)
+				return false;
+			gap = true;
+			s = skip(s, 1);
+		}
+	}
+	return gap ? groups < 8 : groups == 8;
+}
+
+/* What stands between the brackets of an address literal: RFC 5321 4.1.3. */
+static bool
+literal(struct span s)
+{
+	static const char tag[] = "IPv6:";
+	size_t n = sizeof tag - 1;
+
+	return ipv4(s) || (s.len > n && strncasecmp(s.p, tag, n) == 0 &&
+	    ipv6(skip(s, n)));
+}
+
 /* Length of a domain or address literal; 0 if there is none. */
 static size_t
 domain(struct span s)
@@ -645,9 +725,9 @@ domain(struct span s)
 		return i > DOMAIN_MAX ? 0 : i;
 	}
 	for (i = 1; i < s.len && s.p[i] != ']'; i++)
-		if (!alnum(s.p[i]) && strchr(":.-", s.p[i]) == NULL)
-			return 0;
-	return i < s.len && i > 1 ? i + 1 : 0;
+		;
+	return i < s.len && literal((struct span){ s.p + 1, i - 1 }) ? i + 1
+								     : 0;
 }
 
 /* Length of a source route "@a,@b:", which is ignored (RFC 5321 4.1.1.3). */
@@ -1536,14 +1616,11 @@ port(const char *s)
 	    (s[0] != '0' || s[1] == '\0');
 }
 
-/* Octets of an IPv4 or IPv6 address in text; the grammar is the reader's
-   affair, what matters here is that it can be nothing else. */
+/* An IPv4 or IPv6 address in text. */
 static bool
 address(const char *s)
 {
-	size_t n = strlen(s);
-
-	return n > 0 && n < 46 && strspn(s, "0123456789.:abcdefABCDEF") == n;
+	return ipv4(span(s)) || ipv6(span(s));
 }
 
 /* What XCLIENT says, until all of it proved readable. */
@@ -1621,25 +1698,39 @@ do_xclient(struct channel *ch, struct span arg)
 	greet(ch);
 }
 
-/* The PROXY protocol's version 1: "PROXY TCP4 src dst sport dport". */
+/* The PROXY protocol's version 1: "PROXY TCP4 src dst sport dport", with
+   single blanks; behind UNKNOWN anything. */
 static bool
 proxy_v1(struct channel *ch, struct span s)
 {
+	static const char tcp4[] = "PROXY TCP4 ", tcp6[] = "PROXY TCP6 ";
+	static const char unknown[] = "PROXY UNKNOWN";
 	struct channel_peer *peer = &ch->peer;
 	struct span field[6];
-	size_t n = 0;
+	bool (*fits)(struct span);
+	size_t n = 0, i;
 
+	i = sizeof unknown - 1;
+	if (s.len >= i && memcmp(s.p, unknown, i) == 0)
+		return s.len == i || s.p[i] == ' ';
+	if (s.len < sizeof tcp4 || s.p[s.len - 1] == ' ')
+		return false;
+	if (memcmp(s.p, tcp4, sizeof tcp4 - 1) == 0)
+		fits = ipv4;
+	else if (memcmp(s.p, tcp6, sizeof tcp6 - 1) == 0)
+		fits = ipv6;
+	else
+		return false;
+	for (i = 1; i < s.len; i++)
+		if (s.p[i] == ' ' && s.p[i - 1] == ' ')
+			return false;
 	for (; s.len > 0 && n < 6; n++)
 		field[n] = word(&s);
-	if (n >= 2 && same(field[1], "UNKNOWN"))
-		return true;
-	return s.len == 0 && n == 6 &&
-	    (same(field[1], "TCP4") || same(field[1], "TCP6")) &&
+	return s.len == 0 && n == 6 && fits(field[2]) && fits(field[3]) &&
 	    copy(peer->address, sizeof peer->address, field[2]) &&
 	    copy(peer->server_address, sizeof peer->server_address, field[3]) &&
 	    copy(peer->port, sizeof peer->port, field[4]) &&
 	    copy(peer->server_port, sizeof peer->server_port, field[5]) &&
-	    address(peer->address) && address(peer->server_address) &&
 	    port(peer->port) && port(peer->server_port);
 }
 
@@ -1724,8 +1815,9 @@ take_ssl(struct channel *ch, const unsigned char *p, size_t len)
 	}
 }
 
-/* Version 2, already known to be complete: see proxy_missing(). */
-static void
+/* Version 2, already known to be complete: see proxy_missing().  False if the
+   addresses are cut short. */
+static bool
 proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
 {
 	struct channel_peer *peer = &ch->peer;
@@ -1734,8 +1826,10 @@ proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
 	unsigned type;
 	struct span v;
 
-	if ((p[12] & 15) == 0 || len - PROXY_V2_HEAD < used || used == 0)
-		return;		/* LOCAL, or addresses that say nothing */
+	if ((p[12] & 15) == 0 || used == 0)
+		return true;	/* LOCAL, or addresses that say nothing */
+	if (len - PROXY_V2_HEAD < used)
+		return false;
 	p += PROXY_V2_HEAD;
 	len -= PROXY_V2_HEAD + used;
 	if (tcp4) {
@@ -1755,6 +1849,7 @@ proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
 			take_ssl(ch, (const unsigned char *)v.p, v.len);
 		else if (type == 0x02 && clean(v))
 			copy(ch->tls.sni, sizeof ch->tls.sni, v);
+	return true;
 }
 
 /* How the header in line stands: octets that must still come at least, 0 when
@@ -1780,7 +1875,8 @@ proxy_missing(const struct channel *ch)
 	if (n < PROXY_V2_HEAD)
 		return 1;
 	total = PROXY_V2_HEAD + two((const unsigned char *)p + 14);
-	if ((p[12] & ~1) != 0x20 || total > CHANNEL_LINE_MAX)
+	if ((p[12] & ~1) != 0x20 || (p[13] & 0xf0) > 0x30 ||
+	    (p[13] & 15) > 2 || total > CHANNEL_LINE_MAX)
 		return -1;
 	return total == n ? 0 : 1;
 }
@@ -1814,8 +1910,9 @@ proxy(struct channel *ch, const char *p, size_t len)
 		s.len -= 2;
 	if (missing == 0 && line[0] == 'P' && (!clean(s) || !proxy_v1(ch, s)))
 		missing = -1;
-	else if (missing == 0 && line[0] != 'P')
-		proxy_v2(ch, (const unsigned char *)line, s.len);
+	else if (missing == 0 && line[0] != 'P' &&
+	    !proxy_v2(ch, (const unsigned char *)line, s.len))
+		missing = -1;
 	if (missing > 0)
 		return i;
 	ch->linelen = 0;
