@@ -18,6 +18,8 @@ TLS = $(shell pkg-config --libs openssl)
 
 DEPS = gcc libc6-dev libssl-dev libsystemd-dev pkgconf systemd curl
 DEPS_check = libcriterion-dev perl python3 swaks openssl ucspi-tcp
+DEPS_bench = python3 ucspi-tcp postfix strace binutils gnuplot-nox \
+	msmtp-mta python3-aiosmtpd stunnel4
 DEPS_check-systemd = systemd-container
 DEPS_coverage = $(DEPS_check)
 DEPS_fuzz = clang libclang-rt-dev
@@ -30,15 +32,17 @@ SUITES = t/channel t/relay t/nexthop t/policy
 PEERS = $(wildcard t/peers-*.t)
 FUZZ = $(patsubst t/fuzz_%.c,t/fuzz/%,$(wildcard t/fuzz_*.c))
 # What is installed, FILE:PLACE below PREFIX; @...@ in units is filled in.
-UNITS = $(wildcard units/*.socket units/*.service)
+UNITS = $(wildcard units/*.socket units/*.service units/*.d/*)
 SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 	smtpd.8:share/man/man8/smtpd.8 channel.h:include/smtpd/channel.h \
 	libsmtpd-channel.a:lib/libsmtpd-channel.a \
 	smtpd-channel.pc:lib/pkgconfig/smtpd-channel.pc \
 	units/sysusers.conf:lib/sysusers.d/smtpd.conf \
 	units/smtpd.catalog:lib/systemd/catalog/smtpd.catalog \
-	$(foreach u,$(UNITS),$u:lib/systemd/$(if $(findstring \
-	catch,$u),user,system)/$(notdir $u))
+	$(foreach u,$(UNITS),$u:$(subst units,lib/systemd/$(if $(findstring \
+	catch,$u),user,system),$u)) \
+	$(foreach u,$(filter-out $(UNITS) %.d %.catalog units/sysusers.conf,\
+	$(wildcard units/*)),$u:$(subst units,share/doc/smtpd,$u))
 
 all: smtpd smtpd-tls libsmtpd-channel.a smtpd-channel.pc
 
@@ -95,8 +99,12 @@ check-peers: all
 	prove $(PROVE) $(PEERS)
 check-systemd: all
 	prove $(PROVE) t/systemd.sh
-bench: all
-	t/bench/run
+t/bench/out/floor t/bench/out/floor-static: t/bench/floor.c
+	@mkdir -p $(@D)
+	$(CC) $(ALLCFLAGS) $(if $(findstring static,$@),-static,$(LINK)) \
+	    -o $@ $<
+bench: all t/bench/out/floor t/bench/out/floor-static
+	t/bench/bench.py $(BENCH)
 
 t/fuzz/%: t/fuzz_%.c $(ROOMS:=.c)
 	@mkdir -p $@.new
