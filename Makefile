@@ -73,7 +73,7 @@ endif
 run: all
 	@printf '%s\n' 'Listening on 127.0.0.1:$(PORT), until Ctrl-C: every' \
 	    'message is printed here.  To send one, from elsewhere:' '' \
-	    "  printf 'Subject: hello\n\nIt works.\n' | curl --crlf -T - \\" \
+	    "  printf 'Subject: hello\n\nIt works.\n' | curl -sS --crlf -T - \\" \
 	    '    --mail-from me@example.org --mail-rcpt you@example.net \' \
 	    '    smtp://127.0.0.1:$(PORT)' ''
 	@exec systemd-socket-activate -l 127.0.0.1:$(PORT) --accept --inetd \
@@ -137,6 +137,6 @@ uninstall:
 clean:
 	rm -rf smtpd smtpd-tls *.[oad] *.pc .prefix $(SUITES) t/san t/fuzz
 
-.PHONY: FORCE all bench check check-peers check-systemd clean coverage deps fuzz \
-	install lint run uninstall
+.PHONY: FORCE all bench check check-peers check-systemd clean coverage deps \
+	fuzz install lint run uninstall
 -include $(wildcard *.d t/san/*.d t/san/t/*.d)
