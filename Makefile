@@ -48,7 +48,7 @@ all: smtpd smtpd-tls libsmtpd-channel.a smtpd-channel.pc
 
 smtpd: smtpd.o $(OBJ)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ -lcrypt
-smtpd-tls: tls.o
+smtpd-tls: tls.o confine.o
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)
 libsmtpd-channel.a: channel.o
 	$(AR) rcs $@ $^
@@ -87,7 +87,7 @@ t/san/rooms.a: $(OBJ:%=t/san/%) $(patsubst %.h,t/san/%.o,$(wildcard t/*.h))
 	$(AR) rcs $@ $^
 t/san/smtpd: t/san/smtpd.o t/san/rooms.a t/san/smtpd-tls
 	$(CC) $(SAN) -o $@ t/san/smtpd.o t/san/rooms.a -lcrypt
-t/san/smtpd-tls: t/san/tls.o
+t/san/smtpd-tls: t/san/tls.o t/san/confine.o
 	$(CC) $(SAN) -o $@ $^ $(TLS)
 $(SUITES): %: t/san/%.o t/san/rooms.a
 	$(CC) $(SAN) -o $@ $^ -lcrypt $(CRITERION)
