@@ -3,13 +3,15 @@ PREFIX = /usr/local
 CFLAGS = -O2 -g
 PORT = 8025
 VERSION = 1.0
+WITH_SYSTEMD = yes
 WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wcast-qual \
 	-Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wformat=2
 HARDEN = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 \
 	-fstack-protector-strong -fstack-clash-protection -fPIE
 LINK = -pie -Wl,-z,relro,-z,now
 STD = -std=c11 -D_POSIX_C_SOURCE=200809L $(WARN) \
-	-DVERSION='"$(VERSION)"' -DLIBEXEC='"$(PREFIX)/libexec"'
+	-DVERSION='"$(VERSION)"' -DLIBEXEC='"$(PREFIX)/libexec"' \
+	$(if $(filter yes,$(WITH_SYSTEMD)),-DWITH_SYSTEMD)
 ALLCFLAGS = $(STD) $(HARDEN) $(CFLAGS)
 SAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
 	-fno-sanitize-recover=undefined

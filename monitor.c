@@ -61,13 +61,15 @@ enum ask {
 	ASK_ABANDON,		/* not answered */
 	ASK_TLS,
 	ASK_LOG,		/* not answered */
+	ASK_STATUS,		/* not answered */
 	ASKS
 };
 
 /* A question; a and b may be NULL. */
 struct question {
 	enum ask ask;
-	unsigned number;	/* ASK_STAGE: enum stage; ASK_LOG: priority */
+	unsigned number;	/* ASK_STAGE: enum stage; ASK_LOG: priority;
+				   ASK_STATUS: is it about to end? */
 	const struct envelope *env;	/* NULL: none */
 	const char *a, *b;
 	int fd;			/* -1: none; borrowed */
@@ -415,6 +417,29 @@ monitor_tls(struct monitor *m, int client, char *report, size_t size)
 	return fd;
 }
 
+/* Text that unpack() will take. */
+static void
+one_line(char *to, size_t size, const char *text)
+{
+	snprintf(to, size, "%s", text);
+	for (; *to != '\0'; to++)
+		if ((unsigned char)*to < ' ' || *to == '\177')
+			*to = ' ';
+}
+
+void
+monitor_status(struct monitor *m, const char *text, bool stopping)
+{
+	char line[512];
+	const struct question q = { ASK_STATUS, stopping, NULL, line, NULL,
+		-1 };
+
+	if (m->set->status == NULL)
+		return;
+	one_line(line, sizeof line, text);
+	send_question(m, &q);
+}
+
 void
 monitor_log(struct monitor *m, int priority, const char *event,
     const struct envelope *env, const char *text)
@@ -424,10 +449,7 @@ monitor_log(struct monitor *m, int priority, const char *event,
 	const struct question q = { ASK_LOG, (unsigned)priority, env, event,
 		line, -1 };
 
-	snprintf(line, sizeof line, "%s", text);
-	for (char *p = line; *p != '\0'; p++)
-		if ((unsigned char)*p < ' ' || *p == '\177')
-			*p = ' ';
+	one_line(line, sizeof line, text);
 	if (m->peer == -1)	/* not started yet */
 		log->log(log->ctx, priority, event, env, text);
 	else
@@ -600,7 +622,7 @@ unpack_question(struct received *r, const struct head *h)
 
 /* Does the question have what its kind needs? */
 static bool
-sensible(const struct question *q)
+sensible(const struct monitor *m, const struct question *q)
 {
 	struct stat st;
 	bool file = q->fd != -1 && fstat(q->fd, &st) == 0;
@@ -616,6 +638,8 @@ sensible(const struct question *q)
 		return q->env != NULL;
 	case ASK_AUTH:
 		return q->env != NULL && q->a != NULL;
+	case ASK_STATUS:
+		return q->a != NULL && m->set->status != NULL;
 	case ASK_TLS:
 		return file && S_ISSOCK(st.st_mode);
 	case ASK_LOG:
@@ -651,7 +675,7 @@ get_question(struct monitor *m, struct received *r)
 	r->len = h.len;
 	if (receive_all(m->peer, r->strings, h.len, &r->q.fd) == -1)
 		return 0;
-	return unpack_question(r, &h) && sensible(&r->q) ? 1 : -1;
+	return unpack_question(r, &h) && sensible(m, &r->q) ? 1 : -1;
 }
 
 static void
@@ -722,6 +746,9 @@ act(struct monitor *m, const struct question *q)
 		return 0;
 	case ASK_ABANDON:
 		auth_abandon(m->auth);
+		return 0;
+	case ASK_STATUS:
+		m->set->status(m->set->log.ctx, q->a, q->number != 0);
 		return 0;
 	default:
 		m->set->log.log(m->set->log.ctx, (int)q->number, q->a, q->env,

@@ -28,6 +28,9 @@ struct monitor_settings {
 	size_t max_recipients;	/* that an envelope can have; 0: no limit */
 	bool require_sandbox;	/* do not run without the whole jail */
 	struct logger log;
+	/* Shows what the session is at, and that it is about to end; NULL if
+	   nobody looks.  ctx is log's. */
+	void (*status)(void *ctx, const char *text, bool stopping);
 };
 
 #define MONITOR_USER 256	/* octets of a user's name, with NUL */
@@ -94,6 +97,9 @@ int	monitor_tls(struct monitor *m, int client, char *report, size_t size);
 /* Tells the administrator: see struct logger. */
 void	monitor_log(struct monitor *m, int priority, const char *event,
 	    const struct envelope *env, const char *text);
+
+/* Shows what the session is at: see struct monitor_settings. */
+void	monitor_status(struct monitor *m, const char *text, bool stopping);
 
 /* Takes leave of everybody, frees m.  NULL is legal. */
 void	monitor_close(struct monitor *m);

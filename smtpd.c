@@ -28,6 +28,7 @@
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
+#include <dlfcn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,11 +36,15 @@
 #include <strings.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
+#include <sys/uio.h>
 #include <sysexits.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef WITH_SYSTEMD
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-journal.h>
+#endif
 
 #ifndef VERSION
 #define VERSION "1.0"
@@ -415,72 +420,235 @@ read_command_line(struct options *o, char **argv)
 
 /* ---- the log ----------------------------------------------------------- */
 
-/* Appends to line[0..size), n octets being there, a value without control
-   characters, in quotes if it has blanks. */
-static size_t
-put(char *line, size_t size, size_t n, const char *key, const char *value)
-{
-	bool quote = value[0] == '\0' || strpbrk(value, " \"=") != NULL;
+/* What libsystemd does for us, if systemd started us; else all NULL. */
+struct systemd {
+#ifdef WITH_SYSTEMD
+	__typeof__(&sd_listen_fds) listen_fds;
+	__typeof__(&sd_notify) notify;
+	__typeof__(&sd_journal_sendv) journal;
+#else
+	int (*listen_fds)(int unset);
+	int (*notify)(int unset, const char *state);
+	int (*journal)(const struct iovec *fields, int n);
+#endif
+};
 
-	n += (size_t)snprintf(line + n, size - n, " %s=%s", key,
-	    quote ? "\"" : "");
-	for (; *value != '\0' && n + 3 < size; value++) {
-		if (*value == '\n' && value[1] == '\0')
-			break;
-		line[n++] = (unsigned char)*value < ' ' || *value == '\177'
-		    ? ' ' : *value == '"' ? '\'' : *value;
-	}
-	if (quote && n + 1 < size)
-		line[n++] = '"';
-	line[n < size ? n : size - 1] = '\0';
-	return n < size - 64 ? n : size - 64;
+/* Where records go, and what all of them have in common. */
+struct log {
+	enum sink sink;
+	struct systemd systemd;
+	const char *relay;	/* as it was named */
+};
+
+/* Is that variable the number of this process? */
+static bool
+names_us(const char *variable)
+{
+	const char *value = getenv(variable);
+	char ours[24];
+
+	snprintf(ours, sizeof ours, "%ld", (long)getpid());
+	return value != NULL && strcmp(value, ours) == 0;
 }
 
-/* A struct logger's function: one line for one event. */
+/*
+ * Loads libsystemd if it was systemd that started us: linking it would double
+ * what a connection costs everywhere else.
+ */
+static void
+find_systemd(struct log *l)
+{
+#ifdef WITH_SYSTEMD
+	struct systemd *sd = &l->systemd;
+	void *library;
+
+	if (!names_us("SYSTEMD_EXEC_PID") && !names_us("LISTEN_PID"))
+		return;
+	library = dlopen("libsystemd.so.0", RTLD_NOW);
+	if (library == NULL)
+		return;
+	*(void **)(void *)&sd->listen_fds = dlsym(library, "sd_listen_fds");
+	*(void **)(void *)&sd->notify = dlsym(library, "sd_notify");
+	*(void **)(void *)&sd->journal = dlsym(library, "sd_journal_sendv");
+	if (getenv("NOTIFY_SOCKET") == NULL)
+		sd->notify = NULL;
+	if (l->sink != SINK_JOURNAL)
+		sd->journal = NULL;
+#else
+	(void)l;
+#endif
+}
+
+/* The kinds of events, with the MESSAGE_ID that units/smtpd.catalog explains.
+   The text of some is the reply that the client got. */
+static const struct event {
+	const char *name, *id;
+	bool reply;
+} events[] = {
+	{ "message-relayed", "265e49e32fca423faec18dc0ae591ef0", true },
+	{ "message-refused", "6507ea6a52bf4120bf481c5fa2783115", true },
+	{ "message-deferred", "f9faaaf0396246b7a2a2eaf079a52205", true },
+	{ "refused", "7c1553f1c78a424f900bc86a69cdad0f", true },
+	{ "session", "b427b2fcbb3741c3a35ffc7d7c5a924c", false },
+	{ "client-lost", "41eb2bd40b4648708b315f5597d93ad3", false },
+	{ "timeout", "1767172cfc294cb094a4c176b2a05785", false },
+	{ "tls-failed", "f66cf46666864d3cb8197768f90b315f", false },
+	{ "auth-failed", "43cbc08ff3b64463843ff3a5690f7ba3", false },
+	{ "auth-ok", "edfb7d3f079948058a9f099a9652ddc3", false },
+	{ "policy-unreachable", "3e209571eba34dc089872a73e453a6fa", false },
+	{ "program-output", "1a26e10991df4333848180732c211daf", false },
+	{ "duplicate-possible", "16402bd99eeb45c39706071e6753eeb8", true },
+	{ "config-error", "5034ac5f87124b00a639fb6ef62b04d7", false },
+	{ "sandbox-missing", "4b55b3ca1e2f4acfa42c3036e9ebde3e", false },
+	{ "channel-broken", "c750ad726cc34f348f63a8565cfa2016", false },
+	{ NULL, "", false },
+};
+
+/* One fact of a record: its names in a line and in the journal. */
+struct item {
+	const char *key, *field, *value;
+};
+
+#define ITEMS_MAX 24
+#define NAMED_MAX 8		/* recipients that a record names */
+
+struct record {
+	struct item items[ITEMS_MAX];
+	size_t n;
+	char size[24], recipients[24];
+};
+
+static void
+add(struct record *r, const char *key, const char *field, const char *value)
+{
+	if (value != NULL && value[0] != '\0' && r->n < ITEMS_MAX)
+		r->items[r->n++] = (struct item){ key, field, value };
+}
+
+static void
+add_envelope(struct record *r, const struct envelope *env)
+{
+	add(r, "id", "SMTPD_QUEUE_ID", env->fact[FACT_QUEUE_ID]);
+	add(r, "client", "SMTPD_CLIENT", env->fact[FACT_CLIENT_ADDRESS]);
+	add(r, "helo", "SMTPD_HELO", env->fact[FACT_CLIENT_HELO]);
+	add(r, "user", "SMTPD_USER", env->fact[FACT_SASL_USERNAME]);
+	if (env->fact[FACT_QUEUE_ID][0] != '\0')
+		add(r, "from", "SMTPD_SENDER", env->fact[FACT_SENDER][0] == '\0'
+		    ? "<>" : env->fact[FACT_SENDER]);
+	for (size_t i = 0; i < env->nrecipients && i < NAMED_MAX; i++)
+		add(r, "to", "SMTPD_RECIPIENT", env->recipients[i].address);
+	snprintf(r->recipients, sizeof r->recipients, "%zu", env->nrecipients);
+	if (env->nrecipients > NAMED_MAX)
+		add(r, "recipients", "SMTPD_RECIPIENTS", r->recipients);
+	snprintf(r->size, sizeof r->size, "%llu",
+	    (unsigned long long)env->size);
+	if (env->nrecipients > 0 && env->size > 0)
+		add(r, "size", "SMTPD_SIZE", r->size);
+}
+
+/* Appends " key=value" to line[0..size), in which n octets are; a value with
+   blanks is quoted, control characters become blanks. */
+static size_t
+put(char *line, size_t size, size_t n, const struct item *item)
+{
+	const char *value = item->value;
+	bool quote = strpbrk(value, " \"=\n") != NULL;
+	size_t room = n + strlen(item->key) + strlen(value) + 4;
+
+	if (room >= size)
+		return n;
+	n += (size_t)snprintf(line + n, size - n, " %s=%s", item->key,
+	    quote ? "\"" : "");
+	for (; *value != '\0'; value++)
+		line[n++] = (unsigned char)*value < ' ' || *value == '\177'
+		    ? ' ' : *value == '"' ? '\'' : *value;
+	if (quote)
+		line[n++] = '"';
+	line[n] = '\0';
+	return n;
+}
+
+/* The record with a field for every fact. */
+static void
+send_journal(const struct log *l, const struct record *r, int priority,
+    const char *id, const char *line)
+{
+	char fixed[4][64], *text[ITEMS_MAX + 1];
+	struct iovec fields[ITEMS_MAX + 5];
+	const struct item message = { "", "MESSAGE", line };
+	const struct item *item;
+	int n = 0;
+	size_t i, size;
+
+	snprintf(fixed[0], sizeof fixed[0], "PRIORITY=%d", priority);
+	snprintf(fixed[1], sizeof fixed[1], "MESSAGE_ID=%s", id);
+	snprintf(fixed[2], sizeof fixed[2], "SYSLOG_IDENTIFIER=smtpd");
+	snprintf(fixed[3], sizeof fixed[3], "SYSLOG_FACILITY=%d", LOG_MAIL >> 3);
+	for (i = 0; i < 4; i++)
+		if (i != 1 || id[0] != '\0')
+			fields[n++] = (struct iovec){ fixed[i],
+				strlen(fixed[i]) };
+	for (i = 0; i <= r->n; i++) {
+		item = i == r->n ? &message : &r->items[i];
+		text[i] = NULL;
+		size = strlen(item->field) + strlen(item->value) + 2;
+		if (item->field[0] == '\0' || (text[i] = malloc(size)) == NULL)
+			continue;
+		snprintf(text[i], size, "%s=%s", item->field, item->value);
+		fields[n++] = (struct iovec){ text[i], size - 1 };
+	}
+	l->systemd.journal(fields, n);
+	for (i = 0; i <= r->n; i++)
+		free(text[i]);
+}
+
+/* A struct logger's function: one record for one event. */
 static void
 log_event(void *ctx, int priority, const char *event,
     const struct envelope *env, const char *text)
 {
-	enum sink *sink = ctx;
-	char line[2048], number[24];
-	size_t n = 0, most = env == NULL ? 0 : env->nrecipients;
+	struct log *l = ctx;
+	const struct event *e = events;
+	struct record r = { .n = 0 };
+	char line[4096];
+	size_t n;
 
-	if (*sink == SINK_JOURNAL)
-		n = (size_t)snprintf(line, sizeof line, "<%d>", priority);
-	n += (size_t)snprintf(line + n, sizeof line - n, "smtpd: event=%s",
-	    event);
-	if (env != NULL) {
-		if (env->fact[FACT_QUEUE_ID][0] != '\0')
-			n = put(line, sizeof line, n, "id",
-			    env->fact[FACT_QUEUE_ID]);
-		n = put(line, sizeof line, n, "client",
-		    env->fact[FACT_CLIENT_ADDRESS]);
-		n = put(line, sizeof line, n, "helo",
-		    env->fact[FACT_CLIENT_HELO]);
-		if (env->fact[FACT_QUEUE_ID][0] != '\0')
-			n = put(line, sizeof line, n, "from",
-			    env->fact[FACT_SENDER]);
+	while (e->name != NULL && strcmp(e->name, event) != 0)
+		e++;
+	add(&r, "event", "SMTPD_EVENT", event);
+	if (env != NULL)
+		add_envelope(&r, env);
+	add(&r, "relay", "SMTPD_RELAY", e->reply ? l->relay : "");
+	add(&r, e->reply ? "reply" : "text", e->reply ? "SMTPD_REPLY" : "",
+	    text);
+	n = (size_t)snprintf(line, sizeof line,
+	    l->sink == SINK_JOURNAL ? "<%d>smtpd:" : "smtpd:", priority);
+	for (size_t i = 0; i < r.n; i++)
+		n = put(line, sizeof line - 1, n, &r.items[i]);
+	if (l->systemd.journal != NULL) {
+		send_journal(l, &r, priority, e->id, strchr(line, ' ') + 1);
+		return;
 	}
-	for (size_t i = 0; i < most && i < 8; i++)
-		n = put(line, sizeof line, n, "to", env->recipients[i].address);
-	if (most > 8) {
-		snprintf(number, sizeof number, "%zu", most);
-		n = put(line, sizeof line, n, "recipients", number);
-	}
-	if (most > 0 && env->size > 0) {
-		snprintf(number, sizeof number, "%llu",
-		    (unsigned long long)env->size);
-		n = put(line, sizeof line, n, "size", number);
-	}
-	n = put(line, sizeof line, n, "text", text);
-	if (*sink != SINK_SYSLOG) {
+	if (l->sink != SINK_SYSLOG) {
 		line[n] = '\n';
 		if (write(STDERR_FILENO, line, n + 1) != -1)
 			return;
 		line[n] = '\0';
-		*sink = SINK_SYSLOG;	/* nobody reads there any more */
+		l->sink = SINK_SYSLOG;	/* nobody reads there any more */
 	}
 	syslog(LOG_MAIL | priority, "%s", strchr(line, ' ') + 1);
+}
+
+/* What `systemctl status' shows: see struct monitor_settings. */
+static void
+show_status(void *ctx, const char *text, bool stopping)
+{
+	const struct log *l = ctx;
+	char state[512];
+
+	snprintf(state, sizeof state, "STATUS=%s%s", text,
+	    stopping ? "\nSTOPPING=1" : "");
+	l->systemd.notify(0, state);
 }
 
 /* ---- the session ------------------------------------------------------- */
@@ -502,6 +670,7 @@ struct session {
 	int64_t pause;		/* before the next reply is written; 0 */
 	bool quit;		/* the client said so */
 	bool greeted;		/* the connect hook was called */
+	enum phase shown;	/* what systemd was told last */
 	/* The header that is being read: */
 	unsigned received;	/* Received: fields in it */
 	char start[9];		/* a line's first octets */
@@ -952,6 +1121,7 @@ on_end(void *ctx, struct reply r[], size_t n)
 		env.size = s->spool.size;
 		ask(s, STAGE_END_OF_MESSAGE, &env, &one);
 		if (one.code < 400) {
+			monitor_status(s->monitor, "relaying", false);
 			monitor_relay(s->monitor, &env, fd, v);
 			relayed = true;
 		}
@@ -1215,15 +1385,45 @@ start_tls(struct session *s)
 static void
 hang_up(struct session *s, enum ending why)
 {
-	if (why == END_TIMEOUT)
-		channel_close(&s->ch, 421, "4.4.2", "Timed out");
-	else if (why == END_TERM)
-		channel_close(&s->ch, 421, "4.3.2", "Shutting down");
-	else
+	if (why != END_TIMEOUT && why != END_TERM)
 		return;
+	if (why == END_TERM)
+		monitor_status(s->monitor, "shutting down", true);
+	channel_close(&s->ch, 421, why == END_TERM ? "4.3.2" : "4.4.2",
+	    why == END_TERM ? "Shutting down" : "Timed out");
 	s->idle = s->end = clock_now() + 1000;
 	terminated = 0;
 	drain(s);
+}
+
+/* Tells systemd who is at which command, whenever that changes. */
+static void
+tell_status(struct session *s)
+{
+	const struct channel *ch = &s->ch;
+	static const char *const where[] = {
+		[PHASE_PROXY] = "before its PROXY header",
+		[PHASE_REFUSED] = "turned away",
+		[PHASE_CONNECT] = "greeted",
+		[PHASE_READY] = "between messages",
+		[PHASE_MAIL] = "at MAIL",
+		[PHASE_RCPT] = "at RCPT",
+		[PHASE_DATA] = "in DATA",
+		[PHASE_BDAT] = "in BDAT",
+		[PHASE_AUTH] = "in AUTH",
+		[PHASE_CLOSED] = "leaving",
+	};
+	char text[300];
+
+	if (s->options->monitor.status == NULL || s->shown == ch->smtp_state)
+		return;
+	s->shown = ch->smtp_state;
+	snprintf(text, sizeof text, "%.64s %s%s%.100s%s%.60s",
+	    ch->peer.address, where[ch->smtp_state],
+	    ch->mailfrom == NULL ? "" : ", from <",
+	    ch->mailfrom == NULL ? "" : ch->mailfrom,
+	    ch->mailfrom == NULL ? "" : ">, ", s->queue_id);
+	monitor_status(s->monitor, text, false);
 }
 
 /* Gives the channel what was read.  Returns how much of it was used. */
@@ -1276,6 +1476,7 @@ talk(struct session *s)
 		if (s->ch.smtp_state == PHASE_DATA ||
 		    s->ch.smtp_state == PHASE_BDAT)
 			restart_clock(s);
+		tell_status(s);
 		n = fill(s, in, sizeof in, &why);
 		if (n <= 0)
 			return why;
@@ -1289,19 +1490,18 @@ talk(struct session *s)
 /* A socket that systemd passes as descriptor 3 becomes the client: it is a
    connection, Accept=yes, for accepting is not our job. */
 static void
-take_passed_socket(void)
+take_passed_socket(const struct log *l)
 {
-	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
-	char ours[24];
-	int listening = 0;
+	int listening = 0, n;
 	socklen_t len = sizeof listening;
 
-	snprintf(ours, sizeof ours, "%ld", (long)getpid());
-	if (pid == NULL || fds == NULL || strcmp(pid, ours) != 0)
+	if (!names_us("LISTEN_PID"))
 		return;
-	if (strcmp(fds, "1") != 0)
-		misused("LISTEN_FDS=%s: one connection is served, not more",
-		    fds);
+	if (l->systemd.listen_fds == NULL)
+		misused("a socket was passed, but there is no libsystemd");
+	n = l->systemd.listen_fds(1);
+	if (n != 1)
+		misused("%d descriptors were passed: one is served", n);
 	if (getsockopt(3, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == -1)
 		misused("descriptor 3 is not a socket");
 	if (listening)
@@ -1310,8 +1510,6 @@ take_passed_socket(void)
 	dup2(3, STDIN_FILENO);
 	dup2(3, STDOUT_FILENO);
 	close(3);
-	unsetenv("LISTEN_PID");
-	unsetenv("LISTEN_FDS");
 }
 
 /* Descriptors 0 to 2 must be something, or the next open would become them. */
@@ -1503,7 +1701,7 @@ log_ending(struct session *s, enum ending why)
 
 /* Everything between the command line and the first octet. */
 static void
-prepare(struct session *s, struct options *o, enum sink sink, char *fqdn,
+prepare(struct session *s, struct options *o, struct log *l, char *fqdn,
     size_t size)
 {
 	struct channel_settings *c = &o->channel;
@@ -1516,7 +1714,12 @@ prepare(struct session *s, struct options *o, enum sink sink, char *fqdn,
 		snprintf(fqdn, size, "localhost");
 	fqdn[size - 1] = '\0';
 	c->fqdn = relay->fqdn = fqdn;
-	relay->print = sink == SINK_SYSLOG ? -1 : STDERR_FILENO;
+	l->sink = choose_sink();
+	l->relay = relay->spec != NULL ? relay->spec : relay->program[0];
+	relay->log = o->monitor.log = (struct logger){ log_event, l };
+	if (l->systemd.notify != NULL)
+		o->monitor.status = show_status;
+	relay->print = l->sink == SINK_SYSLOG ? -1 : STDERR_FILENO;
 	if (o->bare_newline == NULL && fstat(STDIN_FILENO, &in) == 0 &&
 	    (S_ISREG(in.st_mode) || isatty(STDIN_FILENO)))
 		c->bare_newline = BARE_UNIX;
@@ -1595,16 +1798,16 @@ main(int argc, char **argv)
 	struct session s = { .queue_id = "" };
 	struct channel_hooks hook = hooks;
 	char fqdn[CHANNEL_NAME_MAX], engine[PATH_MAX], trouble[512], bad[512];
-	enum sink sink;
+	struct log log = { .sink = SINK_STDERR };
 	int status;
 
 	(void)argc;
 	hold_descriptors();
 	read_command_line(&o, argv);
-	take_passed_socket();
-	sink = choose_sink();
-	o.monitor.log = o.monitor.relay.log = (struct logger){ log_event, &sink };
-	prepare(&s, &o, sink, fqdn, sizeof fqdn);
+	log.sink = choose_sink();
+	find_systemd(&log);
+	take_passed_socket(&log);
+	prepare(&s, &o, &log, fqdn, sizeof fqdn);
 	open_keys(&o, trouble, sizeof trouble);
 	drop_root(&o);
 	o.monitor.tls.program = o.monitor.relay.tls_program =
