@@ -1213,9 +1213,9 @@ static const struct channel_hooks hooks = {
  * arrive elsewhere.
  */
 static int
-wait_for(struct session *s, int fd, short events)
+wait_for(struct session *s, int fd, short what)
 {
-	struct pollfd p = { .fd = fd, .events = events };
+	struct pollfd p = { .fd = fd, .events = what };
 	struct timespec left;
 	sigset_t none;
 	int64_t until, ms;
