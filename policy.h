@@ -21,6 +21,8 @@ enum stage {
 };
 
 #define POLICY_PREPEND 2048	/* octets of header fields, with NUL */
+#define AUTH_DELAY 2	/* seconds by which the driver delays a 535: nothing
+			   in here sleeps */
 
 struct policy;
 
@@ -39,6 +41,14 @@ struct policy *policy_open(const char *service, unsigned timeout,
  * service refuses (451 4.3.5 if it can not be asked, or answers garbage).
  * prepend[0..POLICY_PREPEND) becomes the header fields to put in front of the
  * message, each ended by CRLF, or "".
+ *
+ * Actions are those of Postfix's access(5), of which FILTER, BCC and names of
+ * restrictions are unknown here, thus 451 4.3.5.  We are the only restriction
+ * there is, so DEFER_IF_PERMIT refuses at once; DEFER_IF_REJECT is remembered,
+ * and a 5yz in what is left of the transaction becomes its 450.  HOLD is
+ * 451 4.7.1: there is no queue to hold mail in.  A policy's own 421 is passed
+ * on and ends the session.  PREPEND, REDIRECT and DISCARD are ignored, with a
+ * log record, where no transaction is open; PREPEND at END-OF-MESSAGE too.
  */
 void	policy_ask(struct policy *p, enum stage stage,
 	    const struct envelope *env, struct verdict *v, char *prepend);
@@ -57,11 +67,18 @@ void	policy_close(struct policy *p);
 /*
  * AUTH (RFC 4954) by "checkpassword:PROGRAM [ARG]...", "dovecot:PATH" or
  * "file:PATH".  Nothing is opened or run until a client asks for it.
+ *
+ * PROGRAM is an absolute path, ARGs are separated by blanks (no quoting), and
+ * /bin/true is added as what it is to run when the password is right.  It gets
+ * PATH as its environment and /dev/null as descriptors 0 to 2.
+ * A line of the file is "user:hash", hash as crypt(3) makes it, what follows
+ * a further ":" and lines that begin with "#" are ignored.
  */
 #define AUTH_DELAY 1	/* seconds that the caller holds a 535 back */
 
 struct auth;
 
+/* Borrows log, copies source; otherwise like policy_open(). */
 struct auth *auth_open(const char *source, unsigned timeout,
 	    const struct logger *log, char *error, size_t size);
 
@@ -69,7 +86,8 @@ struct auth *auth_open(const char *source, unsigned timeout,
  * The mechanisms to offer to this client, separated by spaces, "" for none
  * (Dovecot is asked; EXTERNAL is among them if env has a CLIENT_USER or a
  * TLS_SUBJECT).  Owned by a, good until the next call.  a may be NULL: then
- * EXTERNAL alone can be there.
+ * EXTERNAL alone can be there.  Whether a password may cross the line in the
+ * clear is decided by who offers AUTH, not here.
  */
 const char *auth_mechanisms(struct auth *a, const struct envelope *env);
 
@@ -79,7 +97,9 @@ const char *auth_mechanisms(struct auth *a, const struct envelope *env);
  * NULL if it sent none.  Fills in *v: 334 with the base64 challenge as its
  * text, 235 with the user's name in user[0..size), or a refusal (535 5.7.8;
  * 454 4.7.0 when the source does not answer; 504 5.5.4 unknown mechanism;
- * 501 5.5.2).  Wipes every credential before it returns, and logs none.
+ * 501 5.5.2; 500 5.5.6 too long).  Wipes its copies of every credential before
+ * it returns, and logs none; response is its owner's to wipe.  user is "" but
+ * for 235.  a may be NULL if the mechanism is EXTERNAL.
  */
 void	auth_step(struct auth *a, const struct envelope *env,
 	    const char *mechanism, const char *response, struct verdict *v,
