@@ -2131,16 +2131,19 @@ static void
 heard(const struct channel *ch, struct span line)
 {
 	static const char secret[] = "********";
-	struct span rest = line, verb = word(&rest), mechanism = word(&rest);
+	struct span rest = trim(line), verb = word(&rest);
+	struct span mechanism = word(&rest);
+	bool exact = same(verb, "AUTH");
 	char text[64];
 
 	if (ch->hooks->dialogue == NULL)
 		return;
 	if (ch->smtp_state == PHASE_AUTH) {
 		line = span(secret);
-	} else if (same(verb, "AUTH") && rest.len > 0) {
+	} else if (verb.len >= 4 && strncasecmp(verb.p, "AUTH", 4) == 0 &&
+	    (rest.len > 0 || !exact)) {
 		snprintf(text, sizeof text, "AUTH %.*s %s",
-		    (int)(mechanism.len < 32 ? mechanism.len : 32),
+		    exact ? (int)(mechanism.len < 32 ? mechanism.len : 32) : 0,
 		    mechanism.p, secret);
 		line = span(text);
 	}

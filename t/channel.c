@@ -8,10 +8,14 @@
  */
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
+#include <fcntl.h>
 #include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "session.h"
 
@@ -25,25 +29,25 @@ static const struct channel_settings plain = {
 	.max_errors = 20
 };
 
-/* ---- transcripts ------------------------------------------------------- */
+/* ---- transcripts, to smtpd --------------------------------------------- */
 
 struct file {
 	char name[64];
 };
 
-ParameterizedTestParameters(transcripts, every_chunk_size)
+static struct criterion_test_params
+files(void)
 {
-	static struct file files[64];
+	static struct file all[64];
 	glob_t g;
 	size_t i;
 
 	cr_assert_eq(glob("t/*.smtp", 0, NULL, &g), 0, "t/*.smtp is not there");
-	cr_assert_leq(g.gl_pathc, sizeof files / sizeof *files);
+	cr_assert_leq(g.gl_pathc, sizeof all / sizeof *all);
 	for (i = 0; i < g.gl_pathc; i++)
-		snprintf(files[i].name, sizeof files[i].name, "%s",
-		    g.gl_pathv[i]);
+		snprintf(all[i].name, sizeof all[i].name, "%s", g.gl_pathv[i]);
 	globfree(&g);
-	return cr_make_param_array(struct file, files, i);
+	return cr_make_param_array(struct file, all, i);
 }
 
 static void
@@ -56,6 +60,128 @@ check(const char *file, unsigned line, const char *what, const char *p,
 	    (int)len, len == 0 ? "" : p, (int)want->len,
 	    want->len == 0 ? "" : want->p);
 }
+
+#define WORDS 24
+
+static char *
+smtpd(void)
+{
+	static char here[] = "./smtpd";
+	char *named = getenv("SMTPD");
+
+	return named != NULL ? named : here;
+}
+
+static void
+exec_smtpd(const struct session *s, int fd, char *file)
+{
+	char *argv[WORDS + SESSION_WORDS] = {
+		smtpd(), "-n", "-H", "mx.example.org", "--no-received",
+		"--crlf"
+	};
+	char *relay[] = { "--", "t/deliver", file, "{sender}", "{recipient}" };
+	size_t n = 6;
+	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	memcpy(argv + n, s->option, s->options * sizeof *argv);
+	memcpy(argv + n + s->options, relay, sizeof relay);
+	if (null != -1 && dup2(null, STDERR_FILENO) != -1 &&
+	    dup2(fd, STDIN_FILENO) != -1 && dup2(fd, STDOUT_FILENO) != -1)
+		execv(argv[0], argv);
+	_exit(127);
+}
+
+/* Says all at once, then listens to the end; a server that hangs up of its
+   own accord gets no end of file to do so. */
+static void
+talk(const struct session *s, int fd, struct text *heard)
+{
+	char in[4096];
+	size_t i, sent;
+	ssize_t n;
+
+	for (i = 0; i < s->turns; i++)
+		for (sent = 0; sent < s->turn[i].client.len; sent += (size_t)n) {
+			n = send(fd, s->turn[i].client.p + sent,
+			    s->turn[i].client.len - sent, MSG_NOSIGNAL);
+			if (n == -1)
+				break;
+		}
+	if (!s->closed)
+		shutdown(fd, SHUT_WR);
+	while ((n = read(fd, in, sizeof in)) > 0)
+		text_add(heard, in, (size_t)n);
+}
+
+static void
+read_file(const char *name, struct text *t)
+{
+	FILE *f = fopen(name, "re");
+	char in[4096];
+	size_t n;
+
+	cr_assert_not_null(f);
+	while ((n = fread(in, 1, sizeof in, f)) > 0)
+		text_add(t, in, n);
+	fclose(f);
+}
+
+static void
+run(const char *file, const struct session *s)
+{
+	struct text want = { 0 }, heard = { 0 }, mail = { 0 };
+	char name[] = "/tmp/smtpd-session-XXXXXX";
+	int fd, pair[2], status;
+	pid_t pid;
+	size_t i;
+
+	fd = mkstemp(name);
+	cr_assert_neq(fd, -1);
+	close(fd);
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	pid = fork();
+	cr_assert_neq(pid, -1);
+	if (pid == 0) {
+		close(pair[0]);
+		exec_smtpd(s, pair[1], name);
+	}
+	close(pair[1]);
+	talk(s, pair[0], &heard);
+	close(pair[0]);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+	    "%s:%u: %s: status %#x", file, s->line, s->title, status);
+	for (i = 0; i < s->turns; i++)
+		text_add(&want, s->turn[i].server.p, s->turn[i].server.len);
+	check(file, s->line, s->title, heard.p, heard.len, &want);
+	read_file(name, &mail);
+	check(file, s->line, "relayed", mail.p, mail.len, &s->mail);
+	unlink(name);
+	free(want.p);
+	free(heard.p);
+	free(mail.p);
+}
+
+ParameterizedTestParameters(transcripts, hold_for_smtpd)
+{
+	return files();
+}
+
+ParameterizedTest(struct file *file, transcripts, hold_for_smtpd,
+    .timeout = 300)
+{
+	struct session *all;
+	size_t i, n;
+
+	cr_assert_eq(access(smtpd(), X_OK), 0, "%s is not built", smtpd());
+	all = session_load(file->name, &n);
+	for (i = 0; i < n; i++)
+		if (!all[i].inside)
+			run(file->name, &all[i]);
+	session_free(all, n);
+}
+
+/* ---- transcripts, to the channel --------------------------------------- */
 
 /* Turn by turn: every reply must be there before the client goes on. */
 static void
@@ -78,6 +204,7 @@ converse(const char *file, const struct session *s, struct recorder *r)
 	    "%s:%u: %s: closed or not", file, s->line, s->title);
 	recorder_close(r);
 	check(file, s->line, "relayed", r->mail.p, r->mail.len, &s->mail);
+	check(file, s->line, "logged", r->said.p, r->said.len, &r->replies);
 }
 
 /* All at once, at a pace: turns matter only where there is a handshake. */
@@ -124,6 +251,7 @@ compare(const char *file, const struct session *s, const struct recorder *one,
 	    other.ch.want == one->ch.want &&
 	    text_same(&other.replies, &one->replies) &&
 	    text_same(&other.calls, &one->calls) &&
+	    text_same(&other.heard, &one->heard) &&
 	    text_same(&other.mail, &one->mail),
 	    "%s:%u: %s: differs in pieces of %zu\n--- got\n%s\n--- want\n%s",
 	    file, s->line, s->title, pace.step,
@@ -134,8 +262,13 @@ compare(const char *file, const struct session *s, const struct recorder *one,
 	recorder_free(&other);
 }
 
-ParameterizedTest(struct file *file, transcripts, every_chunk_size,
-    .timeout = 300)
+ParameterizedTestParameters(transcripts, read_the_same_in_every_piece_size)
+{
+	return files();
+}
+
+ParameterizedTest(struct file *file, transcripts,
+    read_the_same_in_every_piece_size, .timeout = 300)
 {
 	struct session *all, *s;
 	struct recorder one;
@@ -358,6 +491,40 @@ Test(hooks, auth_gets_mechanism_and_response)
 	    "AUTH External =\r\n",
 	    START "helo <client>\nauth <LOGIN>\n  0 \nauth <>\n  1 dXNlcg==\n"
 	    "auth <*>\nauth <EXTERNAL>\n  1 \n");
+}
+
+/* A log of the dialogue shows who authenticates, and never with what. */
+Test(hooks, dialogue_has_no_credentials)
+{
+	static const char *const lines[] = {
+		"AUTH PLAIN SECRET==\r\n",
+		"auth  plain  SECRET==\r\n",
+		"  AUTH PLAIN SECRET==\r\n",
+		"AUTH PLAIN SECRET== SECRET==\r\n",
+		"AUTH\tPLAIN\tSECRET==\r\n",
+		"AUTH=PLAIN SECRET==\r\n",
+		"AUTH PLAIN\r\nSECRET==\r\n",
+		"AUTH LOGIN\r\ndXNlcg==\r\nSECRET==\r\n",
+		"AUTH PLAIN\r\nSECRET\r\n",
+		"AUTH PLAIN SECRET==\n",
+		"AUTH SECRET-METHOD SECRET==\r\n",
+		"MAIL FROM:<a>\r\nAUTH PLAIN SECRET==\r\n"
+	};
+	struct channel_settings set = plain;
+	struct recorder r;
+	size_t i;
+
+	set.auth = "PLAIN LOGIN";
+	for (i = 0; i < sizeof lines / sizeof *lines; i++) {
+		recorder_open(&r, &set, NULL, 0);
+		recorder_feed(&r, "EHLO c\r\n", 8, whole);
+		recorder_feed(&r, lines[i], strlen(lines[i]), whole);
+		recorder_close(&r);
+		cr_expect_null(strstr(r.heard.p, "SECRET="), "%s shows %s",
+		    lines[i], r.heard.p);
+		cr_expect_not_null(strstr(r.heard.p, "AUTH"), "%s", lines[i]);
+		recorder_free(&r);
+	}
 }
 
 /* Nothing that a hook says can be more than one reply. */

@@ -321,6 +321,16 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 	w->step = r->code == 334 ? w->step + 1 : 0;
 }
 
+static void
+on_dialogue(void *ctx, bool said, struct span line)
+{
+	struct recorder *w = ctx;
+	struct text *t = said ? &w->said : &w->heard;
+
+	text_add(t, line.p, line.len);
+	text_add(t, "\r\n", 2);
+}
+
 const struct channel_hooks recorder_hooks = {
 	.connect = on_connect,
 	.helo = on_helo,
@@ -336,7 +346,8 @@ const struct channel_hooks recorder_hooks = {
 	.rset = on_rset,
 	.quit = on_quit,
 	.starttls = on_starttls,
-	.auth = on_auth
+	.auth = on_auth,
+	.dialogue = on_dialogue
 };
 
 void
@@ -418,6 +429,8 @@ recorder_free(struct recorder *r)
 {
 	free(r->replies.p);
 	free(r->calls.p);
+	free(r->said.p);
+	free(r->heard.p);
 	free(r->mail.p);
 	free(r->body.p);
 }

@@ -42,6 +42,8 @@ struct recorder {
 	size_t used;		/* octets that the channel took */
 	struct text replies;	/* all that the client was told */
 	struct text calls;	/* the hooks' calls, a line for each */
+	struct text said;	/* what a log was told that we said, */
+	struct text heard;	/* and what we heard */
 	struct text mail;	/* the messages that end was given, as in *.smtp */
 	const char *broken;	/* a promise that was not kept, or NULL */
 
