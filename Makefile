@@ -49,7 +49,7 @@ SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 all: smtpd smtpd-tls libsmtpd-channel.a smtpd-channel.pc
 
 smtpd: smtpd.o $(OBJ)
-	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ -lcrypt
+	$(CC) $(LINK) $(LDFLAGS) -o $@ $^
 smtpd-tls: tls.o confine.o
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)
 libsmtpd-channel.a: channel.o
@@ -88,11 +88,11 @@ t/san/%.o: %.c
 t/san/rooms.a: $(OBJ:%=t/san/%) $(patsubst %.h,t/san/%.o,$(wildcard t/*.h))
 	$(AR) rcs $@ $^
 t/san/smtpd: t/san/smtpd.o t/san/rooms.a t/san/smtpd-tls
-	$(CC) $(SAN) -o $@ t/san/smtpd.o t/san/rooms.a -lcrypt
+	$(CC) $(SAN) -o $@ t/san/smtpd.o t/san/rooms.a
 t/san/smtpd-tls: t/san/tls.o t/san/confine.o
 	$(CC) $(SAN) -o $@ $^ $(TLS)
 $(SUITES): %: t/san/%.o t/san/rooms.a
-	$(CC) $(SAN) -o $@ $^ -lcrypt $(CRITERION)
+	$(CC) $(SAN) -o $@ $^ $(CRITERION)
 
 check: all t/san/smtpd $(SUITES)
 	prove -e t/prove.sh $(PROVE) $(SUITES) \
@@ -111,7 +111,7 @@ bench: all t/bench/out/floor t/bench/out/floor-static
 t/fuzz/%: t/fuzz_%.c $(ROOMS:=.c)
 	@mkdir -p $@.new
 	clang $(STD) -I. -g -O1 -fsanitize=fuzzer,address,undefined \
-	    -o $@ $^ -lcrypt
+	    -o $@ $^
 fuzz: $(FUZZ)
 	set -e; for f in $(FUZZ:t/fuzz/%=%); do t/fuzz/$$f \
 	    -max_total_time=$${SECONDS_EACH:-60} -dict=t/smtp.dict \

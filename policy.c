@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 
 #include <crypt.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -996,16 +997,32 @@ look_up(FILE *f, const char *user, char *theirs, char *other)
 	return whole;
 }
 
+/* crypt_r(3), or NULL.  libcrypt is loaded by the few who need it: linked, it
+   would be paid for by every connection. */
+static __typeof__(&crypt_r)
+find_crypt(void)
+{
+	__typeof__(&crypt_r) found = NULL;
+	void *library = dlopen("libcrypt.so.1", RTLD_NOW);
+
+	if (library == NULL)	/* distributions without the obsolete half */
+		library = dlopen("libcrypt.so.2", RTLD_NOW);
+	if (library != NULL)
+		*(void **)(void *)&found = dlsym(library, "crypt_r");
+	return found;
+}
+
 /* Hashes password for setting; true if the result is setting itself. */
 static bool
 matches(const char *password, const char *setting, bool *unknown)
 {
 	struct crypt_data *data = calloc(1, sizeof *data);
+	__typeof__(&crypt_r) hash = find_crypt();
 	const char *made = NULL;
 	bool equal = false;
 
-	if (data != NULL)
-		made = crypt_r(password, setting, data);
+	if (data != NULL && hash != NULL)
+		made = hash(password, setting, data);
 	*unknown = made == NULL || made[0] == '*';
 	if (!*unknown)
 		equal = same(made, setting);

@@ -74,8 +74,6 @@ void	policy_close(struct policy *p);
  * A line of the file is "user:hash", hash as crypt(3) makes it, what follows
  * a further ":" and lines that begin with "#" are ignored.
  */
-#define AUTH_DELAY 1	/* seconds that the caller holds a 535 back */
-
 struct auth;
 
 /* Borrows log, copies source; otherwise like policy_open(). */
