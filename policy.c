@@ -1017,12 +1017,12 @@ static bool
 matches(const char *password, const char *setting, bool *unknown)
 {
 	struct crypt_data *data = calloc(1, sizeof *data);
-	__typeof__(&crypt_r) hash = find_crypt();
+	__typeof__(&crypt_r) crypt_it = find_crypt();
 	const char *made = NULL;
 	bool equal = false;
 
-	if (data != NULL && hash != NULL)
-		made = hash(password, setting, data);
+	if (data != NULL && crypt_it != NULL)
+		made = crypt_it(password, setting, data);
 	*unknown = made == NULL || made[0] == '*';
 	if (!*unknown)
 		equal = same(made, setting);

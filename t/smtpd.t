@@ -1,0 +1,691 @@
+#!/usr/bin/env python3
+"""smtpd.t - the program itself, over socket pairs, pipes, a file, a terminal
+and a super-server, with real clients."""
+import hashlib
+import os
+import pty
+import re
+import shutil
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from tap import (HELLO, SMTPD, Session, Skip, family, folder, lines, main,
+                 message, need, script, test)
+
+SANITIZED = "/san/" in SMTPD
+EXAMPLE = lines("EHLO x", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA",
+                "Subject: hi", "", ".dot", "..", ".", "QUIT")
+
+
+def run(arguments, octets=EXAMPLE, **more):
+    """smtpd on pipes: (status, output, log)."""
+    done = subprocess.run([SMTPD, "-H", "mx.example.org", *arguments],
+                          input=octets, capture_output=True, **more)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def codes(output):
+    """The codes of an output's replies, one for each."""
+    return [line[:3] for line in output.splitlines() if line[3:4] != "-"]
+
+
+@test
+def a_session_on_pipes_prints_its_message_once_and_unstuffed():
+    status, output, log = run(["print:"])
+    assert status == 0
+    assert codes(output) == "220 250 250 250 354 250 221".split(), output
+    assert log.count("Subject: hi\n\ndot\n.\n") == 1, log
+    assert log.count("MESSAGE FOLLOWS") == log.count("END MESSAGE") == 1
+    assert "mail from: <a@b>\nrcpt to: <c@d>\n" in log
+
+
+@test
+def at_a_terminal_plain_newlines_are_line_ends():
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execv(SMTPD, [SMTPD, "-H", "mx.example.org", "print:"])
+    os.write(master, EXAMPLE.replace(b"\r\n", b"\n"))
+    seen = b""
+    try:
+        while chunk := os.read(master, 4096):
+            seen += chunk
+    except OSError:     # the terminal's other side is closed
+        pass
+    os.close(master)
+    assert os.waitpid(pid, 0)[1] == 0
+    for wanted in (b"354 ", b"Subject: hi\r\n\r\ndot\r\n.\r\n", b"221 "):
+        assert wanted in seen, seen
+
+
+@test
+def a_regular_file_may_have_plain_newlines():
+    with tempfile.TemporaryFile() as session:
+        session.write(EXAMPLE.replace(b"\r\n", b"\n"))
+        session.seek(0)
+        done = subprocess.run([SMTPD, "-H", "x", "print:"], stdin=session,
+                              capture_output=True)
+    assert codes(done.stdout.decode())[-2:] == ["250", "221"]
+    assert b"\n\ndot\n.\n" in done.stderr
+
+
+@test
+def a_file_that_ends_inside_a_message_delivers_nothing():
+    octets = lines(HELLO) + message("Subject: x", "", "half")[:-3]
+    status, output, log = run(["print:"], octets)
+    assert status == 0
+    assert codes(output) == "220 250 250 250 354".split()
+    assert "MESSAGE FOLLOWS" not in log and "event=client-lost" in log
+
+
+@test
+def a_last_dot_and_quit_and_the_end_in_one_go_are_all_answered():
+    with Session("discard:") as s:
+        s.send(lines(HELLO) + message("Subject: x", "", "y") + lines("QUIT"))
+        s.socket.shutdown(socket.SHUT_WR)
+        assert codes(s.read.read().decode()) == \
+            "220 250 250 250 354 250 221".split()
+
+
+@test
+def a_pipelined_session_is_one_read_and_one_write():
+    need("strace")
+    with tempfile.NamedTemporaryFile() as trace:
+        with Session("discard:", wrap=("strace", "-f", "-o", trace.name, "-e",
+                     "trace=read,write,sendto,recvfrom,sendmsg")) as s:
+            assert s.reply().startswith("220 ")
+            s.send(lines(HELLO) + message("Subject: x", "", "y") +
+                   lines("QUIT"))
+            assert len(s.replies(6)) == 6
+        seen = trace.read().decode()
+    if "ptrace" in seen and "EXITED" not in seen.upper():
+        raise Skip("strace may not trace here")
+    assert len(re.findall(r'read\(0, "EHLO', seen)) == 1, seen
+    assert len(re.findall(r"read\(0, ", seen)) == 1, seen
+    assert len(re.findall(r"(?:sendto|write)\(1, ", seen)) == 2, seen
+
+
+@test
+def a_hundred_megabytes_have_the_right_sum_and_memory_stays_flat():
+    block = (b"x" * 76 + b"\r\n") * 8192
+    digest = hashlib.sha256()
+    with Session("-s", "0", "--no-received", "--", "sha256sum") as s:
+        s.start()
+        s.say("MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA")
+        for _ in range(164):
+            s.send(block)
+            digest.update(block.replace(b"\r\n", b"\n"))
+        reply = s.say(".")[0]
+        assert digest.hexdigest() in reply, reply
+        pids = [s.process.pid, *family(s.process.pid)]
+        assert len(pids) == 2, pids
+        for pid in pids:
+            with open(f"/proc/{pid}/status") as status:
+                peak = int(re.search(r"VmHWM:\s+(\d+)", status.read())[1])
+            assert SANITIZED or peak < 4096, f"{peak} kB"
+        s.finish()
+
+
+# --- programs that do not do what they should
+
+FAILURES = [
+    # script, or argv; what section REPLIES of the manual promises
+    ("exit 75", "451 4.3.0"),
+    ("exit 67", "550 5.1.1"),
+    ("exit 68", "550 5.1.2"),
+    ("exit 65", "554 5.6.0"),
+    ("exit 77", "550 5.7.1"),
+    ("exit 69", "554 5.3.0"),
+    ("exit 1", "451 4.3.0"),
+    ("exit 255", "451 4.3.0"),
+    ("kill -9 $$", "451 4.3.0"),
+    ("kill -SEGV $$", "451 4.3.0"),
+    ("trap '' TERM; while :; do read x </dev/zero; done", "451 4.3.0"),
+    ("exec <&-; exit 0", "250 2.0.0"),
+    ("head -c 1000000 /dev/zero | tr '\\0' x; exit 75", "451 4.3.0"),
+    ("head -c 1000000 /dev/zero | tr '\\0' x >&2", "250 2.0.0"),
+    ("tail -f /dev/null & echo $! >child; exit 0", "250 2.0.0"),
+    ("echo 452 4.2.2 Mailbox is full; exit 75", "452 4.2.2 Mailbox is full"),
+    ("echo 250 2.0.0 fine; exit 75", "451 4.3.0"),
+    ("echo 550 5.7.1 no thanks", "550 5.7.1 no thanks"),
+    ("echo taken by script", "250 2.0.0 taken by script"),
+]
+
+
+def open_files(pid):
+    return sorted(os.listdir(f"/proc/{pid}/fd"))
+
+
+@test
+def programs_that_fail_are_answered_and_the_session_goes_on():
+    if os.geteuid() == 0:
+        keep = ["--nosetuid"]      # /proc/PID/fd is read below
+    else:
+        keep = []
+    for text, wanted in FAILURES:
+        place = folder()
+        program = script(place, f"cd {place}\n{text}")
+        with Session(*keep, "--relay-timeout", "1", "--", program,
+                     env={"TMPDIR": place}) as s:
+            s.start()
+            monitor = s.process.pid
+            before = len(open_files(monitor))
+            big = ["x" * 900] * 2000    # beyond what the spool keeps in memory
+            reply = s.deliver("Subject: x", "", *big)
+            assert reply.startswith(wanted), (text, reply)
+            assert s.say("NOOP") == ["250 2.0.0 OK"], text
+            assert len(open_files(monitor)) == before, text
+            left = os.path.join(place, "child")
+            if os.path.exists(left):
+                os.kill(int(open(left).read()), signal.SIGKILL)
+            assert len(family(monitor)) == 1, (text, family(monitor))
+            assert set(os.listdir(place)) <= {"program", "child"}, text
+            assert s.finish()[0] == 0
+        shutil.rmtree(place)
+
+
+@test
+def a_program_that_is_missing_is_our_mistake_and_said_in_the_log():
+    with Session("--", "/no/such/program") as s:
+        s.start()
+        assert s.deliver().startswith("451 4.3.5 ")
+        assert s.say("NOOP") == ["250 2.0.0 OK"]
+        _, log = s.finish()
+    assert "/no/such/program" in log and "No such file" in log, log
+
+
+@test
+def a_program_gets_facts_in_argv_and_environment():
+    place = folder()
+    program = script(place, 'printf "%s|" "$@" >args; env >env; cat >message')
+    with Session("--no-received", "--", "/bin/sh", "-c",
+                 f'cd {place}; shift; . ./program', "x", "y",
+                 "{sender}", "{size}", "{recipient}") as s:
+        s.start()
+        reply = s.deliver("Subject: x", "", "..dot", "y", sender="",
+                          to=("b+x@example.org", '"q q"@example.net'))
+        assert reply.startswith("250 2.0.0 "), reply
+        identity = reply.split()[-1]
+        s.finish()
+    arguments = open(f"{place}/args").read()
+    assert arguments == '|24|b+x@example.org|"q q"@example.net|', arguments
+    environment = open(f"{place}/env").read()
+    for wanted in ("SENDER=\n", 'RECIPIENT=b+x@example.org\n"q q"@example.net',
+                   "CLIENT_HELO=client.example.org\n", "SIZE=24\n",
+                   "CLIENT_PROTOCOL=ESMTP\n", f"QUEUE_ID={identity}\n"):
+        assert wanted in environment, (wanted, environment)
+    assert open(f"{place}/message").read() == "Subject: x\n\n.dot\ny\n"
+    shutil.rmtree(place)
+
+
+@test
+def with_crlf_a_program_gets_the_octets_as_they_came():
+    with Session("--no-received", "--crlf", "--", "sha256sum") as s:
+        s.start()
+        wanted = hashlib.sha256(b"Subject: x\r\n\r\ny\r\n").hexdigest()
+        assert wanted in s.deliver()
+
+
+# --- messages that must not be delivered
+
+@test
+def a_client_that_vanishes_in_data_or_bdat_starts_no_relay():
+    for octets in (message("Subject: x")[:-3],
+                   lines("MAIL FROM:<a@b>", "RCPT TO:<c@d>", "BDAT 9 LAST") +
+                   b"12345678",
+                   lines("MAIL FROM:<a@b>", "RCPT TO:<c@d>", "BDAT 4") +
+                   b"1234"):
+        place = folder()
+        program = script(place, f"touch {place}/ran")
+        with Session("--", program) as s:
+            s.send(lines(HELLO) + octets)
+            s.socket.shutdown(socket.SHUT_WR)
+            s.read.read()
+            s.process.wait()
+            assert "event=client-lost" in s.logged()
+        assert not os.path.exists(f"{place}/ran")
+        shutil.rmtree(place)
+
+
+@test
+def a_client_that_resets_the_connection_starts_no_relay():
+    place = folder()
+    program = script(place, f"touch {place}/ran")
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    theirs, _ = listener.accept()
+    listener.close()
+    process = subprocess.Popen([SMTPD, "--", program], stdin=theirs,
+                               stdout=theirs, stderr=subprocess.DEVNULL)
+    theirs.close()
+    client.sendall(lines(HELLO) + message("Subject: x")[:-3])
+    while b"354" not in client.recv(4096):
+        pass
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                      b"\1\0\0\0\0\0\0\0")
+    client.close()
+    assert process.wait() == 0
+    assert not os.path.exists(f"{place}/ran")
+    shutil.rmtree(place)
+
+
+@test
+def only_crlf_dot_crlf_ends_a_message():
+    for end in (b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r",
+                b"\r\r\n.\r\r\n", b"\r\n\0.\r\n"):
+        with Session("print:") as s:
+            s.start()
+            s.send(lines("MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA") +
+                   b"Subject: x\r\n\r\ny" + end + b"MAIL FROM:<evil@b>\r\n" +
+                   b"\r\n.\r\n")
+            reply = s.replies(4)[-1]
+            if end == b"\r\n\0.\r\n":
+                assert reply.startswith("250 "), (end, reply)
+            else:
+                assert reply == "550 5.6.0 " + reply[10:], (end, reply)
+            assert s.say("NOOP") == ["250 2.0.0 OK"]
+            _, log = s.finish()
+        assert log.count("evil") == (1 if end == b"\r\n\0.\r\n" else 0), log
+
+
+# --- bad input
+
+BAD = [
+    (b"FOO", "500 5.5.2"), (b"", "500 5.5.2"), (b"x" * 1000000, "500 5.5.2"),
+    (b"NOOP\0", "500 5.5.2"), (b"NOOP \0x", "500 5.5.2"),
+    (b"\xff\xfe\0\1", "500 5.5.2"),
+    (b"RCPT TO:<a@b>", "503 5.5.1"), (b"DATA", "503 5.5.1"),
+    (b"MAIL", "501 5.5.4"), (b"MAIL TO:<a@b>", "501 5.1.7"),
+    (b"MAIL FROM:<a@b", "501 5.1.7"), (b"MAIL FROM:<@>", "501 5.1.7"),
+    (b"MAIL FROM:<-a@b>", "501 5.1.7"),
+    (b"MAIL FROM:<a@b> FOO=1", "555 5.5.4"),
+    (b"MAIL FROM:<a@b> SIZE=x", "501 5.5.4"),
+    (b"MAIL FROM:<a@b> SIZE=1000000", "552 5.3.4"),
+    (b"MAIL FROM:<a@b> BODY=9BIT", "501 5.5.4"),
+    (b"MAIL FROM:<\xc3\xa4@b>", "553 5.6.7"),
+    (b"RSET x", "501 5.5.4"), (b"VRFY", "501 5.5.4"), (b"EXPN x", "502 5.5.1"),
+    (b"STARTTLS", "454 4.7.0"), (b"AUTH PLAIN", "502 5.5.1"),
+    (b"BDAT 0 LAST", "503 5.5.1"),
+]
+
+
+@test
+def bad_input_is_answered_and_nothing_is_lost():
+    with Session("-s", "1000", "--max-recipients", "2", "--max-errors", "99",
+                 "print:") as s:
+        s.start()
+        for command, wanted in BAD:
+            reply = s.say(command)[0]
+            assert reply.startswith(wanted + " "), (command[:40], reply)
+            assert s.say("NOOP") == ["250 2.0.0 OK"], command[:40]
+        got = s.say("MAIL FROM:<a@b>", "MAIL FROM:<a@b>", "RCPT TO:<>",
+                    "RCPT TO:<c@d>", "RCPT TO:<e@f>", "RCPT TO:<g@h>")
+        assert [r[:9] for r in got] == ["250 2.1.0", "503 5.5.1", "501 5.1.3",
+                                        "250 2.1.5", "250 2.1.5",
+                                        "452 4.5.3"], got
+        s.say("DATA")
+        assert s.say("x" * 2000 + "\r\n.")[0][:9] == "552 5.3.4"
+        assert s.deliver("Subject: still here", "", "y")[:9] == "250 2.0.0"
+        _, log = s.finish()
+    assert log.count("MESSAGE FOLLOWS") == 1 and "still here" in log
+
+
+@test
+def a_bdat_count_that_cannot_be_read_ends_the_session():
+    for command in ("BDAT", "BDAT x", "BDAT -1", "BDAT 1 LAST x", "BDAT +5",
+                    "BDAT 99999999999999999999"):
+        with Session("discard:") as s:
+            s.start()
+            s.send(lines(command, "NOOP"))
+            assert s.reply().startswith("421 4.5.4 mx.example.org "), command
+            assert s.read.read() == b""
+
+
+@test
+def bdat_in_the_wrong_phase_is_read_and_refused():
+    with Session("discard:") as s:
+        s.start()
+        s.send(lines("BDAT 6") + b"QUIT\r\n" + lines("NOOP"))
+        assert [r[:3] for r in s.replies(2)] == ["503", "250"]
+
+
+@test
+def each_limit_has_its_reply():
+    for arguments, commands, last in (
+            (["--max-errors", "2"], ["X", "X", "X"], "421 4.7.0 "),
+            (["--max-messages", "1"],
+             ["MAIL FROM:<a@b>", "RSET", "MAIL FROM:<a@b>"], "421 4.7.0 "),
+            (["--command-limit", "2"], ["NOOP", "NOOP", "NOOP"], "421 4.7.0 "),
+            (["--command-limit", "VRFY=1,9"], ["NOOP", "VRFY a", "VRFY a"],
+             "421 4.7.0 ")):
+        with Session(*arguments, "discard:") as s:
+            s.start()
+            got = s.say(*commands)
+            assert got[-1].startswith(last + "mx.example.org "), got
+            assert [r[:3] for r in got[:-1]].count("421") == 0, got
+            assert s.read.read() == b""
+
+
+USAGE = [
+    [], ["print"], ["nosuch:relay"], ["--nosuch", "print:"], ["-s"],
+    ["-s", "x", "print:"], ["-s", "-1", "print:"], ["print:", "extra"],
+    ["-u", "--decode-data", "print:"], ["--bare-newline", "x", "print:"],
+    ["-t", "0", "print:"], ["--"], ["--", "true", "{nosuch}"], ["smtp:"],
+    ["lmtp:unix:"], ["error:9.9.9"], ["--tlscert", "x", "print:"],
+    ["--smtps", "print:"], ["--user", "no such user", "print:"],
+    ["--xclient", "1.2.3", "print:"], ["--auth", "nosuch:x", "print:"],
+    ["--policy", "nosuch:x", "print:"], ["-H", "a b", "print:"],
+    ["--relay-tls", "maybe", "print:"], ["--command-limit", "x", "print:"],
+]
+
+
+@test
+def a_wrong_command_line_is_one_sentence_and_exit_64():
+    for arguments in USAGE:
+        if arguments[:1] == ["--user"] and os.geteuid() != 0:
+            continue
+        done = subprocess.run([SMTPD, *arguments], input=EXAMPLE,
+                              capture_output=True)
+        said = done.stderr.decode()
+        assert done.returncode == 64, (arguments, done.returncode, said)
+        assert said.startswith("smtpd: ") and said.count("\n") == 1, said
+        assert done.stdout == b"", arguments
+
+
+@test
+def help_and_version_are_said_on_standard_output():
+    helped = subprocess.run([SMTPD, "-h"], capture_output=True)
+    version = subprocess.run([SMTPD, "-V"], capture_output=True)
+    assert helped.returncode == version.returncode == 0
+    assert helped.stdout.startswith(b"usage: smtpd ")
+    assert b"--bare-newline" in helped.stdout and helped.stderr == b""
+    assert re.fullmatch(rb"smtpd \d+\.\d+\n", version.stdout)
+
+
+# --- time and signals
+
+@test
+def a_client_that_is_silent_for_too_long_is_told_so():
+    with Session("-t", "1", "discard:") as s:
+        s.start()
+        assert s.reply().startswith("421 4.4.2 mx.example.org ")
+        assert s.read.read() == b"" and s.process.wait() == 0
+
+
+@test
+def a_client_that_trickles_is_told_so_too():
+    with Session("-t", "1", "discard:") as s:
+        s.start()
+        s.socket.setblocking(False)
+        seen, sent = b"", 0
+        while b"\r\n" not in seen:
+            try:
+                sent += s.socket.send(b"N")
+            except (BlockingIOError, BrokenPipeError):
+                pass
+            try:
+                seen += s.socket.recv(4096)
+            except BlockingIOError:
+                pass
+        assert seen.startswith(b"421 4.4.2 ") or \
+            seen.startswith(b"500 "), seen
+
+
+@test
+def a_session_ends_in_time_however_busy():
+    with Session("--session-timeout", "1", "discard:") as s:
+        s.start()
+        reply = "250 "
+        while reply.startswith("250 "):
+            reply = s.say("NOOP")[0]
+        assert reply.startswith("421 4.4.2 "), reply
+
+
+@test
+def sigterm_says_good_bye_to_an_idle_client():
+    with Session("discard:") as s:
+        s.start()
+        s.process.send_signal(signal.SIGTERM)
+        assert s.reply().startswith("421 4.3.2 mx.example.org ")
+        assert s.read.read() == b"" and s.process.wait() == 0
+
+
+@test
+def sigterm_lets_a_running_relay_finish():
+    place = folder()
+    os.mkfifo(f"{place}/go")
+    os.chmod(f"{place}/go", 0o666)
+    program = script(place, f"cat >/dev/null; read x <{place}/go; echo done")
+    with Session("--", program) as s:
+        s.start()
+        s.send(message("Subject: x", "", "y"))
+        s.replies(3)
+        with open(f"{place}/go", "w") as go:    # opens once it is running
+            s.process.send_signal(signal.SIGTERM)
+            go.write("x\n")
+        assert s.reply().startswith("250 2.0.0 done")
+        assert s.reply().startswith("421 4.3.2 ")
+        assert s.process.wait() == 0
+    shutil.rmtree(place)
+
+
+@test
+def a_client_that_reads_nothing_is_dropped_in_time():
+    with Session("-t", "1", "--max-errors", "0", "discard:") as s:
+        s.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        s.socket.setblocking(False)
+        try:
+            while True:
+                s.socket.send(lines("HELP") * 1000)
+        except BlockingIOError:
+            pass
+        assert s.process.wait() == 0
+        assert "client lost" in s.logged()
+
+
+# --- who we are, who the client is
+
+@test
+def root_is_given_up_before_the_first_octet_is_read():
+    if os.geteuid() != 0:
+        raise Skip("this needs root")
+    for options, wanted in (([], "65534 65534"), (["-n"], "0 0")):
+        with Session(*options, "--", "sh", "-c", "echo $(id -u) $(id -G)") \
+                as s:
+            s.start()
+            assert s.deliver().split(" ", 2)[2] == wanted
+
+
+@test
+def the_trace_header_says_who_sent_what_to_whom():
+    with Session("print:") as s:
+        s.start()
+        s.deliver("Subject: one", "", "y")
+        s.deliver("Subject: two", "", "y", to=("b@example.org", "c@d"))
+        _, log = s.finish()
+    assert re.search(
+        r"^Received: from client\.example\.org \(unix\)\n"
+        r"\tby mx\.example\.org \(smtpd\) with ESMTP id [0-9A-Z]{16}\n"
+        r"\tfor <b@example\.org>;\n"
+        r"\t(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} "
+        r"\d\d:\d\d:\d\d \+0000\nSubject: one$", log, re.M), log
+    assert re.search(r"id [0-9A-Z]{16};\n\t.* \+0000\nSubject: two$", log,
+                     re.M), log
+
+
+@test
+def the_trace_date_is_the_date():
+    from email.utils import parsedate_to_datetime
+    import datetime
+    with Session("print:") as s:
+        s.start()
+        before = datetime.datetime.now(datetime.timezone.utc)
+        s.deliver()
+        after = datetime.datetime.now(datetime.timezone.utc)
+        _, log = s.finish()
+    date = parsedate_to_datetime(re.search(r"^\t(.*\+0000)$", log, re.M)[1])
+    assert before.replace(microsecond=0) <= date <= after, date
+
+
+@test
+def trace_and_x_peer_are_as_asked_for():
+    with Session("--no-received", "--x-peer", "print:") as s:
+        s.start()
+        s.deliver("Subject: x", "", "y")
+        _, log = s.finish()
+    assert "Received:" not in log
+    assert "\nX-Peer: unix\nSubject: x\n\ny\n" in log, log
+
+
+@test
+def a_mail_loop_is_ended():
+    with Session("print:") as s:
+        s.start()
+        assert s.deliver(*["Received: x"] * 100, "", "y")[:3] == "250"
+        assert s.deliver(*["rEcEiVeD: x"] * 101, "", "y")[:9] == "554 5.4.6"
+        assert s.deliver(*["Subject: x", ""] + ["Received: x"] * 101)[:3] == \
+            "250"
+
+
+@test
+def a_peer_that_is_no_socket_is_known_from_the_environment():
+    for environment, wanted in (
+            ({"REMOTE_ADDR": "192.0.2.1", "REMOTE_PORT": "99"},
+             "([192.0.2.1])"),
+            ({"TCPREMOTEIP": "2001:db8::1"}, "([IPv6:2001:db8::1])"),
+            ({"REMOTE_ADDR": "evil\nX: y"}, "(unknown)"),
+            ({}, "(unknown)")):
+        _, _, log = run(["print:"], env={**os.environ, **environment})
+        assert f"Received: from x {wanted}\n" in log, (environment, log)
+
+
+@test
+def where_standard_error_is_the_client_nothing_is_written_to_it():
+    ours, theirs = socket.socketpair()
+    process = subprocess.Popen([SMTPD, "-d", "--", "/no/such/program"],
+                               stdin=theirs, stdout=theirs, stderr=theirs)
+    theirs.close()
+    ours.sendall(EXAMPLE)
+    seen = ours.makefile("rb").read().decode()
+    assert process.wait() == 0
+    assert all(re.match(r"\d{3}[ -]", line) for line in seen.splitlines())
+    assert codes(seen) == "220 250 250 250 354 451 221".split(), seen
+    ours, theirs = socket.socketpair()
+    process = subprocess.Popen([SMTPD, "--nosuch"], stdin=theirs,
+                               stdout=theirs, stderr=theirs)
+    theirs.close()
+    assert ours.recv(4096) == b"" and process.wait() == 64
+
+
+@test
+def the_log_has_one_line_for_each_event():
+    with Session("print:/dev/null") as s:
+        s.start()
+        reply = s.deliver()
+        _, log = s.finish()
+    identity = reply.split()[-1]
+    assert len(log.splitlines()) == 2, log
+    assert log.splitlines()[0] == (
+        f"smtpd: event=message-relayed id={identity} client=unix "
+        "helo=client.example.org from=a@example.org to=b@example.org "
+        + re.search(r"size=\d+", log)[0] + " relay=print:/dev/null "
+        f'reply="{reply}"'), log
+
+
+@test
+def debugging_shows_the_dialogue():
+    with Session("-d", "discard:") as s:
+        s.start()
+        _, log = s.finish()
+    assert 'text="C: EHLO client.example.org"' in log
+    assert re.search(r'text="S: 221 2\.0\.0 mx\.example\.org', log), log
+
+
+# --- LMTP
+
+@test
+def lmtp_has_a_reply_for_each_recipient():
+    with Session("--lmtp", "discard:") as s:
+        got = [s.reply()] + s.say("EHLO x", "LHLO client.example.org")
+        assert [r[:3] for r in got] == ["220", "500", "250"]
+        s.send(message("Subject: x", "", "y", to=("a@b", "c@d", "e@f")))
+        assert [r[:9] for r in s.replies(8)][5:] == ["250 2.0.0"] * 3
+        s.send(lines("MAIL FROM:<a@b>", "BDAT 3 LAST") + b"abc" +
+               lines("NOOP"))
+        assert [r[:3] for r in s.replies(2)] == ["250", "250"]
+
+
+# --- real clients, a real super-server
+
+class Server:
+    """systemd-socket-activate in front of smtpd, on a port of its own."""
+
+    def __init__(self, *arguments, inetd=True):
+        need("systemd-socket-activate")
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.process = subprocess.Popen(
+            ["systemd-socket-activate", "-l", f"127.0.0.1:{self.port}",
+             "--accept", *(["--inetd"] if inetd else []), SMTPD, "-H",
+             "mx.example.org", *arguments], stderr=subprocess.PIPE, text=True)
+        while "Listening on" not in self.process.stderr.readline():
+            pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.stderr.close()
+        self.process.wait()
+
+
+def clients(port):
+    """Each real client sends a message of its own."""
+    with smtplib.SMTP("127.0.0.1", port) as client:
+        client.sendmail("py@example.org", ["b@example.org"],
+                        "Subject: smtplib\r\n\r\n.dot\r\n")
+    yield "smtplib"
+    need("curl", "swaks")
+    subprocess.run(["curl", "-sS", f"smtp://127.0.0.1:{port}", "--mail-from",
+                    "curl@example.org", "--mail-rcpt", "b@example.org", "-T",
+                    "-"], input=b"Subject: curl\r\n\r\n.dot\r\n", check=True)
+    yield "curl"
+    subprocess.run(["swaks", "--server", f"127.0.0.1:{port}", "--from",
+                    "swaks@example.org", "--to", "b@example.org", "--body",
+                    ".dot", "--header", "Subject: swaks"], check=True,
+                   stdout=subprocess.DEVNULL)
+    yield "swaks"
+
+
+@test
+def real_clients_deliver_through_a_super_server():
+    place = folder()
+    with Server(f"maildir:{place}/box") as server:
+        for name in clients(server.port):
+            new = os.listdir(f"{place}/box/new")
+            assert len(new) == 1, (name, new)
+            path = f"{place}/box/new/{new[0]}"
+            with open(path) as f:
+                text = f.read()
+            assert f"Subject: {name}\n" in text and "\n.dot\n" in text, text
+            assert "([127.0.0.1])\n\tby mx.example.org" in text, text
+            os.unlink(path)
+    shutil.rmtree(place)
+
+
+@test
+def a_connection_passed_as_descriptor_3_is_served():
+    place = folder()
+    with Server(f"maildir:{place}/box", inetd=False) as server:
+        next(clients(server.port))
+        assert len(os.listdir(f"{place}/box/new")) == 1
+    shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""tap.py - tests as functions, run in order, reported as TAP.
+
+A test is a function with the decorator @test; its name, blanks for
+underscores, is the promise that it checks.  raise Skip(reason) where the
+machine lacks something.  smtpd() starts the program under test as a
+super-server would, on one end of a socket pair.
+"""
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+
+SMTPD = os.path.abspath(os.environ.get("SMTPD", "./smtpd"))
+PATIENCE = 60       # seconds until a hanging test counts as failed
+tests = []
+
+
+class Skip(Exception):
+    pass
+
+
+def test(function):
+    tests.append(function)
+    return function
+
+
+def hung(_signal, _frame):
+    raise TimeoutError("hung")
+
+
+def main():
+    wanted = sys.argv[1:]
+    chosen = [t for t in tests if not wanted or t.__name__ in wanted]
+    print(f"1..{len(chosen)}", flush=True)
+    signal.signal(signal.SIGALRM, hung)
+    failed = 0
+    for number, function in enumerate(chosen, 1):
+        name = function.__name__.replace("_", " ")
+        signal.alarm(PATIENCE)
+        try:
+            function()
+            print(f"ok {number} - {name}", flush=True)
+        except Skip as reason:
+            print(f"ok {number} - {name} # SKIP {reason}", flush=True)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            failed += 1
+            print(f"not ok {number} - {name}")
+            for line in traceback.format_exc().splitlines():
+                print(f"# {line}")
+            sys.stdout.flush()
+        finally:
+            signal.alarm(0)
+    sys.exit(failed != 0)
+
+
+def lines(*commands):
+    """Commands as octets, each ended by CRLF."""
+    return b"".join((c if isinstance(c, bytes) else c.encode()) + b"\r\n"
+                    for c in commands)
+
+
+def message(*text, sender="a@example.org", to=("b@example.org",)):
+    """A transaction, from MAIL to the last dot."""
+    return lines(f"MAIL FROM:<{sender}>", *[f"RCPT TO:<{r}>" for r in to],
+                 "DATA", *text, ".")
+
+
+HELLO = "EHLO client.example.org"
+
+
+class Session:
+    """smtpd on one end of a socket pair, we on the other."""
+
+    def __init__(self, *arguments, stderr=None, env=None, wrap=()):
+        self.socket, theirs = socket.socketpair()
+        self.log = stderr or tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [*wrap, SMTPD, "-H", "mx.example.org", *arguments], stdin=theirs,
+            stdout=theirs, stderr=self.log,
+            env={**os.environ, **(env or {})})
+        theirs.close()
+        self.read = self.socket.makefile("rb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.read.close()
+        self.socket.close()
+        self.process.wait()
+        if self.log:
+            self.log.close()
+
+    def send(self, octets):
+        self.socket.sendall(octets)
+
+    def reply(self):
+        """One whole reply, its lines joined by newlines."""
+        got = []
+        while True:
+            line = self.read.readline()
+            if not line:
+                raise EOFError("\n".join(got))
+            assert line.endswith(b"\r\n"), line
+            got.append(line[:-2].decode())
+            if line[3:4] != b"-":
+                return "\n".join(got)
+
+    def replies(self, count):
+        return [self.reply() for _ in range(count)]
+
+    def start(self):
+        """Greeting and EHLO are out of the way."""
+        self.send(lines(HELLO))
+        first, second = self.replies(2)
+        assert first.startswith("220 mx.example.org"), first
+        assert second.startswith("250-mx.example.org\n"), second
+        return second
+
+    def say(self, *commands):
+        """Sends commands, returns the reply to each."""
+        self.send(lines(*commands))
+        return self.replies(len(commands))
+
+    def deliver(self, *text, **envelope):
+        """Hands over one message, returns the reply to its last dot."""
+        octets = message(*(text or ("Subject: x", "", "y")), **envelope)
+        self.send(octets)
+        count = len(envelope.get("to", "1")) + 3
+        return self.replies(count)[-1]
+
+    def finish(self):
+        """QUIT; returns exit status and what was logged."""
+        assert self.say("QUIT")[0].startswith("221 "), "QUIT"
+        assert self.read.read() == b"", "something behind 221"
+        return self.process.wait(), self.logged()
+
+    def logged(self):
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")
+
+
+def family(pid):
+    """The processes below pid, however deep, as {pid: name}."""
+    found, todo = {}, [pid]
+    while todo:
+        parent = todo.pop()
+        try:
+            with open(f"/proc/{parent}/task/{parent}/children") as f:
+                children = [int(p) for p in f.read().split()]
+        except OSError:
+            continue
+        for child in children:
+            try:
+                with open(f"/proc/{child}/stat") as f:
+                    found[child] = f.read()
+            except OSError:
+                continue
+            todo.append(child)
+    return found
+
+
+def script(folder, text, name="program"):
+    """An executable shell script in folder."""
+    path = os.path.join(folder, name)
+    with open(path, "w") as f:
+        f.write("#!/bin/sh\n" + text + "\n")
+    os.chmod(path, 0o755)
+    return path
+
+
+def folder():
+    """A new folder that nobody may write to as well."""
+    path = tempfile.mkdtemp(prefix="smtpd-test-")
+    os.chmod(path, 0o777)
+    return path
+
+
+def need(*programs):
+    import shutil
+    for program in programs:
+        if shutil.which(program) is None:
+            raise Skip(f"{program} is not installed")
