@@ -760,7 +760,7 @@ static bool
 parse_key(struct relay *r, char *text, unsigned line, char *error,
     size_t size)
 {
-	char *result = split(text);
+	char *result = split(text), *key;
 	struct route *rows;
 	struct hop *h;
 
@@ -774,14 +774,14 @@ parse_key(struct relay *r, char *text, unsigned line, char *error,
 	rows = more(r->keys, r->nkeys, sizeof *rows);
 	if (rows != NULL)
 		r->keys = rows;
-	if (rows == NULL || (rows[r->nkeys].key = strdup(text)) == NULL) {
+	key = strdup(text);
+	if (rows == NULL || key == NULL) {
+		free(key);
 		snprintf(error, size, "out of memory");
 		return false;
 	}
-	unquote(rows[r->nkeys].key);
-	rows[r->nkeys].line = line;
-	rows[r->nkeys].hop = h;
-	r->nkeys++;
+	unquote(key);
+	rows[r->nkeys++] = (struct route){ key, line, h };
 	return true;
 }
 

@@ -716,7 +716,8 @@ Test(relay, print_waits_for_a_slow_reader_and_sees_a_dead_one)
 
 Test(relay, print_shows_control_characters_to_a_terminal)
 {
-	static const char mail[] = "a\033[2J\tb\r\nc\rd \302\233 \303\274\377\n";
+	static const char mail[] = "a\033[2J\tb\r\n"
+	    "c\rd \302\233 \303\274\377\n";
 	int main = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), side;
 	struct termios mode;
 	char text[1024];
@@ -796,6 +797,44 @@ Test(relay, print_to_what_can_not_be_opened_defers)
 	cr_assert(asprintf(&spec, "print:%s/fifo", dir) > 0);
 	v = relay_to(spec);	/* nobody reads it: must not hang */
 	expect(&v, 451, "4.3.5", "Local configuration error");
+	free(spec);
+}
+
+Test(relay, print_waits_for_whoever_has_locked_the_file)
+{
+	struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int ready[2], over[2], fd;
+	char *spec, *text, c;
+	struct verdict v;
+	pid_t pid;
+
+	cr_assert(pipe(ready) == 0 && pipe(over) == 0);
+	write_file(in_dir("out"), "theirs\n", 0600);
+	pid = fork();
+	if (pid == 0) {
+		close(over[1]);
+		fd = open(in_dir("out"), O_RDWR);
+		if (fcntl(fd, F_SETLK, &all) == -1 ||
+		    write(ready[1], "", 1) != 1)
+			_exit(1);
+		_exit(read(over[0], &c, 1) != 0);
+	}
+	cr_assert_eq(read(ready[0], &c, 1), 1);
+	cr_assert(asprintf(&spec, "print:%s/out", dir) > 0);
+	set.timeout = 1;
+	v = relay_to(spec);
+	expect(&v, 451, "4.3.0", "Local error in processing");
+	text = slurp(in_dir("out"));
+	cr_assert_str_eq(text, "theirs\n");
+	free(text);
+	close(over[0]);
+	close(over[1]);
+	close(ready[0]);
+	close(ready[1]);
+	cr_assert_eq(waitpid(pid, &fd, 0), pid);
+	cr_assert_eq(fd, 0);
+	v = relay_to(spec);
+	expect(&v, 250, "2.0.0", "Message accepted, id Q1");
 	free(spec);
 }
 
@@ -1395,8 +1434,9 @@ Test(relay, a_hundred_megabytes_arrive_and_memory_stays_flat)
 	FILE *f;
 	int i;
 
-	f = popen("yes 2>/dev/null 0123456789012345678901234567890123456789012345678901234"
-	    "567890123456789012345678 | head -c 104857600 | sha256sum", "r");
+	f = popen("yes 0123456789012345678901234567890123456789012345678901234"
+	    "567890123456789012345678 2>/dev/null | head -c 104857600 |"
+	    "sha256sum", "r");
 	cr_assert_eq(fscanf(f, "%64s", sum), 1);
 	pclose(f);
 	getrusage(RUSAGE_SELF, &before);
@@ -1453,8 +1493,14 @@ Test(relay, a_child_that_keeps_the_pipes_does_not_delay_the_reply)
 {
 	char body[300], *text;
 	struct verdict v;
+	sigset_t blocked;
 	pid_t child;
 
+	/* Nothing but SIGCHLD will tell, also if we came with it blocked. */
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &blocked, NULL);
+	set.timeout = 5;
 	snprintf(body, sizeof body, "tail -f /dev/null &\necho $! > %s\n"
 	    "printf partial", in_dir("child"));
 	v = relay_script(body);
@@ -1537,7 +1583,8 @@ static const char map[] =
     "/slash\\/(a|b)@/ error:5.0.10 slash\n"
     "/plus\\+(x)@/x error:5.0.11 basic\n"
     "quoted@example.net error:5.0.12 quoted\n"
-    "a@b@example.net error:5.0.13 two\n";
+    "a@b@example.net error:5.0.13 two\n"
+    "@example.org error:5.0.14 nobody\n";
 
 static struct verdict
 ask(struct relay *r, const char *address)
