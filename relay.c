@@ -760,7 +760,7 @@ static bool
 parse_key(struct relay *r, char *text, unsigned line, char *error,
     size_t size)
 {
-	char *result = split(text), *key;
+	char *result = split(text), *key = NULL;
 	struct route *rows;
 	struct hop *h;
 
@@ -772,11 +772,11 @@ parse_key(struct relay *r, char *text, unsigned line, char *error,
 	if (h == NULL)
 		return false;
 	rows = more(r->keys, r->nkeys, sizeof *rows);
-	if (rows != NULL)
+	if (rows != NULL) {
 		r->keys = rows;
-	key = strdup(text);
-	if (rows == NULL || key == NULL) {
-		free(key);
+		key = strdup(text);
+	}
+	if (key == NULL) {
 		snprintf(error, size, "out of memory");
 		return false;
 	}

@@ -1176,6 +1176,7 @@ Test(relay, a_program_that_can_not_be_executed_defers)
 	char *folder[] = { dir, NULL };
 	struct verdict v;
 
+	setenv("PATH", "/usr/bin:/bin", 1);
 	v = relay_program(missing);
 	expect(&v, 451, "4.3.5", "Local configuration error");
 	cr_assert(logged("/no/such/program: No such file or directory\n"));
