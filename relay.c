@@ -98,7 +98,7 @@ struct hop {
 };
 
 struct route {
-	char *key;	/* "user@domain", "domain", ".domain" or "*"; owned */
+	const char *key;	/* "user@domain", "domain", ".domain" or "*" */
 	unsigned line;
 	struct hop *hop;
 };
@@ -113,6 +113,7 @@ struct relay {
 	struct hop *hops;		/* all of them, owned */
 	struct hop *usual;		/* RELAY, which is one of them */
 	enum { UNREAD, READ, BROKEN } routes;
+	char *text;			/* the file, cut up: keys are in it */
 	struct route *keys;		/* sorted, no two alike */
 	size_t nkeys;
 	struct pattern *patterns;	/* in the file's order */
@@ -755,12 +756,12 @@ split(char *text)
 	return rest + strspn(rest, " \t");
 }
 
-/* "user@domain transport:nexthop". */
+/* "user@domain transport:nexthop".  The key stays where it is, in r->text. */
 static bool
 parse_key(struct relay *r, char *text, unsigned line, char *error,
     size_t size)
 {
-	char *result = split(text), *key = NULL;
+	char *result = split(text);
 	struct route *rows;
 	struct hop *h;
 
@@ -772,16 +773,13 @@ parse_key(struct relay *r, char *text, unsigned line, char *error,
 	if (h == NULL)
 		return false;
 	rows = more(r->keys, r->nkeys, sizeof *rows);
-	if (rows != NULL) {
-		r->keys = rows;
-		key = strdup(text);
-	}
-	if (key == NULL) {
+	if (rows == NULL) {
 		snprintf(error, size, "out of memory");
 		return false;
 	}
-	unquote(key);
-	rows[r->nkeys++] = (struct route){ key, line, h };
+	r->keys = rows;
+	unquote(text);
+	rows[r->nkeys++] = (struct route){ text, line, h };
 	return true;
 }
 
@@ -931,12 +929,9 @@ sort_routes(struct relay *r)
 	if (r->nkeys == 0)
 		return;
 	qsort(r->keys, r->nkeys, sizeof *r->keys, compare_rows);
-	for (i = 1; i < r->nkeys; i++) {
-		if (strcasecmp(r->keys[n].key, r->keys[i].key) == 0)
-			free(r->keys[i].key);
-		else
+	for (i = 1; i < r->nkeys; i++)
+		if (strcasecmp(r->keys[n].key, r->keys[i].key) != 0)
 			r->keys[++n] = r->keys[i];
-	}
 	r->nkeys = n + 1;
 }
 
@@ -946,7 +941,7 @@ static bool
 read_routes(struct relay *r)
 {
 	const char *name = r->set->routes;
-	char *text = NULL, *p, *line, error[256];
+	char *p, *line, error[256];
 	unsigned number = 0, first = 0;
 	size_t room = 0;
 	ssize_t len;
@@ -961,14 +956,14 @@ read_routes(struct relay *r)
 		    name, strerror(errno));
 		return false;
 	}
-	len = getdelim(&text, &room, '\0', f);
-	if (ferror(f) || (len > 0 && text[len - 1] == '\0')) {
+	len = getdelim(&r->text, &room, '\0', f);
+	if (ferror(f) || (len > 0 && r->text[len - 1] == '\0')) {
 		logger_printf(&r->set->log, LOG_ERR, "routes", NULL,
 		    "%s: not a readable text file", name);
 		goto out;
 	}
 	r->routes = READ;
-	p = len > 0 ? text : NULL;
+	p = len > 0 ? r->text : NULL;
 	while (p != NULL && (line = logical_line(&p, &number, &first)) != NULL)
 		if (!parse_route(r, line, first, error, sizeof error)) {
 			logger_printf(&r->set->log, LOG_ERR, "routes", NULL,
@@ -977,7 +972,6 @@ read_routes(struct relay *r)
 		}
 	sort_routes(r);
 out:
-	free(text);
 	fclose(f);
 	return r->routes == READ;
 }
@@ -2441,6 +2435,7 @@ unite(const struct fan *f, struct verdict *v)
 		if (worst == NULL || (worst->code >= 500 && f->v[i].code < 500))
 			worst = &f->v[i];
 	}
+	assert(worst != NULL);	/* somebody was asked, and said something */
 	for (i = 0; i < n; i++)
 		alike += verdict_same(&f->v[i], worst);
 	if (alike == n || (bad == 0 && f->ngroups == 1)) {
@@ -2572,11 +2567,10 @@ relay_close(struct relay *r)
 		free(h->spec);
 		free(h);
 	}
-	for (i = 0; i < r->nkeys; i++)
-		free(r->keys[i].key);
 	for (i = 0; i < r->npatterns; i++)
 		regfree(&r->patterns[i].re);
 	free(r->keys);
 	free(r->patterns);
+	free(r->text);
 	free(r);
 }
