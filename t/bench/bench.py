@@ -757,7 +757,7 @@ def large_part(tmp, everyone, folder):
                 say("left out: %s" % error)
                 continue
             lines.append([str(length), "%.2f" % (1000 * it.cpu / length),
-                          str(watch.most)])
+                          str(watch.most or "-")])
     if lines:
         print("\nOne message, smtpd discard:")
         show(["MB", "ms CPU/MB", "KiB of a process"], lines, folder + "/large.tsv")
