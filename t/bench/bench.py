@@ -15,6 +15,7 @@ it started, also when it is interrupted.
 import argparse
 import ctypes
 import os
+import random
 import re
 import shutil
 import signal
@@ -126,9 +127,16 @@ def listens(port):
 
 
 def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A port below those that the load's own connections get."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def find(name):
