@@ -165,9 +165,9 @@ class Listener:
         wait_for(lambda: listens(self.port) or self.gone(), "a listener")
         if self.gone():
             raise Failed("it ended at once: " + self.said())
-        self.before = sum(
-            int(read("/proc/%d/task/%s/schedstat" % (self.pid, task)).split()[0])
-            for task in os.listdir("/proc/%d/task" % self.pid)) / 1e9
+        tasks = "/proc/%d/task/" % self.pid
+        self.before = sum(int(read(tasks + task + "/schedstat").split()[0])
+                          for task in os.listdir(tasks)) / 1e9
         return self
 
     def __exit__(self, kind, value, traceback):
@@ -290,7 +290,7 @@ class Watch(threading.Thread):
 
 
 def load(candidate, tmp, messages, sessions, length, super_server=None):
-    """One measurement: what messages of that length cost, a connection each."""
+    """What messages of that length cost, one a connection."""
     with Hop(candidate.hop) as hop:
         with under(super_server or TCPSERVER, candidate, hop, tmp) as it:
             start = time.monotonic()
@@ -768,7 +768,8 @@ def large_part(tmp, everyone, folder):
                           str(watch.most or "-")])
     if lines:
         print("\nOne message, smtpd discard:")
-        show(["MB", "ms CPU/MB", "KiB of a process"], lines, folder + "/large.tsv")
+        show(["MB", "ms CPU/MB", "KiB of a process"], lines,
+             folder + "/large.tsv")
 
 
 def tls_part(args, tmp, missing, folder):
@@ -795,7 +796,8 @@ def tls_part(args, tmp, missing, folder):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true",
-                        help="under a minute, and rougher")
+                        default=bool(os.environ.get("QUICK")),
+                        help="under a minute, and rougher; or QUICK=1")
     parser.add_argument("--parts", default="main,scale,large,tls",
                         help="some of main,scale,large,tls")
     parser.add_argument("--only", default="", metavar="REGEX",
@@ -805,8 +807,8 @@ def arguments():
     parser.add_argument("--output", default=HERE + "/out", metavar="DIR")
     args = parser.parse_args()
     args.rounds = args.rounds or (3 if args.quick else 15)
-    args.sessions = args.sessions or (100 if args.quick else 200)
-    args.bulk = 2 if args.quick else 10
+    args.sessions = args.sessions or (60 if args.quick else 200)
+    args.bulk = 1 if args.quick else 10
     return args
 
 
