@@ -48,13 +48,14 @@ struct found {
 
 struct peer {
 	pid_t pid;
+	int stop;		/* closed by us: nobody will come any more */
 	char where[128];
 	struct found *found;
 };
 
 /* One end of the conversation, in the child. */
 struct actor {
-	int listener, fd;
+	int listener, stop, fd;
 	FILE *in;
 	struct found *found;
 };
@@ -67,11 +68,22 @@ fail(struct actor *a, const char *wanted, const char *got)
 	_exit(1);
 }
 
+/* Waits for the next connection, if there is none.  A script may end with
+   one that is not to be made. */
 static void
 meet(struct actor *a)
 {
+	struct pollfd p[2] = {
+		{ .fd = a->listener, .events = POLLIN },
+		{ .fd = a->stop, .events = POLLIN },
+	};
+
 	if (a->in != NULL)
 		return;
+	if (poll(p, 2, -1) < 1)
+		_exit(2);
+	if (p[0].revents == 0)
+		_exit(0);
 	a->fd = accept(a->listener, NULL, NULL);
 	if (a->fd == -1)
 		_exit(2);
@@ -332,14 +344,21 @@ static void
 start_at(struct peer *p, int listener, const char *script)
 {
 	struct actor a = { .listener = listener };
+	int stop[2];
 
+	cr_assert_eq(pipe(stop), 0);
+	p->stop = stop[1];
+	a.stop = stop[0];
 	p->found = mmap(NULL, sizeof *p->found, PROT_READ | PROT_WRITE,
 	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	cr_assert_neq(p->found, MAP_FAILED);
 	a.found = p->found;
 	p->pid = fork();
-	if (p->pid == 0)
+	if (p->pid == 0) {
+		close(stop[1]);
 		play(&a, script);
+	}
+	close(stop[0]);
 	close(listener);
 }
 
@@ -355,6 +374,7 @@ finish(struct peer *p, const char *name)
 {
 	int status;
 
+	close(p->stop);
 	cr_assert_eq(waitpid(p->pid, &status, 0), p->pid);
 	cr_expect_str_eq(p->found->fault, "", "%s: peer: %s", name,
 	    p->found->fault);
@@ -790,7 +810,8 @@ run_pairs(const struct pair *pair, size_t n)
 Test(nexthop, kept_open_and_opened_again)
 {
 	static const struct pair pairs[] = {
-		{ "kept", ONE NEXT, TAKEN, TAKEN },
+		{ "kept", ONE NEXT "< QUIT\n> 221 2.0.0 Bye\n", TAKEN,
+		    TAKEN },
 		{ "closed while idle", ONE "!\n" ONE, TAKEN, TAKEN },
 		{ "421 while idle", ONE "> 421 4.4.2 Idle\n!\n" ONE, TAKEN,
 		    TAKEN },
@@ -822,14 +843,14 @@ Test(nexthop, opened_again_no_more_than_once)
 	struct peer p;
 	struct post *m = post("a@example.net", "x\r\n");
 
-	start(&p, ONE "!\n" EHLO "!\n");
+	start(&p, ONE "!\n" EHLO "!\n" ONE);
 	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
 	cr_expect_str_eq(relay_by(h, m, PATIENT), TAKEN);
 	cr_expect_str_eq(relay_by(h, m, PATIENT), LOST "\n");
 	nexthop_close(h);
 	finish(&p, "gone again");
 
-	start(&p, ONE MAIL TO "!\n");
+	start(&p, ONE MAIL TO "!\n" ONE);
 	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
 	cr_expect_str_eq(relay_by(h, m, PATIENT), TAKEN);
 	cr_expect_str_eq(relay_by(h, m, PATIENT), LOST "\n");
@@ -1300,11 +1321,14 @@ Test(nexthop, credentials_are_guarded)
 	    "451 4.7.11 Cannot authenticate to next hop\n");
 	finish(&p, "in the clear");
 
-	start(&p, ONE);
-	write_file(path, "auth", "example.com user:secret\n", 0644);
-	cr_expect_str_eq(relay_once(p.where, &set, NEXTHOP_SMTP), TAKEN);
+	listener = listen_inet(where, &port);
+	start_at(&p, listener, OFFERS("AUTH PLAIN") NEXT);
+	snprintf(text, sizeof text, "127.0.0.1:%u user:secret\n"
+	    "127.0.0.1 user:secret\nunix:127.0.0.1 user:secret\n", port + 1);
+	write_file(path, "auth", text, 0644);
+	cr_expect_str_eq(relay_once(where, &set, NEXTHOP_SMTP), TAKEN);
 	cr_expect_not_null(strstr(logged, "anyone can read"), "%s", logged);
-	finish(&p, "anyone can read it");
+	finish(&p, "of others, and anyone can read them");
 
 	start(&p, PLAIN);
 	snprintf(path, sizeof path, "%s/none", dir);

@@ -8,8 +8,8 @@ cd "$(dirname "$0")/.." || exit 1
 PATH=$PATH:/usr/sbin
 command -v postconf >/dev/null || skip_all 'no Postfix here (package postfix)'
 
-set -- $(free_ports 3)
-full=$1 bare=$2 old=$3
+set -- $(free_ports 4)
+full=$1 bare=$2 old=$3 wrapped=$4
 
 mkdir "$dir/etc" "$dir/spool" "$dir/data" "$dir/in"
 chmod 777 "$dir/in"
@@ -25,6 +25,12 @@ cat >"$dir/deliver" <<-!
 	echo "\$*" >"$dir/arrived"
 !
 chmod 755 "$dir/deliver"
+
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+    -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+    -keyout "$dir/etc/key" -out "$dir/etc/cert" 2>"$dir/log" ||
+    skip_all 'no openssl(1) that makes certificates'
+cat "$dir/etc/key" "$dir/etc/cert" >"$dir/etc/chain"
 
 cat >"$dir/etc/main.cf" <<-!
 	compatibility_level = 3.6
@@ -50,6 +56,8 @@ cat >"$dir/etc/main.cf" <<-!
 	smtpd_authorized_xforward_hosts = 127.0.0.0/8
 	smtpd_error_sleep_time = 0
 	smtpd_peername_lookup = no
+	smtpd_tls_chain_files = $dir/etc/chain
+	smtpd_tls_received_header = yes
 	smtputf8_enable = yes
 	strict_smtputf8 = no
 !
@@ -62,6 +70,10 @@ cat >"$dir/etc/access" <<-!
 !
 cat >"$dir/etc/master.cf" <<-!
 	127.0.0.1:$full inet n - n - - smtpd
+	  -o smtpd_tls_security_level=may
+	127.0.0.1:$wrapped inet n - n - - smtpd
+	  -o smtpd_tls_wrappermode=yes
+	tlsmgr unix - - n 1000? 1 tlsmgr
 	127.0.0.1:$bare inet n - n - - smtpd
 	  -o smtpd_discard_ehlo_keywords=chunking,pipelining
 	127.0.0.1:$old inet n - n - - smtpd
@@ -168,6 +180,44 @@ send "$relay" "$dir/utf8" '<s@example.org> SMTPUTF8' a@example.net
 is 'no SMTPUTF8' "$(cut -c 1-9 "$dir/said")" '554 5.6.7'
 octets=
 relays plain '<s@example.org> BODY=8BITMIME' a@example.net "$old"
+
+# TLS.  Postfix says in its trace whether there was any.
+under_tls() {
+	grep -q 'using TLSv1' "$file"
+}
+for level in may must; do
+	octets='[0-9]* bytes '
+	send "smtp:localhost:$full" "$dir/big" '<s@example.org>' \
+	    a@example.net -- --relay-tls $level \
+	    --relay-tls-ca "$dir/etc/cert"
+	ok "TLS, $level: taken" grep -q '^250 2.0.0 Ok' "$dir/said"
+	grep -q '^250' "$dir/said" || continue
+	arrival
+	ok "TLS, $level: and was used" under_tls
+	ok "TLS, $level: as it was sent" delivered_as "$file" big
+done
+relays plain '<s@example.org>' a@example.net "$full"
+ok 'TLS, none: was not used' eval '! under_tls'
+send "smtps:localhost:$wrapped" "$dir/plain" '<s@example.org>' \
+    a@example.net -- --relay-tls-ca "$dir/etc/cert"
+ok 'smtps: taken' grep -q '^250 2.0.0 Ok' "$dir/said"
+if grep -q '^250' "$dir/said"; then
+	arrival
+	ok 'smtps: was used' under_tls
+	ok 'smtps: as it was sent' delivered_as "$file" plain
+fi
+send "smtp:localhost:$full" "$dir/plain" '<s@example.org>' a@example.net \
+    -- --relay-tls must
+is 'TLS, must: not with a stranger' "$(cat "$dir/said")" \
+    '451 4.7.5 No secure connection to next hop'
+send "smtp:[127.0.0.1]:$full" "$dir/plain" '<s@example.org>' a@example.net \
+    -- --relay-tls must --relay-tls-ca "$dir/etc/cert"
+is 'TLS, must: not under another name' "$(cat "$dir/said")" \
+    '451 4.7.5 No secure connection to next hop'
+send "smtp:localhost:$bare" "$dir/plain" '<s@example.org>' a@example.net \
+    -- --relay-tls must
+is 'TLS, must: not where it is not offered' "$(cat "$dir/said")" \
+    '451 4.7.4 Next hop offers no TLS'
 
 # Two messages in one session are one connection; it hears of the client.
 relay=smtp:[127.0.0.1]:$full
