@@ -44,7 +44,7 @@
 #define FIELD_MAX 998		/* octets of a header field; RFC 5322 2.1.1 */
 #define ADDRESS_MAX 321		/* octets of an address, with NUL */
 
-#define USER_MAX 256		/* octets of a user's name, with NUL; RFC 4616 */
+#define USER_MAX 256		/* octets of a name, with NUL; RFC 4616 2 */
 #define PASSWORD_MAX 512	/* octets of a password, with NUL */
 #define SECRET_MAX (2 * USER_MAX + PASSWORD_MAX)	/* PLAIN, decoded */
 #define CHECKPASSWORD_MAX 512	/* octets; checkpassword's interface */
@@ -61,7 +61,7 @@ struct policy {
 	const struct logger *log;
 	struct stream link;
 	char session[48];	/* first part of "instance" */
-	unsigned message;	/* its last part: which message of the session */
+	unsigned message;	/* its last part: which of the session's */
 	bool discard;
 	char redirect[ADDRESS_MAX];	/* or "" */
 	struct verdict excuse;	/* DEFER_IF_REJECT's; code 0: none */
@@ -344,7 +344,8 @@ converse(struct policy *p, int64_t deadline, char *action, bool *stale)
 		}
 		*stale = false;
 		if (len == 0)
-			return action[0] == '\0' ? "answer has no action" : NULL;
+			return action[0] != '\0' ? NULL :
+			    "answer has no action";
 		if ((size_t)len >= sizeof line - 2)
 			return "line of answer too long";
 		if (strlen(line) != (size_t)len || strchr(line, '=') == NULL)
@@ -678,7 +679,7 @@ struct auth {
 	struct stream link;	/* to Dovecot */
 	unsigned id;		/* of the exchange, there */
 	char theirs[OFFER_MAX];	/* mechanisms that Dovecot offers */
-	char offer[OFFER_MAX + sizeof " EXTERNAL"];	/* what auth_mechanisms() returned */
+	char offer[OFFER_MAX + sizeof " EXTERNAL"];	/* theirs and ours */
 };
 
 static enum answer check_program(struct auth *a, const char *user,
