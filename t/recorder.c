@@ -87,12 +87,15 @@ obey(const struct recorder *r, enum stage stage, struct span s,
     struct reply *reply)
 {
 	const struct rule *rule;
+	size_t i;
 
-	for (rule = r->rules; rule < r->rules + r->nrules; rule++)
+	for (i = 0; i < r->nrules; i++) {
+		rule = &r->rules[i];
 		if (rule->stage == stage && contains(s, rule->word)) {
 			reply_set(reply, rule->code, rule->enh, rule->text);
 			return true;
 		}
+	}
 	return false;
 }
 

@@ -1,0 +1,136 @@
+/*
+ * fuzz_channel.c - any octets, from any client, to a channel of any settings.
+ *
+ * The first four octets choose settings, hooks that refuse, and a size of
+ * pieces; the rest is what the client sends.  It is sent whole, octet by octet,
+ * and in such pieces with replies left waiting: in each way the same octets
+ * must be taken, the same replies given, the same hooks called, the same
+ * messages relayed, and the dialogue must end in the same place.  What the
+ * recorder promises hooks (recorder.h) must be kept.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "recorder.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define HEAD 4
+
+static const struct command_limit limits[] = {
+	{ "RSET", 1 }, { "*", 3 }, { NULL, 0 }
+};
+
+static const struct rule refusals[] = {
+	{ CONNECT, "", 554, "", "No" },
+	{ HELO, "x", 550, "5.7.1", "No" },
+	{ MAIL, "x", 451, "4.3.0", "Not\nnow" },
+	{ RCPT, "x", 550, "5.1.1", "No\r250 Yes" },
+	{ DATA, "", 451, "4.3.0", "No" },
+	{ END, "c", 452, "4.2.2", "Full" },
+	{ RCPT, "", 421, "4.3.2", "Going down" },
+	{ STARTTLS, "", 454, "4.7.0", "No" }
+};
+
+static struct channel_settings
+settings(const uint8_t *p)
+{
+	struct channel_settings set = {
+		.fqdn = "mx.example.org",
+		.lmtp = p[0] & 1,
+		.enable_SMTPUTF8 = (p[0] & 6) == 2,
+		.decode_data = (p[0] & 6) == 4,
+		.bare_newline = (enum bare_newline)((p[0] >> 3) % 3),
+		.data_size_limit = p[0] & 32 ? 40 : 0,
+		.dsn = (p[0] & 64) != 0,
+		.proxy_protocol = (p[0] & 128) != 0,
+		.tls = p[1] & 1,
+		.tls_on_connect = (p[1] & 3) == 2,
+		.require_starttls = (p[1] & 3) == 3,
+		.auth = p[1] & 4 ? "PLAIN LOGIN EXTERNAL" : NULL,
+		.auth_required = (p[1] & 12) == 12,
+		.auth_require_tls = (p[1] & 16) != 0,
+		.max_auth_failures = p[1] & 32 ? 2 : 0,
+		.xclient = (p[1] & 64) != 0,
+		.command_limits = p[1] & 128 ? limits : NULL,
+		.max_recipients = p[2] & 1 ? 2 : 0,
+		.max_errors = p[2] & 2 ? 3 : 0,
+		.max_messages = p[2] & 4 ? 2 : 0
+	};
+
+	return set;
+}
+
+/* A handshake succeeds whenever the channel asks for it; what follows is what
+   the client says then. */
+static void
+play(struct recorder *r, const struct channel_settings *set,
+    const struct rule *rule, const uint8_t *data, size_t size,
+    struct pace pace)
+{
+	const char *p = (const char *)data;
+
+	recorder_open(r, set, rule, rule != NULL ? 1 : 0);
+	if (!pace.lazy)
+		recorder_drain(r);
+	do {
+		if (r->ch.want == WANT_TLS)
+			recorder_tls(r);
+		recorder_feed(r, p + r->used, size - r->used, pace);
+	} while (r->ch.want == WANT_TLS && !r->ch.ssl);
+}
+
+static void
+demand(bool kept, const char *what)
+{
+	if (kept)
+		return;
+	fprintf(stderr, "fuzz_channel: %s\n", what);
+	abort();
+}
+
+static void
+compare(const struct recorder *a, const struct recorder *b)
+{
+	demand(a->used == b->used, "octets taken differ");
+	demand(a->ch.want == b->ch.want, "what is wanted differs");
+	demand(a->ch.smtp_state == b->ch.smtp_state, "the phase differs");
+	demand(a->ch.errors == b->ch.errors, "errors differ");
+	demand(a->ch.messages == b->ch.messages, "messages differ");
+	demand(text_same(&a->replies, &b->replies), "replies differ");
+	demand(text_same(&a->calls, &b->calls), "the hooks' calls differ");
+	demand(text_same(&a->heard, &b->heard), "what is logged differs");
+	demand(text_same(&a->mail, &b->mail), "messages relayed differ");
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	const struct rule *rule = NULL;
+	struct channel_settings set;
+	struct recorder r[3];
+	struct pace pace[] = {
+		{ SIZE_MAX, false }, { 1, false }, { 1, true }
+	};
+	size_t i;
+
+	if (size < HEAD)
+		return 0;
+	set = settings(data);
+	if (data[2] & 8)
+		rule = &refusals[data[2] >> 5];
+	pace[2].step += data[3];
+	for (i = 0; i < 3; i++) {
+		play(&r[i], &set, rule, data + HEAD, size - HEAD, pace[i]);
+		compare(&r[0], &r[i]);
+		demand(text_same(&r[i].said, &r[i].replies),
+		    "what is logged is not what was said");
+	}
+	for (i = 0; i < 3; i++) {
+		recorder_close(&r[i]);
+		demand(r[i].broken == NULL, r[i].broken);
+		recorder_free(&r[i]);
+	}
+	return 0;
+}
