@@ -94,7 +94,10 @@ t/san/smtpd-tls: t/san/tls.o t/san/confine.o
 $(SUITES): %: t/san/%.o t/san/rooms.a
 	$(CC) $(SAN) -o $@ $^ $(CRITERION)
 
-check: all t/san/smtpd $(SUITES)
+t/ping: t/ping.c libsmtpd-channel.a
+	$(CC) $(ALLCFLAGS) -I. $(LINK) -o $@ $^
+
+check: all t/san/smtpd $(SUITES) t/ping
 	prove -e t/prove.sh $(PROVE) $(SUITES) \
 	    $(filter-out $(PEERS),$(wildcard t/*.t))
 check-peers: all
@@ -111,7 +114,8 @@ bench: all t/bench/out/floor t/bench/out/floor-static
 t/fuzz/%: t/fuzz_%.c $(ROOMS:=.c)
 	@mkdir -p $@.new
 	clang $(STD) -I. -g -O1 -fsanitize=fuzzer,address,undefined \
-	    -o $@ $^
+	    -o $@ $^ -lcrypt
+t/fuzz/channel: t/recorder.c
 fuzz: $(FUZZ)
 	set -e; for f in $(FUZZ:t/fuzz/%=%); do t/fuzz/$$f \
 	    -max_total_time=$${SECONDS_EACH:-60} -dict=t/smtp.dict \
@@ -137,7 +141,7 @@ uninstall:
 	-rmdir $(DESTDIR)$(PREFIX)/include/smtpd
 
 clean:
-	rm -rf smtpd smtpd-tls *.[oad] *.pc .prefix $(SUITES) t/san t/fuzz
+	rm -rf smtpd smtpd-tls *.[oad] *.pc .prefix $(SUITES) t/ping t/san t/fuzz
 
 .PHONY: FORCE all bench check check-peers check-systemd clean coverage deps \
 	fuzz install lint run uninstall
