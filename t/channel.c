@@ -2,9 +2,9 @@
  * channel.c - the suite of the channel.
  *
  * Most of it are transcripts, t/NAME.smtp: each is one script, and must read
- * the same however it is cut up.  What a transcript can not say is said here: what
- * hooks are told, every verb in every phase, verbs of an embedder's own, and
- * what the driver sees.
+ * the same however it is cut up.  What a transcript can not say is said here:
+ * what hooks are told, every verb in every phase, verbs of an embedder's own,
+ * and what the driver sees.
  */
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
@@ -20,6 +20,12 @@
 #include "session.h"
 
 static const struct pace whole = { SIZE_MAX, false };
+
+static void
+say(struct recorder *r, const char *what)
+{
+	recorder_feed(r, what, strlen(what), whole);
+}
 
 static const struct channel_settings plain = {
 	.fqdn = "mx.example.org",
@@ -97,20 +103,21 @@ static void
 talk(const struct session *s, int fd, struct text *heard)
 {
 	char in[4096];
-	size_t i, sent;
-	ssize_t n;
+	size_t i, n, sent;
+	ssize_t got;
 
 	for (i = 0; i < s->turns; i++)
-		for (sent = 0; sent < s->turn[i].client.len; sent += (size_t)n) {
-			n = send(fd, s->turn[i].client.p + sent,
+		for (sent = 0; sent < s->turn[i].client.len; sent += n) {
+			got = send(fd, s->turn[i].client.p + sent,
 			    s->turn[i].client.len - sent, MSG_NOSIGNAL);
-			if (n == -1)
+			if (got == -1)
 				break;
+			n = (size_t)got;
 		}
 	if (!s->closed)
 		shutdown(fd, SHUT_WR);
-	while ((n = read(fd, in, sizeof in)) > 0)
-		text_add(heard, in, (size_t)n);
+	while ((got = read(fd, in, sizeof in)) > 0)
+		text_add(heard, in, (size_t)got);
 }
 
 static void
@@ -295,99 +302,88 @@ ParameterizedTest(struct file *file, transcripts,
 
 /* ---- every verb in every phase ----------------------------------------- */
 
-static const char *const until[] = {
-	"",
-	"EHLO client\r\n",
-	"EHLO client\r\nMAIL FROM:<a@example.org>\r\n",
-	"EHLO client\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b>\r\n",
-	"EHLO client\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b>\r\n"
-	    "BDAT 1\r\nx"
+#define SAY(text) text "\r\n"
+#define TO_READY SAY("EHLO client")
+#define TO_MAIL TO_READY SAY("MAIL FROM:<a@example.org>")
+#define TO_RCPT TO_MAIL SAY("RCPT TO:<b@example.org>")
+#define TO_BDAT TO_RCPT SAY("BDAT 1") "x"
+#define PHASES 5
+
+static const char *const until[PHASES] = {
+	"", TO_READY, TO_MAIL, TO_RCPT, TO_BDAT
 };
 
-static const enum phase phases[] = {
-	PHASE_CONNECT, PHASE_READY, PHASE_MAIL, PHASE_RCPT, PHASE_BDAT
+/* What is answered in each of them, and where the dialogue then stands: C, Y,
+   M, R, B as above, D in the text, A in AUTH, X closed. */
+static const char letters[] = "CYMRBDAX";
+static const enum phase lettered[] = {
+	PHASE_CONNECT, PHASE_READY, PHASE_MAIL, PHASE_RCPT, PHASE_BDAT,
+	PHASE_DATA, PHASE_AUTH, PHASE_CLOSED
 };
 
-#define PHASES (sizeof phases / sizeof *phases)
-
-/* What is answered, and where the dialogue then stands. */
 static const struct row {
 	const char *line;
-	struct {
-		int code;
-		enum phase next;
-	} in[PHASES];
+	int code[PHASES];
+	const char *next;
 } rows[] = {
-#define C PHASE_CONNECT
-#define Y PHASE_READY
-#define M PHASE_MAIL
-#define R PHASE_RCPT
-#define B PHASE_BDAT
-#define D PHASE_DATA
-#define X PHASE_CLOSED
-	{ "HELO a", { { 250, Y }, { 250, Y }, { 250, Y }, { 250, Y }, { 250, Y } } },
-	{ "EHLO a", { { 250, Y }, { 250, Y }, { 250, Y }, { 250, Y }, { 250, Y } } },
-	{ "LHLO a", { { 500, C }, { 500, Y }, { 500, M }, { 500, R }, { 500, B } } },
-	{ "MAIL FROM:<c>", { { 503, C }, { 250, M }, { 503, M }, { 503, R },
-	    { 503, B } } },
-	{ "RCPT TO:<c>", { { 503, C }, { 503, Y }, { 250, R }, { 250, R },
-	    { 503, B } } },
-	{ "DATA", { { 503, C }, { 503, Y }, { 503, M }, { 354, D }, { 503, B } } },
-	{ "BDAT 0", { { 503, C }, { 503, Y }, { 503, M }, { 250, B }, { 250, B } } },
-	{ "BDAT 0 LAST", { { 503, C }, { 503, Y }, { 503, M }, { 250, Y },
-	    { 250, Y } } },
-	{ "BDAT", { { 421, X }, { 421, X }, { 421, X }, { 421, X }, { 421, X } } },
-	{ "RSET", { { 250, C }, { 250, Y }, { 250, Y }, { 250, Y }, { 250, Y } } },
-	{ "NOOP", { { 250, C }, { 250, Y }, { 250, M }, { 250, R }, { 250, B } } },
-	{ "HELP", { { 214, C }, { 214, Y }, { 214, M }, { 214, R }, { 214, B } } },
-	{ "VRFY a", { { 252, C }, { 252, Y }, { 252, M }, { 252, R }, { 252, B } } },
-	{ "EXPN a", { { 502, C }, { 502, Y }, { 502, M }, { 502, R }, { 502, B } } },
-	{ "STARTTLS", { { 220, C }, { 220, Y }, { 503, M }, { 503, R },
-	    { 503, B } } },
-	{ "AUTH PLAIN", { { 503, C }, { 334, PHASE_AUTH }, { 503, M }, { 503, R },
-	    { 503, B } } },
-	{ "XCLIENT NAME=c", { { 220, C }, { 220, C }, { 503, M }, { 503, R },
-	    { 503, B } } },
-	{ "QUIT", { { 221, X }, { 221, X }, { 221, X }, { 221, X }, { 221, X } } },
-	{ "FROB", { { 500, C }, { 500, Y }, { 500, M }, { 500, R }, { 500, B } } },
-	{ "", { { 500, C }, { 500, Y }, { 500, M }, { 500, R }, { 500, B } } }
-#undef C
-#undef Y
-#undef M
-#undef R
-#undef B
-#undef D
-#undef X
+	{ "HELO a", { 250, 250, 250, 250, 250 }, "YYYYY" },
+	{ "EHLO a", { 250, 250, 250, 250, 250 }, "YYYYY" },
+	{ "LHLO a", { 500, 500, 500, 500, 500 }, "CYMRB" },
+	{ "MAIL FROM:<c>", { 503, 250, 503, 503, 503 }, "CMMRB" },
+	{ "RCPT TO:<c>", { 503, 503, 250, 250, 503 }, "CYRRB" },
+	{ "DATA", { 503, 503, 503, 354, 503 }, "CYMDB" },
+	{ "BDAT 0", { 503, 503, 503, 250, 250 }, "CYMBB" },
+	{ "BDAT 0 LAST", { 503, 503, 503, 250, 250 }, "CYMYY" },
+	{ "BDAT", { 421, 421, 421, 421, 421 }, "XXXXX" },
+	{ "RSET", { 250, 250, 250, 250, 250 }, "CYYYY" },
+	{ "NOOP", { 250, 250, 250, 250, 250 }, "CYMRB" },
+	{ "HELP", { 214, 214, 214, 214, 214 }, "CYMRB" },
+	{ "VRFY a", { 252, 252, 252, 252, 252 }, "CYMRB" },
+	{ "EXPN a", { 502, 502, 502, 502, 502 }, "CYMRB" },
+	{ "STARTTLS", { 220, 220, 503, 503, 503 }, "CYMRB" },
+	{ "AUTH PLAIN", { 503, 334, 503, 503, 503 }, "CAMRB" },
+	{ "XCLIENT NAME=c", { 220, 220, 503, 503, 503 }, "CCMRB" },
+	{ "QUIT", { 221, 221, 221, 221, 221 }, "XXXXX" },
+	{ "FROB", { 500, 500, 500, 500, 500 }, "CYMRB" },
+	{ "", { 500, 500, 500, 500, 500 }, "CYMRB" }
 };
+
+static void
+try(const struct channel_settings *set, const struct row *row, size_t phase)
+{
+	enum phase next;
+	struct recorder r;
+	char line[64];
+	size_t heard;
+
+	next = lettered[strchr(letters, row->next[phase]) - letters];
+	recorder_open(&r, set, NULL, 0);
+	say(&r, until[phase]);
+	cr_assert_eq(r.ch.smtp_state, lettered[phase]);
+	heard = r.replies.len;
+	snprintf(line, sizeof line, "%s\r\n", row->line);
+	say(&r, line);
+	cr_expect_eq(atoi(r.replies.p + heard), row->code[phase],
+	    "%s in phase %c: %s", row->line, letters[phase],
+	    r.replies.p + heard);
+	cr_expect_eq(r.ch.smtp_state, next, "%s in phase %c leads to %d",
+	    row->line, letters[phase], r.ch.smtp_state);
+	recorder_close(&r);
+	cr_expect_null(r.broken, "%s in phase %c: %s", row->line,
+	    letters[phase], r.broken);
+	recorder_free(&r);
+}
 
 Test(order, every_verb_in_every_phase)
 {
 	struct channel_settings set = plain;
-	struct recorder r;
-	size_t i, j, heard;
-	char line[64];
+	size_t i, j;
 
 	set.tls = set.xclient = true;
 	set.auth = "PLAIN";
 	for (i = 0; i < sizeof rows / sizeof *rows; i++)
-		for (j = 0; j < PHASES; j++) {
-			recorder_open(&r, &set, NULL, 0);
-			recorder_feed(&r, until[j], strlen(until[j]), whole);
-			cr_assert_eq(r.ch.smtp_state, phases[j]);
-			heard = r.replies.len;
-			snprintf(line, sizeof line, "%s\r\n", rows[i].line);
-			recorder_feed(&r, line, strlen(line), whole);
-			cr_expect_eq(atoi(r.replies.p + heard),
-			    rows[i].in[j].code, "%s in phase %d: %s",
-			    rows[i].line, phases[j], r.replies.p + heard);
-			cr_expect_eq(r.ch.smtp_state, rows[i].in[j].next,
-			    "%s in phase %d leads to %d", rows[i].line,
-			    phases[j], r.ch.smtp_state);
-			recorder_close(&r);
-			cr_expect_null(r.broken, "%s in phase %d: %s",
-			    rows[i].line, phases[j], r.broken);
-			recorder_free(&r);
-		}
+		for (j = 0; j < PHASES; j++)
+			try(&set, &rows[i], j);
 }
 
 /* ---- what hooks are told, and may say ---------------------------------- */
@@ -400,7 +396,7 @@ calls(const struct channel_settings *set, const struct rule rules[], size_t n,
 	struct recorder r;
 
 	recorder_open(&r, set, rules, n);
-	recorder_feed(&r, script, strlen(script), whole);
+	say(&r, script);
 	recorder_close(&r);
 	cr_expect_str_eq(r.calls.p == NULL ? "" : r.calls.p, want);
 	cr_expect_null(r.broken, "%s", r.broken);
@@ -517,8 +513,8 @@ Test(hooks, dialogue_has_no_credentials)
 	set.auth = "PLAIN LOGIN";
 	for (i = 0; i < sizeof lines / sizeof *lines; i++) {
 		recorder_open(&r, &set, NULL, 0);
-		recorder_feed(&r, "EHLO c\r\n", 8, whole);
-		recorder_feed(&r, lines[i], strlen(lines[i]), whole);
+		say(&r, "EHLO c\r\n");
+		say(&r, lines[i]);
 		recorder_close(&r);
 		cr_expect_null(strstr(r.heard.p, "SECRET="), "%s shows %s",
 		    lines[i], r.heard.p);
@@ -538,7 +534,7 @@ Test(hooks, can_not_forge_a_reply)
 	const char *reply;
 
 	recorder_open(&r, &plain, &rule, 1);
-	recorder_feed(&r, script, strlen(script), whole);
+	say(&r, script);
 	recorder_close(&r);
 	reply = strstr(r.replies.p, "550");
 	cr_assert_not_null(reply);
@@ -556,7 +552,7 @@ Test(hooks, a_long_text_is_cut_into_lines_that_fit)
 
 	memset(rule.text, 'x', sizeof rule.text - 1);
 	recorder_open(&r, &plain, &rule, 1);
-	recorder_feed(&r, script, strlen(script), whole);
+	say(&r, script);
 	recorder_close(&r);
 	for (p = r.replies.p; *p != '\0'; p = end + 2) {
 		end = strstr(p, "\r\n");
@@ -611,7 +607,7 @@ replies(const struct channel_settings *set, const char *script,
 	struct recorder r;
 
 	recorder_open(&r, set, NULL, 0);
-	recorder_feed(&r, script, strlen(script), whole);
+	say(&r, script);
 	recorder_close(&r);
 	cr_expect_str_eq(r.replies.p == NULL ? "" : r.replies.p, want);
 	recorder_free(&r);
@@ -628,7 +624,8 @@ Test(verbs, an_embedders_come_first)
 	    "PING a\r\nHELO client\r\nPING\r\nping  b \r\nEXPN c\r\n"
 	    "HELP PING\r\nHELP EXPN\r\nMAIL FROM:<a>\r\nPING d\r\n"
 	    "RCPT TO:<b>\r\nPING e\r\n",
-	    HI "503 Bad sequence of commands: HELO, EHLO or LHLO comes first\r\n"
+	    HI
+	    "503 Bad sequence of commands: HELO, EHLO or LHLO comes first\r\n"
 	    "250 mx.example.org\r\n501 Syntax: PING string\r\n250 Pong b\r\n"
 	    "250 Pong c\r\n214 Syntax: PING string\r\n"
 	    "504 There is no help on that\r\n250 Sender OK\r\n250 Pong d\r\n"
@@ -643,8 +640,8 @@ Test(verbs, an_embedders_are_listed_by_help)
 
 	set.verbs = own;
 	replies(&set, "HELP\r\n",
-	    HI "214 Commands: PING HELO EHLO MAIL RCPT DATA BDAT RSET NOOP QUIT "
-	    "HELP VRFY\r\n");
+	    HI "214 Commands: PING HELO EHLO MAIL RCPT DATA BDAT RSET NOOP "
+	    "QUIT HELP VRFY\r\n");
 }
 
 Test(verbs, keywords_are_offered_before_help)
@@ -655,7 +652,7 @@ Test(verbs, keywords_are_offered_before_help)
 
 	set.keywords = words;
 	recorder_open(&r, &set, NULL, 0);
-	recorder_feed(&r, "EHLO c\r\n", 8, whole);
+	say(&r, "EHLO c\r\n");
 	recorder_close(&r);
 	cr_expect_not_null(strstr(r.replies.p,
 	    "\r\n250-X-PING\r\n250-X-PONG 1 2\r\n250 HELP\r\n"));
@@ -747,7 +744,7 @@ Test(driver, is_not_told_of_what_follows_quit)
 	struct recorder r;
 
 	recorder_open(&r, &plain, NULL, 0);
-	recorder_feed(&r, "QUIT\r\nNOOP\r\n", 12, whole);
+	say(&r, "QUIT\r\nNOOP\r\n");
 	cr_expect_eq(r.used, 6);
 	cr_expect_eq(channel_feed(&r.ch, "NOOP\r\n", 6), 0);
 	recorder_close(&r);
@@ -761,28 +758,29 @@ Test(driver, takes_not_an_octet_behind_starttls)
 
 	set.tls = true;
 	recorder_open(&r, &set, NULL, 0);
-	recorder_feed(&r, "STARTTLS\r\nNOOP\r\n", 16, whole);
+	say(&r, "STARTTLS\r\nNOOP\r\n");
 	cr_expect_eq(r.used, 10);
 	cr_expect_eq(r.ch.want, WANT_TLS);
 	recorder_close(&r);
 	recorder_free(&r);
 }
 
+#define IDLE "421 4.4.2 mx.example.org Idle too long\r\n"
+
 Test(driver, closes_with_a_reply_of_its_own)
 {
 	struct recorder r;
 
 	recorder_open(&r, &plain, NULL, 0);
-	recorder_feed(&r, "EHLO c\r\nMAIL FROM:<a>\r\n", 23, whole);
+	say(&r, "EHLO c\r\nMAIL FROM:<a>\r\n");
 	r.replies.len = 0;
 	channel_close(&r.ch, 421, "4.4.2", "Idle too long");
 	recorder_drain(&r);
-	cr_expect_str_eq(r.replies.p, "421 4.4.2 mx.example.org Idle too long\r\n");
+	cr_expect_str_eq(r.replies.p, IDLE);
 	cr_expect_eq(r.ch.want, WANT_CLOSE);
 	channel_close(&r.ch, 421, "4.3.2", "Going down");
 	recorder_drain(&r);
-	cr_expect_str_eq(r.replies.p, "421 4.4.2 mx.example.org Idle too long\r\n",
-	    "one goodbye is enough");
+	cr_expect_str_eq(r.replies.p, IDLE, "one goodbye is enough");
 	recorder_close(&r);
 	cr_expect_null(r.broken, "%s", r.broken);
 	recorder_free(&r);
@@ -790,12 +788,12 @@ Test(driver, closes_with_a_reply_of_its_own)
 
 Test(driver, may_close_in_the_middle_of_a_message)
 {
-	static const char script[] = "EHLO c\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\n"
-	    "DATA\r\nhalf";
+	static const char script[] =
+	    "EHLO c\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nDATA\r\nhalf";
 	struct recorder r;
 
 	recorder_open(&r, &plain, NULL, 0);
-	recorder_feed(&r, script, sizeof script - 1, whole);
+	say(&r, script);
 	channel_close(&r.ch, 421, "4.4.2", "Idle too long");
 	cr_expect_eq(channel_feed(&r.ch, "\r\n.\r\n", 5), 0);
 	recorder_close(&r);
@@ -823,7 +821,7 @@ Test(driver, reads_session_and_envelope)
 
 	set.enable_SMTPUTF8 = true;
 	recorder_open(&r, &set, NULL, 0);
-	recorder_feed(&r, script, sizeof script - 1, whole);
+	say(&r, script);
 	cr_expect_str_eq(r.ch.seen_greeting, "client");
 	cr_expect(r.ch.extended_smtp);
 	cr_expect_str_eq(r.ch.mailfrom, "a@example.org");
@@ -836,7 +834,7 @@ Test(driver, reads_session_and_envelope)
 	cr_expect(r.ch.smtp_utf8);
 	cr_expect_eq(r.ch.body, BODY_8BITMIME);
 	cr_expect_eq(r.ch.declared, 9);
-	recorder_feed(&r, "DATA\r\n..x\r\n.\r\nFROB\r\nHELO other\r\n", 33, whole);
+	say(&r, "DATA\r\n..x\r\n.\r\nFROB\r\nHELO other\r\n");
 	cr_expect_null(r.ch.mailfrom);
 	cr_expect_null(r.ch.mail_options);
 	cr_expect_eq(r.ch.nrcpttos, 0);
@@ -862,7 +860,7 @@ Test(driver, tls_is_recorded_and_what_was_said_before_is_not)
 	set.tls = true;
 	set.auth = "PLAIN";
 	recorder_open(&r, &set, NULL, 0);
-	recorder_feed(&r, script, sizeof script - 1, whole);
+	say(&r, script);
 	cr_expect(r.ch.authenticated);
 	cr_expect_str_eq(r.ch.auth_user, "user");
 	cr_expect_str_eq(r.ch.auth_method, "PLAIN");
@@ -887,9 +885,9 @@ Test(driver, credentials_do_not_stay_in_memory)
 
 	set.auth = "PLAIN";
 	recorder_open(&r, &set, NULL, 0);
-	recorder_feed(&r, "EHLO c\r\nAUTH PLAIN\r\n", 20, whole);
-	recorder_feed(&r, secret, strlen(secret), whole);
-	recorder_feed(&r, "\r\n", 2, whole);
+	say(&r, "EHLO c\r\nAUTH PLAIN\r\n");
+	say(&r, secret);
+	say(&r, "\r\n");
 	cr_assert(r.ch.authenticated);
 	for (i = 0; i + strlen(secret) <= sizeof r.ch; i++)
 		cr_assert_neq(memcmp((char *)&r.ch + i, secret, strlen(secret)),
@@ -985,7 +983,7 @@ Test(peer, tls_may_begin_right_behind_the_header)
 
 	set.proxy_protocol = set.tls_on_connect = true;
 	recorder_open(&r, &set, NULL, 0);
-	recorder_feed(&r, script, sizeof script - 1, whole);
+	say(&r, script);
 	cr_expect_eq(r.used, sizeof script - 1 - 3);
 	cr_expect_eq(r.ch.want, WANT_TLS);
 	cr_expect_eq(r.replies.len, 0);
@@ -999,14 +997,15 @@ Test(peer, tls_may_begin_right_behind_the_header)
 Test(peer, is_what_xclient_says)
 {
 	static const char script[] = "EHLO proxy\r\n"
-	    "XCLIENT NAME=client+2Eexample.net ADDR=IPV6:2001:db8::1 PORT=1025\r\n"
-	    "XCLIENT HELO=client DESTADDR=198.51.100.1 DESTPORT=25 LOGIN=user\r\n";
+	    "XCLIENT NAME=client+2Eexample.net ADDR=IPV6:2001:db8::1\r\n"
+	    "XCLIENT PORT=1025 DESTADDR=198.51.100.1 DESTPORT=25\r\n"
+	    "XCLIENT HELO=client LOGIN=user\r\n";
 	struct channel_settings set = plain;
 	struct recorder r;
 
 	set.xclient = true;
 	recorder_open(&r, &set, NULL, 0);
-	recorder_feed(&r, script, sizeof script - 1, whole);
+	say(&r, script);
 	cr_expect_str_eq(r.ch.peer.name, "client.example.net");
 	cr_expect_str_eq(r.ch.peer.address, "2001:db8::1");
 	cr_expect_str_eq(r.ch.peer.port, "1025");
@@ -1015,8 +1014,7 @@ Test(peer, is_what_xclient_says)
 	cr_expect_str_eq(r.ch.seen_greeting, "client");
 	cr_expect_str_eq(r.ch.auth_user, "user");
 	cr_expect(r.ch.authenticated);
-	recorder_feed(&r, "XCLIENT ADDR=[UNAVAILABLE] NAME=[TEMPUNAVAIL]\r\n", 47,
-	    whole);
+	say(&r, "XCLIENT ADDR=[UNAVAILABLE] NAME=[TEMPUNAVAIL]\r\n");
 	cr_expect_str_eq(r.ch.peer.name, "unknown");
 	cr_expect_str_eq(r.ch.peer.address, "unknown");
 	recorder_close(&r);
@@ -1026,13 +1024,13 @@ Test(peer, is_what_xclient_says)
 Test(peer, is_what_it_was_if_xclient_is_refused)
 {
 	static const char script[] = "EHLO proxy\r\n"
-	    "XCLIENT NAME=client ADDR=192.0.2.1 HELO=client LOGIN=user FROB=1\r\n";
+	    "XCLIENT NAME=client ADDR=192.0.2.1 HELO=client LOGIN=user X=1\r\n";
 	struct channel_settings set = plain;
 	struct recorder r;
 
 	set.xclient = true;
 	recorder_open(&r, &set, NULL, 0);
-	recorder_feed(&r, script, sizeof script - 1, whole);
+	say(&r, script);
 	cr_expect_str_eq(r.ch.peer.name, "unknown");
 	cr_expect_str_eq(r.ch.peer.address, "unknown");
 	cr_expect_str_eq(r.ch.seen_greeting, "proxy");

@@ -37,14 +37,14 @@ struct rule {
 
 struct recorder {
 	struct channel ch;
-	const struct rule *rules;	/* borrowed; the first that fits counts */
+	const struct rule *rules;	/* borrowed; the first that fits */
 	size_t nrules;
 	size_t used;		/* octets that the channel took */
 	struct text replies;	/* all that the client was told */
 	struct text calls;	/* the hooks' calls, a line for each */
 	struct text said;	/* what a log was told that we said, */
 	struct text heard;	/* and what we heard */
-	struct text mail;	/* the messages that end was given, as in *.smtp */
+	struct text mail;	/* what end was given, as in *.smtp */
 	const char *broken;	/* a promise that was not kept, or NULL */
 
 	struct text body;
@@ -58,7 +58,7 @@ struct recorder {
 /* How feed() cuts up what it is given, and when it takes the replies away. */
 struct pace {
 	size_t step;		/* octets at a time */
-	bool lazy;		/* replies only when the channel stops for them */
+	bool lazy;		/* replies only when it stops for them */
 };
 
 /* The hooks alone, for a channel of the test's own; ctx is a recorder. */

@@ -110,7 +110,8 @@ change(const struct reader *r, struct session *s, const struct word *w,
 		break;
 	case BARE:
 		set->bare_newline = strcmp(arg, "unix") == 0 ? BARE_UNIX :
-		    strcmp(arg, "normalize") == 0 ? BARE_NORMALIZE : BARE_REJECT;
+		    strcmp(arg, "normalize") == 0 ? BARE_NORMALIZE :
+		    BARE_REJECT;
 		break;
 	case AUTHS:
 		for (p = arg; (p = strchr(p, ',')) != NULL; )
