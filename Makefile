@@ -19,7 +19,8 @@ CRITERION = $(shell pkg-config --cflags --libs criterion)
 TLS = $(shell pkg-config --libs openssl)
 
 DEPS = gcc libc6-dev libssl-dev libsystemd-dev pkgconf systemd curl
-DEPS_check = libcriterion-dev perl python3 swaks openssl ucspi-tcp
+DEPS_check = libcriterion-dev perl python3 swaks openssl ucspi-tcp \
+	libwrap0 libevent-2.1-7 libtirpc3
 DEPS_bench = python3 ucspi-tcp postfix strace binutils gnuplot-nox \
 	msmtp-mta python3-aiosmtpd stunnel4
 DEPS_check-systemd = systemd-container
@@ -92,12 +93,11 @@ t/san/smtpd: t/san/smtpd.o t/san/rooms.a t/san/smtpd-tls
 t/san/smtpd-tls: t/san/tls.o t/san/confine.o
 	$(CC) $(SAN) -o $@ $^ $(TLS)
 $(SUITES): %: t/san/%.o t/san/rooms.a
-	$(CC) $(SAN) -o $@ $^ $(CRITERION)
-
+	$(CC) $(SAN) -o $@ $^ -lcrypt $(CRITERION)
 t/ping: t/ping.c libsmtpd-channel.a
-	$(CC) $(ALLCFLAGS) -I. $(LINK) -o $@ $^
+	$(CC) $(ALLCFLAGS) $(LINK) -I. -o $@ $^
 
-check: all t/san/smtpd $(SUITES) t/ping
+check: all t/san/smtpd t/ping $(SUITES)
 	prove -e t/prove.sh $(PROVE) $(SUITES) \
 	    $(filter-out $(PEERS),$(wildcard t/*.t))
 check-peers: all
@@ -141,7 +141,8 @@ uninstall:
 	-rmdir $(DESTDIR)$(PREFIX)/include/smtpd
 
 clean:
-	rm -rf smtpd smtpd-tls *.[oad] *.pc .prefix $(SUITES) t/ping t/san t/fuzz
+	rm -rf smtpd smtpd-tls *.[oad] *.pc .prefix $(SUITES) t/ping \
+	    t/san t/fuzz t/bench/out
 
 .PHONY: FORCE all bench check check-peers check-systemd clean coverage deps \
 	fuzz install lint run uninstall
