@@ -20,7 +20,7 @@ TLS = $(shell pkg-config --libs openssl)
 
 DEPS = gcc libc6-dev libssl-dev libsystemd-dev pkgconf systemd curl
 DEPS_check = libcriterion-dev perl python3 swaks openssl ucspi-tcp \
-	libwrap0 libevent-2.1-7 libtirpc3 libbsd0
+	ca-certificates libwrap0 libevent-2.1-7 libtirpc3 libbsd0
 DEPS_bench = python3 ucspi-tcp postfix strace binutils gnuplot-nox \
 	msmtp-mta python3-aiosmtpd stunnel4
 DEPS_check-systemd = systemd-container
