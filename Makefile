@@ -23,7 +23,8 @@ DEPS_check = libcriterion-dev perl python3 swaks openssl ucspi-tcp \
 	ca-certificates libwrap0 libevent-2.1-7 libtirpc3 libbsd0
 DEPS_bench = python3 ucspi-tcp postfix strace binutils gnuplot-nox \
 	msmtp-mta python3-aiosmtpd stunnel4
-DEPS_check-systemd = systemd-container
+DEPS_check-peers = perl openssl postfix dovecot-lmtpd
+DEPS_check-systemd = perl systemd-container
 DEPS_coverage = $(DEPS_check)
 DEPS_fuzz = clang libclang-rt-dev
 DEPS_lint = clang cppcheck g++ mandoc
