@@ -139,7 +139,7 @@ install: all
 uninstall:
 	cd $(DESTDIR)$(PREFIX) && rm -fv $(foreach f,$(SHIP),$(lastword \
 	    $(subst :, ,$f)))
-	-rmdir $(DESTDIR)$(PREFIX)/include/smtpd
+	-rmdir $(addprefix $(DESTDIR)$(PREFIX)/,include/smtpd share/doc/smtpd)
 
 clean:
 	rm -rf smtpd smtpd-tls *.[oad] *.pc .prefix $(SUITES) t/ping \
