@@ -128,7 +128,8 @@ lint: channel.o
 # A clean before and after: nothing else may be built from these objects.
 coverage: clean
 	$(MAKE) SAN='-O0 -g --coverage' SMTPD=t/san/smtpd check
-	gcov -n -o t/san $(SRC) | grep -A1 -E "^File '[a-z]+\.c'"
+	gcov -n -o t/san $(SRC) | awk -F"[':]" '/^File/ { f = $$2 } \
+	    /^Lines/ && f ~ /^[a-z]+\.c$$/ { print f ":", $$2 }'
 	$(MAKE) clean
 
 install: all
