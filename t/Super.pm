@@ -7,9 +7,9 @@ use Cwd qw(abs_path);
 use Exporter 'import';
 use File::Basename qw(dirname);
 use File::Temp qw(tempdir);
-use IO::Select;
 use IO::Socket::INET;
 use POSIX ();
+use Test::More import => [qw(is like unlike)];
 
 our @EXPORT = qw($top $smtpd $scratch skip tool start await free_port example
     spew slurp talk message replies services conversations);
@@ -96,7 +96,7 @@ sub await {
 	my ($server, $like) = @_;
 	for (;;) {
 		pos($server->{text}) = $server->{seen};
-		if ($server->{text} =~ /$like/mg) {
+		if ($server->{text} =~ /$like/g) {
 			$server->{seen} = pos $server->{text};
 			return $1 // 1;
 		}

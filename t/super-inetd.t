@@ -26,7 +26,7 @@ for my $name (sort keys %services) {
 my $last = free_port();
 $config .= "127.0.0.1:$last stream tcp nowait nobody /bin/cat cat\n";
 
-my $server = start($inetd, '-d', spew("$scratch/inetd.conf", $config));
-await($server, qr/^ADD: 127\.0\.0\.1:$last /);
+my $server = start('stdbuf', '-oL', $inetd, '-d', spew("$scratch/inetd.conf", $config));
+await($server, qr/^ADD: 127\.0\.0\.1:$last /m);
 conversations(%port);
 done_testing;

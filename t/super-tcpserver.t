@@ -22,16 +22,16 @@ for my $name (sort keys %services) {
 	    'smtp:[192.0.2.1]:25' => $services{$name}));
 	chmod 0755, $run;
 	$server{$name} = start($run);
-	await($server{$name}, qr/^$port{$name}$/);
+	await($server{$name}, qr/^$port{$name}$/m);
 }
 conversations(%port);
 
-await($server{plain}, qr/event=message-relayed .*client=127\.0\.0\.1/);
+await($server{plain}, qr/event=message-relayed .*client=127\.0\.0\.1/m);
 pass('the log has the message');
-await($server{plain}, qr/event=client-lost .*client=127\.0\.0\.1/);
+await($server{plain}, qr/event=client-lost .*client=127\.0\.0\.1/m);
 pass('and the client that went away');
-await($server{chatty}, qr/NOISE on standard error/);
+await($server{chatty}, qr/NOISE on standard error/m);
 pass('and what the program wrote');
-await($server{wrong}, qr/^smtpd: .*--no-such-option/);
+await($server{wrong}, qr/^smtpd: .*--no-such-option/m);
 pass('and what is wrong with a command line');
 done_testing;

@@ -4,6 +4,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib $FindBin::Bin;
+use POSIX qw(mkfifo);
 use Super;
 use Test::More;
 
@@ -23,8 +24,12 @@ for my $name (sort keys %services) {
 	    'smtp:[192.0.2.1]:25' => $services{$name});
 }
 
-my $server = start($xinetd, '-d', '-dontfork', '-f',
-    spew("$scratch/xinetd.conf", $config));
-await($server, qr/Started working: 3 available services/);
+# Its log is a file, or nothing: so let the file be what we wait for.
+mkfifo("$scratch/log", 0600) or die "$scratch/log: $!\n";
+open my $log, '+<', "$scratch/log" or die "$scratch/log: $!\n";
+my $server = start($xinetd, '-dontfork', '-filelog', "$scratch/log",
+    '-pidfile', "$scratch/pid", '-f', spew("$scratch/xinetd.conf", $config));
+$server->{out} = $log;
+await($server, qr/Started working: 3 available services/m);
 conversations(%port);
 done_testing;
