@@ -11,8 +11,8 @@ use IO::Socket::INET;
 use POSIX ();
 use Test::More import => [qw(is like unlike)];
 
-our @EXPORT = qw($top $smtpd $scratch skip tool start await free_port example
-    spew slurp talk message replies services conversations);
+our @EXPORT = qw($top $smtpd $scratch tool start await free_port example
+    spew slurp skip_all talk message replies services conversations);
 
 our $top     = abs_path(dirname(__FILE__) . '/..');
 our $smtpd   = abs_path($ENV{SMTPD} // "$top/smtpd");
@@ -33,7 +33,7 @@ END {
 	$? = $status;
 }
 
-sub skip {
+sub skip_all {
 	print "1..0 # SKIP @_\n";
 	exit 0;
 }
@@ -63,12 +63,12 @@ sub tool {
 	chmod 0755, $scratch;
 	my $got = `cd $scratch && apt-get download $package 2>&1` // '';
 	my ($deb) = glob("$scratch/${package}_*.deb");
-	skip("$name is not installed, nor can package $package be fetched")
+	skip_all("$name is not installed, nor can package $package be fetched")
 	    if !$deb;
 	system('dpkg', '-x', $deb, "$scratch/$package") == 0
 	    or die "$deb can not be unpacked\n";
 	my ($lib) = `ldd $scratch/$package/$path` =~ /(\S+) => not found/;
-	skip("$name needs $lib, which is not installed") if $lib;
+	skip_all("$name needs $lib, which is not installed") if $lib;
 	return "$scratch/$package/$path";
 }
 
