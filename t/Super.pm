@@ -27,7 +27,7 @@ alarm 120;
 END {
 	my $status = $?;
 	if ($$ == $me) {
-		kill TERM => $_ for @started;
+		kill KILL => $_ for @started;
 		waitpid $_, 0 for @started;
 	}
 	$? = $status;
