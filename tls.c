@@ -56,13 +56,13 @@
 
 #define PAIRS_MAX 4		/* certificates, with their keys */
 #define FILE_MAX 4194304	/* octets of a file of them */
-#define FLOW_BUFFER 65536	/* octets; four records of RFC 8446 5.1 */
+#define FLOW_BUFFER 65536	/* octets; four records (RFC 8446 5.1) */
 #define REPORT_FD 3
 #define REPORT_TEXT 1024	/* octets of a report, with NUL */
 #define VALUE_MAX 255		/* octets of one of its values */
 #define TIMEOUT_SECONDS 60
 #define TIMEOUT_MAX 86400	/* seconds that --timeout takes */
-#define DRAIN_MAX 16		/* buffers that are read and dropped at the end */
+#define DRAIN_MAX 16		/* buffers read and dropped at the end */
 
 /* Forward secrecy for everyone; the cipher suites of TLS 1.3 all have it. */
 #define CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES"
@@ -442,8 +442,8 @@ lock_land(void)
 #define ARCH AUDIT_ARCH_RISCV64
 #endif
 
-#define LOAD(member) \
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, member))
+#define LOAD(member) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, \
+	    offsetof(struct seccomp_data, member))
 #define RETURN(what) BPF_STMT(BPF_RET | BPF_K, what)
 #define ALLOW(name) \
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, 0, 1), \
@@ -806,18 +806,21 @@ verify_client(X509_STORE_CTX *store, void *ctx)
 	return 1;
 }
 
-/* Asks the peer for a certificate, and verifies it. */
+/* Asks the peer for a certificate, and verifies it.  Whatever the file names
+   is trusted, be it a root, a CA below one or the peer's own certificate. */
 static void
 demand_certificate(struct engine *e, SSL_CTX *ctx)
 {
 	X509_LOOKUP_METHOD *method = X509_LOOKUP_meth_new("memory");
+	X509_STORE *store = SSL_CTX_get_cert_store(ctx);
 	X509_LOOKUP *lookup;
 
 	load_trusted(e);
 	if (method == NULL ||
 	    !X509_LOOKUP_meth_set_get_by_subject(method, find_ca) ||
-	    (lookup = X509_STORE_add_lookup(SSL_CTX_get_cert_store(ctx),
-	    method)) == NULL || !X509_LOOKUP_set_method_data(lookup, e))
+	    (lookup = X509_STORE_add_lookup(store, method)) == NULL ||
+	    !X509_LOOKUP_set_method_data(lookup, e) ||
+	    !X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN))
 		fail(e, EX_OSERR, "no memory");
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
 	if (e->server)
@@ -960,8 +963,9 @@ refuse(struct engine *e, int err)
 	long verdict = SSL_get_verify_result(e->ssl);
 
 	if (e->verify != NULL && verdict != X509_V_OK)
-		fail(e, EX_PROTOCOL, "the certificate of %s can not be trusted: "
-		    "%s", e->verify, X509_verify_cert_error_string(verdict));
+		fail(e, EX_PROTOCOL, "the certificate of %s can not be "
+		    "trusted: %s", e->verify,
+		    X509_verify_cert_error_string(verdict));
 	if (ERR_peek_error() == 0)
 		fail(e, EX_PROTOCOL, "the connection ended during the TLS "
 		    "handshake%s%s", err != 0 ? ": " : "",
@@ -997,7 +1001,7 @@ shake_hands(struct engine *e)
 	if (in_time)
 		fail(e, EX_IOERR, "the clear-text end was closed during the "
 		    "TLS handshake");
-	fail(e, EX_TEMPFAIL, "the TLS handshake took longer than %d seconds",
+	fail(e, EX_TEMPFAIL, "the TLS handshake did not end within %d s",
 	    (int)(e->timeout / 1000));
 }
 
