@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 
 SMTPD = os.path.abspath(os.environ.get("SMTPD", "./smtpd"))
@@ -143,6 +144,118 @@ class Session:
     def logged(self):
         self.log.seek(0)
         return self.log.read().decode(errors="replace")
+
+
+class Listener:
+    """smtpd behind a port of its own, or a unix socket, one process for each
+    connection, as any super-server has it; program serves, if not smtpd."""
+
+    def __init__(self, *arguments, path=None, env=None, program=None):
+        if path:
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.bind(path)
+            os.chmod(path, 0o777)
+            self.socket.listen()
+        else:
+            self.socket = socket.create_server(("127.0.0.1", 0))
+            self.port = self.socket.getsockname()[1]
+        self.command = program or [SMTPD, "-H", "mx.example.org", *arguments]
+        self.env = {**os.environ, **(env or {})}
+        self.log = tempfile.TemporaryFile("a+b")
+        self.processes = []
+        self.thread = threading.Thread(target=self.accept, daemon=True)
+        self.thread.start()
+
+    def accept(self):
+        while True:
+            try:
+                theirs, _ = self.socket.accept()
+            except OSError:     # shut down
+                return
+            with theirs:
+                self.processes.append(subprocess.Popen(
+                    self.command, stdin=theirs, stdout=theirs,
+                    stderr=self.log, env=self.env))
+
+    def logged(self):
+        """What was logged, once those who are connected are gone."""
+        for process in self.processes:
+            process.wait()
+        with open(f"/proc/self/fd/{self.log.fileno()}", "rb") as log:
+            return log.read().decode(errors="replace")
+
+    def close(self):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.socket.close()
+        for process in self.processes:
+            process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+        self.log.close()
+
+
+def certificate(where, name, host, *more, ca=None, kind="ec"):
+    """Makes where/NAME.pem and NAME.key, signed by ca or by itself."""
+    new = {"ec": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+           "rsa": ["rsa:2048"]}[kind]
+    sign = ["-CA", f"{ca}.pem", "-CAkey", f"{ca}.key",
+            "-addext", "basicConstraints=critical,CA:FALSE"] if ca else []
+    subprocess.run(["openssl", "req", "-x509", "-nodes", "-newkey", *new,
+                    "-days", "2", "-subj", f"/O=Test/CN={host}", "-keyout",
+                    f"{name}.key", "-out", f"{name}.pem", *sign, *more],
+                   check=True, cwd=where, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+
+
+class PolicyService:
+    """Answers questions on a unix socket in where: answer(attributes) is the
+    action.  The questions are kept in asked."""
+
+    def __init__(self, where, answer=lambda question: "DUNNO"):
+        self.place = f"unix:{where}/policy"
+        self.asked = []
+        self.connections = 0
+        self.answer = answer
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(f"{where}/policy")
+        os.chmod(f"{where}/policy", 0o777)
+        self.socket.listen()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.socket.accept()
+            except OSError:     # shut down
+                return
+            self.connections += 1
+            threading.Thread(target=self.serve, args=[client],
+                             daemon=True).start()
+
+    def serve(self, client):
+        question = {}
+        with client, client.makefile("rb") as lines_:
+            for line in lines_:
+                name, _, value = line.decode().rstrip("\n").partition("=")
+                if name:
+                    question[name] = value
+                    continue
+                self.asked.append(question)
+                action = self.answer(question)
+                client.sendall(f"action={action}\n\n".encode())
+                question = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
 
 
 def family(pid):
