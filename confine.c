@@ -51,6 +51,12 @@ deny_rights(void)
 	return (int)status;
 }
 
+void
+confine_secrets(void)
+{
+	prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L);
+}
+
 unsigned
 confine(const struct sock_filter *calls, size_t n)
 {
@@ -60,7 +66,6 @@ confine(const struct sock_filter *calls, size_t n)
 
 	/* The kernel only reads the list, but its type does not say so. */
 	*(const struct sock_filter **)(void *)&program.filter = calls;
-	prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L);
 	prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L);
 	setrlimit(RLIMIT_CORE, &none);
 	setrlimit(RLIMIT_NPROC, &none);

@@ -69,13 +69,17 @@
 	    CONFINE_RETURN(SECCOMP_RET_ALLOW)
 #endif
 
+/* From now on nobody of our own user can trace us, read our memory, or have
+   it dumped. */
+void	confine_secrets(void);
+
 /* What a kernel may lack. */
 #define CONFINE_NO_LANDLOCK 1U
 #define CONFINE_NO_SECCOMP 2U
 
 /*
- * Gives up, for good: new privileges (no_new_privs), being traced and dumped,
- * new processes, every right that
+ * Gives up, for good: new privileges (no_new_privs), core dumps, new
+ * processes, every right that
  * the kernel's Landlock can deny (files, connecting, binding, signals), and
  * every system call but those of the list.  Returns the sum of CONFINE_NO_x
  * for what the kernel does not have; 0: all was done.

@@ -39,6 +39,7 @@
 #define STRINGS_MAX (64 * 1024)	/* octets of strings beside recipients */
 #define RECIPIENT_MAX 2048	/* octets of one recipient's two strings */
 #define RECIPIENTS_MAX 1000000	/* where --max-recipients sets no limit */
+#define SLOW 1000		/* milliseconds until a relay is called slow */
 #define TEXT_MAX 4096		/* octets of an answer's string, with NUL */
 
 struct monitor {
@@ -295,13 +296,13 @@ send_question(const struct monitor *m, const struct question *q)
 }
 
 /*
- * Asks, and waits for the answer: v[0..n) verdicts (one that came for all is
- * repeated), text[0..size) its string, *fd its descriptor or -1.  Returns
- * false if the monitor is not there any more.
+ * Waits for the answer: v[0..n) verdicts (one that came for all is repeated),
+ * text[0..size) its string, *fd its descriptor or -1.  Returns false if the
+ * monitor is not there any more.
  */
 static bool
-ask(struct monitor *m, const struct question *q, struct verdict *v, size_t n,
-    char *text, size_t size, int *fd)
+hear(struct monitor *m, struct verdict *v, size_t n, char *text, size_t size,
+    int *fd)
 {
 	struct tail t;
 	int none = -1;
@@ -309,8 +310,7 @@ ask(struct monitor *m, const struct question *q, struct verdict *v, size_t n,
 	if (fd == NULL)
 		fd = &none;
 	*fd = -1;
-	if (send_question(m, q) == -1 ||
-	    receive_all(m->peer, &t, sizeof t, fd) != 1 ||
+	if (receive_all(m->peer, &t, sizeof t, fd) != 1 ||
 	    t.nverdicts > n || t.len > size ||
 	    receive_all(m->peer, v, t.nverdicts * sizeof *v, fd) == -1 ||
 	    receive_all(m->peer, text, t.len, fd) == -1)
@@ -320,6 +320,13 @@ ask(struct monitor *m, const struct question *q, struct verdict *v, size_t n,
 	for (size_t i = t.nverdicts; t.nverdicts == 1 && i < n; i++)
 		v[i] = v[0];
 	return t.nverdicts == n || t.nverdicts == 1 || n == 0;
+}
+
+static bool
+ask(struct monitor *m, const struct question *q, struct verdict *v, size_t n,
+    char *text, size_t size, int *fd)
+{
+	return send_question(m, q) == 0 && hear(m, v, n, text, size, fd);
 }
 
 /* The monitor died: what it was asked to do may or may not have happened. */
@@ -344,12 +351,19 @@ monitor_stage(struct monitor *m, enum stage stage, const struct envelope *env,
 
 void
 monitor_relay(struct monitor *m, const struct envelope *env, int spool,
-    struct verdict v[])
+    void (*slow)(void *ctx), void *ctx, struct verdict v[])
 {
 	const struct question q = { ASK_RELAY, 0, env, NULL, NULL, spool };
 	char text[1];
 
-	if (!ask(m, &q, v, env->nrecipients, text, sizeof text, NULL))
+	if (send_question(m, &q) == -1) {
+		lost(v, env->nrecipients);
+		return;
+	}
+	if (poll(&(struct pollfd){ .fd = m->peer, .events = POLLIN }, 1,
+	    SLOW) == 0)
+		slow(ctx);
+	if (!hear(m, v, env->nrecipients, text, sizeof text, NULL))
 		lost(v, env->nrecipients);
 }
 
@@ -696,16 +710,26 @@ answer(struct monitor *m, const struct verdict *v, size_t n, const char *text,
 {
 	struct tail t = { .nverdicts = (uint32_t)n,
 		.len = (uint32_t)strlen(text) + 1 };
-	size_t same = 1;
+	size_t same = 1, size;
+	char *p;
+	int status;
 
 	while (same < n && verdict_same(&v[0], &v[same]))
 		same++;
 	if (n > 0 && same == n)
 		t.nverdicts = 1;
-	if (send_all(m->peer, &t, sizeof t, fd) == -1 ||
-	    send_all(m->peer, v, t.nverdicts * sizeof *v, -1) == -1)
+	size = sizeof t + t.nverdicts * sizeof *v;
+	p = malloc(size + t.len);
+	if (p == NULL)
 		return -1;
-	return send_all(m->peer, text, t.len, -1);
+	memcpy(p, &t, sizeof t);
+	if (t.nverdicts > 0)
+		memcpy(p + sizeof t, v, size - sizeof t);
+	memcpy(p + size, text, t.len);
+	status = send_all(m->peer, p, size + t.len, fd);
+	explicit_bzero(p, size + t.len);
+	free(p);
+	return status;
 }
 
 /* Does what is asked.  -1: the channel process can not be told. */
@@ -841,6 +865,9 @@ static const struct sock_filter calls[] = {
 	CONFINE_ALLOW(sendto), CONFINE_ALLOW(recvfrom),
 	CONFINE_ALLOW(sendmsg), CONFINE_ALLOW(recvmsg),
 	CONFINE_ALLOW(ppoll), CONFINE_ALLOW(shutdown),
+#ifdef __NR_poll
+	CONFINE_ALLOW(poll),
+#endif
 	CONFINE_ALLOW(memfd_create), CONFINE_ALLOW(lseek),
 	CONFINE_ALLOW(pread64), CONFINE_ALLOW(sendfile),
 #ifdef __NR_dup2
@@ -880,6 +907,7 @@ monitor_start(struct monitor *m)
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
 		return -1;
+	confine_secrets();
 	m->child = fork();
 	if (m->child == -1) {
 		close(pair[0]);
@@ -892,5 +920,5 @@ monitor_start(struct monitor *m)
 		return give_up_everything(m);
 	status = serve(m);
 	monitor_close(m);
-	exit(status);
+	_exit(status);	/* there is no stdio to flush */
 }

@@ -70,9 +70,10 @@ bool	monitor_asks(const struct monitor *m, enum stage stage);
 void	monitor_stage(struct monitor *m, enum stage stage,
 	    const struct envelope *env, struct verdict *v, char *prepend);
 
-/* Relays a message: see relay_deliver().  Logs what became of it. */
+/* Relays a message: see relay_deliver().  Logs what became of it.  If that
+   takes long, slow(ctx) is called once: it writes what the client waits for. */
 void	monitor_relay(struct monitor *m, const struct envelope *env, int spool,
-	    struct verdict v[]);
+	    void (*slow)(void *ctx), void *ctx, struct verdict v[]);
 
 /* The transaction is over. */
 void	monitor_forget(struct monitor *m);

@@ -675,6 +675,8 @@ struct session {
 	unsigned received;	/* Received: fields in it */
 	char start[9];		/* a line's first octets */
 	size_t column;		/* octets of the line; SIZE_MAX: in the body */
+	char path[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX]; /* scratch */
+	char in_buffer[INPUT];	/* what was read */
 	struct spool spool;
 };
 
@@ -897,15 +899,14 @@ on_mail(void *ctx, struct span path, struct span options, struct reply *r)
 {
 	struct session *s = ctx;
 	struct envelope env;
-	char sender[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX];
 
 	name_transaction(s->queue_id, sizeof s->queue_id, s->pid);
 	if (!monitor_asks(s->monitor, STAGE_MAIL))
 		return;
 	env = facts(s);
-	env.fact[FACT_SENDER] = string(sender, sizeof sender, path);
+	env.fact[FACT_SENDER] = string(s->path, sizeof s->path, path);
 	env.fact[FACT_MAIL_OPTIONS] =
-	    string(parameters, sizeof parameters, options);
+	    string(s->parameters, sizeof s->parameters, options);
 	ask(s, STAGE_MAIL, &env, r);
 }
 
@@ -915,13 +916,12 @@ on_rcpt(void *ctx, struct span path, struct span options, struct reply *r)
 	struct session *s = ctx;
 	struct envelope env;
 	struct recipient one;
-	char address[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX];
 
 	if (!monitor_asks(s->monitor, STAGE_RCPT))
 		return;
 	env = facts(s);
-	one.address = string(address, sizeof address, path);
-	one.options = string(parameters, sizeof parameters, options);
+	one.address = string(s->path, sizeof s->path, path);
+	one.options = string(s->parameters, sizeof s->parameters, options);
 	env.recipients = &one;
 	env.nrecipients = 1;
 	ask(s, STAGE_RCPT, &env, r);
@@ -933,9 +933,8 @@ on_vrfy(void *ctx, struct span path, struct reply *r)
 	struct session *s = ctx;
 	struct envelope env = facts(s);
 	struct recipient one;
-	char address[CHANNEL_LINE_MAX];
 
-	one.address = string(address, sizeof address, path);
+	one.address = string(s->path, sizeof s->path, path);
 	one.options = "";
 	env.recipients = &one;
 	env.nrecipients = 1;
@@ -1021,22 +1020,20 @@ write_trace(struct session *s, const struct envelope *env)
 {
 	const struct channel *ch = &s->ch;
 	char client[2 * CHANNEL_NAME_MAX + 8], helo[CHANNEL_NAME_MAX];
-	char tls[96] = "", whom[CHANNEL_LINE_MAX] = "", date[64];
-	char field[sizeof client + sizeof whom + 1024];
+	char tls[96] = "", date[64], field[2048];
+	bool one = env->nrecipients == 1;
 
 	write_client(client, sizeof client, &ch->peer);
 	write_date(date, sizeof date);
 	if (ch->tls.protocol[0] != '\0')
 		snprintf(tls, sizeof tls, " (%s %s)", ch->tls.protocol,
 		    ch->tls.cipher);
-	if (env->nrecipients == 1)
-		snprintf(whom, sizeof whom, "\r\n\tfor <%s>",
-		    env->recipients[0].address);
 	snprintf(field, sizeof field, "Received: from %s (%s)\r\n"
-	    "\tby %s (smtpd) with %s%s id %s%s;\r\n\t%s\r\n",
+	    "\tby %s (smtpd) with %s%s id %s%s%.700s%s;\r\n\t%s\r\n",
 	    harmless(helo, sizeof helo, ch->seen_greeting), client,
 	    ch->set->fqdn, env->fact[FACT_CLIENT_PROTOCOL], tls, s->queue_id,
-	    whom, date);
+	    one ? "\r\n\tfor <" : "", one ? env->recipients[0].address : "",
+	    one ? ">" : "", date);
 	if (!s->options->no_received)
 		spool_write(&s->spool, field, strlen(field));
 	if (s->options->x_peer) {
@@ -1098,6 +1095,15 @@ on_body(void *ctx, struct span text)
 	spool_write(&s->spool, text.p, text.len);
 }
 
+static bool drain(struct session *s);
+
+/* A client that sent everything at once has replies to wait for. */
+static void
+on_slow(void *ctx)
+{
+	drain(ctx);
+}
+
 /* The message is here: relays it, or says why not. */
 static void
 on_end(void *ctx, struct reply r[], size_t n)
@@ -1122,7 +1128,7 @@ on_end(void *ctx, struct reply r[], size_t n)
 		ask(s, STAGE_END_OF_MESSAGE, &env, &one);
 		if (one.code < 400) {
 			monitor_status(s->monitor, "relaying", false);
-			monitor_relay(s->monitor, &env, fd, v);
+			monitor_relay(s->monitor, &env, fd, on_slow, s, v);
 			relayed = true;
 		}
 	}
@@ -1155,7 +1161,7 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 {
 	struct session *s = ctx;
 	struct envelope env = facts(s);
-	char name[32], text[CHANNEL_LINE_MAX], user[MONITOR_USER];
+	char name[32], user[MONITOR_USER];
 	struct verdict v;
 
 	if (mechanism.p == NULL) {
@@ -1163,10 +1169,10 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 		return;
 	}
 	string(name, sizeof name, mechanism);
-	string(text, sizeof text, response);
+	string(s->path, sizeof s->path, response);
 	monitor_auth(s->monitor, &env, mechanism.len == 0 ? NULL : name,
-	    given ? text : NULL, &v, user, sizeof user);
-	explicit_bzero(text, sizeof text);
+	    given ? s->path : NULL, &v, user, sizeof user);
+	explicit_bzero(s->path, sizeof s->path);
 	reply_set(r, v.code, v.enh, v.text);
 	if (v.code == 235)
 		channel_set_user(&s->ch, user);
@@ -1432,13 +1438,12 @@ feed(struct session *s, const char *in, size_t len)
 {
 	bool header = s->ch.smtp_state == PHASE_PROXY && s->socket;
 	size_t used = channel_feed(&s->ch, in, len);
-	char taken[CHANNEL_LINE_MAX];
 
 	if (!header)
 		return used;
 	while (used > 0) {	/* it was only looked at */
-		ssize_t n = read(s->in, taken,
-		    used < sizeof taken ? used : sizeof taken);
+		ssize_t n = read(s->in, s->path,
+		    used < sizeof s->path ? used : sizeof s->path);
 
 		if (n <= 0)
 			break;
@@ -1451,7 +1456,7 @@ feed(struct session *s, const char *in, size_t len)
 static enum ending
 talk(struct session *s)
 {
-	char in[INPUT];
+	char *in = s->in_buffer;
 	size_t used = 0, have = 0;
 	enum ending why;
 	ssize_t n;
@@ -1477,7 +1482,7 @@ talk(struct session *s)
 		    s->ch.smtp_state == PHASE_BDAT)
 			restart_clock(s);
 		tell_status(s);
-		n = fill(s, in, sizeof in, &why);
+		n = fill(s, in, INPUT, &why);
 		if (n <= 0)
 			return why;
 		have = (size_t)n;
@@ -1624,6 +1629,21 @@ find_peer(struct session *s)
 		    pw->pw_name);
 }
 
+/* Opens a file for the TLS engine, out of the way of the descriptors that it
+   gets by number.  -1 with a sentence in why. */
+static int
+open_key(const char *path, char *why, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int high = fd == -1 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 10);
+
+	if (high == -1)
+		snprintf(why, size, "%s: %s", path, strerror(errno));
+	if (fd != -1)
+		close(fd);
+	return high;
+}
+
 /* Certificate and key are opened while we may still be root; only the TLS
    engine reads them.  Without them there is no TLS, and the log says why. */
 static void
@@ -1635,12 +1655,8 @@ open_keys(struct options *o, char *why, size_t size)
 	why[0] = '\0';
 	if (o->tlscert == NULL)
 		return;
-	tls->cert = open(o->tlscert, O_RDONLY | O_CLOEXEC);
-	if (tls->cert == -1)
-		snprintf(why, size, "%s: %s", o->tlscert, strerror(errno));
-	tls->key = open(o->tlskey, O_RDONLY | O_CLOEXEC);
-	if (tls->key == -1)
-		snprintf(why, size, "%s: %s", o->tlskey, strerror(errno));
+	tls->cert = open_key(o->tlscert, why, size);
+	tls->key = open_key(o->tlskey, why, size);
 	if (why[0] != '\0')
 		o->channel.tls = false;
 }
@@ -1680,6 +1696,7 @@ catch_signals(void)
 	sigaction(SIGTERM, &sa, NULL);
 	sa.sa_handler = SIG_IGN;
 	sigaction(SIGPIPE, &sa, NULL);
+	sigaction(SIGXFSZ, &sa, NULL);	/* a full spool is an errno */
 }
 
 /* How the session went: its last record. */
@@ -1795,31 +1812,30 @@ int
 main(int argc, char **argv)
 {
 	struct options o;
-	struct session s = { .queue_id = "" };
+	struct session *s = calloc(1, sizeof *s);
 	struct channel_hooks hook = hooks;
 	char fqdn[CHANNEL_NAME_MAX], engine[PATH_MAX], trouble[512], bad[512];
 	struct log log = { .sink = SINK_STDERR };
-	int status;
 
 	(void)argc;
 	hold_descriptors();
 	read_command_line(&o, argv);
+	if (s == NULL)
+		misused("out of memory");
 	log.sink = choose_sink();
 	find_systemd(&log);
 	take_passed_socket(&log);
-	prepare(&s, &o, &log, fqdn, sizeof fqdn);
+	prepare(s, &o, &log, fqdn, sizeof fqdn);
 	open_keys(&o, trouble, sizeof trouble);
 	drop_root(&o);
 	o.monitor.tls.program = o.monitor.relay.tls_program =
 	    find_engine(&o, engine, sizeof engine);
-	s.monitor = monitor_open(&o.monitor, bad, sizeof bad);
-	if (s.monitor == NULL)
+	s->monitor = monitor_open(&o.monitor, bad, sizeof bad);
+	if (s->monitor == NULL)
 		misused("%s", bad);
-	o.channel.dsn = monitor_dsn(s.monitor);
+	o.channel.dsn = monitor_dsn(s->monitor);
 	if (!o.debug)
 		hook.dialogue = NULL;
 	catch_signals();
-	status = start(&s, &o, &hook, trouble);
-	monitor_close(s.monitor);
-	return status;
+	_exit(start(s, &o, &hook, trouble));	/* no stdio to flush */
 }

@@ -15,16 +15,9 @@
  *     itself; when both have ended, so does the program.
  */
 #define _GNU_SOURCE	/* close_range, explicit_bzero, memmem, syscall */
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -47,6 +40,8 @@
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "confine.h"
 
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -360,18 +355,6 @@ close_others(const struct engine *e)
 	}
 }
 
-/* What needs no more than to be asked for.  SIGPIPE: EPIPE says it. */
-static void
-harden(void)
-{
-	static const struct rlimit none = { 0, 0 };
-
-	signal(SIGPIPE, SIG_IGN);
-	setrlimit(RLIMIT_CORE, &none);
-	prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L);
-	prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L);
-}
-
 static void
 check_descriptors(struct engine *e)
 {
@@ -397,117 +380,27 @@ check_descriptors(struct engine *e)
 	setsockopt(STDIN_FILENO, IPPROTO_TCP, TCP_NODELAY, &type, sizeof type);
 }
 
-#ifdef __NR_landlock_create_ruleset
-/* struct landlock_ruleset_attr as of ABI 6: headers may be older than the
-   kernel, which takes a longer one if what it does not know is 0. */
-struct rights {
-	uint64_t fs, net, scoped;
-};
-
-/* Every right that each ABI can deny; we ask for none of them back. */
-static const struct rights rights[] = {
-	{ 0x1fff, 0, 0 },	/* 1: files and directories */
-	{ 0x3fff, 0, 0 },	/* 2: refer */
-	{ 0x7fff, 0, 0 },	/* 3: truncate */
-	{ 0x7fff, 3, 0 },	/* 4: bind and connect */
-	{ 0xffff, 3, 0 },	/* 5: ioctl on devices */
-	{ 0xffff, 3, 3 },	/* 6: abstract sockets, signals */
-};
-#endif
-
-/* Where the kernel has none of it we do without: who started us knows. */
-static void
-lock_land(void)
-{
-#ifdef __NR_landlock_create_ruleset
-	long abi = syscall(__NR_landlock_create_ruleset, NULL, 0L, 1L), fd;
-	const long newest = sizeof rights / sizeof rights[0];
-
-	if (abi < 1)
-		return;
-	fd = syscall(__NR_landlock_create_ruleset,
-	    &rights[(abi < newest ? abi : newest) - 1], sizeof rights[0], 0L);
-	if (fd == -1)
-		return;
-	syscall(__NR_landlock_restrict_self, fd, 0L);
-	close((int)fd);
-#endif
-}
-
-#if defined(__x86_64__)
-#define ARCH AUDIT_ARCH_X86_64
-#elif defined(__aarch64__) && !defined(__AARCH64EB__)
-#define ARCH AUDIT_ARCH_AARCH64
-#elif defined(__riscv) && __riscv_xlen == 64
-#define ARCH AUDIT_ARCH_RISCV64
-#endif
-
-#define LOAD(member) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, \
-	    offsetof(struct seccomp_data, member))
-#define RETURN(what) BPF_STMT(BPF_RET | BPF_K, what)
-#define ALLOW(name) \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, 0, 1), \
-	    RETURN(SECCOMP_RET_ALLOW)
-
-/*
- * Leaves us the system calls of handshake and pump.  The others fail, with
- * EPERM, and do not kill: libc and OpenSSL may make one that they can do
- * without (the time zone that gmtime_r() looks for, the overcommit mode that
- * free() asks for), differently in every version, and that is not worth a
- * mail, while to an intruder it is all the same.  Calls by another
- * architecture's numbers have no such excuse.
- */
-static void
-filter_calls(void)
-{
-#ifdef ARCH
-	struct sock_filter rules[] = {
-		LOAD(arch),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0),
-		RETURN(SECCOMP_RET_KILL_PROCESS),
-		LOAD(nr),
-#ifdef __x86_64__
-		/* x32: the same architecture, with bit 30 set. */
-		BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1),
-		RETURN(SECCOMP_RET_KILL_PROCESS),
-#endif
-		ALLOW(read),
-		ALLOW(write),
+#ifdef CONFINE_ARCH
+/* The system calls of handshake and pump. */
+static const struct sock_filter calls[] = {
+	CONFINE_BEGIN,
+	CONFINE_ALLOW(read), CONFINE_ALLOW(write),
 #ifdef __NR_poll
-		ALLOW(poll),
+	CONFINE_ALLOW(poll),
 #endif
-		ALLOW(ppoll),
-		ALLOW(shutdown),
-		ALLOW(close),
-		ALLOW(brk),
-		ALLOW(munmap),
-		ALLOW(mremap),
-		ALLOW(madvise),
-		ALLOW(getrandom),
-		ALLOW(clock_gettime),
-		ALLOW(gettimeofday),
+	CONFINE_ALLOW(ppoll), CONFINE_ALLOW(shutdown),
+	CONFINE_ALLOW(getrandom), CONFINE_ALLOW(gettimeofday),
 #ifdef __NR_time
-		ALLOW(time),
+	CONFINE_ALLOW(time),
 #endif
-		ALLOW(futex),
-		ALLOW(getpid),
-		ALLOW(rt_sigreturn),
-		ALLOW(restart_syscall),
-		ALLOW(exit_group),
-		/* Memory, but none that can be executed. */
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mmap, 2, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mprotect, 1, 0),
-		RETURN(SECCOMP_RET_ERRNO | EPERM),
-		LOAD(args[2]),
-		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1),
-		RETURN(SECCOMP_RET_ERRNO | EPERM),
-		RETURN(SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program = { sizeof rules / sizeof rules[0], rules };
-
-	prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0L, 0L);
+	CONFINE_ALLOW(futex), CONFINE_ALLOW(getpid),
+	CONFINE_END
+};
+#define CALLS (sizeof calls / sizeof calls[0])
+#else
+static const struct sock_filter calls[1];
+#define CALLS 0
 #endif
-}
 
 /* OpenSSL's memory: whatever it frees is wiped, because it is careful with
    keys once they are keys, but not with the text and DER that they come in. */
@@ -1025,15 +918,15 @@ static void
 put_fingerprint(struct text *t, const X509 *peer)
 {
 	unsigned char md[EVP_MAX_MD_SIZE];
-	char hex[sizeof "sha256" + 3 * sizeof md] = "sha256";
+	char hex[3 * sizeof md + 1] = "";
 	unsigned i, n = 0;
-	size_t len = strlen(hex);
+	size_t len = 0;
 
 	if (!X509_digest(peer, EVP_sha256(), md, &n))
 		n = 0;
 	for (i = 0; i < n; i++)
-		len += (size_t)snprintf(hex + len, sizeof hex - len, "%c%02X",
-		    i == 0 ? ' ' : ':', md[i]);
+		len += (size_t)snprintf(hex + len, sizeof hex - len, "%s%02X",
+		    i == 0 ? "" : ":", md[i]);
 	put(t, "fingerprint", hex, n > 0 ? len : 0, 0x7e);
 }
 
@@ -1205,7 +1098,8 @@ main(int argc, char *argv[])
 {
 	struct engine *e;
 
-	harden();
+	signal(SIGPIPE, SIG_IGN);	/* EPIPE says it */
+	confine_secrets();
 	e = calloc(1, sizeof *e);
 	if (e == NULL)
 		return EX_OSERR;
@@ -1216,8 +1110,8 @@ main(int argc, char *argv[])
 	check_descriptors(e);
 	e->deadline = now() + e->timeout;
 	prepare(e);
-	lock_land();
-	filter_calls();
+	/* What the kernel lacks we do without: who started us has said so. */
+	confine(calls, CALLS);
 	shake_hands(e);
 	SSL_certs_clear(e->ssl);
 	report(e);

@@ -106,7 +106,7 @@ def make_certificates():
 def fingerprint(name):
     der = ssl.PEM_cert_to_DER_cert(open(path(name + ".pem")).read())
     digest = hashlib.sha256(der).hexdigest().upper()
-    return "sha256 " + ":".join(re.findall("..", digest))
+    return ":".join(re.findall("..", digest))
 
 
 # The program under test, with its descriptors in place.
