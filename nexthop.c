@@ -17,6 +17,7 @@
 #define _GNU_SOURCE	/* explicit_bzero, pipe2 */
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
@@ -171,7 +172,7 @@ struct nexthop {
 	uint64_t size_max;	/* the SIZE that it offers, 0: no limit known */
 	bool secure;		/* nobody can listen: TLS, or a unix socket */
 	bool dirty;		/* a transaction is open: RSET comes first */
-	bool kept;		/* from another message, and not heard of since */
+	bool kept;		/* from another message, not heard of since */
 	bool stale;		/* so it was, and is dead */
 	bool doubt;		/* a reply never came, or made no sense */
 	size_t accepted;	/* recipients of the open transaction */
@@ -924,7 +925,7 @@ static bool
 encrypt(struct nexthop *h, bool verify, int64_t deadline, struct verdict *r)
 {
 	const char *argv[7];
-	char report[1024];
+	char report[1024] = "";
 	size_t n = 0;
 	int fd;
 
@@ -1008,8 +1009,9 @@ struct credentials {
 	char password[CREDENTIAL_MAX];
 };
 
-/* True if a line of the file is for h->place; c is filled in then. */
-static bool
+/* Reads a line of the file: 1 if it is for h->place, c is filled in then; 0 if
+   it is not; -1 with errno if it is, and makes no sense. */
+static int
 parse_credentials(const struct nexthop *h, const char *line, size_t len,
     struct credentials *c)
 {
@@ -1026,18 +1028,21 @@ parse_credentials(const struct nexthop *h, const char *line, size_t len,
 	    strcasecmp(to.host, h->place.host) != 0 ||
 	    strcmp(to.port[0] ? to.port : standard,
 	    h->place.port[0] ? h->place.port : standard) != 0)
-		return false;
+		return 0;
 	for (user = line; user < end && isspace((unsigned char)*user); )
 		user++;
 	colon = memchr(user, ':', (size_t)(end - user));
-	return colon != NULL &&
+	if (colon != NULL &&
 	    copy(c->user, sizeof c->user, user, (size_t)(colon - user)) &&
 	    copy(c->password, sizeof c->password, colon + 1,
-	    (size_t)(end - colon - 1));
+	    (size_t)(end - colon - 1)))
+		return 1;
+	errno = EINVAL;
+	return -1;
 }
 
-/* Reads the file into text, at most size octets.  Returns the count, or -1
-   with errno. */
+/* Reads the file of credentials into text, less than size octets.  Returns the
+   count, or -1 with errno. */
 static long
 read_file(const struct nexthop *h, char *text, size_t size)
 {
@@ -1067,7 +1072,7 @@ static int
 credentials(const struct nexthop *h, struct credentials *c)
 {
 	char *text = malloc(CREDENTIALS_MAX), *p, *end;
-	int found = 0;
+	int found = 0, err;
 	long n;
 
 	if (text == NULL)
@@ -1079,8 +1084,10 @@ credentials(const struct nexthop *h, struct credentials *c)
 			end = text + n;
 		found = parse_credentials(h, p, (size_t)(end - p), c);
 	}
+	err = errno;
 	explicit_bzero(text, CREDENTIALS_MAX);
 	free(text);
+	errno = err;
 	return n == -1 ? -1 : found;
 }
 
@@ -1515,8 +1522,8 @@ nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
     int64_t deadline, struct verdict v[])
 {
 	struct verdict r;
+	bool ok = false;
 	size_t i;
-	bool ok;
 
 	h->env = env;
 	h->accepted = 0;

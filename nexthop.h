@@ -39,13 +39,14 @@ int	stream_write(struct stream *s, const void *p, size_t len,
  * what is longer is cut, its end skipped.  Returns its length as kept, or -1
  * with errno: 0 for end of file, ETIMEDOUT.
  */
-long	stream_line(struct stream *s, char *line, size_t size, int64_t deadline);
+long	stream_line(struct stream *s, char *line, size_t size,
+	    int64_t deadline);
 
 void	stream_close(struct stream *s);
 
 enum nexthop_protocol {
 	NEXTHOP_SMTP,
-	NEXTHOP_SMTPS,	/* TLS from the start */
+	NEXTHOP_SMTPS,	/* TLS from the start, always verified */
 	NEXTHOP_LMTP
 };
 
@@ -53,7 +54,8 @@ struct nexthop;
 
 /*
  * A next hop, not connected.  where is a comma-separated list of places,
- * tried in turn; borrowed, as set is.  NULL: no memory.
+ * tried in turn; borrowed, as set is.  NULL: no memory.  A unix socket counts
+ * as safe: set->tls is not for it, and credentials may go there.
  */
 struct nexthop *nexthop_open(const struct relay_settings *set,
 	    enum nexthop_protocol protocol, const char *where);

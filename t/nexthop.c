@@ -538,7 +538,8 @@ Test(nexthop, dialogue)
 		{ .name = "EHLO answered by 4yz", "> 220 mx\n"
 		    "< EHLO smtpd.example.org\n> 451 4.3.0 Not now\n",
 		    "451 4.3.0 Not now\n" },
-		{ .name = "greeting in lines", "> 220-mx\n> 220-be nice\n> 220 ESMTP\n"
+		{ .name = "greeting in lines",
+		    "> 220-mx\n> 220-be nice\n> 220 ESMTP\n"
 		    "< EHLO smtpd.example.org\n> 250 mx\n"
 		    MAIL RCPT TEXT QUEUED, TAKEN },
 		{ .name = "greeting of 554", "> 554 5.7.1 Go away\n",
@@ -569,7 +570,8 @@ Test(nexthop, dialogue)
 		{ .name = "DATA refused", PLAIN MAIL RCPT
 		    "< DATA\n> 451 4.3.1 Disk full\n",
 		    "451 4.3.1 Disk full\n" },
-		{ .name = "DATA answered by 250", PLAIN MAIL RCPT "< DATA\n> 250 Ok\n",
+		{ .name = "DATA answered by 250",
+		    PLAIN MAIL RCPT "< DATA\n> 250 Ok\n",
 		    "451 4.5.0 Next hop broke the protocol\n" },
 		{ .name = "354 to RCPT", PLAIN MAIL TO "> 354 Go\n",
 		    "451 4.5.0 Next hop broke the protocol\n" },
@@ -665,7 +667,8 @@ strike_everywhere(const struct blow *b)
 
 Test(nexthop, closing_at_each_step)
 {
-	strike_everywhere(&(struct blow){ "close", "!\n", LOST, PATIENT, true });
+	strike_everywhere(&(struct blow){ "close", "!\n", LOST, PATIENT,
+	    true });
 }
 
 Test(nexthop, end_inside_a_line_at_each_step)
@@ -793,7 +796,8 @@ run_pairs(const struct pair *pair, size_t n)
 		h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
 		m = post("a@example.net", "x\r\n");
 		got = relay_by(h, m, PATIENT);
-		cr_expect_str_eq(got, pair->first, "%s: 1: %s", pair->name, got);
+		cr_expect_str_eq(got, pair->first, "%s: 1: %s", pair->name,
+		    got);
 		got = relay_by(h, m, PATIENT);
 		cr_expect_str_eq(got, pair->second, "%s: 2: %s", pair->name,
 		    got);
@@ -1145,7 +1149,8 @@ Test(nexthop, parameters_are_handed_on)
 
 Test(nexthop, what_it_can_not_carry)
 {
-	struct post *m = post("a@example.net", "Subject: x\r\n\r\n\xc3\xa4\r\n");
+	struct post *m = post("a@example.net",
+	    "Subject: x\r\n\r\n\xc3\xa4\r\n");
 
 	m->env.encoding = ENCODING_8BITMIME;
 	converse("8-bit body", PLAIN, m, "554 5.6.3 Next hop lacks 8BITMIME\n");
@@ -1329,6 +1334,13 @@ Test(nexthop, credentials_are_guarded)
 	cr_expect_str_eq(relay_once(where, &set, NEXTHOP_SMTP), TAKEN);
 	cr_expect_not_null(strstr(logged, "anyone can read"), "%s", logged);
 	finish(&p, "of others, and anyone can read them");
+
+	start(&p, OFFERS("AUTH PLAIN"));
+	snprintf(text, sizeof text, "%s user\n", p.where);
+	write_file(path, "auth", text, 0600);
+	cr_expect_str_eq(relay_once(p.where, &set, NEXTHOP_SMTP),
+	    "451 4.3.5 Cannot authenticate to next hop\n");
+	finish(&p, "no password");
 
 	start(&p, PLAIN);
 	snprintf(path, sizeof path, "%s/none", dir);
