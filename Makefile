@@ -115,7 +115,8 @@ bench: all t/bench/out/floor t/bench/out/floor-static
 t/fuzz/%: t/fuzz_%.c $(ROOMS:=.c)
 	@mkdir -p $@.new
 	clang $(STD) -I. -g -O1 -fsanitize=fuzzer,address,undefined \
-	    -o $@ $^ -lcrypt
+	    -fno-sanitize-recover=undefined \
+	    -o $@ $^
 t/fuzz/channel: t/recorder.c
 fuzz: $(FUZZ)
 	set -e; for f in $(FUZZ:t/fuzz/%=%); do t/fuzz/$$f \

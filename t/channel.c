@@ -137,7 +137,7 @@ static void
 run(const char *file, const struct session *s)
 {
 	struct text want = { 0 }, heard = { 0 }, mail = { 0 };
-	char name[] = "/tmp/smtpd-session-XXXXXX";
+	char name[] = "t/san/session-XXXXXX";
 	int fd, pair[2], status;
 	pid_t pid;
 	size_t i;
@@ -314,8 +314,8 @@ static const char *const until[PHASES] = {
 };
 
 /* What is answered in each of them, and where the dialogue then stands: C, Y,
-   M, R, B as above, D in the text, A in AUTH, X closed. */
-static const char letters[] = "CYMRBDAX";
+   M, R, B as above, D in the text, A in AUTH, E ended. */
+static const char letters[] = "CYMRBDAE";
 static const enum phase lettered[] = {
 	PHASE_CONNECT, PHASE_READY, PHASE_MAIL, PHASE_RCPT, PHASE_BDAT,
 	PHASE_DATA, PHASE_AUTH, PHASE_CLOSED
@@ -334,7 +334,7 @@ static const struct row {
 	{ "DATA", { 503, 503, 503, 354, 503 }, "CYMDB" },
 	{ "BDAT 0", { 503, 503, 503, 250, 250 }, "CYMBB" },
 	{ "BDAT 0 LAST", { 503, 503, 503, 250, 250 }, "CYMYY" },
-	{ "BDAT", { 421, 421, 421, 421, 421 }, "XXXXX" },
+	{ "BDAT", { 421, 421, 421, 421, 421 }, "EEEEE" },
 	{ "RSET", { 250, 250, 250, 250, 250 }, "CYYYY" },
 	{ "NOOP", { 250, 250, 250, 250, 250 }, "CYMRB" },
 	{ "HELP", { 214, 214, 214, 214, 214 }, "CYMRB" },
@@ -343,7 +343,7 @@ static const struct row {
 	{ "STARTTLS", { 220, 220, 503, 503, 503 }, "CYMRB" },
 	{ "AUTH PLAIN", { 503, 334, 503, 503, 503 }, "CAMRB" },
 	{ "XCLIENT NAME=c", { 220, 220, 503, 503, 503 }, "CCMRB" },
-	{ "QUIT", { 221, 221, 221, 221, 221 }, "XXXXX" },
+	{ "QUIT", { 221, 221, 221, 221, 221 }, "EEEEE" },
 	{ "FROB", { 500, 500, 500, 500, 500 }, "CYMRB" },
 	{ "", { 500, 500, 500, 500, 500 }, "CYMRB" }
 };
