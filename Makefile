@@ -115,13 +115,11 @@ bench: all t/bench/out/floor t/bench/out/floor-static
 t/fuzz/%: t/fuzz_%.c $(ROOMS:=.c)
 	@mkdir -p $@.new
 	clang $(STD) -I. -g -O1 -fsanitize=fuzzer,address,undefined \
-	    -fno-sanitize-recover=undefined \
-	    -o $@ $^
-t/fuzz/channel: t/recorder.c
-fuzz: $(FUZZ)
-	set -e; for f in $(FUZZ:t/fuzz/%=%); do t/fuzz/$$f \
-	    -max_total_time=$${SECONDS_EACH:-60} -dict=t/smtp.dict \
-	    -artifact_prefix=t/fuzz/ t/fuzz/$$f.new t/corpus/$$f; done
+	    -fno-sanitize-recover=undefined -o $@ $^
+t/fuzz/%.run: t/fuzz/%
+	$< -max_total_time=$(SECONDS_EACH) -dict=t/smtp.dict \
+	    -artifact_prefix=t/fuzz/ $<.new $(wildcard t/corpus/$*)
+fuzz: $(FUZZ:=.run)
 
 lint: channel.o
 	t/lint.sh $(STD) $(HARDEN) -O2 -- $(SRC)
