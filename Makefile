@@ -18,37 +18,26 @@ SAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
 CRITERION = $(shell pkg-config --cflags --libs criterion)
 TLS = $(shell pkg-config --libs openssl)
 
-DEPS = gcc libc6-dev libssl-dev libsystemd-dev pkgconf systemd curl
-DEPS_check = libcriterion-dev perl python3 swaks openssl ucspi-tcp \
-	ca-certificates libwrap0 libevent-2.1-7 libtirpc3 libbsd0
-DEPS_bench = python3 ucspi-tcp postfix strace binutils gnuplot-nox \
-	msmtp-mta python3-aiosmtpd stunnel4
-DEPS_check-peers = perl openssl postfix dovecot-lmtpd
-DEPS_check-systemd = perl systemd-container
-DEPS_coverage = $(DEPS_check)
-DEPS_fuzz = clang libclang-rt-dev
-DEPS_lint = clang cppcheck g++ mandoc
-
 ROOMS = channel relay nexthop policy monitor confine
 OBJ = $(ROOMS:=.o)
 SRC = smtpd.c tls.c $(ROOMS:=.c)
 SUITES = $(basename $(shell grep -l '<criterion/' t/*.c))
 PEERS = $(wildcard t/peers-*.t)
 FUZZ = $(patsubst t/fuzz_%.c,t/fuzz/%,$(wildcard t/fuzz_*.c))
-# What is installed, FILE:PLACE below PREFIX; @...@ in units is filled in.
+# What is installed, FILE:PLACE below PREFIX; @NAME@ in units is filled in.
 UNITS = $(wildcard units/*.socket units/*.service units/*.d/*)
 SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 	smtpd.8:share/man/man8/smtpd.8 channel.h:include/smtpd/channel.h \
 	libsmtpd-channel.a:lib/libsmtpd-channel.a \
-	smtpd-channel.pc:lib/pkgconfig/smtpd-channel.pc \
+	units/smtpd-channel.pc:lib/pkgconfig/smtpd-channel.pc \
 	units/sysusers.conf:lib/sysusers.d/smtpd.conf \
 	units/smtpd.catalog:lib/systemd/catalog/smtpd.catalog \
 	$(foreach u,$(UNITS),$u:$(subst units,lib/systemd/$(if $(findstring \
 	catch,$u),user,system),$u)) \
-	$(foreach u,$(filter-out $(UNITS) %.d %.catalog units/sysusers.conf,\
+	$(foreach u,$(filter-out $(UNITS) %.d %.catalog %.pc %/sysusers.conf,\
 	$(wildcard units/*)),$u:$(subst units,share/doc/smtpd,$u))
 
-all: smtpd smtpd-tls libsmtpd-channel.a smtpd-channel.pc
+all: smtpd smtpd-tls libsmtpd-channel.a
 
 smtpd: smtpd.o $(OBJ)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^
@@ -56,20 +45,15 @@ smtpd-tls: tls.o confine.o
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)
 libsmtpd-channel.a: channel.o
 	$(AR) rcs $@ $^
-smtpd-channel.pc: .prefix
-	printf '%s\n' 'Name: smtpd-channel' 'Version: $(VERSION)' \
-	    'Description: the server side of an SMTP conversation' \
-	    'Cflags: -I$(PREFIX)/include/smtpd' \
-	    'Libs: -L$(PREFIX)/lib -lsmtpd-channel' >$@
-smtpd.o: .prefix
-.prefix: FORCE
-	@echo $(PREFIX) | cmp -s - $@ || echo $(PREFIX) >$@
+smtpd.o: .built
+.built: FORCE
+	@echo $(PREFIX) $(WITH_SYSTEMD) | cmp -s - $@ || \
+	    echo $(PREFIX) $(WITH_SYSTEMD) >$@
 .c.o:
 	$(CC) $(CPPFLAGS) $(ALLCFLAGS) -MMD -c -o $@ $<
 
 deps:
-	$$(test `id -u` = 0 || echo sudo) apt-get install -y \
-	    --no-install-recommends $(DEPS) $(foreach g,$(MAKECMDGOALS),$(DEPS_$g))
+	t/deps.sh $(MAKECMDGOALS)
 ifneq ($(filter deps,$(MAKECMDGOALS)),)
 .NOTPARALLEL:
 endif
@@ -124,25 +108,23 @@ fuzz: $(FUZZ:=.run)
 lint: channel.o
 	t/lint.sh $(STD) $(HARDEN) -O2 -- $(SRC)
 
-# A clean before and after: nothing else may be built from these objects.
-coverage: clean
-	$(MAKE) SAN='-O0 -g --coverage' SMTPD=t/san/smtpd check
-	gcov -n -o t/san $(SRC) | awk -F"[':]" '/^File/ { f = $$2 } \
-	    /^Lines/ && f ~ /^[a-z]+\.c$$/ { print f ":", $$2 }'
-	$(MAKE) clean
+coverage:
+	t/coverage.sh $(SRC)
 
 install: all
 	@set -e; for f in $(SHIP); do to=$(DESTDIR)$(PREFIX)/$${f#*:}; \
 	    install -D -m $$(test -x $${f%:*} && echo 755 || echo 644) \
-	        $${f%:*} $$to; case $$f in units/*) \
-	    sed -i 's|@SBINDIR@|$(PREFIX)/sbin|g' $$to;; esac; echo $$to; done
+	        $${f%:*} $$to; echo $$to; \
+	    case $$f in units/*) sed -i -e 's|@SBINDIR@|$(PREFIX)/sbin|g' \
+	        -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $$to;; \
+	    esac; done
 uninstall:
 	cd $(DESTDIR)$(PREFIX) && rm -fv $(foreach f,$(SHIP),$(lastword \
 	    $(subst :, ,$f)))
 	-rmdir $(addprefix $(DESTDIR)$(PREFIX)/,include/smtpd share/doc/smtpd)
 
 clean:
-	rm -rf smtpd smtpd-tls *.[oad] *.pc .prefix $(SUITES) t/ping \
+	rm -rf smtpd smtpd-tls *.[oad] .built $(SUITES) t/ping \
 	    t/san t/fuzz t/bench/out
 
 .PHONY: FORCE all bench check check-peers check-systemd clean coverage deps \

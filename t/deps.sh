@@ -1,0 +1,37 @@
+#!/bin/bash
+# Installs the Debian packages that building needs, and those of each of
+# make's targets that is named.
+#
+#	t/deps.sh [TARGET] ...
+
+set -eu
+
+# To build, to listen, to send a message.
+packages=(gcc libc6-dev libssl-dev libsystemd-dev pkgconf systemd curl)
+
+for target; do
+	case $target in
+	check | coverage)
+		packages+=(libcriterion-dev perl python3 swaks openssl
+		    ca-certificates ucspi-tcp)
+		# inetd and xinetd exclude each other: the tests fetch them
+		# and run them where they are, with these.
+		packages+=(libbsd0 libevent-2.1-7 libtirpc3 libwrap0) ;;
+	check-peers)
+		packages+=(perl openssl postfix dovecot-lmtpd) ;;
+	check-systemd)
+		packages+=(perl systemd-container) ;;
+	bench)
+		packages+=(python3 ucspi-tcp postfix strace binutils openssl
+		    gnuplot-nox msmtp-mta python3-aiosmtpd stunnel4) ;;
+	fuzz)
+		packages+=(clang libclang-rt-dev) ;;
+	lint)
+		packages+=(clang cppcheck g++ mandoc) ;;
+	esac
+done
+
+sudo=
+[ "$(id -u)" = 0 ] || sudo=sudo
+exec $sudo env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y --no-install-recommends "${packages[@]}"
