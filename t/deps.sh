@@ -13,7 +13,7 @@ for target; do
 	case $target in
 	check | coverage)
 		packages+=(libcriterion-dev perl python3 swaks openssl
-		    ca-certificates ucspi-tcp)
+		    ca-certificates ucspi-tcp haproxy iproute2 strace)
 		# inetd and xinetd exclude each other: the tests fetch them
 		# and run them where they are, with these.
 		packages+=(libbsd0 libevent-2.1-7 libtirpc3 libwrap0) ;;
