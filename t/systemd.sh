@@ -47,7 +47,8 @@ mount -t overlay -o "lowerdir=/,upperdir=$RIG/upper,workdir=$RIG/work" \
 # enabled: rig.target wants a bare system and our script.
 mkdir "$root/rig" && cp "$top/t/Super.pm" "$top/smtpd.c" "$root/rig/" &&
     cp "$script" "$root/rig/script" && chmod 755 "$root/rig/script" || exit 1
-rm -rf "$root/var/log/journal"
+rm -rf "$root/var/log/journal" "$root/etc/default/smtpd" "$root/etc/smtpd" \
+    "$root"/etc/systemd/system/smtpd*
 : >"$root/rig/tap"
 make -s -C "$top" install DESTDIR="$root" >"$RIG/log" 2>&1 || {
 	sed 's/^/# /' "$RIG/log"
@@ -70,6 +71,7 @@ cat >"$root/etc/systemd/system/rig.service" <<-!
 	TimeoutStartSec=${RIG_SECONDS:-300}
 	Environment=LC_ALL=C.UTF-8
 	WorkingDirectory=/rig
+	ExecStartPre=/bin/touch /rig/booted
 	ExecStart=/rig/script
 	StandardOutput=file:/rig/tap
 	StandardError=file:/rig/tap
@@ -85,13 +87,9 @@ systemd-nspawn --quiet --register=no --keep-unit --private-network \
     </dev/null >"$RIG/log" 2>&1
 code=$?
 cat "$root/rig/tap"
-[ -s "$root/rig/tap" ] && [ $code -eq 0 ] && exit 0
-
-# No word from inside: the container could not be started at all where we
-# are (no cgroups to give away, say), which is no failure of the units.
-if [ ! -s "$root/rig/tap" ] && ! grep -q 'Queued start job' "$RIG/log"; then
-	sed 's/^/# /' "$RIG/log"
-	bail 'systemd does not boot in a container here'
-fi
+[ $code -eq 0 ] && [ -s "$root/rig/tap" ] && exit 0
 sed 's/^/# /' "$RIG/log"
+# Where we are may have no cgroups to give away, say: that is no failure of
+# what was to be tested.
+[ -e "$root/rig/booted" ] || bail 'systemd does not boot in a container here'
 exit 1

@@ -11,9 +11,12 @@
 # connection takes as a multiple of the bare unit's, and in milliseconds more.
 use strict;
 use warnings;
+use lib '/rig';
 use IO::Socket::INET;
+use Super;
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 
+alarm 0;
 my $rounds = 10;
 my $each   = 8;
 my @sets   = map { [split /\s*;\s*/] } split /\n/, <<'.';
@@ -73,14 +76,7 @@ RuntimeDirectory=smtpd
 Slice=smtpd.slice
 .
 
-sub text {
-	my ($path, $text) = @_;
-	open my $f, '>', $path or die "$path: $!\n";
-	print $f $text;
-	close $f or die "$path: $!\n";
-}
-
-text('/rig/responder.c', <<'.');
+spew('/rig/responder.c', <<'.');
 #include <unistd.h>
 int
 main(void)
@@ -93,16 +89,13 @@ main(void)
 }
 .
 system('cc -O2 -o /rig/responder /rig/responder.c') == 0 or die "cc\n";
+system('systemd-sysusers');
 mkdir '/etc/smtpd';
-text('/etc/smtpd/env', "SMTPD_RELAY=discard:\n");
+spew('/etc/smtpd/env', "SMTPD_RELAY=discard:\n");
 
 # The shipped units, as installed, without what they run.
 sub directives {
-	my $text = '';
-	for my $path (@_) {
-		open my $f, '<', $path or die "$path: $!\n";
-		$text .= do { local $/; <$f> };
-	}
+	my $text = join '', map { slurp($_) } @_;
 	$text =~ s/\\\n\s*//g;
 	$text =~ s/^\[Unit\].*?(?=^\[)//gms;
 	return grep { /^[A-Z]/ && !/^(?:ExecStart|Environment)=/ }
@@ -113,7 +106,7 @@ my ($units) = grep { -e "$_/smtpd\@.service" }
     qw(/usr/local/lib/systemd/system /usr/lib/systemd/system);
 my $shipped = "$units/smtpd\@.service";
 my $dropin = "$shipped.d";
-text("/etc/smtpd/$_", '') for qw(tlscert tlskey users);
+spew("/etc/smtpd/$_", '') for qw(tlscert tlskey users);
 push @sets, ['# smtpd@.service', directives($shipped)],
     map { ["# with $_", directives($shipped, "$dropin/$_.conf.example")] }
     qw(tls hardened setgid);
@@ -122,13 +115,13 @@ push @sets, ['# smtpd-submission@.service',
 
 my $port = 2000;
 for my $set (@sets) {
-	text("/run/systemd/system/cost$port.socket", <<".");
+	spew("/run/systemd/system/cost$port.socket", <<".");
 [Socket]
 ListenStream=127.0.0.1:$port
 Accept=yes
 TriggerLimitIntervalSec=0
 .
-	text("/run/systemd/system/cost$port\@.service",
+	spew("/run/systemd/system/cost$port\@.service",
 	    join "\n", '[Service]', 'ExecStart=/rig/responder',
 	    'StandardInput=socket', 'StandardError=journal', @$set, '');
 	$port++;

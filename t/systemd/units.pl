@@ -213,11 +213,12 @@ until_true(sub {
 	    /^deactivating/;
 });
 ok(!-e '/srv/slow/message', 'its unit is stopped before it is done');
-spew('/srv/slow/go', "go\n");
+open my $go, '+<', '/srv/slow/go' or die "go: $!\n";
+syswrite $go, "go\n";
 my $end = ask($s);
 like($end, qr/^250 2\.0\.0 /, 'it is finished, and the client is told');
 like($end . ask($s), qr/^421 4\.3\.2 /m, 'before the session is ended');
-like(slurp('/srv/slow/message'), qr/^Subject: slow\n\nbody\n\z/m,
+like(-e '/srv/slow/message' ? slurp('/srv/slow/message') : '', qr/^Subject: slow\n\nbody\n\z/m,
     'the message is whole');
 ok(all_gone('smtpd'), 'and the instance gone');
 
@@ -357,16 +358,16 @@ ok(all_gone('smtpd-lmtp'), 'and the instance gone');
 
 # ---- the developer's catcher ------------------------------------------------
 
-system(q(useradd --create-home --shell /bin/sh dev)) == 0 or die "useradd\n";
-my $uid = getpwnam 'dev';
+system(q(useradd --create-home --shell /bin/sh smtpd-dev)) == 0 or die "useradd\n";
+my $uid = getpwnam 'smtpd-dev';
 systemctl('start', "user\@$uid.service");
-my @dev = (qw(runuser -u dev -- env), "XDG_RUNTIME_DIR=/run/user/$uid");
+my @dev = (qw(runuser -u smtpd-dev -- env), "XDG_RUNTIME_DIR=/run/user/$uid");
 ($said, $status) = run(@dev, qw(systemctl --user enable --quiet --now
     smtpd-catch.socket));
 is($status, 0, 'a user enables the catcher');
 is(replies(talk(1025, message('caught'))), '220 250 250 250 354 250 221',
     'it takes a message');
-@got = map { slurp($_) } glob('/home/dev/Maildir-catch/new/*');
+@got = map { slurp($_) } glob('/home/smtpd-dev/Maildir-catch/new/*');
 is(scalar @got, 1, 'keeps it in a Maildir under the home directory');
 like($got[0], qr/^Subject: caught$/m, 'as it was sent');
 is(scalar(records("_UID=$uid", "MESSAGE_ID=$id{'message-relayed'}",
