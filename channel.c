@@ -1048,16 +1048,30 @@ keyword(struct channel *ch, bool on, const char *name, const char *arg)
 	say_line(ch, 250, true, "", span(line));
 }
 
+/* RFC 9422 4: what is limited at all. */
+static void
+write_limits(const struct channel_settings *set, char *to, size_t size)
+{
+	size_t n = 0;
+
+	to[0] = '\0';
+	if (set->max_messages != 0)
+		n = (size_t)snprintf(to, size, "MAILMAX=%u", set->max_messages);
+	if (set->max_recipients != 0)
+		snprintf(to + n, size - n, "%sRCPTMAX=%zu", n > 0 ? " " : "",
+		    set->max_recipients);
+}
+
 static void
 keywords(struct channel *ch)
 {
 	const struct channel_settings *set = ch->set;
 	const char *auth = set->auth == NULL ? "" : set->auth;
-	char size[24], rcptmax[40];
+	char size[24], limits[80];
 
 	snprintf(size, sizeof size, "%llu",
 	    (unsigned long long)set->data_size_limit);
-	snprintf(rcptmax, sizeof rcptmax, "RCPTMAX=%zu", set->max_recipients);
+	write_limits(set, limits, sizeof limits);
 	keyword(ch, true, "PIPELINING", "");
 	keyword(ch, true, "SIZE", size);
 	keyword(ch, !set->decode_data, "8BITMIME", "");
@@ -1066,7 +1080,7 @@ keywords(struct channel *ch)
 	keyword(ch, !set->decode_data, "BINARYMIME", "");
 	keyword(ch, set->dsn, "DSN", "");
 	keyword(ch, true, "ENHANCEDSTATUSCODES", "");
-	keyword(ch, set->max_recipients != 0, "LIMITS", rcptmax);
+	keyword(ch, limits[0] != '\0', "LIMITS", limits);
 	keyword(ch, set->tls && !ch->ssl, "STARTTLS", "");
 	keyword(ch, *auth != '\0' && (ch->ssl || !set->auth_require_tls),
 	    "AUTH", auth);
@@ -1091,7 +1105,7 @@ hello(struct channel *ch, struct span name, bool extended)
 	}
 	reply_set(&r, 250, "", ch->set->fqdn);
 	if (ch->hooks->helo != NULL)
-		ch->hooks->helo(ch->ctx, name, &r);
+		ch->hooks->helo(ch->ctx, name, extended, &r);
 	if (r.code >= 400) {
 		answer(ch, &r);
 		return;

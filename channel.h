@@ -177,8 +177,10 @@ struct channel_hooks {
 	   it.  421 or 521 (RFC 7504) hang up at once, any other refusal leaves
 	   the client nothing but QUIT (RFC 5321 3.1). */
 	void (*connect)(void *ctx, struct reply *r);
-	/* HELO, EHLO or LHLO: name is what the client calls itself. */
-	void (*helo)(void *ctx, struct span name, struct reply *r);
+	/* HELO, or (extended) EHLO or LHLO: name is what the client calls
+	   itself. */
+	void (*helo)(void *ctx, struct span name, bool extended,
+	    struct reply *r);
 	/* MAIL: path is without angle brackets and source route, empty for the
 	   null reverse-path; options are as the client wrote them. */
 	void (*mail)(void *ctx, struct span path, struct span options,
@@ -217,12 +219,13 @@ struct channel_hooks {
 	 * is empty from none).  r is 454; set 334 with a base64 challenge as
 	 * text, 235, or a refusal.  On 235 the hook has set auth_user by
 	 * channel_set_user().  If mechanism.p is NULL the exchange was
-	 * abandoned: r is 501.
+	 * abandoned: r is 501, or 500 for a line that was too long.
 	 */
 	void (*auth)(void *ctx, struct span mechanism, struct span response,
 	    bool given, struct reply *r);
 	/* For a log: a line of the dialogue without its CRLF, said by us or
-	   heard from the client, credentials replaced by asterisks. */
+	   heard from the client, credentials replaced by asterisks.  What was
+	   heard may have control characters, NUL among them. */
 	void (*dialogue)(void *ctx, bool said, struct span line);
 };
 

@@ -859,14 +859,14 @@ on_quit(void *ctx, struct reply *r)
 }
 
 static void
-on_helo(void *ctx, struct span name, struct reply *r)
+on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 {
 	struct session *s = ctx;
 	struct envelope env = facts(s);
 	char helo[CHANNEL_NAME_MAX];
 
 	env.fact[FACT_CLIENT_HELO] = string(helo, sizeof helo, name);
-	ask(s, STAGE_EHLO, &env, r);
+	ask(s, extended ? STAGE_EHLO : STAGE_HELO, &env, r);
 	if (s->options->monitor.auth != NULL || s->client_user[0] != '\0' ||
 	    s->ch.tls.subject[0] != '\0')
 		s->settings->auth = monitor_mechanisms(s->monitor, &env);

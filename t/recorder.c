@@ -128,7 +128,7 @@ on_connect(void *ctx, struct reply *r)
 }
 
 static void
-on_helo(void *ctx, struct span name, struct reply *r)
+on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 {
 	record(ctx, HELO, name, 250, r);
 }
