@@ -1387,11 +1387,13 @@ start_tls(struct session *s)
 	return true;
 }
 
-/* Says good-bye if there is still somebody to hear it. */
+/* Says good-bye if there is still somebody to hear it; to a proxy that has
+   not said for whom it speaks nothing is said. */
 static void
 hang_up(struct session *s, enum ending why)
 {
-	if (why != END_TIMEOUT && why != END_TERM)
+	if ((why != END_TIMEOUT && why != END_TERM) ||
+	    s->ch.smtp_state == PHASE_PROXY)
 		return;
 	if (why == END_TERM)
 		monitor_status(s->monitor, "shutting down", true);
@@ -1452,20 +1454,32 @@ feed(struct session *s, const char *in, size_t len)
 	return len;
 }
 
+/* Is the client sending a message's text? */
+static bool
+in_text(const struct session *s)
+{
+	return s->ch.smtp_state == PHASE_DATA ||
+	    s->ch.smtp_state == PHASE_BDAT;
+}
+
 /* The dialogue, from greeting to end. */
 static enum ending
 talk(struct session *s)
 {
 	char *in = s->in_buffer;
-	size_t used = 0, have = 0;
+	size_t used = 0, have = 0, len;
 	enum ending why;
 	ssize_t n;
 
 	restart_clock(s);
 	channel_greet(&s->ch);
 	for (;;) {
-		if (used < have)
-			used += feed(s, in + used, have - used);
+		if (used < have) {
+			len = feed(s, in + used, have - used);
+			if (!in_text(s))	/* there may be a password */
+				explicit_bzero(in + used, len);
+			used += len;
+		}
 		if (!drain(s))
 			return terminated ? END_TERM : END_LOST;
 		if (s->ch.want == WANT_CLOSE)
@@ -1478,8 +1492,7 @@ talk(struct session *s)
 		}
 		if (used < have)
 			continue;
-		if (s->ch.smtp_state == PHASE_DATA ||
-		    s->ch.smtp_state == PHASE_BDAT)
+		if (in_text(s))
 			restart_clock(s);
 		tell_status(s);
 		n = fill(s, in, INPUT, &why);

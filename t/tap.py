@@ -77,8 +77,8 @@ HELLO = "EHLO client.example.org"
 class Session:
     """smtpd on one end of a socket pair, we on the other."""
 
-    def __init__(self, *arguments, stderr=None, env=None, wrap=()):
-        self.socket, theirs = socket.socketpair()
+    def __init__(self, *arguments, stderr=None, env=None, wrap=(), pair=None):
+        self.socket, theirs = pair or socket.socketpair()
         self.log = stderr or tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [*wrap, SMTPD, "-H", "mx.example.org", *arguments], stdin=theirs,
@@ -210,6 +210,13 @@ def certificate(where, name, host, *more, ca=None, kind="ec"):
                     f"{name}.key", "-out", f"{name}.pem", *sign, *more],
                    check=True, cwd=where, stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL)
+
+
+def tcp_pair():
+    """Both ends of a connection on loopback: ours, theirs."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        return ours, server.accept()[0]
 
 
 class PolicyService:
