@@ -671,11 +671,11 @@ get_question(struct monitor *m, struct received *r)
 {
 	size_t most = m->set->max_recipients;
 	struct head h;
-	int status;
+	int fd = -1, status;
 
 	memset(r, 0, sizeof *r);
-	r->q.fd = -1;
-	status = receive_all(m->peer, &h, sizeof h, &r->q.fd);
+	status = receive_all(m->peer, &h, sizeof h, &fd);
+	r->q.fd = fd;
 	if (status != 1)
 		return 0;
 	if (most == 0 || most > RECIPIENTS_MAX)
@@ -687,7 +687,9 @@ get_question(struct monitor *m, struct received *r)
 	if (r->strings == NULL)
 		return -1;
 	r->len = h.len;
-	if (receive_all(m->peer, r->strings, h.len, &r->q.fd) == -1)
+	status = receive_all(m->peer, r->strings, h.len, &fd);
+	r->q.fd = fd;
+	if (status == -1)
 		return 0;
 	return unpack_question(r, &h) && sensible(m, &r->q) ? 1 : -1;
 }
@@ -896,7 +898,7 @@ give_up_everything(struct monitor *m)
 	    missing == (CONFINE_NO_LANDLOCK | CONFINE_NO_SECCOMP) ? " and no "
 								  : "",
 	    (missing & CONFINE_NO_SECCOMP) != 0 ? "seccomp" : "");
-	monitor_log(m, LOG_WARNING, "sandbox-missing", NULL, text);
+	monitor_log(m, LOG_INFO, "sandbox-missing", NULL, text);
 	return m->set->require_sandbox ? -1 : 0;
 }
 

@@ -1004,8 +1004,12 @@ static __typeof__(&crypt_r)
 find_crypt(void)
 {
 	__typeof__(&crypt_r) found = NULL;
-	void *library = dlopen("libcrypt.so.1", RTLD_NOW);
+	void *library;
 
+	*(void **)(void *)&found = dlsym(RTLD_DEFAULT, "crypt_r");
+	if (found != NULL)
+		return found;
+	library = dlopen("libcrypt.so.1", RTLD_NOW);
 	if (library == NULL)	/* distributions without the obsolete half */
 		library = dlopen("libcrypt.so.2", RTLD_NOW);
 	if (library != NULL)

@@ -94,10 +94,13 @@ choose_sink(void)
 static void
 complain(const char *text)
 {
-	if (choose_sink() == SINK_SYSLOG)
+	enum sink sink = choose_sink();
+
+	if (sink == SINK_SYSLOG)
 		syslog(LOG_MAIL | LOG_ERR, "%s", text);
 	else
-		dprintf(STDERR_FILENO, "smtpd: %s\n", text);
+		dprintf(STDERR_FILENO, "%ssmtpd: %s\n",
+		    sink == SINK_JOURNAL ? "<3>" : "", text);
 }
 
 /* ---- the command line -------------------------------------------------- */
@@ -106,6 +109,7 @@ struct options {
 	struct channel_settings channel;
 	struct monitor_settings monitor;
 	struct command_limit limits[LIMITS_MAX + 1];
+	char verbs[1024];		/* the names in limits */
 	const char *hostname, *user, *routes, *xclient;
 	const char *tlscert, *tlskey, *tls_ca;
 	uint64_t timeout, session_timeout, relay_timeout, policy_timeout;
@@ -309,16 +313,17 @@ choose(const char *option, const char *arg, const struct choice *c)
 	misused("--%s: \"%s\" is not one of its values", option, arg);
 }
 
-/* "N" or "VERB=N", separated by commas.  Splits arg, which is argv's. */
+/* "N" or "VERB=N", separated by commas. */
 static void
 read_limits(struct options *o)
 {
 	static const struct option_row row = { "command-limit", '\0', COUNT, 0 };
-	char *rest = strdup(o->command_limit), *item, *equals;
+	char *rest = o->verbs, *item, *equals;
 	size_t n = 0;
 
-	if (rest == NULL)
-		misused("out of memory");
+	if (strlen(o->command_limit) >= sizeof o->verbs)
+		misused("--command-limit is too long");
+	snprintf(o->verbs, sizeof o->verbs, "%s", o->command_limit);
 	while ((item = strsep(&rest, ",")) != NULL) {
 		if (n == LIMITS_MAX)
 			misused("--command-limit: more than %d verbs",
@@ -495,10 +500,15 @@ static const struct event {
 	{ "tls-failed", "f66cf46666864d3cb8197768f90b315f", false },
 	{ "auth-failed", "43cbc08ff3b64463843ff3a5690f7ba3", false },
 	{ "auth-ok", "edfb7d3f079948058a9f099a9652ddc3", false },
-	{ "policy-unreachable", "3e209571eba34dc089872a73e453a6fa", false },
-	{ "program-output", "1a26e10991df4333848180732c211daf", false },
+	{ "policy", "3e209571eba34dc089872a73e453a6fa", false },
+	{ "auth", "3e209571eba34dc089872a73e453a6fa", false },
+	{ "program", "1a26e10991df4333848180732c211daf", false },
+	{ "relay", "5b1f43de37284816b7d5a93bd533939a", false },
+	{ "nexthop", "5b1f43de37284816b7d5a93bd533939a", false },
 	{ "duplicate-possible", "16402bd99eeb45c39706071e6753eeb8", true },
+	{ "partial", "16402bd99eeb45c39706071e6753eeb8", true },
 	{ "config-error", "5034ac5f87124b00a639fb6ef62b04d7", false },
+	{ "routes", "5034ac5f87124b00a639fb6ef62b04d7", false },
 	{ "sandbox-missing", "4b55b3ca1e2f4acfa42c3036e9ebde3e", false },
 	{ "channel-broken", "c750ad726cc34f348f63a8565cfa2016", false },
 	{ NULL, "", false },
@@ -661,6 +671,8 @@ struct session {
 	int in, out;		/* the client; the same socket, or two */
 	bool socket;		/* out is one */
 	bool engine;		/* the client is the TLS engine's clear end */
+	struct channel_peer nearest;	/* who connected, whoever a proxy says
+					   the client is */
 	char client_user[64];	/* login of a unix socket's peer */
 	pid_t pid;		/* the monitor's: it names transactions */
 	char queue_id[24];	/* of the open transaction, or "" */
@@ -1712,13 +1724,18 @@ catch_signals(void)
 	sigaction(SIGXFSZ, &sa, NULL);	/* a full spool is an errno */
 }
 
-/* How the session went: its last record. */
+/* How the session went: its last record.  A proxy that looks whether we are
+   there (LOCAL, EHLO, QUIT) every other second leaves none. */
 static void
 log_ending(struct session *s, enum ending why)
 {
 	const struct channel *ch = &s->ch;
 	char text[128];
 
+	if (why == END_QUIT && ch->set->proxy_protocol && ch->mails == 0 &&
+	    ch->errors == 0 &&
+	    memcmp(&ch->peer, &s->nearest, sizeof ch->peer) == 0)
+		return;
 	if (why != END_QUIT && ch->mailfrom != NULL)
 		session_log(s, LOG_WARNING, why == END_TIMEOUT ? "timeout"
 		    : "client-lost", "the transaction was not finished, "
@@ -1814,6 +1831,7 @@ start(struct session *s, struct options *o, const struct channel_hooks *hook,
 	s->pid = getpid();
 	channel_init(&s->ch, &o->channel, hook, s);
 	find_peer(s);
+	s->nearest = s->ch.peer;
 	s->socket = fstat(s->out, &out) == 0 && S_ISSOCK(out.st_mode);
 	s->idle = s->end = clock_now() + (int64_t)o->session_timeout * 1000;
 	if (monitor_start(s->monitor) == -1)

@@ -1040,3 +1040,28 @@ Test(peer, is_what_it_was_if_xclient_is_refused)
 	recorder_close(&r);
 	recorder_free(&r);
 }
+
+static void
+note_greeting(void *ctx, struct span name, bool extended, struct reply *r)
+{
+	char *seen = ctx;
+
+	(void)name;
+	(void)r;
+	seen[strlen(seen)] = extended ? 'E' : 'H';
+}
+
+Test(channel, the_helo_hook_knows_which_greeting_it_was)
+{
+	static const struct channel_hooks hooks = { .helo = note_greeting };
+	static const char said[] = "HELO a\r\nEHLO b\r\nHELO c\r\n";
+	struct channel_settings set = { .fqdn = "h.example.org" };
+	struct channel ch;
+	char seen[8] = "";
+
+	channel_init(&ch, &set, &hooks, seen);
+	channel_greet(&ch);
+	channel_feed(&ch, said, sizeof said - 1);
+	channel_free(&ch);
+	cr_assert_str_eq(seen, "HEH");
+}

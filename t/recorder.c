@@ -130,6 +130,7 @@ on_connect(void *ctx, struct reply *r)
 static void
 on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 {
+	(void)extended;
 	record(ctx, HELO, name, 250, r);
 }
 

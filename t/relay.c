@@ -1237,6 +1237,7 @@ Test(relay, a_program_gets_clean_signals_and_a_session_of_its_own)
 	    (char[]){ "^Sig[BI]" }, (char[]){ "/proc/self/status" }, NULL };
 	sigset_t all;
 	struct verdict v;
+	const char *p;
 
 	sigemptyset(&all);
 	sigaddset(&all, SIGTERM);
@@ -1246,8 +1247,10 @@ Test(relay, a_program_gets_clean_signals_and_a_session_of_its_own)
 	v = relay_program(argv);
 	sigprocmask(SIG_UNBLOCK, &all, NULL);
 	expect(&v, 250, "2.0.0", "SigBlk:?0000000000000000");
-	cr_assert_str_eq(journal,
-	    "program /bin/grep: SigIgn:?0000000000000000\n");
+	/* glibc keeps 32 and 33 to itself: we may have come to ignore them. */
+	p = strstr(journal, "SigIgn:?");
+	cr_assert_not_null(p);
+	cr_assert_eq(strtoull(p + 8, NULL, 16) & ~(3ULL << 31), 0, "%s", p);
 	v = relay_script("set -- $$ $(cat /proc/$$/stat); "
 	    "[ $1 = $6 ] && [ $1 = $7 ] && echo leader");
 	expect(&v, 250, "2.0.0", "leader");
