@@ -56,7 +56,8 @@
 #define SOCKET_MAX sizeof ((struct sockaddr_un *)NULL)->sun_path
 
 struct policy {
-	const char *service;
+	const char *service;	/* where it is */
+	unsigned asked;		/* stages at which it is: 1U << STAGE_x each */
 	unsigned timeout;
 	const struct logger *log;
 	struct stream link;
@@ -150,19 +151,45 @@ place(const char *s)
 	return s[5] == '[' ? colon[-1] == ']' : strchr(s + 5, ':') == colon;
 }
 
+/* The stages that list names, up to a "=", as a set.  0: not such a list. */
+static unsigned
+stages(const char *list)
+{
+	unsigned set = 0, one;
+	size_t len;
+	int i;
+
+	for (;; list += len + 1) {
+		len = strcspn(list, ",=");
+		for (one = 0, i = 0; i < STAGES; i++)
+			if (strlen(states[i]) == len &&
+			    strncasecmp(states[i], list, len) == 0)
+				one = 1U << i;
+		if (one == 0)
+			return 0;
+		set |= one;
+		if (list[len] != ',')
+			return list[len] == '=' ? set : 0;
+	}
+}
+
 struct policy *
 policy_open(const char *service, unsigned timeout, const struct logger *log,
     char *error, size_t size)
 {
+	unsigned asked = stages(service);
 	struct timespec now;
 	struct policy *p;
 
+	if (asked != 0)
+		service = strchr(service, '=') + 1;
 	if (!place(service))
 		return complain(error, size, "policy service \"%s\" is neither "
 		    "unix:PATH nor inet:HOST:PORT", service);
 	if ((p = calloc(1, sizeof *p)) == NULL)
 		return complain(error, size, "%s", strerror(errno));
 	p->service = service;
+	p->asked = asked != 0 ? asked : ~0U;
 	p->timeout = timeout;
 	p->log = log;
 	p->link.fd = -1;
@@ -604,6 +631,8 @@ policy_ask(struct policy *p, enum stage stage, const struct envelope *env,
 	const char *fault = "question too long";
 
 	prepend[0] = '\0';
+	if (!(p->asked & 1U << stage))
+		return;
 	if (compose(&q))
 		fault = inquire(p, action, why, sizeof why);
 	if (fault != NULL)

@@ -28,14 +28,18 @@ struct policy;
 
 /*
  * A policy service at "unix:PATH" or "inet:HOST:PORT"; nothing is connected
- * yet.  Borrows service and log.  NULL with a sentence in error[0..size) if
+ * yet.  It is asked at every stage, or, if service begins "STAGE,STAGE...=", at
+ * those alone: postgrey, which greylists whatever it is asked, wants "RCPT=".
+ * STAGE is as in protocol_state, in any case; EHLO and HELO are two.
+ * Borrows service and log.  NULL with a sentence in error[0..size) if
  * service makes no sense.  timeout is in seconds, for one question.
  */
 struct policy *policy_open(const char *service, unsigned timeout,
 	    const struct logger *log, char *error, size_t size);
 
 /*
- * Asks.  env has the session's facts, at MAIL and later the sender, at RCPT
+ * Asks, if the service is to be asked at this stage.  env has the session's
+ * facts, at MAIL and later the sender, at RCPT
  * just the recipient in question, at VRFY the address as its one recipient,
  * at DATA and after all recipients.  *v says yes and is changed if the
  * service refuses (451 4.3.5 if it can not be asked, or answers garbage).

@@ -273,9 +273,12 @@ Test(policy, services_that_make_no_sense)
 	static const char *const bad[] = { "", "unix:", "inet:", "inet:host",
 	    "inet:host:", "inet::25", "inet:host:0", "inet:host:65536",
 	    "inet:host:2x", "inet:::1:25", "inet:[::1:25", "/socket",
-	    "tcp:host:25", "unix:/" DIGITS DIGITS DIGITS "45678901" };
+	    "tcp:host:25", "unix:/" DIGITS DIGITS DIGITS "45678901",
+	    "=unix:/s", "RCPT,=unix:/s", "RCPT;DATA=unix:/s", "RCPT=",
+	    "RSET=unix:/s", "RCPT=/s", "RCPT" };
 	static const char *const good[] = { "unix:/socket", "inet:host:25",
-	    "inet:[::1]:65535", "unix:/" DIGITS DIGITS DIGITS "4567890" };
+	    "inet:[::1]:65535", "unix:/" DIGITS DIGITS DIGITS "4567890",
+	    "rcpt=unix:/s=t", "MAIL,End-of-Message=inet:host:25" };
 	struct logger none = { NULL, NULL };
 	struct policy *p;
 	char error[512];
@@ -387,6 +390,30 @@ Test(policy, every_stage_tells_what_it_knows)
 		    rows[i].count);
 		cr_expect_str_eq(value(b->text, "size", i), "4711");
 	}
+	policy_close(p);
+	close_bench(b);
+}
+
+Test(policy, only_the_stages_that_were_named)
+{
+	static const char *const script[] = { "<", ">action=REJECT\n\n", "<",
+	    ">action=REJECT\n\n", NULL };
+	struct bench *b = open_bench();
+	struct policy *p;
+	char service[80];
+	int stage;
+
+	snprintf(service, sizeof service, "vrfy,Rcpt=%s", b->place);
+	p = policy_open(service, 1, &b->logger, b->text, sizeof b->text);
+	cr_assert_not_null(p);
+	peer(b, "\n\n", script);
+	for (stage = 0; stage < STAGES; stage++) {
+		ask(b, p, (enum stage)stage);
+		says(b, stage == STAGE_RCPT || stage == STAGE_VRFY ? 554 : 250,
+		    b->v.enh, NULL);
+		cr_assert_str_eq(b->prepend, "");
+	}
+	heard(b);
 	policy_close(p);
 	close_bench(b);
 }
