@@ -1091,7 +1091,7 @@ check_file(struct auth *a, const char *user, const char *password)
 	if (whole && (usable(theirs) || other[0] != '\0')) {
 		good = matches(password, usable(theirs) ? theirs : other,
 		    &unknown);
-		if (unknown && usable(theirs))
+		if (unknown)
 			answer = broken(a, "a hash that crypt(3) refuses");
 		else if (good && usable(theirs))
 			answer = YES;
