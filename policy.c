@@ -419,8 +419,8 @@ inquire(struct policy *p, char *action, char *why, size_t size)
 static void
 unsure(const struct question *q, const char *why)
 {
-	logger_printf(q->p->log, LOG_ERR, "policy-unreachable", q->env,
-	    "%s: %s: %s", q->p->service, states[q->stage], why);
+	logger_printf(q->p->log, LOG_ERR, "policy", q->env,
+	    "policy service %s: %s: %s", q->p->service, states[q->stage], why);
 	verdict_set(q->v, 451, "4.3.5", "Policy service not available");
 }
 

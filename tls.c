@@ -768,7 +768,8 @@ new_context(struct engine *e)
 		    reason("no memory"));
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION |
-	    SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+	    SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF |
+	    SSL_OP_CLEANSE_PLAINTEXT);
 	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE |
 	    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS |
 	    SSL_MODE_NO_AUTO_CHAIN);
@@ -979,6 +980,15 @@ wanted(struct engine *e, int n)
 	}
 }
 
+/* The next n octets have been handed on.  There may be a password in them. */
+static void
+spent(struct flow *f, size_t n)
+{
+	explicit_bzero(f->buffer + f->start, n);
+	f->start += n;
+	f->len -= n;
+}
+
 /* Carries a buffer at most from the connection to the clear text.  If f waits
    for nothing afterwards there may be more. */
 static void
@@ -1003,10 +1013,9 @@ decrypt(struct engine *e, struct flow *f)
 	}
 	if (f->len > 0) {
 		n = write(STDOUT_FILENO, f->buffer + f->start, f->len);
-		if (n > 0) {
-			f->start += (size_t)n;
-			f->len -= (size_t)n;
-		} else if (errno == EAGAIN)
+		if (n > 0)
+			spent(f, (size_t)n);
+		else if (errno == EAGAIN)
 			f->clear = POLLOUT;
 		else if (errno != EINTR)
 			finish(f);
@@ -1040,8 +1049,7 @@ encrypt(struct engine *e, struct flow *f)
 		ERR_clear_error();
 		n = SSL_write(e->ssl, f->buffer + f->start, (int)f->len);
 		if (n > 0) {
-			f->start += (size_t)n;
-			f->len -= (size_t)n;
+			spent(f, (size_t)n);
 			continue;
 		}
 		f->conn = wanted(e, (int)n);
