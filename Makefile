@@ -74,7 +74,7 @@ t/san/%.o: %.c
 t/san/rooms.a: $(OBJ:%=t/san/%) $(patsubst %.h,t/san/%.o,$(wildcard t/*.h))
 	$(AR) rcs $@ $^
 t/san/smtpd: t/san/smtpd.o t/san/rooms.a t/san/smtpd-tls
-	$(CC) $(SAN) -o $@ t/san/smtpd.o t/san/rooms.a
+	$(CC) $(SAN) -o $@ t/san/smtpd.o t/san/rooms.a -lcrypt
 t/san/smtpd-tls: t/san/tls.o t/san/confine.o
 	$(CC) $(SAN) -o $@ $^ $(TLS)
 $(SUITES): %: t/san/%.o t/san/rooms.a
