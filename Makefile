@@ -79,13 +79,15 @@ t/san/smtpd-tls: t/san/tls.o t/san/confine.o
 	$(CC) $(SAN) -o $@ $^ $(TLS)
 $(SUITES): %: t/san/%.o t/san/rooms.a
 	$(CC) $(SAN) -o $@ $^ -lcrypt $(CRITERION)
+t/ask: t/san/t/ask.o t/san/rooms.a
+	$(CC) $(SAN) -o $@ $^
 t/ping: t/ping.c libsmtpd-channel.a
 	$(CC) $(ALLCFLAGS) $(LINK) -I. -o $@ $^
 
 check: all t/san/smtpd t/ping $(SUITES)
 	prove -e t/prove.sh $(PROVE) $(SUITES) \
 	    $(filter-out $(PEERS),$(wildcard t/*.t))
-check-peers: all
+check-peers: all t/ask
 	prove $(PROVE) $(PEERS)
 check-systemd: all
 	prove $(PROVE) t/systemd.sh
@@ -124,7 +126,7 @@ uninstall:
 	-rmdir $(addprefix $(DESTDIR)$(PREFIX)/,include/smtpd share/doc/smtpd)
 
 clean:
-	rm -rf smtpd smtpd-tls *.[oad] .built $(SUITES) t/ping \
+	rm -rf smtpd smtpd-tls *.[oad] .built $(SUITES) t/ping t/ask \
 	    t/san t/fuzz t/bench/out
 
 .PHONY: FORCE all bench check check-peers check-systemd clean coverage deps \

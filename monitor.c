@@ -587,33 +587,30 @@ unpack(const char **p, const char *end)
 	return s;
 }
 
+/* Reads an envelope's strings, those of its recipients into rows. */
 static bool
-unpack_envelope(struct received *r, const struct head *h, const char **p,
-    const char *end)
+unpack_envelope(struct envelope *env, struct recipient *rows,
+    const struct head *h, const char **p, const char *end)
 {
-	struct envelope *env = &r->env;
 	struct recipient *one;
 
+	env->recipients = rows;
 	env->nrecipients = h->nrecipients;
 	env->size = h->size;
 	env->smtputf8 = (h->flags & HAS_SMTPUTF8) != 0;
 	env->encoding = (enum encoding)h->encoding;
-	r->recipients = calloc(h->nrecipients + 1, sizeof *r->recipients);
-	env->recipients = r->recipients;
-	if (r->recipients == NULL || h->encoding > ENCODING_BINARYMIME)
+	if (h->encoding > ENCODING_BINARYMIME)
 		return false;
 	for (size_t i = 0; i < FACTS; i++)
 		if ((env->fact[i] = unpack(p, end)) == NULL)
 			return false;
-	for (size_t i = 0; i < h->nrecipients; i++) {
-		one = &r->recipients[i];
+	for (one = rows; one < rows + h->nrecipients; one++) {
 		one->address = unpack(p, end);
 		one->options = unpack(p, end);
 		if (one->address == NULL || one->options == NULL ||
 		    one->address[0] == '\0' || one->address[0] == '-')
 			return false;
 	}
-	r->q.env = env;
 	return true;
 }
 
@@ -622,11 +619,19 @@ static bool
 unpack_question(struct received *r, const struct head *h)
 {
 	const char *p = r->strings, *end = p + h->len;
+	struct envelope env = { .size = 0 };
 
 	r->q.ask = (enum ask)h->ask;
 	r->q.number = h->number;
-	if ((h->flags & HAS_ENVELOPE) != 0 && !unpack_envelope(r, h, &p, end))
-		return false;
+	if ((h->flags & HAS_ENVELOPE) != 0) {
+		r->recipients = calloc(h->nrecipients + 1,
+		    sizeof *r->recipients);
+		if (r->recipients == NULL ||
+		    !unpack_envelope(&env, r->recipients, h, &p, end))
+			return false;
+		r->env = env;
+		r->q.env = &r->env;
+	}
 	if ((h->flags & HAS_A) != 0 && (r->q.a = unpack(&p, end)) == NULL)
 		return false;
 	if ((h->flags & HAS_B) != 0 && (r->q.b = unpack(&p, end)) == NULL)
