@@ -131,49 +131,88 @@ struct option_row {
 	char letter;		/* '\0': has none */
 	enum kind kind;
 	size_t offset;		/* in struct options */
+	const char *arg, *what;	/* for --help */
 };
 
 #define AT(member) offsetof(struct options, member)
 
 static const struct option_row rows[] = {
-	{ "size", 's', OCTETS, AT(channel.data_size_limit) },
-	{ "smtputf8", 'u', FLAG, AT(channel.enable_SMTPUTF8) },
-	{ "decode-data", '\0', FLAG, AT(channel.decode_data) },
-	{ "hostname", 'H', TEXT_ARG, AT(hostname) },
-	{ "lmtp", 'l', FLAG, AT(channel.lmtp) },
-	{ "nosetuid", 'n', FLAG, AT(nosetuid) },
-	{ "user", '\0', TEXT_ARG, AT(user) },
-	{ "timeout", 't', COUNT, AT(timeout) },
-	{ "session-timeout", '\0', COUNT, AT(session_timeout) },
-	{ "relay-timeout", '\0', COUNT, AT(relay_timeout) },
-	{ "policy-timeout", '\0', COUNT, AT(policy_timeout) },
-	{ "max-recipients", '\0', COUNT, AT(max_recipients) },
-	{ "max-errors", '\0', COUNT, AT(max_errors) },
-	{ "max-messages", '\0', COUNT, AT(max_messages) },
-	{ "command-limit", '\0', TEXT_ARG, AT(command_limit) },
-	{ "routes", '\0', TEXT_ARG, AT(monitor.relay.routes) },
-	{ "policy", '\0', TEXT_ARG, AT(monitor.policy) },
-	{ "auth", '\0', TEXT_ARG, AT(monitor.auth) },
-	{ "auth-required", '\0', FLAG, AT(channel.auth_required) },
-	{ "no-auth-require-tls", '\0', FLAG, AT(no_auth_require_tls) },
-	{ "tlscert", '\0', TEXT_ARG, AT(tlscert) },
-	{ "tlskey", '\0', TEXT_ARG, AT(tlskey) },
-	{ "tls-ca", '\0', TEXT_ARG, AT(tls_ca) },
-	{ "require-tls", '\0', FLAG, AT(channel.require_starttls) },
-	{ "smtps", '\0', FLAG, AT(channel.tls_on_connect) },
-	{ "relay-tls", '\0', TEXT_ARG, AT(relay_tls) },
-	{ "relay-tls-ca", '\0', TEXT_ARG, AT(monitor.relay.tls_ca) },
-	{ "relay-auth", '\0', TEXT_ARG, AT(monitor.relay.auth) },
-	{ "require-sandbox", '\0', FLAG, AT(monitor.require_sandbox) },
-	{ "proxy-protocol", '\0', FLAG, AT(channel.proxy_protocol) },
-	{ "xclient", '\0', TEXT_ARG, AT(xclient) },
-	{ "bare-newline", '\0', TEXT_ARG, AT(bare_newline) },
-	{ "crlf", '\0', FLAG, AT(monitor.relay.crlf) },
-	{ "no-received", '\0', FLAG, AT(no_received) },
-	{ "x-peer", '\0', FLAG, AT(x_peer) },
-	{ "debug", 'd', FLAG, AT(debug) },
-	{ "version", 'V', FLAG, AT(version) },
-	{ "help", 'h', FLAG, AT(help) },
+	{ "size", 's', OCTETS, AT(channel.data_size_limit),
+	    "N", "octets of a message at most, 0: any (32M)" },
+	{ "smtputf8", 'u', FLAG, AT(channel.enable_SMTPUTF8),
+	    "", "offer SMTPUTF8" },
+	{ "decode-data", '\0', FLAG, AT(channel.decode_data),
+	    "", "messages must be UTF-8; no 8BITMIME" },
+	{ "hostname", 'H', TEXT_ARG, AT(hostname),
+	    "NAME", "our name (gethostname)" },
+	{ "lmtp", 'l', FLAG, AT(channel.lmtp),
+	    "", "speak LMTP" },
+	{ "nosetuid", 'n', FLAG, AT(nosetuid),
+	    "", "stay root" },
+	{ "user", '\0', TEXT_ARG, AT(user),
+	    "NAME", "become NAME instead of nobody" },
+	{ "timeout", 't', COUNT, AT(timeout),
+	    "SEC", "for one command (300)" },
+	{ "session-timeout", '\0', COUNT, AT(session_timeout),
+	    "SEC", "for the whole session (3600)" },
+	{ "relay-timeout", '\0', COUNT, AT(relay_timeout),
+	    "SEC", "for relaying a message (540)" },
+	{ "policy-timeout", '\0', COUNT, AT(policy_timeout),
+	    "SEC", "for one question (100)" },
+	{ "max-recipients", '\0', COUNT, AT(max_recipients),
+	    "N", "of a message, 0: any (1000)" },
+	{ "max-errors", '\0', COUNT, AT(max_errors),
+	    "N", "of a session, 0: any (20)" },
+	{ "max-messages", '\0', COUNT, AT(max_messages),
+	    "N", "of a session, 0: any (0)" },
+	{ "command-limit", '\0', TEXT_ARG, AT(command_limit),
+	    "N|VERB=N,...", "uses of a verb" },
+	{ "routes", '\0', TEXT_ARG, AT(monitor.relay.routes),
+	    "FILE", "other relays for some recipients" },
+	{ "policy", '\0', TEXT_ARG, AT(monitor.policy),
+	    "SERVICE", "unix:PATH or inet:HOST:PORT" },
+	{ "auth", '\0', TEXT_ARG, AT(monitor.auth),
+	    "SOURCE", "checkpassword:PROGRAM dovecot:PATH file:PATH" },
+	{ "auth-required", '\0', FLAG, AT(channel.auth_required),
+	    "", "no mail without AUTH" },
+	{ "no-auth-require-tls", '\0', FLAG, AT(no_auth_require_tls),
+	    "", "AUTH in clear text too" },
+	{ "tlscert", '\0', TEXT_ARG, AT(tlscert),
+	    "FILE", "offer STARTTLS" },
+	{ "tlskey", '\0', TEXT_ARG, AT(tlskey),
+	    "FILE", "the key that goes with it" },
+	{ "tls-ca", '\0', TEXT_ARG, AT(tls_ca),
+	    "FILE", "ask clients for certificates" },
+	{ "require-tls", '\0', FLAG, AT(channel.require_starttls),
+	    "", "no mail without TLS" },
+	{ "smtps", '\0', FLAG, AT(channel.tls_on_connect),
+	    "", "TLS from the first octet" },
+	{ "relay-tls", '\0', TEXT_ARG, AT(relay_tls),
+	    "WHEN", "none, may, must: TLS to next hops" },
+	{ "relay-tls-ca", '\0', TEXT_ARG, AT(monitor.relay.tls_ca),
+	    "FILE", "whom to trust there" },
+	{ "relay-auth", '\0', TEXT_ARG, AT(monitor.relay.auth),
+	    "FILE", "credentials for next hops" },
+	{ "require-sandbox", '\0', FLAG, AT(monitor.require_sandbox),
+	    "", "refuse to run unconfined" },
+	{ "proxy-protocol", '\0', FLAG, AT(channel.proxy_protocol),
+	    "", "a PROXY header comes first" },
+	{ "xclient", '\0', TEXT_ARG, AT(xclient),
+	    "NET,...", "who may send XCLIENT" },
+	{ "bare-newline", '\0', TEXT_ARG, AT(bare_newline),
+	    "HOW", "reject, normalize or unix" },
+	{ "crlf", '\0', FLAG, AT(monitor.relay.crlf),
+	    "", "programs and Maildirs get CRLF" },
+	{ "no-received", '\0', FLAG, AT(no_received),
+	    "", "no trace header" },
+	{ "x-peer", '\0', FLAG, AT(x_peer),
+	    "", "add X-Peer:" },
+	{ "debug", 'd', FLAG, AT(debug),
+	    "", "log the dialogue" },
+	{ "version", 'V', FLAG, AT(version),
+	    "", "" },
+	{ "help", 'h', FLAG, AT(help),
+	    "", "" },
 };
 
 #define ROWS (sizeof rows / sizeof *rows)
@@ -204,15 +243,18 @@ misused(const char *fmt, ...)
 static void
 print_help(void)
 {
+	const struct option_row *row;
+	char name[40];
+
 	dprintf(STDOUT_FILENO, "%s", usage);
-	for (size_t i = 0; i < ROWS; i++)
-		dprintf(STDOUT_FILENO, "  %c%c%c --%s%s\n",
-		    rows[i].letter == '\0' ? ' ' : '-',
-		    rows[i].letter == '\0' ? ' ' : rows[i].letter,
-		    rows[i].letter == '\0' ? ' ' : ',', rows[i].name,
-		    rows[i].kind == FLAG       ? ""
-			: rows[i].kind == TEXT_ARG ? " ARG"
-						   : " N");
+	for (row = rows; row < rows + ROWS; row++) {
+		snprintf(name, sizeof name, "--%s%s%s", row->name,
+		    row->arg[0] == '\0' ? "" : " ", row->arg);
+		dprintf(STDOUT_FILENO, "  %c%c%c %-24s %s\n",
+		    row->letter == '\0' ? ' ' : '-',
+		    row->letter == '\0' ? ' ' : row->letter,
+		    row->letter == '\0' ? ' ' : ',', name, row->what);
+	}
 }
 
 static uint64_t
@@ -317,7 +359,8 @@ choose(const char *option, const char *arg, const struct choice *c)
 static void
 read_limits(struct options *o)
 {
-	static const struct option_row row = { "command-limit", '\0', COUNT, 0 };
+	static const struct option_row row = { "command-limit", '\0', COUNT, 0,
+		"", "" };
 	char *rest = o->verbs, *item, *equals;
 	size_t n = 0;
 
