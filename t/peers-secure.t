@@ -1,0 +1,477 @@
+#!/usr/bin/env python3
+"""peers-secure.t - smtpd between peers that people have: HAProxy and nginx in
+front of it; Dovecot, postgrey and policyd-spf beside it; Postfix, which wants
+TLS and a password, behind it.  Each is an instance of our own."""
+import glob
+import http.server
+import os
+import re
+import select
+import shutil
+import signal
+import smtplib
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from tap import (HELLO, Listener, Session, Skip, certificate, folder, lines,
+                 main, need, script, test)
+
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+PLACE = folder()
+PASSWORD = "Swordfish.123"
+CLIENT = "127.0.0.5"        # not who the proxies are
+TEXT = "Subject: x\r\n\r\ny\r\n"
+running = []                # how to stop each peer
+
+
+def path(name):
+    return os.path.join(PLACE, name)
+
+
+def save(name, text):
+    with open(path(name), "w") as f:
+        f.write(text)
+    os.chmod(path(name), 0o644)
+    return path(name)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def start(*command, at):
+    """Starts a peer and waits until it listens at a port or path."""
+    with open(path("peers.log"), "ab") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
+                                   stdout=log, stderr=log)
+    running.append(lambda: (process.terminate(), process.wait()))
+    over = os.pidfd_open(process.pid)
+    while True:
+        family = socket.AF_INET if isinstance(at, tuple) else socket.AF_UNIX
+        with socket.socket(family) as probe:
+            if probe.connect_ex(at) == 0:
+                break
+        if select.select([over], [], [], 0.05)[0]:
+            with open(path("peers.log")) as log:
+                raise AssertionError(f"{command} ended: {log.read()}")
+    os.close(over)
+
+
+def send(port, user=None, made=None):
+    """A message from CLIENT, through whatever listens at port."""
+    with smtplib.SMTP("127.0.0.1", port, source_address=(CLIENT, 0),
+                      local_hostname="client.example.org") as client:
+        if made:
+            client.starttls(context=made)
+        if user:
+            client.login(user, PASSWORD)
+        client.sendmail("a@example.org", ["b@example.org"], TEXT)
+
+
+def trace(log):
+    found = re.findall(r"^Received: .*(?:\n\t.*)*", log, re.M)
+    assert found, log
+    return found[0].replace("\n\t", " ")
+
+
+def keys():
+    if not os.path.exists(path("mx.pem")):
+        need("openssl")
+        certificate(PLACE, "mx", "localhost", "-addext",
+                    "subjectAltName=DNS:localhost,IP:127.0.0.1")
+        with open(path("mx.key")) as key, open(path("mx.pem")) as pem:
+            save("chain.pem", key.read() + pem.read())
+        os.chmod(path("mx.key"), 0o644)
+    return ["--tlscert", path("mx.pem"), "--tlskey", path("mx.key")]
+
+
+def trusting():
+    made = ssl.create_default_context(cafile=path("mx.pem"))
+    made.check_hostname = False     # smtplib was told an address
+    return made
+
+
+# --- in front
+
+def haproxy(listen, server):
+    """HAProxy on a port, in front of that server."""
+    need("haproxy")
+    port = free_port()
+    name = save(f"haproxy.{port}", f"""
+defaults
+    mode tcp
+    timeout connect 10s
+    timeout client 60s
+    timeout server 60s
+listen smtp
+    bind 127.0.0.1:{port} {listen}
+    server smtpd 127.0.0.1:{server.port} {server.how}
+""")
+    start("haproxy", "-db", "-f", name, at=("127.0.0.1", port))
+    return port
+
+
+@test
+def haproxy_says_who_the_client_is():
+    for how in ("send-proxy", "send-proxy-v2"):
+        with Listener("--proxy-protocol", *keys(), "print:") as server:
+            server.how = how
+            port = haproxy("", server)
+            send(port)
+            send(port, made=trusting())
+            log = server.logged()
+            running.pop()()
+        traces = re.findall(r"^Received: .*\n.*", log, re.M)
+        assert len(traces) == 2, log
+        assert all(f"([{CLIENT}])" in t for t in traces), traces
+        assert " with ESMTP id" in traces[0], traces
+        assert " with ESMTPS (TLSv1.3" in traces[1], traces
+
+
+@test
+def haproxy_ends_tls_and_says_so():
+    keys()
+    with Listener("--proxy-protocol", "print:") as server:
+        server.how = "send-proxy-v2 proxy-v2-options ssl,ssl-cipher,cert-cn"
+        port = haproxy(f"ssl crt {path('chain.pem')}", server)
+        with smtplib.SMTP_SSL("127.0.0.1", port, context=trusting(),
+                              source_address=(CLIENT, 0)) as client:
+            client.sendmail("a@example.org", ["b@example.org"], TEXT)
+        log = server.logged()
+        running.pop()()
+    assert f"([{CLIENT}]) by " in trace(log), log
+    assert " with ESMTPS (TLSv1.3 TLS_AES_" in trace(log), log
+
+
+class Gate(http.server.BaseHTTPRequestHandler):
+    """nginx asks it whether a client may pass, and where to."""
+
+    def do_GET(self):
+        self.send_response(200)
+        right = self.headers.get("Auth-Pass") == PASSWORD or \
+            self.headers["Auth-Method"] == "none"
+        self.send_header("Auth-Status", "OK" if right else "Wrong password")
+        self.send_header("Auth-Server", "127.0.0.1")
+        self.send_header("Auth-Port", str(self.server.behind))
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@test
+def nginx_says_by_xclient_who_the_client_is():
+    need("nginx")
+    module = glob.glob("/usr/lib/nginx/modules/ngx_mail_module.so")
+    if not module:
+        raise Skip("nginx has no mail module here")
+    place = folder()
+    program = script(place, f"env >{place}/env; cat >{place}/message")
+    port = free_port()
+    with Listener("--xclient", "127.0.0.1", "--", program) as server, \
+         http.server.HTTPServer(("127.0.0.1", 0), Gate) as gate:
+        gate.behind = server.port
+        threading.Thread(target=gate.serve_forever, daemon=True).start()
+        start("nginx", "-p", PLACE, "-e", path("nginx.log"), "-c", save(
+            "nginx.conf", f"""
+load_module {module[0]};
+daemon off;
+worker_processes 1;
+pid {path("nginx.pid")};
+error_log {path("nginx.log")};
+events {{ }}
+mail {{
+    server_name proxy.example.net;
+    auth_http 127.0.0.1:{gate.server_port}/;
+    server {{
+        listen 127.0.0.1:{port};
+        protocol smtp;
+        smtp_auth plain login none;
+        xclient on;
+    }}
+}}
+"""), at=("127.0.0.1", port))
+        for user in (None, "joe"):
+            send(port, user)
+            with open(f"{place}/env") as f:
+                env = f.read()
+            assert f"CLIENT_ADDRESS={CLIENT}\n" in env, env
+            assert "CLIENT_HELO=client.example.org\n" in env, env
+            assert ("SASL_USERNAME=joe\n" in env) == bool(user), env
+            assert ("CLIENT_PROTOCOL=ESMTPA\n" in env) == bool(user), env
+            with open(f"{place}/message") as f:
+                assert f"[{CLIENT}]) by mx.example.org" in trace(f.read())
+        running.pop()()
+        gate.shutdown()
+    shutil.rmtree(place)
+
+
+# --- beside
+
+def dovecot():
+    """Dovecot's auth alone.  The path of its socket for clients."""
+    need("dovecot", "doveadm")
+    if os.path.exists(path("run/auth")):
+        return path("run/auth")
+    import pwd
+    import grp
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    group = grp.getgrgid(os.getegid()).gr_name
+    save("users", f"user:{{PLAIN}}{PASSWORD}\n")
+    name = save("dovecot.conf", f"""
+base_dir = {PLACE}/run
+state_dir = {PLACE}/state
+log_path = {PLACE}/dovecot.log
+protocols =
+ssl = no
+default_internal_user = {me}
+default_internal_group = {group}
+default_login_user = {me}
+auth_mechanisms = plain login scram-sha-1 scram-sha-256
+auth_failure_delay = 0
+passdb {{
+  driver = passwd-file
+  args = {PLACE}/users
+}}
+userdb {{
+  driver = static
+  args = uid=65534 gid=65534 home=/nonexistent
+}}
+service auth {{
+  chroot =
+  unix_listener auth {{
+    mode = 0666
+  }}
+}}
+service anvil {{
+  chroot =
+}}
+service stats {{
+  chroot =
+}}
+""")
+    start("dovecot", "-F", "-c", name, at=path("run/auth"))
+    os.chmod(path("run"), 0o755)
+    return path("run/auth")
+
+
+@test
+def dovecot_decides_about_passwords():
+    with Listener("--auth", "dovecot:" + dovecot(), *keys(),
+                  "--auth-required", "print:") as server:
+        send(server.port, "user", trusting())
+        try:
+            send(server.port, "nobody", trusting())
+            assert False, "anybody may come in"
+        except smtplib.SMTPAuthenticationError as error:
+            assert error.smtp_code == 535, error
+        log = server.logged()
+    assert " with ESMTPSA (" in trace(log), log
+    assert PASSWORD not in log and "event=auth-failed" in log, log
+
+
+@test
+def scram_with_dovecot_by_a_client_that_speaks_it():
+    need("gsasl")
+    for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"):
+        with Listener("--auth", "dovecot:" + dovecot(), "-d",
+                      "--no-auth-require-tls", "print:") as server:
+            for password, wanted in ((PASSWORD, "235"), ("wrong", "535")):
+                done = subprocess.run(
+                    ["gsasl", "--smtp", "--no-starttls", "--no-cb", "-m",
+                     mechanism, "-a", "user", "-p", password, "127.0.0.1",
+                     str(server.port)], stdin=subprocess.DEVNULL,
+                    capture_output=True, text=True)
+                assert f"\n{wanted} " in done.stdout, (mechanism, done)
+            log = server.logged()
+        assert "event=auth-ok" in log and "text=user" in log, log
+        assert PASSWORD not in log
+
+
+def as_client(address, *commands, at):
+    """What the client with that address hears, by XCLIENT; and the log."""
+    with Session("-n", "--xclient", "unix", "--policy", at, "print:") as s:
+        s.start()
+        assert s.say(f"XCLIENT ADDR={address} NAME=mail.example.com")[0][:3] \
+            == "220"
+        s.send(lines(HELLO))
+        s.reply()
+        heard = s.say("MAIL FROM:<s@example.com>", "RCPT TO:<b@example.org>")
+        if heard[-1][:3] == "250":
+            assert s.say("DATA")[0][:3] == "354"
+            assert s.say("Subject: x\r\n\r\ny\r\n.")[0][:3] == "250"
+        return heard[-1], s.finish()[1]
+
+
+@test
+def postgrey_puts_strangers_off():
+    need("postgrey")
+    import pwd
+    import grp
+    start("postgrey", f"--unix={path('postgrey')}", f"--dbdir={PLACE}",
+          "--delay=1", f"--user={pwd.getpwuid(os.geteuid()).pw_name}",
+          f"--group={grp.getgrgid(os.getegid()).gr_name}",
+          "--hostname=mx.example.org", at=path("postgrey"))
+    at = f"unix:{path('postgrey')}"
+    reply, log = as_client("192.0.2.1", at=at)
+    assert reply.startswith("450 4.2.0 Greylisted"), reply
+    assert "MESSAGE FOLLOWS" not in log
+    while reply[:3] == "450":   # until its clock says that a second is over
+        reply, log = as_client("192.0.2.1", at=at)
+    assert reply[:3] == "250", reply
+    assert re.search(r"\nX-Greylist: delayed \d+ seconds", log), log
+    running.pop()()
+
+
+# policyd-spf, and the DNS as it would answer for the example domains.
+SPF = r"""
+import sys
+import spf
+TEXTS = {"example.com": b"v=spf1 ip4:192.0.2.0/24 -all"}
+def answer(name, qtype, *rest, **more):
+    name = name.rstrip(".").lower()
+    if qtype == "TXT" and name in TEXTS:
+        return [((name, "TXT"), [TEXTS[name]])]
+    return []
+spf.DNSLookup = answer
+from spf_engine.policyd_spf import main
+sys.argv[1:] = [sys.argv[1]]
+main()
+"""
+
+
+@test
+def an_spf_daemon_refuses_forgers_and_marks_the_others():
+    need("policyd-spf")
+    conf = save("spf.conf", "debugLevel = 0\nTestOnly = 1\n"
+                "HELO_reject = Fail\nMail_From_reject = Fail\n"
+                "PermError_reject = False\nTempError_Defer = False\n"
+                "Header_Type = SPF\nskip_addresses = 127.0.0.0/8,::1\n")
+    name = save("spf.py", SPF)
+    with Listener(path=path("spf"), program=[
+            "/usr/bin/python3", name, conf]):
+        reply, log = as_client("192.0.2.1", at=f"unix:{path('spf')}")
+        assert reply[:3] == "250", reply
+        assert re.search(r"\nReceived-SPF: Pass .*(\n\s.*)*192\.0\.2\.1",
+                         log), log
+        reply, log = as_client("198.51.100.1", at=f"unix:{path('spf')}")
+        assert reply[:10] == "550 5.7.23", reply
+        assert "MESSAGE FOLLOWS" not in log
+
+
+# --- behind
+
+MAIN = """
+compatibility_level = 3.6
+myhostname = mx.example.net
+mydestination =
+local_recipient_maps =
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mynetworks =
+queue_directory = {PLACE}/spool
+data_directory = {PLACE}/data
+maillog_file = {PLACE}/maillog
+maillog_file_prefixes = {PLACE}
+alias_maps =
+relayhost = [127.0.0.1]:{behind}
+smtp_tls_security_level = none
+smtpd_peername_lookup = no
+smtpd_tls_chain_files = {PLACE}/chain.pem
+smtpd_tls_security_level = encrypt
+smtpd_tls_auth_only = yes
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {auth}
+smtpd_sasl_authenticated_header = yes
+smtpd_recipient_restrictions = permit_sasl_authenticated, reject
+smtpd_relay_restrictions = permit_sasl_authenticated, reject
+smtpd_tls_received_header = yes
+"""
+
+MASTER = """
+127.0.0.1:{port} inet n - n - - smtpd
+tlsmgr unix - - n 1000? 1 tlsmgr
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+error unix - - n - - error
+retry unix - - n - - error
+smtp unix - - n - - smtp
+proxymap unix - - n - - proxymap
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+def postfix(behind, auth):
+    need("postfix", "postconf")
+    if os.geteuid() != 0:
+        raise Skip("Postfix switches between users: this needs root")
+    keys()
+    port = free_port()
+    for name in ("etc", "spool", "data"):
+        os.mkdir(path(name), 0o755)
+    shutil.chown(path("data"), "postfix")
+    facts = {"PLACE": PLACE, "behind": behind, "auth": auth, "port": port}
+    save("etc/main.cf", MAIN.format(**facts))
+    save("etc/master.cf", MASTER.format(**facts))
+    save("maillog", "")
+    # Asked to stop it waits; its log is in a file of ours.
+    done = subprocess.run(["postfix", "-c", path("etc"), "start"],
+                          capture_output=True, text=True)
+    running.append(lambda: subprocess.run(
+        ["postfix", "-c", path("etc"), "stop"], capture_output=True))
+    with open(path("maillog")) as log:
+        assert done.returncode == 0, done.stderr + log.read()
+    return port
+
+
+@test
+def postfix_as_a_smarthost_that_wants_tls_and_a_password():
+    place = folder()
+    os.mkfifo(f"{place}/arrived")
+    os.chmod(f"{place}/arrived", 0o666)
+    with Listener("--", "/bin/sh", "-c",
+                  f"cat >{place}/arrived") as behind:
+        port = postfix(behind.port, dovecot())
+        relay = save("relay-auth", f"[localhost]:{port} user:{PASSWORD}\n")
+        wrong = save("relay-wrong", f"[localhost]:{port} user:wrong\n")
+        must = ["-n", "--relay-tls", "must", "--relay-tls-ca", path("mx.pem")]
+        for options, wanted in (
+                (must, "530|554"), (["-n"], "451|530"),
+                (must + ["--relay-auth", wrong], "451|535"),
+                (["-n", "--relay-auth", relay], "451|530"),
+                (must + ["--relay-auth", relay], "250")):
+            with Session(*options, "-d", f"smtp:[localhost]:{port}") as s:
+                s.start()
+                reply = s.deliver("Subject: relayed", "", "y")
+                _, log = s.finish()
+            assert re.match(wanted, reply), (options, reply, log)
+            assert PASSWORD not in log
+        with open(f"{place}/arrived") as message:
+            text = message.read()
+        running.pop()()
+    assert "(Authenticated sender: user)" in text, text
+    assert re.search(r"using TLSv1\.3 .*\n", text), text
+    assert "Subject: relayed\n" in text, text
+    shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        main()
+    finally:
+        for stop in reversed(running):
+            stop()
+        shutil.rmtree(PLACE)
