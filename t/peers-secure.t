@@ -317,7 +317,7 @@ def postgrey_puts_strangers_off():
           "--delay=1", f"--user={pwd.getpwuid(os.geteuid()).pw_name}",
           f"--group={grp.getgrgid(os.getegid()).gr_name}",
           "--hostname=mx.example.org", at=path("postgrey"))
-    at = f"unix:{path('postgrey')}"
+    at = f"RCPT=unix:{path('postgrey')}"
     reply, log = as_client("192.0.2.1", at=at)
     assert reply.startswith("450 4.2.0 Greylisted"), reply
     assert "MESSAGE FOLLOWS" not in log
@@ -352,14 +352,14 @@ def an_spf_daemon_refuses_forgers_and_marks_the_others():
                 "HELO_reject = Fail\nMail_From_reject = Fail\n"
                 "PermError_reject = False\nTempError_Defer = False\n"
                 "Header_Type = SPF\nskip_addresses = 127.0.0.0/8,::1\n")
-    name = save("spf.py", SPF)
+    name = save("named.py", SPF)
     with Listener(path=path("spf"), program=[
             "/usr/bin/python3", name, conf]):
-        reply, log = as_client("192.0.2.1", at=f"unix:{path('spf')}")
+        reply, log = as_client("192.0.2.1", at=f"RCPT=unix:{path('spf')}")
         assert reply[:3] == "250", reply
         assert re.search(r"\nReceived-SPF: Pass .*(\n\s.*)*192\.0\.2\.1",
                          log), log
-        reply, log = as_client("198.51.100.1", at=f"unix:{path('spf')}")
+        reply, log = as_client("198.51.100.1", at=f"RCPT=unix:{path('spf')}")
         assert reply[:10] == "550 5.7.23", reply
         assert "MESSAGE FOLLOWS" not in log
 

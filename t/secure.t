@@ -703,17 +703,20 @@ def credentials_are_wiped_from_memory():
         raise Skip("this needs root")
     if SANITIZED:
         raise Skip("sanitizers keep what was freed")
-    with Secure(*tls(), *FILE, "discard:") as s:
-        s.starttls()
-        assert s.say(plain())[0][:3] == "235"
-        assert s.say("NOOP") == ["250 2.0.0 OK"]
-        for i, pid in enumerate(pids := s.pids()):
-            seen = memory(pid)
-            assert len(seen) > 100000, pid
-            for secret in secrets():
-                assert secret.encode() not in seen, (i, secret)
-        s.finish()
-        wait_for_all(pids)
+    for commands in ([plain()],
+                     ["AUTH LOGIN", b64("user"), b64(PASSWORD)],
+                     ["AUTH PLAIN " + b64(PASSWORD) + "!", "NOOP"]):
+        with Secure(*tls(), *FILE, "discard:") as s:
+            s.starttls()
+            assert s.say(*commands)[-1][:1] == "2"
+            assert s.say("NOOP") == ["250 2.0.0 OK"]
+            for i, pid in enumerate(pids := s.pids()):
+                seen = memory(pid)
+                assert len(seen) > 100000, pid
+                for secret in secrets():
+                    assert secret.encode() not in seen, (i, secret)
+            s.finish()
+            wait_for_all(pids)
 
 
 def memory(pid):
@@ -994,6 +997,19 @@ def a_policy_service_is_asked_at_every_stage():
     assert by["RCPT"]["queue_id"] == by["END-OF-MESSAGE"]["queue_id"] != ""
     assert len({q["instance"] for q in asked[3:]}) == 1
     assert heard["END-OF-MESSAGE"][:3] == "250" and "MESSAGE FOLLOWS" in log
+
+
+@test
+def a_policy_service_is_asked_only_where_it_shall_be():
+    place = folder()
+    with PolicyService(place) as service, \
+         Session("--policy", f"RCPT,vrfy={service.place}", "print:") as s:
+        s.start()
+        s.say("VRFY a")
+        assert s.deliver()[:3] == "250"
+        s.finish()
+    assert [q["protocol_state"] for q in service.asked] == ["VRFY", "RCPT"]
+    shutil.rmtree(place)
 
 
 @test
