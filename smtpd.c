@@ -1417,7 +1417,7 @@ report_value(const char *report, const char *name, char *to, size_t size)
 static bool
 start_tls(struct session *s)
 {
-	struct channel_tls tls;
+	struct channel_tls tls = { .protocol = "" };
 	char report[MONITOR_REPORT];
 	int fd = monitor_tls(s->monitor, s->in, report, sizeof report);
 
