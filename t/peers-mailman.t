@@ -27,7 +27,7 @@ MASTER = "/usr/lib/mailman3/bin/master"
 DOMAIN = "lists.example.org"
 LIST, GONE = f"crew@{DOMAIN}", f"gone@{DOMAIN}"
 REFUSAL = "550 5.0.0 Requested action not taken: mailbox unavailable"
-PATIENCE = 50       # seconds for one step of Mailman's
+PATIENCE = 30       # seconds for one step of Mailman's
 CONFIG = """
 [mailman]
 layout: test
@@ -42,6 +42,7 @@ lmtp_host: 127.0.0.1
 lmtp_port: {lmtp}
 smtp_host: 127.0.0.1
 smtp_port: {smtp}
+max_sessions_per_connection: 1
 """
 # What nobody here needs; and bounces stay in their queue, to be seen.
 for idle in ("archive", "bounces", "digest", "nntp", "rest", "retry", "task"):
@@ -118,7 +119,8 @@ class Mailman:
                 assert time.monotonic() < end, "Mailman does not listen"
             # Nothing tells when it is up; but its end would be told.
             with contextlib.suppress(subprocess.TimeoutExpired):
-                sys.exit(f"Mailman has ended: {self.master.wait(0.05)}")
+                status = self.master.wait(0.05)
+                raise AssertionError(f"Mailman has ended: {status}")
 
     def stop(self):
         if self.master is not None:
@@ -185,7 +187,7 @@ def smtpd(kind, *options):
                    f"maildir:{RELAY}")
 
 
-def post(s, ident, *to, sender="poster@example.org", subject="help", body="",
+def post(s, ident, *to, sender="poster@example.org", subject="ahoy", body="",
          headers=()):
     """Sends one message, returns what s says to its last dot."""
     return s.deliver(f"From: {sender}", f"To: {to[0]}", f"Subject: {subject}",
@@ -199,6 +201,10 @@ def mailman_starts_with_two_lists_and_writes_its_maps():
         mailman.run("create", "-d", name)
     mailman.run("addmembers", "-", LIST,
                 text="poster@example.org\nreader@example.net\n")
+    # Mailman knows these: when a post and a request of somebody new arrive
+    # together, its own runners trip over each other.
+    mailman.run("addmembers", "-W", "-", GONE,
+                text="hash@example.org\nregex@example.org\n")
     for kind in ("hash", "regex"):
         os.mkdir(os.path.join(mailman.var, kind))
         shutil.chown(os.path.join(mailman.var, kind), "list", "list")
@@ -221,15 +227,15 @@ def one_message_for_a_list_its_commands_and_a_person(kind):
         s.start()
         reply = post(s, f"all-{kind}", LIST.upper(), person,
                      f"crew-request@{DOMAIN}", f"crew-join@{DOMAIN}",
-                     sender=newcomer, body=".dot")
+                     sender=newcomer, subject="echo ahoy", body="..dot")
         assert reply.startswith("250 2.0.0 "), reply
         assert s.finish()[0] == 0
     assert relayed(f"all-{kind}") == [[person]]
     copy = sink.get("reader@example.net", f"<all-{kind}@")
-    assert copy["Subject"] == "[Crew] help", copy["Subject"]
+    assert copy["Subject"] == "[Crew] echo ahoy", copy["Subject"]
     assert copy.get_payload().startswith(".dot"), copy.get_payload()
     assert copy["Return-Path"] == f"<crew-bounces@{DOMAIN}>"
-    sink.get(newcomer, "The results of your email commands")
+    sink.get(newcomer, "- Results:\necho ahoy\n")
     confirm(kind, newcomer, sink.get(newcomer, "crew-confirm+"))
 
 
@@ -240,7 +246,7 @@ def confirm(kind, newcomer, request):
     with smtpd(kind) as s:
         s.start()
         reply = post(s, f"confirm-{kind}", address, sender=newcomer,
-                     subject=f"Re: {request['Subject']}")
+                     subject="Re: " + " ".join(request["Subject"].split()))
         assert reply.startswith("250 "), reply
     sink.get(newcomer, "Welcome to the ")
     assert newcomer in mailman.run("members", LIST).split()
@@ -280,7 +286,8 @@ def a_list_that_is_gone_is_refused_in_mailmans_words(kind):
 def in_lmtp_each_recipient_has_its_own_reply(kind):
     with smtpd(kind, "--lmtp") as s:
         s.send(lines("LHLO client.example.org") +
-               message(f"Message-ID: <lmtp-{kind}@example.org>", "", "x",
+               message("From: poster@example.org", f"To: {LIST}", "Subject: x",
+                       f"Message-ID: <lmtp-{kind}@example.org>", "", "y",
                        sender="poster@example.org",
                        to=(GONE, LIST, "jo@example.com")))
         *_, gone, posted, person = s.replies(10)
@@ -324,7 +331,7 @@ if __name__ == "__main__":
         print(f"1..0 # SKIP {lacks()}")
         sys.exit(0)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))
+        signal.signal(number, signal.default_int_handler)
     where = folder()
     RELAY = f"{where}/relay"
     sink = Sink(f"{where}/sink")
