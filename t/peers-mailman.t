@@ -268,7 +268,8 @@ def a_bounce_finds_its_list_by_an_address_with_detail(kind):
 def a_list_that_is_gone_is_refused_in_mailmans_words(kind):
     with smtpd(kind) as s:
         s.start()
-        assert post(s, f"gone-{kind}", GONE) == REFUSAL
+        reply = post(s, f"gone-{kind}", GONE)
+        assert reply == REFUSAL, reply
         # One reply for all: so it is for nobody, and says why.
         reply = post(s, f"mixed-{kind}", LIST, "jo@example.com", GONE)
         assert reply.startswith("550-"), reply
@@ -317,6 +318,14 @@ def mailman_that_does_not_run_is_a_reason_to_come_back():
     assert relayed("stopped") == []
 
 
+def show_log():
+    """Mailman's own account, as TAP comments."""
+    with contextlib.suppress(FileNotFoundError):
+        with open(f"{mailman.var}/logs/mailman.log", errors="replace") as f:
+            for line in f.readlines()[-60:]:
+                print(f"# {line}", end="")
+
+
 def lacks():
     """What is missing here, or None."""
     if os.getuid() != 0:
@@ -338,6 +347,10 @@ if __name__ == "__main__":
     mailman = Mailman(where, sink.port)
     try:
         main()
+    except SystemExit as end:
+        if end.code:
+            show_log()
+        raise
     finally:
         mailman.stop()
         sink.close()
