@@ -18,7 +18,9 @@ for target; do
 		# and run them where they are, with these.
 		packages+=(libbsd0 libevent-2.1-7 libtirpc3 libwrap0) ;;
 	check-peers)
-		packages+=(perl openssl postfix dovecot-lmtpd) ;;
+		packages+=(perl python3 openssl postfix dovecot-lmtpd mailman3
+		    postgrey python3-spf-engine socat whois ucspi-tcp haproxy
+		    libnginx-mod-mail swaks curl) ;;
 	check-systemd)
 		packages+=(perl systemd-container) ;;
 	bench)
