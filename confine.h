@@ -48,9 +48,15 @@
 #define CONFINE_X32
 #endif
 
+/*
+ * The first instruction looks at an argument, and nothing uses what it loads.
+ * When a list is installed the kernel tries it with every call's number, to
+ * know those that are always allowed, and gives up where it meets an argument:
+ * 460 walks through the list cost more than all calls of a session do.
+ */
 #ifdef CONFINE_ARCH
 #define CONFINE_BEGIN \
-	CONFINE_LOAD(arch), \
+	CONFINE_LOAD(args[0]), CONFINE_LOAD(arch), \
 	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, CONFINE_ARCH, 1, 0), \
 	    CONFINE_RETURN(SECCOMP_RET_KILL_PROCESS), CONFINE_LOAD(nr), \
 	    CONFINE_X32 CONFINE_ALLOW(exit_group), \
