@@ -1374,6 +1374,10 @@ fill(struct session *s, char *in, size_t size, enum ending *why)
 	int ready;
 
 	for (;;) {
+		/* Of a message more is there already, mostly. */
+		if (s->socket && s->ch.smtp_state == PHASE_DATA &&
+		    (n = recv(s->in, in, size, MSG_DONTWAIT)) > 0)
+			return n;
 		ready = wait_for(s, s->in, POLLIN);
 		if (ready == 0) {
 			*why = END_TIMEOUT;

@@ -716,6 +716,40 @@ Test(driver, replies_that_wait_hold_the_client_back)
 	free(in);
 }
 
+/* Text is looked at in blocks; where an odd octet falls in them never shows. */
+Test(driver, sees_what_is_odd_wherever_it_stands)
+{
+	static const char odd[] = "\r\n.";
+	enum { LINE = 50, N = 5 * LINE };
+	struct channel_settings set = plain;
+	struct recorder fast, slow;
+	char in[N + 1];
+
+	for (size_t i = 0; i < 3 * N * (sizeof odd - 1); i++) {
+		set.bare_newline = (enum bare_newline)(i % 3);
+		for (size_t k = 0; k < N; k++)
+			in[k] = k % LINE == LINE - 1 ? '\n'
+			    : k % LINE == LINE - 2   ? '\r'
+						     : 'x';
+		in[i / 3 % N] = odd[i / 3 / N];
+		in[N] = '\0';
+		recorder_open(&fast, &set, NULL, 0);
+		recorder_open(&slow, &set, NULL, 0);
+		say(&fast, "HELO a\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nDATA\r\n");
+		say(&slow, "HELO a\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nDATA\r\n");
+		recorder_feed(&fast, in, N, whole);
+		recorder_feed(&slow, in, N, (struct pace){ 1, false });
+		say(&fast, ".\r\n");
+		say(&slow, ".\r\n");
+		cr_assert(text_same(&fast.mail, &slow.mail) &&
+		    text_same(&fast.replies, &slow.replies), "%zu", i);
+		recorder_close(&fast);
+		recorder_close(&slow);
+		recorder_free(&fast);
+		recorder_free(&slow);
+	}
+}
+
 Test(driver, may_write_replies_in_pieces)
 {
 	static const char script[] = "NOOP\r\nHELP\r\nRSET\r\nQUIT\r\n";
