@@ -79,12 +79,18 @@ t/san/smtpd-tls: t/san/tls.o t/san/confine.o
 	$(CC) $(SAN) -o $@ $^ $(TLS)
 $(SUITES): %: t/san/%.o t/san/rooms.a
 	$(CC) $(SAN) -o $@ $^ -lcrypt $(CRITERION)
-t/ask: t/san/t/ask.o t/san/rooms.a
-	$(CC) $(SAN) -o $@ $^
+# A traitor in the channel process, and system calls that fail.
+t/san/planted: t/planted.c smtpd.o $(OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(ALLCFLAGS) $(LINK) -I. -o $@ $^ -Wl,--wrap=channel_feed \
+	    -Wl,--wrap=socketpair -Wl,--wrap=prctl -Wl,--wrap=syscall
+t/san/fault.so: t/fault.c
+	@mkdir -p $(@D)
+	$(CC) $(ALLCFLAGS) -fPIC -shared -o $@ $^ -ldl
 t/ping: t/ping.c libsmtpd-channel.a
 	$(CC) $(ALLCFLAGS) $(LINK) -I. -o $@ $^
 
-check: all t/san/smtpd t/ping $(SUITES)
+check: all t/san/smtpd t/san/planted t/ping $(SUITES)
 	prove -e t/prove.sh $(PROVE) $(SUITES) \
 	    $(filter-out $(PEERS),$(wildcard t/*.t))
 check-peers: all t/ask

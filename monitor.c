@@ -312,8 +312,8 @@ hear(struct monitor *m, struct verdict *v, size_t n, char *text, size_t size,
 	*fd = -1;
 	if (receive_all(m->peer, &t, sizeof t, fd) != 1 ||
 	    t.nverdicts > n || t.len > size ||
-	    receive_all(m->peer, v, t.nverdicts * sizeof *v, fd) == -1 ||
-	    receive_all(m->peer, text, t.len, fd) == -1)
+	    receive_all(m->peer, v, t.nverdicts * sizeof *v, fd) != 1 ||
+	    receive_all(m->peer, text, t.len, fd) != 1)
 		return false;
 	if (t.len > 0)
 		text[t.len - 1] = '\0';
@@ -692,9 +692,7 @@ get_question(struct monitor *m, struct received *r)
 	if (r->strings == NULL)
 		return -1;
 	r->len = h.len;
-	status = receive_all(m->peer, r->strings, h.len, &fd);
-	r->q.fd = fd;
-	if (status == -1)
+	if (receive_all(m->peer, r->strings, h.len, &r->q.fd) != 1)
 		return 0;
 	return unpack_question(r, &h) && sensible(m, &r->q) ? 1 : -1;
 }
@@ -854,6 +852,7 @@ serve(struct monitor *m)
 		}
 		dispose(&r);
 	}
+	shutdown(m->peer, SHUT_RDWR);	/* nobody waits for an answer now */
 	while (waitpid(m->child, &status, 0) == -1)
 		if (errno != EINTR)
 			return EX_OSERR;

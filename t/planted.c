@@ -1,0 +1,377 @@
+/*
+ * planted.c - a traitor in the channel process, for t/sandbox.t.
+ *
+ * Linked with the product's own objects and -Wl,--wrap, so nothing of it is
+ * in the product.  channel_feed() here knows one more verb, and what that
+ * does is what an intruder would try who has taken over the parser:
+ *
+ *	PLANT calls		each call of a table, with arguments that mean
+ *				something: "NAME ERRNO" for each
+ *	PLANT numbers		every number that a system call can have, but
+ *				the listed: those that did not fail with EPERM
+ *	PLANT foreign		a call by another architecture's number
+ *	PLANT tell NAME		sends the monitor a question, see questions[]
+ *
+ * And kernels that lack something: PLANTED=no-landlock, no-seccomp, neither.
+ */
+#define _GNU_SOURCE	/* syscall, MSG_*, struct open_how's number */
+#include "channel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/seccomp.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+size_t	__real_channel_feed(struct channel *ch, const char *p, size_t len);
+size_t	__wrap_channel_feed(struct channel *ch, const char *p, size_t len);
+int	__real_socketpair(int domain, int type, int protocol, int pair[2]);
+int	__wrap_socketpair(int domain, int type, int protocol, int pair[2]);
+int	__real_prctl(int what, long a, long b, long c, long d);
+int	__wrap_prctl(int what, long a, long b, long c, long d);
+long	__real_syscall(long number, ...);
+long	__wrap_syscall(long number, ...);
+
+static int monitor = -1;	/* our end of the pair */
+static pid_t parent;
+
+/* ---- kernels that lack something ---------------------------------------- */
+
+static bool
+lacks(const char *what)
+{
+	const char *plan = getenv("PLANTED");
+
+	return plan != NULL && (strcmp(plan, "neither") == 0 ||
+	    strcmp(plan, what) == 0);
+}
+
+int
+__wrap_prctl(int what, long a, long b, long c, long d)
+{
+	if (what == PR_SET_SECCOMP && lacks("no-seccomp")) {
+		errno = EINVAL;
+		return -1;
+	}
+	return __real_prctl(what, a, b, c, d);
+}
+
+long
+__wrap_syscall(long number, ...)
+{
+	va_list ap;
+	long a, b, c;
+
+	if (number == __NR_landlock_create_ruleset && lacks("no-landlock")) {
+		errno = ENOSYS;
+		return -1;
+	}
+	va_start(ap, number);
+	a = va_arg(ap, long);
+	b = va_arg(ap, long);
+	c = number == __NR_landlock_restrict_self ? 0 : va_arg(ap, long);
+	va_end(ap);
+	return __real_syscall(number, a, b, c);
+}
+
+/* The first pair is the one between the processes; the child has its end. */
+int
+__wrap_socketpair(int domain, int type, int protocol, int pair[2])
+{
+	int status = __real_socketpair(domain, type, protocol, pair);
+
+	if (status == 0 && monitor == -1) {
+		monitor = pair[0];
+		parent = getpid();
+	}
+	return status;
+}
+
+/* ---- calls -------------------------------------------------------------- */
+
+/* What an answer is made of; one session, so there is one. */
+static char said[CHANNEL_REPLY_TEXT];
+
+static void
+say(const char *name, long number)
+{
+	size_t n = strlen(said);
+
+	snprintf(said + n, sizeof said - n, "%s%s %ld", n == 0 ? "" : "\n",
+	    name, number);
+}
+
+static struct sockaddr_un place = { .sun_family = AF_UNIX,
+	.sun_path = "/dev/log" };
+static struct sockaddr_in home = { .sin_family = AF_INET };
+static char *words[] = { (char[]){ "/bin/true" }, NULL };
+static const struct open_how_like {
+	unsigned long long flags, mode, resolve;
+} how;
+static const unsigned long long clone_args[8] = { 0, 0, 0, 0, SIGCHLD };
+
+#define P(x) ((long)(x))
+
+static void
+try_calls(void)
+{
+	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	const struct {
+		const char *name;
+		long number, a[6];
+	} calls[] = {
+		{ "openat", __NR_openat, { AT_FDCWD, P("/etc/passwd"), 0 } },
+		{ "openat-to-write", __NR_openat,
+		    { AT_FDCWD, P("/tmp/smtpd-planted"), O_CREAT | O_WRONLY, 0600 } },
+		{ "openat2", __NR_openat2,
+		    { AT_FDCWD, P("/etc/passwd"), P(&how), sizeof how } },
+#ifdef __NR_open
+		{ "open", __NR_open, { P("/etc/passwd"), O_RDONLY } },
+		{ "fork", __NR_fork, { 0 } },
+		{ "unlink", __NR_unlink, { P("/tmp/smtpd-planted") } },
+#endif
+		{ "unlinkat", __NR_unlinkat,
+		    { AT_FDCWD, P("/tmp/smtpd-planted") } },
+		{ "renameat2", __NR_renameat2, { AT_FDCWD,
+		    P("/tmp/smtpd-planted"), AT_FDCWD, P("/tmp/smtpd-planted") } },
+		{ "execve", __NR_execve, { P(words[0]), P(words), 0 } },
+		{ "execveat", __NR_execveat,
+		    { AT_FDCWD, P(words[0]), P(words), 0, 0 } },
+		{ "clone", __NR_clone, { SIGCHLD } },
+		{ "clone3", __NR_clone3, { P(clone_args), sizeof clone_args } },
+		{ "socket-inet", __NR_socket, { AF_INET, SOCK_STREAM } },
+		{ "socket-unix", __NR_socket, { AF_UNIX, SOCK_DGRAM } },
+		{ "connect", __NR_connect, { 0, P(&home), sizeof home } },
+		{ "bind", __NR_bind, { 0, P(&home), sizeof home } },
+		{ "ptrace", __NR_ptrace, { PTRACE_ATTACH, parent } },
+		{ "kill", __NR_kill, { parent, SIGTERM } },
+		{ "tgkill", __NR_tgkill, { parent, parent, SIGTERM } },
+		{ "process_vm_readv", __NR_process_vm_readv, { parent } },
+		{ "pidfd_open", __NR_pidfd_open, { parent } },
+		{ "mprotect-exec", __NR_mprotect,
+		    { P(page), 4096, PROT_READ | PROT_EXEC } },
+		{ "mmap-exec", __NR_mmap, { 0, 4096, PROT_READ | PROT_EXEC,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1 } },
+		{ "prctl", __NR_prctl, { PR_SET_DUMPABLE, 1 } },
+		{ "seccomp", __NR_seccomp, { SECCOMP_SET_MODE_FILTER } },
+		{ "ioctl", __NR_ioctl, { 0, 0x5412 /* TIOCSTI */, P("x") } },
+		{ "setuid", __NR_setuid, { 0 } },
+		{ "io_uring_setup", __NR_io_uring_setup, { 8, P(&home) } },
+		{ "getppid", __NR_getppid, { 0 } },
+	};
+
+	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+		const long *a = calls[i].a;
+
+		errno = 0;
+		if (__real_syscall(calls[i].number, a[0], a[1], a[2], a[3],
+		    a[4], a[5]) != -1)
+			errno = 0;
+		say(calls[i].name, errno);
+	}
+	/* The one call that is listed and takes an address. */
+	errno = 0;
+	if (sendto(0, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT,
+	    (const struct sockaddr *)&place, sizeof place) != -1)
+		errno = 0;
+	say("sendto-path", errno);
+	munmap(page, 4096);
+}
+
+/* Every call that the channel process may make: a second list, on purpose. */
+static const long listed[] = {
+	__NR_exit_group, __NR_rt_sigreturn, __NR_restart_syscall, __NR_brk,
+	__NR_munmap, __NR_mremap, __NR_madvise, __NR_close,
+	__NR_clock_gettime, __NR_read, __NR_write, __NR_sendto, __NR_recvfrom,
+	__NR_sendmsg, __NR_recvmsg, __NR_ppoll, __NR_shutdown,
+#ifdef __NR_poll
+	__NR_poll,
+#endif
+#ifdef __NR_dup2
+	__NR_dup2,
+#endif
+	__NR_memfd_create, __NR_lseek, __NR_pread64, __NR_sendfile,
+	__NR_dup3, __NR_mmap, __NR_mprotect,
+};
+
+/* Not for a filter to refuse: the kernel ends who calls these, unless he is
+   in a page that it made for tracing. */
+static bool
+is_trap(long number)
+{
+#ifdef __x86_64__
+	return number == 335 || number == 336;	/* uretprobe, uprobe */
+#else
+	return number < 0;
+#endif
+}
+
+static bool
+is_listed(long number)
+{
+	for (size_t i = 0; i < sizeof listed / sizeof *listed; i++)
+		if (listed[i] == number)
+			return true;
+	return false;
+}
+
+static void
+try_numbers(void)
+{
+	for (long number = 0; number < 1024; number++)
+		if (!is_listed(number) && !is_trap(number) &&
+		    (__real_syscall(number, -1L, -1L, -1L, -1L, -1L,
+		    -1L) != -1 || errno != EPERM))
+			say("number", number);
+	say("done", 0);
+}
+
+static void
+try_foreign(void)
+{
+#ifdef __x86_64__
+	__real_syscall(0x40000000L + __NR_read, -1L, NULL, 0L);	/* x32 */
+#endif
+	say("survived", 0);
+}
+
+/* ---- questions to the monitor ------------------------------------------- */
+
+/* struct head of monitor.c, and its numbers. */
+struct head {
+	uint32_t ask, number, flags, encoding, nrecipients, len;
+	uint64_t size;
+};
+
+enum { STAGE, RELAY, FORGET, FILE_, MECHANISMS, AUTH, ABANDON, TLS, LOG,
+	STATUS };
+enum { ENVELOPE = 1, A = 2, B = 4 };
+
+#define FACTS "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+#define HEAD(ask, number, flags, encoding, recipients, text, more) \
+	{ ask, number, flags, encoding, recipients, sizeof text - 1 + (more), \
+	    0 }, sizeof text - 1, text
+
+static const struct question {
+	const char *name;
+	struct head head;
+	size_t len;		/* octets that follow head */
+	const char *strings;
+	int fd;			/* sent along, or -1 */
+} questions[] = {
+	/* One that makes sense: so the form is the right one. */
+	{ "sense", HEAD(LOG, 6, A | B, 0, 0, "planted\0hello\0", 0), -1 },
+	{ "ask", HEAD(99, 0, 0, 0, 0, "", 0), -1 },
+	{ "log-number", HEAD(LOG, 99, A | B, 0, 0, "planted\0hello\0", 0), -1 },
+	{ "log-name", HEAD(LOG, 6, A | B, 0, 0, "pl=nted\0hello\0", 0), -1 },
+	{ "log-alone", HEAD(LOG, 6, A, 0, 0, "planted\0", 0), -1 },
+	{ "control", HEAD(LOG, 6, A | B, 0, 0, "planted\0he\nlo\0", 0), -1 },
+	{ "unended", HEAD(LOG, 6, A | B, 0, 0, "planted\0hello", 0), -1 },
+	{ "surplus", HEAD(LOG, 6, A | B, 0, 0, "planted\0x\0y\0", 0), -1 },
+	{ "too-long", HEAD(LOG, 6, A | B, 0, 0, "", 64 * 1024 + 1), -1 },
+	{ "longest", HEAD(LOG, 6, A | B, 0, 0, "", UINT32_MAX), -1 },
+	{ "recipients", HEAD(RELAY, 0, ENVELOPE, 0, UINT32_MAX, "", 0), -1 },
+	{ "stage-alone", HEAD(STAGE, 0, 0, 0, 0, "", 0), -1 },
+	{ "stage-number", HEAD(STAGE, 99, ENVELOPE, 0, 0, FACTS, 0), -1 },
+	{ "relay-alone", HEAD(RELAY, 0, 0, 0, 0, "", 0), -1 },
+	{ "relay-nobody", HEAD(RELAY, 0, ENVELOPE, 0, 0, FACTS, 0), -1 },
+	{ "relay-short", HEAD(RELAY, 0, ENVELOPE, 0, 1, FACTS, 0), -1 },
+	{ "relay-option", HEAD(RELAY, 0, ENVELOPE, 0, 1, FACTS "-x\0\0", 0),
+	    -1 },
+	{ "relay-empty", HEAD(RELAY, 0, ENVELOPE, 0, 1, FACTS "\0\0", 0), -1 },
+	{ "relay-sender", HEAD(RELAY, 0, ENVELOPE, 0, 1,
+	    "-f" FACTS "x@y\0\0", 0), -1 },
+	{ "relay-encoding", HEAD(RELAY, 0, ENVELOPE, 9, 1, FACTS "x@y\0\0", 0),
+	    -1 },
+	{ "relay-socket", HEAD(RELAY, 0, ENVELOPE, 0, 1, FACTS "x@y\0\0", 0),
+	    0 },
+	{ "auth-alone", HEAD(AUTH, 0, 0, 0, 0, "", 0), -1 },
+	{ "tls-alone", HEAD(TLS, 0, 0, 0, 0, "", 0), -1 },
+	{ "status-alone", HEAD(STATUS, 0, 0, 0, 0, "", 0), -1 },
+	{ "file-with", HEAD(FILE_, 0, 0, 0, 0, "", 0), 0 },
+	{ "noise", HEAD(0x5ad1f00d, 0x8badf00d, 0xdeadbeef, 0xfeedface,
+	    0xbaadf00d, "\377\376\1\2\3", 0x0ddba11), -1 },
+	{ "half", HEAD(LOG, 6, A | B, 0, 0, "pla", 11), -1 },
+	{ NULL, HEAD(0, 0, 0, 0, 0, "", 0), -1 },
+};
+
+static ssize_t
+send_question(const struct question *q)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { .room = { 0 } };
+	char frame[128];
+	struct iovec iov = { frame, sizeof q->head + q->len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	memcpy(frame, &q->head, sizeof q->head);
+	memcpy(frame + sizeof q->head, q->strings, q->len);
+	if (q->fd != -1) {
+		msg.msg_control = &control;
+		msg.msg_controllen = sizeof control;
+		control.head.cmsg_level = SOL_SOCKET;
+		control.head.cmsg_type = SCM_RIGHTS;
+		control.head.cmsg_len = CMSG_LEN(sizeof q->fd);
+		memcpy(CMSG_DATA(&control.head), &q->fd, sizeof q->fd);
+	}
+	return sendmsg(monitor, &msg, MSG_NOSIGNAL);
+}
+
+/* Asks, then waits for a monitor that hangs up. */
+static void
+tell(const char *name, size_t len)
+{
+	const struct question *q = questions;
+	char rest[64];
+
+	while (q->name != NULL &&
+	    (strlen(q->name) != len || memcmp(q->name, name, len) != 0))
+		q++;
+	if (q->name == NULL) {	/* which there are */
+		for (q = questions; q->name != NULL; q++)
+			say(q->name, 0);
+		return;
+	}
+	say("sent", send_question(q));
+	if (strcmp(q->name, "sense") == 0)
+		return;
+	if (strcmp(q->name, "half") == 0)
+		shutdown(monitor, SHUT_WR);
+	say("heard", recv(monitor, rest, sizeof rest, 0));
+}
+
+size_t
+__wrap_channel_feed(struct channel *ch, const char *p, size_t len)
+{
+	const char *end = memchr(p, '\r', len);
+	size_t n = end == NULL ? 0 : (size_t)(end - p);
+
+	if (n < 6 || memcmp(p, "PLANT ", 6) != 0)
+		return __real_channel_feed(ch, p, len);
+	said[0] = '\0';
+	if (n == 11 && memcmp(p + 6, "calls", 5) == 0)
+		try_calls();
+	else if (n == 13 && memcmp(p + 6, "numbers", 7) == 0)
+		try_numbers();
+	else if (n == 13 && memcmp(p + 6, "foreign", 7) == 0)
+		try_foreign();
+	else if (n > 11)
+		tell(p + 11, n - 11);
+	channel_reply(ch, 250, "", said);
+	return n + 2;
+}

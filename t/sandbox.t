@@ -1,0 +1,337 @@
+#!/usr/bin/env python3
+"""sandbox.t - what a process that was taken over can do, which is nothing:
+t/planted.c is smtpd with a traitor in it.  And what one does that was not."""
+import errno
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import tap
+from tap import (HELLO, Session, Skip, folder, lines, main, message, need,
+                 script, test)
+
+PLANTED = os.path.abspath("t/san/planted")
+PRODUCT = tap.SMTPD
+REFUSED = {errno.EPERM, errno.EACCES}
+PLAIN = "/san/" not in PRODUCT
+
+# What DESIGN and manual promise: its descriptors, memory, time.
+LISTED = set("""read write sendto recvfrom sendmsg recvmsg poll ppoll shutdown
+    memfd_create lseek pread64 sendfile dup2 dup3 close clock_gettime
+    brk mmap munmap mremap mprotect madvise
+    exit_group rt_sigreturn restart_syscall""".split())
+
+
+class Planted(Session):
+    def __init__(self, *arguments, lacks="", **more):
+        tap.SMTPD = PLANTED
+        try:
+            super().__init__(*arguments, env={"PLANTED": lacks}, **more)
+        finally:
+            tap.SMTPD = PRODUCT
+
+    def plant(self, what):
+        """What came of it, as {name: number}."""
+        reply = self.say("PLANT " + what)[0]
+        rows = [line[4:].split() for line in reply.splitlines()]
+        return {row[0]: int(row[1]) for row in rows}
+
+
+@test
+def each_call_of_an_intruder_is_refused():
+    with Planted("discard:") as s:
+        s.start()
+        got = s.plant("calls")
+        path = got.pop("sendto-path")
+        assert len(got) > 24, got
+        for name, error in got.items():
+            assert error in REFUSED, (name, os.strerror(error))
+        # A connected stream takes no address.
+        assert path in (errno.EISCONN, errno.EOPNOTSUPP), path
+        assert s.deliver()[:9] == "250 2.0.0"
+        assert s.finish()[0] == 0
+
+
+@test
+def each_number_that_is_not_listed_is_refused():
+    with Planted("discard:") as s:
+        s.start()
+        assert s.plant("numbers") == {"done": 0}
+        assert s.finish()[0] == 0
+
+
+@test
+def calls_by_numbers_of_another_architecture_end_the_process():
+    if os.uname().machine != "x86_64":
+        raise Skip("this machine has one way to number them")
+    with Planted("discard:") as s:
+        s.start()
+        s.send(lines("PLANT foreign"))
+        assert s.read.read() == b"" and s.process.wait() == 70
+        assert "event=channel-broken" in s.logged()
+        assert "signal 31" in s.logged()
+
+
+@test
+def without_seccomp_the_rest_still_refuses_files_programs_and_signals():
+    with Planted("discard:", lacks="no-seccomp") as s:
+        s.start()
+        got = s.plant("calls")
+        _, log = s.finish()
+    assert "this kernel has no seccomp" in log, log
+    if "Landlock" in log:
+        raise Skip("this kernel has no Landlock")
+    for name in ("open", "openat", "openat-to-write", "openat2", "execve",
+                 "execveat"):
+        assert got.get(name, 1) in REFUSED, (name, os.strerror(got[name]))
+    for name in ("fork", "clone", "clone3"):    # by a limit
+        assert got.get(name, 11) == errno.EAGAIN, (name, got[name])
+
+
+@test
+def each_part_that_is_missing_is_said_once_and_the_rest_is_there():
+    for lacks, said in (("no-landlock", "this kernel has no Landlock"),
+                        ("no-seccomp", "this kernel has no seccomp"),
+                        ("neither",
+                         "this kernel has no Landlock and no seccomp")):
+        with Planted("discard:", lacks=lacks) as s:
+            s.start()
+            if lacks == "no-landlock":
+                got = s.plant("calls")
+                got.pop("sendto-path")
+                assert set(got.values()) <= REFUSED, got
+            assert s.deliver()[:9] == "250 2.0.0", lacks
+            status, log = s.finish()
+        assert status == 0
+        assert log.count("event=sandbox-missing") == 1
+        assert f'text="{said}"' in log, log
+
+
+@test
+def who_requires_the_sandbox_runs_with_all_of_it_or_not_at_all():
+    for lacks in ("no-landlock", "no-seccomp", "neither"):
+        with Planted("--require-sandbox", "discard:", lacks=lacks) as s:
+            assert s.reply().startswith("421 mx.example.org "), lacks
+            assert s.read.read() == b"" and s.process.wait() == 71
+            assert "event=sandbox-missing" in s.logged()
+    with Planted("--require-sandbox", "discard:") as s:
+        s.start()
+        assert s.deliver()[:9] == "250 2.0.0"
+        assert s.finish()[0] == 0
+
+
+@test
+def the_monitor_refuses_what_makes_no_sense():
+    with Planted("discard:") as s:
+        s.start()
+        names = list(s.plant("tell ?"))
+        got = s.plant("tell sense")
+        assert got["sent"] > 32
+        assert s.deliver()[:9] == "250 2.0.0"
+        _, log = s.finish()
+        assert "event=planted text=hello" in log, log
+    assert len(names) > 20
+    place = folder()
+    program = script(place, f"touch {place}/ran")
+    for name in names:
+        if name in ("sense", "half"):
+            continue
+        with Planted("--", program) as s:
+            s.start()
+            s.send(lines("PLANT tell " + name))
+            assert s.read.read() == b"", name
+            assert s.process.wait() == 70, name
+            log = s.logged()
+            assert log.count("asked for something impossible") == 1, log
+            assert "event=planted" not in log, name
+        assert not os.path.exists(f"{place}/ran"), name
+    shutil.rmtree(place)
+
+
+@test
+def a_question_that_breaks_off_is_not_waited_for():
+    with Planted("maildir:/no/such/place") as s:
+        s.start()
+        got = s.plant("tell half")
+        assert got["heard"] == 0, got
+        assert s.deliver()[:9] == "451 4.3.0"
+        s.finish()
+
+
+# --- what it does when nobody took it over
+
+def calls_of_channel_process(trace):
+    """The calls that the channel process made once it was confined, and those
+    of them that were refused."""
+    confined, made, refused = None, set(), []
+    for line in trace.splitlines():
+        row = re.match(r"(\d+) +(?:<\.\.\. )?(\w+)(.*)", line)
+        if not row:
+            continue
+        pid, name, rest = row.groups()
+        if name == "prctl" and "PR_SET_SECCOMP" in rest and confined is None:
+            assert rest.endswith("= 0"), line
+            confined = pid
+        elif pid == confined:
+            made.add(name)
+            if "EPERM" in rest or "EACCES" in rest:
+                refused.append(line)
+    return confined, made, refused
+
+
+def spoken_to(talk, *arguments):
+    """Traces a session; checks what its channel process did."""
+    need("strace")
+    if not PLAIN:
+        raise Skip("the sanitizers make calls of their own")
+    with tempfile.NamedTemporaryFile() as trace:
+        with Session(*arguments, wrap=("strace", "-f", "-e", "signal=none",
+                                       "-o", trace.name)) as s:
+            talk(s)
+            s.read.read()
+            s.process.wait()
+            log = s.logged()
+        seen = trace.read().decode(errors="replace")
+    if "Operation not permitted" in log and "ptrace" in log:
+        raise Skip("strace may not trace here")
+    confined, made, refused = calls_of_channel_process(seen)
+    assert confined, seen[-2000:]
+    assert made <= LISTED, made - LISTED
+    assert not refused, refused
+    return made
+
+
+@test
+def a_normal_session_makes_listed_calls_alone():
+    place = folder()
+
+    def talk(s):
+        s.start()
+        assert s.deliver()[:9] == "250 2.0.0"
+        assert s.say("NOOP", "VRFY x", "HELP", "RSET", "FOO")[0][:3] == "250"
+        s.send(lines("MAIL FROM:<a@b>", "RCPT TO:<c@d>", "BDAT 3 LAST") +
+               b"a\r\n")
+        assert s.replies(3)[2][:9] == "250 2.0.0"
+        s.send(lines("QUIT"))
+
+    made = spoken_to(talk, f"maildir:{place}/box")
+    assert {"read", "sendto", "sendmsg", "recvmsg"} <= made
+    shutil.rmtree(place)
+
+
+@test
+def a_message_that_outgrows_memory_makes_listed_calls_alone():
+    def talk(s):
+        s.start()
+        assert s.deliver("Subject: x", "", *["x" * 900] * 3000)[:3] == "250"
+        s.send(lines("QUIT"))
+
+    spoken_to(talk, "--", "cat")
+
+
+@test
+def a_client_of_single_octets_makes_listed_calls_alone():
+    def talk(s):
+        for octet in lines(HELLO) + message("Subject: x", "", "y") + \
+                lines("QUIT"):
+            s.send(bytes([octet]))
+
+    spoken_to(talk, "discard:")
+
+
+@test
+def a_client_that_is_silent_makes_listed_calls_alone():
+    def talk(s):
+        s.start()
+        assert s.reply()[:9] == "421 4.4.2"
+
+    spoken_to(talk, "-t", "1", "discard:")
+
+
+@test
+def a_client_that_reads_late_makes_listed_calls_alone():
+    def talk(s):
+        s.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        s.socket.setblocking(False)
+        sent = 0
+        try:
+            while sent < 100 << 20:
+                sent += s.socket.send(lines("HELP") * 1000)
+        except BlockingIOError:
+            pass
+        s.socket.setblocking(True)
+        s.socket.shutdown(socket.SHUT_WR)
+
+    assert "ppoll" in spoken_to(talk, "--max-errors", "0", "discard:")
+
+
+@test
+def authentication_makes_listed_calls_alone():
+    place = folder()
+    with open(f"{place}/users", "w") as f:
+        f.write("joe:*\n")
+    os.chmod(f"{place}/users", 0o644)
+
+    def talk(s):
+        s.start()
+        assert s.say("AUTH PLAIN AGpvZQB4")[0][:3] in ("535", "454")
+        s.say("AUTH PLAIN", "*")
+        s.send(lines("QUIT"))
+
+    spoken_to(talk, "--no-auth-require-tls", "--auth", f"file:{place}/users",
+              "-d", "discard:")
+    shutil.rmtree(place)
+
+
+@test
+def a_session_under_tls_makes_listed_calls_alone():
+    need("openssl")
+    place = folder()
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                    "/CN=mx.example.org", "-keyout", f"{place}/key", "-out",
+                    f"{place}/cert"], check=True, stderr=subprocess.DEVNULL)
+
+    def talk(s):
+        s.start()
+        assert s.say("STARTTLS")[0][:3] == "220"
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with context.wrap_socket(s.socket.dup()) as under:
+            under.sendall(lines(HELLO) + message("Subject: x", "", "y") +
+                          lines("QUIT"))
+            said = b""
+            while chunk := under.recv(4096):
+                said += chunk
+        s.socket.shutdown(socket.SHUT_RDWR)
+        assert b"\r\n250 2.0.0 " in said and b"\r\n221 " in said, said
+
+    spoken_to(talk, "--tlscert", f"{place}/cert", "--tlskey", f"{place}/key",
+              "discard:")
+    shutil.rmtree(place)
+
+
+@test
+def a_session_on_pipes_makes_listed_calls_alone():
+    need("strace")
+    if not PLAIN:
+        raise Skip("the sanitizers make calls of their own")
+    with tempfile.NamedTemporaryFile() as trace:
+        subprocess.run(["strace", "-f", "-e", "signal=none", "-o", trace.name,
+                        PRODUCT, "print:"], check=True, capture_output=True,
+                       input=lines(HELLO) + message("Subject: x", "", "y") +
+                       lines("QUIT"))
+        seen = trace.read().decode(errors="replace")
+    confined, made, refused = calls_of_channel_process(seen)
+    assert confined and made <= LISTED and not refused, (made, refused)
+    assert "write" in made
+
+
+if __name__ == "__main__":
+    main()
