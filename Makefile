@@ -90,7 +90,7 @@ t/san/fault.so: t/fault.c
 t/ping: t/ping.c libsmtpd-channel.a
 	$(CC) $(ALLCFLAGS) $(LINK) -I. -o $@ $^
 
-check: all t/san/smtpd t/san/planted t/ping $(SUITES)
+check: all t/san/smtpd t/san/planted t/san/fault.so t/ping $(SUITES)
 	prove -e t/prove.sh $(PROVE) $(SUITES) \
 	    $(filter-out $(PEERS),$(wildcard t/*.t))
 check-peers: all t/ask

@@ -1,0 +1,273 @@
+/*
+ * fault.c - makes one call of smtpd fail, for t/faults.t.
+ *
+ *	LD_PRELOAD=t/san/fault.so FAULT=m:fsync:2:5 FAULT_FD=9 smtpd ...
+ *
+ * The second fsync of the monitor fails with errno 5; "2+" is the second and
+ * all behind it, and errno 0 ends the process there, without a word.  Letters
+ * are processes: m is the monitor, and what it was before there were two; c
+ * the channel process; x a child that the monitor forked, before it executes.
+ * Each call is written to FAULT_FD, one line "m fsync", or "m fsync !" if it
+ * was the one; and at its end each process says how many descriptors it has.
+ */
+#define _GNU_SOURCE	/* RTLD_NEXT, program_invocation_short_name */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/sendfile.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+void	*__libc_malloc(size_t size);
+void	*__libc_calloc(size_t n, size_t size);
+void	*__libc_realloc(void *p, size_t size);
+ssize_t	__read_chk(int fd, void *p, size_t len, size_t size);
+
+static int report = -1;
+static char role = 'm';
+static char wanted_role, wanted[32];
+static int wanted_number, wanted_errno, seen;
+static bool wanted_all, forked;
+
+/* Before anything of the program: FAULT is its own from here on. */
+static void __attribute__((constructor))
+begin(void)
+{
+	const char *plan = getenv("FAULT"), *fd = getenv("FAULT_FD");
+	char more = ' ';
+
+	if (fd == NULL || strcmp(program_invocation_short_name, "smtpd") != 0)
+		return;
+	if (plan != NULL && sscanf(plan, "%c:%31[^:]:%d%c", &wanted_role,
+	    wanted, &wanted_number, &more) == 4) {
+		wanted_all = more == '+';
+		wanted_errno = atoi(strrchr(plan, ':') + 1);
+	}
+	report = atoi(fd);
+}
+
+/* Notes the call.  True, with errno, if it is to fail. */
+static bool
+fails(const char *name)
+{
+	char line[64];
+	bool now = false;
+	int saved = errno, n;
+
+	if (report == -1)
+		return false;
+	if (role == wanted_role && strcmp(name, wanted) == 0) {
+		seen++;
+		now = seen == wanted_number ||
+		    (wanted_all && seen > wanted_number);
+	}
+	n = snprintf(line, sizeof line, "%c %s%s\n", role, name,
+	    now ? " !" : "");
+	syscall(SYS_write, report, line, (size_t)n);
+	if (now && wanted_errno == 0)
+		__builtin_trap();	/* it may not be able to kill */
+	errno = now ? wanted_errno : saved;
+	return now;
+}
+
+static void *
+find(const char *name)
+{
+	return dlsym(RTLD_NEXT, name);
+}
+
+#define CALL(type, name, parameters, arguments) \
+	type name parameters \
+	{ \
+		static type (*real) parameters; \
+		if (fails(#name)) \
+			return -1; \
+		if (real == NULL) \
+			*(void **)(void *)&real = find(#name); \
+		return real arguments; \
+	}
+
+CALL(ssize_t, read, (int fd, void *p, size_t n), (fd, p, n))
+CALL(ssize_t, pread, (int fd, void *p, size_t n, off_t at), (fd, p, n, at))
+CALL(ssize_t, write, (int fd, const void *p, size_t n), (fd, p, n))
+CALL(ssize_t, writev, (int fd, const struct iovec *v, int n), (fd, v, n))
+CALL(ssize_t, send, (int fd, const void *p, size_t n, int f), (fd, p, n, f))
+CALL(ssize_t, recv, (int fd, void *p, size_t n, int f), (fd, p, n, f))
+CALL(ssize_t, sendmsg, (int fd, const struct msghdr *m, int f), (fd, m, f))
+CALL(ssize_t, recvmsg, (int fd, struct msghdr *m, int f), (fd, m, f))
+CALL(ssize_t, sendfile, (int to, int from, off_t *at, size_t n),
+    (to, from, at, n))
+CALL(int, memfd_create, (const char *name, unsigned f), (name, f))
+CALL(off_t, lseek, (int fd, off_t to, int whence), (fd, to, whence))
+CALL(int, ftruncate, (int fd, off_t size), (fd, size))
+CALL(int, fstat, (int fd, struct stat *st), (fd, st))
+CALL(int, fsync, (int fd), (fd))
+CALL(int, syncfs, (int fd), (fd))
+CALL(int, dup2, (int from, int to), (from, to))
+CALL(int, dup3, (int from, int to, int f), (from, to, f))
+CALL(int, pipe2, (int p[2], int f), (p, f))
+CALL(int, socket, (int d, int t, int p), (d, t, p))
+CALL(int, socketpair, (int d, int t, int p, int v[2]), (d, t, p, v))
+CALL(int, getsockopt, (int fd, int l, int o, void *p, socklen_t *n),
+    (fd, l, o, p, n))
+CALL(int, poll, (struct pollfd *p, nfds_t n, int ms), (p, n, ms))
+CALL(int, ppoll, (struct pollfd *p, nfds_t n, const struct timespec *t,
+    const sigset_t *m), (p, n, t, m))
+CALL(int, mkdir, (const char *path, mode_t mode), (path, mode))
+CALL(int, mkdirat, (int at, const char *path, mode_t mode), (at, path, mode))
+CALL(int, linkat, (int a, const char *from, int b, const char *to, int f),
+    (a, from, b, to, f))
+CALL(int, renameat, (int a, const char *from, int b, const char *to),
+    (a, from, b, to))
+CALL(int, unlink, (const char *path), (path))
+CALL(int, unlinkat, (int at, const char *path, int f), (at, path, f))
+CALL(int, mkostemp, (char *path, int f), (path, f))
+CALL(int, waitid, (idtype_t t, id_t id, siginfo_t *i, int f), (t, id, i, f))
+CALL(pid_t, waitpid, (pid_t pid, int *status, int f), (pid, status, f))
+CALL(int, kill, (pid_t pid, int signal), (pid, signal))
+CALL(int, pidfd_open, (pid_t pid, unsigned f), (pid, f))
+CALL(int, signalfd, (int fd, const sigset_t *m, int f), (fd, m, f))
+CALL(int, setsid, (void), ())
+CALL(int, execv, (const char *path, char *const argv[]), (path, argv))
+CALL(int, execvpe, (const char *path, char *const argv[], char *const env[]),
+    (path, argv, env))
+
+ssize_t
+__read_chk(int fd, void *p, size_t len, size_t size)
+{
+	(void)size;
+	return read(fd, p, len);
+}
+
+/* They also have a type that is not plain int, or a third argument. */
+int
+connect(int fd, const struct sockaddr *to, socklen_t len)
+{
+	return fails("connect") ? -1
+	    : (int)syscall(SYS_connect, fd, to, len);
+}
+
+int
+open(const char *path, int flags, ...)
+{
+	va_list ap;
+	mode_t mode;
+
+	va_start(ap, flags);
+	mode = va_arg(ap, mode_t);
+	va_end(ap);
+	return fails("open") ? -1
+	    : (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+int
+openat(int at, const char *path, int flags, ...)
+{
+	va_list ap;
+	mode_t mode;
+
+	va_start(ap, flags);
+	mode = va_arg(ap, mode_t);
+	va_end(ap);
+	return fails("openat") ? -1
+	    : (int)syscall(SYS_openat, at, path, flags, mode);
+}
+
+/* Linux closes, whatever it says. */
+int
+close(int fd)
+{
+	bool bad = fails("close");
+	int saved = errno, status = (int)syscall(SYS_close, fd);
+
+	if (!bad)
+		return status;
+	errno = saved;
+	return -1;
+}
+
+int
+posix_spawn(pid_t *pid, const char *path,
+    const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attr,
+    char *const argv[__restrict], char *const env[__restrict])
+{
+	static __typeof__(&posix_spawn) real;
+
+	if (fails("posix_spawn"))
+		return errno;
+	if (real == NULL)
+		*(void **)(void *)&real = find("posix_spawn");
+	return real(pid, path, actions, attr, argv, env);
+}
+
+/* Who calls fork() first becomes the monitor; its child talks. */
+pid_t
+fork(void)
+{
+	static __typeof__(&fork) real;
+	pid_t pid;
+
+	if (fails("fork"))
+		return -1;
+	if (real == NULL)
+		*(void **)(void *)&real = find("fork");
+	pid = real();
+	if (pid == 0) {
+		role = forked ? 'x' : 'c';
+		seen = 0;
+	}
+	forked = true;
+	return pid;
+}
+
+void *
+malloc(size_t size)
+{
+	return fails("malloc") ? NULL : __libc_malloc(size);
+}
+
+void *
+calloc(size_t n, size_t size)
+{
+	return fails("calloc") ? NULL : __libc_calloc(n, size);
+}
+
+void *
+realloc(void *p, size_t size)
+{
+	return fails("realloc") ? NULL : __libc_realloc(p, size);
+}
+
+/* lseek() is what every process may call. */
+void
+_exit(int status)
+{
+	char line[64];
+	int open = 0, n;
+
+	for (int fd = 0; fd < 256; fd++)
+		open += fd != report && (syscall(SYS_lseek, fd, 0L,
+		    SEEK_CUR) != -1 || errno != EBADF);
+	n = snprintf(line, sizeof line, "%c descriptors %d\n", role, open);
+	if (report != -1)
+		syscall(SYS_write, report, line, (size_t)n);
+	for (;;)
+		syscall(SYS_exit_group, status);
+}

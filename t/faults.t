@@ -1,0 +1,406 @@
+#!/usr/bin/env python3
+"""faults.t - every call on a message's way fails once, with each errno that
+it may have; every process is ended at every call.  Then the client's reply
+and the relay's state agree, and nothing hangs or is left behind.
+
+    FAULT_TRACE=1 t/faults.t    shows what was tried, and what came of it
+"""
+import collections
+import ctypes
+import errno
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from tap import HELLO, SMTPD, Skip, folder, lines, main, message, script, test
+
+INJECTOR = os.path.abspath("t/san/fault.so")
+TRACE = "FAULT_TRACE" in os.environ
+END = 0     # in place of an errno: the process ends there
+
+ERRORS = {
+    # "+": that call and all behind it
+    "read": "EINTR EIO ECONNRESET", "recv": "EINTR EIO ECONNRESET",
+    "write": "EINTR EIO ENOSPC+", "writev": "EINTR EIO ENOSPC+",
+    "send": "EINTR EAGAIN EPIPE", "sendfile": "EIO ENOSPC",
+    "sendmsg": "EINTR ENOBUFS EPIPE+", "recvmsg": "EINTR ENOMEM ECONNRESET+",
+    "pread": "EINTR EIO", "open": "EMFILE+ EACCES ENOSPC",
+    "openat": "EMFILE+ EACCES ENOSPC", "mkostemp": "EMFILE ENOSPC",
+    "memfd_create": "EMFILE ENOMEM ENOSYS", "ftruncate": "EIO",
+    "fsync": "EIO ENOSPC+", "syncfs": "EIO", "fstat": "EIO",
+    "mkdir": "EACCES ENOSPC", "mkdirat": "EACCES ENOSPC",
+    "linkat": "EIO ENOSPC EMLINK", "renameat": "EIO ENOSPC",
+    "unlink": "EIO", "unlinkat": "EIO", "pipe2": "EMFILE", "dup2": "EMFILE",
+    "dup3": "EMFILE", "fork": "EAGAIN", "posix_spawn": "EAGAIN ENOENT ENOMEM",
+    "execv": "ENOENT", "execvpe": "ENOENT", "socketpair": "EMFILE",
+    "socket": "EMFILE EAFNOSUPPORT", "connect": "ECONNREFUSED ETIMEDOUT",
+    "getsockopt": "ENOBUFS", "poll": "EINTR ENOMEM", "ppoll": "EINTR ENOMEM",
+    "lseek": "EIO", "close": "EIO EINTR", "waitpid": "EINTR",
+    "waitid": "EINTR ENOMEM", "kill": "EPERM", "pidfd_open": "EMFILE ENOSYS",
+    "signalfd": "EMFILE", "setsid": "EPERM", "malloc": "ENOMEM ENOMEM+",
+    "calloc": "ENOMEM ENOMEM+", "realloc": "ENOMEM ENOMEM+",
+}
+
+
+def adopt_orphans():
+    """A process whose parent ended is ours to wait for."""
+    if ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0) != 0:
+        raise Skip("no PR_SET_CHILD_SUBREAPER")
+
+
+def wait_for_all():
+    """Until nothing that was started is left."""
+    try:
+        while True:
+            os.waitpid(-1, 0)
+    except ChildProcessError:
+        pass
+
+
+def converse(ours, octets):
+    """Sends all, then the end of file; returns all that was said."""
+    said, sent = b"", 0
+    ours.setblocking(False)
+    while True:
+        wanted = select.POLLIN | (select.POLLOUT if octets is not None else 0)
+        poll = select.poll()
+        poll.register(ours, wanted)
+        ready = poll.poll()[0][1]
+        if octets is not None and ready & (select.POLLOUT | select.POLLERR):
+            try:
+                sent += ours.send(octets[sent:sent + 65536])
+                if sent == len(octets):
+                    octets = None
+                    ours.shutdown(socket.SHUT_WR)
+            except BlockingIOError:
+                pass
+            except OSError:
+                octets = None
+        if ready & (select.POLLIN | select.POLLHUP | select.POLLERR):
+            try:
+                chunk = ours.recv(65536)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return said
+            if not chunk:
+                return said
+            said += chunk
+
+
+Outcome = collections.namedtuple("Outcome",
+                                 "final replies status log calls fired fds")
+
+
+def session(octets, arguments, fault=None, env=None):
+    """One session, with one fault."""
+    ours, theirs = socket.socketpair()
+    with tempfile.TemporaryFile() as log, \
+            tempfile.NamedTemporaryFile("r") as report:
+        fd = os.open(report.name, os.O_WRONLY | os.O_APPEND)
+        environment = {**os.environ, "LD_PRELOAD": INJECTOR,
+                       "FAULT_FD": str(fd), **(env or {})}
+        if fault:
+            role, name, number, error, more = fault
+            environment["FAULT"] = \
+                f"{role}:{name}:{number}{'+' if more else ' '}:{error}"
+        process = subprocess.Popen(
+            [SMTPD, "-H", "mx.example.org", *arguments], stdin=theirs,
+            stdout=theirs, stderr=log, pass_fds=(fd,), env=environment)
+        os.close(fd)
+        theirs.close()
+        said = converse(ours, octets).decode(errors="replace")
+        ours.close()
+        status = process.wait()
+        wait_for_all()
+        log.seek(0)
+        calls, fired, fds = collections.Counter(), False, {}
+        for row in (line.split() for line in report):
+            if row[1] == "descriptors":
+                fds[row[0]] = int(row[2])
+                continue
+            calls[row[0], row[1]] += 1
+            fired = fired or len(row) > 2
+        replies = [line for line in said.splitlines() if line[3:4] != "-"]
+        codes = [r[:3] for r in replies]
+        final = ""
+        if "354" in codes and codes.index("354") + 1 < len(replies):
+            final = replies[codes.index("354") + 1]
+        return Outcome(final, replies, status,
+                       log.read().decode(errors="replace"), calls, fired, fds)
+
+
+def plan(calls):
+    """Every fault that these calls can have: the first and last of many."""
+    for (role, name), count in sorted(calls.items()):
+        for number in range(1, count + 1):
+            if 6 < number < count - 3:
+                continue
+            yield role, name, number, END, False
+            for word in ERRORS[name].split():
+                yield (role, name, number, getattr(errno, word.rstrip("+")),
+                       word.endswith("+"))
+
+
+def told(fault):
+    role, name, number, error, more = fault
+    return (f"{name} {number}{'+' if more else ''} of {role}: "
+            + (errno.errorcode[error] if error else "the end"))
+
+
+SHORT = lines(HELLO) + message("Subject: short", "", ".dot") + lines("QUIT")
+LONG = lines(HELLO) + message("Subject: long", "", *["x" * 998] * 2200) + \
+    lines("QUIT")
+
+
+class Place:
+    """A relay whose state can be seen."""
+
+    def __init__(self):
+        self.path = folder()
+        self.spool = os.path.join(self.path, "spool")
+        os.mkdir(self.spool)
+        os.chmod(self.spool, 0o777)
+
+    def close(self):
+        shutil.rmtree(self.path)
+
+    def left(self):
+        """Files that should not be there."""
+        return os.listdir(self.spool)
+
+
+class Maildir(Place):
+    def arguments(self):
+        self.box = os.path.join(self.path, "box")
+        return [f"maildir:{self.box}"]
+
+    def take(self):
+        """The messages that are there, as they are; there are none then."""
+        new = os.path.join(self.box, "new")
+        found = []
+        for name in os.listdir(new) if os.path.isdir(new) else ():
+            with open(os.path.join(new, name), "rb") as f:
+                found.append(f.read())
+            os.unlink(os.path.join(new, name))
+        return found
+
+    def left(self):
+        tmp = os.path.join(self.box, "tmp")
+        there = os.listdir(tmp) if os.path.isdir(tmp) else []
+        for name in there:
+            os.unlink(os.path.join(tmp, name))
+        return super().left() + there
+
+
+class Program(Place):
+    def arguments(self):
+        path = script(self.path, f"""cd {self.path} || exit 75
+            cat >half && mv half whole || exit 75""")
+        return ["--", path]
+
+    def take(self):
+        whole = os.path.join(self.path, "whole")
+        if not os.path.exists(whole):
+            return []
+        with open(whole, "rb") as f:
+            found = f.read()
+        os.unlink(whole)
+        return [found]
+
+
+class Print(Place):
+    def arguments(self):
+        self.file = os.path.join(self.path, "file")
+        with open(self.file, "w"):
+            pass
+        os.chmod(self.file, 0o666)
+        return [f"print:{self.file}"]
+
+    def take(self):
+        with open(self.file, "r+b") as f:
+            found = f.read()
+            f.truncate(0)
+        return [found] if found else []
+
+
+class NextHop(Place):
+    """A server that says yes to everything and remembers."""
+    words, scheme = ("EHLO",), "smtp"
+    extensions = ("PIPELINING", "SIZE", "8BITMIME")
+
+    def __init__(self):
+        super().__init__()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.messages = []
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def arguments(self):
+        return [f"{self.scheme}:[127.0.0.1]:{self.listener.getsockname()[1]}"]
+
+    def serve(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as read:
+                try:
+                    self.talk(connection, read)
+                except OSError:
+                    pass
+
+    def talk(self, connection, read):
+        connection.sendall(b"220 next.example.net\r\n")
+        for command in read:
+            verb = command[:4].upper()
+            if verb == b"EHLO":
+                rows = ["next.example.net", *self.extensions]
+                connection.sendall(b"".join(
+                    f"250{'-' if i + 1 < len(rows) else ' '}{row}\r\n".encode()
+                    for i, row in enumerate(rows)))
+            elif verb == b"DATA":
+                connection.sendall(b"354 go\r\n")
+                text = b""
+                for line in read:
+                    if line == b".\r\n":
+                        break
+                    text += line[1:] if line[:1] == b"." else line
+                else:
+                    return
+                self.messages.append(text)
+                connection.sendall(b"250 2.0.0 taken\r\n")
+            elif verb == b"BDAT":
+                size = int(command.split()[1])
+                text = read.read(size)
+                if len(text) < size or b"LAST" not in command.upper():
+                    return
+                self.messages.append(text)
+                connection.sendall(b"250 2.0.0 taken\r\n")
+            elif verb == b"QUIT":
+                connection.sendall(b"221 bye\r\n")
+                return
+            else:
+                connection.sendall(b"250 2.0.0 fine\r\n")
+
+    def take(self):
+        found, self.messages = self.messages, []
+        return found
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        super().close()
+
+
+class ChunkingHop(NextHop):
+    extensions = ("PIPELINING", "SIZE", "8BITMIME", "CHUNKING")
+
+
+def judge(fault, got, taken, left, sound):
+    """What is wrong, as a list of sentences."""
+    wrong = []
+    ended = fault and fault[3] == END
+    normal = sound.calls and got.fds
+    if len(taken) > 1:
+        wrong.append("relayed more than once")
+    if got.final.startswith("2") and not taken:
+        wrong.append("LOST: acknowledged, not relayed")
+    if taken and got.final.startswith("5"):
+        wrong.append("bounced, but relayed")
+    if taken and got.final.startswith("4"):
+        wrong.append(f"deferred, but relayed ({got.final})")
+    if taken and taken[0].count(b"x" * 998) not in (0, 2200):
+        wrong.append("relayed in part")
+    if left and not ended:
+        wrong.append(f"files left: {left}")
+    if not ended:
+        if got.status not in (0, 64, 70, 71, 75, 78):
+            wrong.append(f"exit status {got.status}")
+        if "ended by signal" in got.log or got.status == 70:
+            wrong.append("the channel process was ended")
+    for role in normal or ():
+        if got.fds.get(role, 0) > sound.fds[role]:
+            wrong.append(f"descriptors of {role}: {got.fds[role]}, were "
+                         f"{sound.fds[role]}")
+    return wrong
+
+
+def try_all(kind, octets, known=(), names=None):
+    """Every fault of one session."""
+    adopt_orphans()
+    place = kind()
+    arguments = place.arguments()
+    env = {"TMPDIR": place.spool}
+    session(octets, arguments, None, env)       # makes folders
+    place.take()
+    sound = session(octets, arguments, None, env)
+    assert sound.final.startswith("250"), (sound.replies, sound.log)
+    assert len(place.take()) == 1 and not place.left()
+    wrong, tried = [], 0
+    for fault in plan(sound.calls):
+        if names and fault[1] not in names:
+            continue
+        got = session(octets, arguments, fault, env)
+        tried += 1
+        bad = judge(fault, got, place.take(), place.left(), sound)
+        if TRACE:
+            print("#", told(fault), got.final or got.replies[-1:],
+                  got.status, bad or "")
+        bad = [b for b in bad if not any(
+            fault[:2] == k[:2] and b.startswith(k[2]) for k in known)]
+        if bad:
+            wrong.append(f"{told(fault)}: {', '.join(bad)}")
+    place.close()
+    print(f"# {tried} faults")
+    assert not wrong, "\n".join(wrong)
+
+
+@test
+def a_maildir():
+    try_all(Maildir, SHORT)
+
+
+@test
+def a_program():
+    try_all(Program, SHORT)
+
+
+@test
+def a_file_of_messages():
+    try_all(Print, SHORT)
+
+
+@test
+def a_next_hop():
+    try_all(NextHop, SHORT)
+
+
+@test
+def a_next_hop_that_takes_chunks():
+    try_all(ChunkingHop, SHORT)
+
+
+@test
+def a_maildir_and_a_message_that_outgrows_memory():
+    try_all(Maildir, LONG, names={
+        "write", "sendfile", "ftruncate", "lseek", "pread", "memfd_create",
+        "mkostemp", "open", "openat", "unlink", "fsync", "close"})
+
+
+@test
+def a_next_hop_and_a_message_that_outgrows_memory():
+    try_all(NextHop, LONG, names={
+        "read", "send", "sendmsg", "writev", "sendfile", "lseek", "pread",
+        "poll", "memfd_create", "mkostemp", "open", "openat"})
+
+
+if __name__ == "__main__":
+    main()
