@@ -290,6 +290,8 @@ send_question(const struct monitor *m, const struct question *q)
 	memcpy(p, &h, sizeof h);
 	pack_strings(p + sizeof h, q);
 	status = send_all(m->peer, p, sizeof h + len, q->fd);
+	if (status == -1)	/* half of it may have been sent */
+		shutdown(m->peer, SHUT_RDWR);
 	explicit_bzero(p, sizeof h + len);
 	free(p);
 	return status;
@@ -312,14 +314,18 @@ hear(struct monitor *m, struct verdict *v, size_t n, char *text, size_t size,
 	*fd = -1;
 	if (receive_all(m->peer, &t, sizeof t, fd) != 1 ||
 	    t.nverdicts > n || t.len > size ||
+	    (t.nverdicts != n && t.nverdicts != 1) ||
 	    receive_all(m->peer, v, t.nverdicts * sizeof *v, fd) != 1 ||
-	    receive_all(m->peer, text, t.len, fd) != 1)
+	    receive_all(m->peer, text, t.len, fd) != 1) {
+		/* What is left of it must not answer another question. */
+		shutdown(m->peer, SHUT_RDWR);
 		return false;
+	}
 	if (t.len > 0)
 		text[t.len - 1] = '\0';
-	for (size_t i = t.nverdicts; t.nverdicts == 1 && i < n; i++)
+	for (size_t i = t.nverdicts; i < n; i++)
 		v[i] = v[0];
-	return t.nverdicts == n || t.nverdicts == 1 || n == 0;
+	return true;
 }
 
 static bool
@@ -599,6 +605,7 @@ unpack_envelope(struct envelope *env, struct recipient *rows,
 	env->size = h->size;
 	env->smtputf8 = (h->flags & HAS_SMTPUTF8) != 0;
 	env->encoding = (enum encoding)h->encoding;
+	env->recipients = r->recipients;
 	if (h->encoding > ENCODING_BINARYMIME)
 		return false;
 	for (size_t i = 0; i < FACTS; i++)
@@ -689,8 +696,9 @@ get_question(struct monitor *m, struct received *r)
 	    h.len > STRINGS_MAX + (uint64_t)h.nrecipients * RECIPIENT_MAX)
 		return -1;
 	r->strings = malloc(h.len + 1);
-	if (r->strings == NULL)
-		return -1;
+	r->recipients = calloc(h.nrecipients + 1, sizeof *r->recipients);
+	if (r->strings == NULL || r->recipients == NULL)
+		return 0;
 	r->len = h.len;
 	if (receive_all(m->peer, r->strings, h.len, &r->q.fd) != 1)
 		return 0;
@@ -708,32 +716,37 @@ dispose(struct received *r)
 	free(r->recipients);
 }
 
-/* Answers: v[0..n), or v[0] alone if all are the same; text; fd. */
+/* Answers: v[0..n), or v[0] alone if all are the same; text; fd.  What was
+   done can not be undone, so it takes no memory that might not be there. */
 static int
 answer(struct monitor *m, const struct verdict *v, size_t n, const char *text,
     int fd)
 {
 	struct tail t = { .nverdicts = (uint32_t)n,
 		.len = (uint32_t)strlen(text) + 1 };
-	size_t same = 1, size;
-	char *p;
-	int status;
+	char p[sizeof t + sizeof *v + TEXT_MAX];
+	size_t same = 1, size = sizeof t;
+	int status = 0;
 
 	while (same < n && verdict_same(&v[0], &v[same]))
 		same++;
 	if (n > 0 && same == n)
 		t.nverdicts = 1;
-	size = sizeof t + t.nverdicts * sizeof *v;
-	p = malloc(size + t.len);
-	if (p == NULL)
-		return -1;
 	memcpy(p, &t, sizeof t);
-	if (t.nverdicts > 0)
-		memcpy(p + sizeof t, v, size - sizeof t);
+	if (t.nverdicts == 1) {
+		memcpy(p + size, v, sizeof *v);
+		size += sizeof *v;
+	} else if (t.nverdicts > 1) {
+		status = send_all(m->peer, p, size, fd);
+		if (status == 0)
+			status = send_all(m->peer, v, n * sizeof *v, -1);
+		size = 0;
+	}
 	memcpy(p + size, text, t.len);
-	status = send_all(m->peer, p, size + t.len, fd);
-	explicit_bzero(p, size + t.len);
-	free(p);
+	size += t.len;
+	if (status == 0)
+		status = send_all(m->peer, p, size, size > t.len ? fd : -1);
+	explicit_bzero(p, size);
 	return status;
 }
 
@@ -914,6 +927,7 @@ monitor_start(struct monitor *m)
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
 		return -1;
 	confine_secrets();
+	signal(SIGCHLD, SIG_DFL);	/* ignored, it would cost us the status */
 	m->child = fork();
 	if (m->child == -1) {
 		close(pair[0]);
