@@ -1,0 +1,183 @@
+/*
+ * fuzz_nexthop.c - a next hop that says anything.
+ *
+ * The first four octets choose protocol, envelope, settings and the message;
+ * the rest is the peer's script (peer.c).  Whatever it says:
+ *  - verdicts are replies that a client can be given: 250 or a refusal, none
+ *    that would hang up on it, without control characters;
+ *  - 250 means that the next hop said 2yz after it had the message;
+ *  - no password is told to the administrator or the client.
+ */
+#define _GNU_SOURCE	/* memfd_create, memmem */
+#include <sys/mman.h>
+
+#include "nexthop.h"
+#include "peer.c"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define HEAD 4
+#define RECIPIENTS 4
+#define PASSWORD "Pr1vat3"
+#define PASSWORD64 "UHIxdmF0M"	/* behind "AHVzZXIA", and by itself */
+
+static void
+peer_read(const char *line, size_t len)
+{
+	char code[5] = "";
+	size_t i, n = 0;
+
+	for (i = 0; i < len && n < 4; i++)
+		if ((unsigned char)line[i] >= ' ' && line[i] != '\177')
+			code[n++] = line[i];
+	if (code[0] == '2' && strspn(code, "0123456789") == 3 &&
+	    (code[3] == '\0' || code[3] == ' '))
+		peer.yes++;
+}
+
+static void
+no_secret(const char *text)
+{
+	demand(strstr(text, PASSWORD) == NULL &&
+	    strstr(text, PASSWORD64) == NULL, "a password was told");
+}
+
+static void
+log_line(void *ctx, int priority, const char *event,
+    const struct envelope *env, const char *text)
+{
+	(void)priority;
+	(void)event;
+	(void)env;
+	if (*(bool *)ctx)
+		no_secret(text);
+}
+
+/* A file in memory.  Its name goes to name, if that is wanted. */
+static int
+file(const char *text, char *name, size_t size)
+{
+	int fd = memfd_create("fuzz", MFD_CLOEXEC);
+
+	demand(fd != -1 && write(fd, text, strlen(text)) ==
+	    (ssize_t)strlen(text), "no file in memory");
+	if (name != NULL)
+		snprintf(name, size, "/proc/self/fd/%d", fd);
+	return fd;
+}
+
+static const char *const messages[] = {
+	"Subject: dots\r\n\r\n.\r\n..\r\nend\r\n",
+	"Subject: 8-bit\r\n\r\n\303\274\r\n",
+	"Subject: \303\274\r\n\r\nno line end",
+	""
+};
+
+static void
+check(const struct verdict v[], size_t n, bool secret)
+{
+	const char *p;
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		demand(v[i].code == 250 || (v[i].code >= 400 &&
+		    v[i].code <= 599), "not a verdict");
+		demand(v[i].code != 421, "a verdict hangs up on our client");
+		demand(v[i].enh[0] == '\0' || v[i].enh[0] == '0' +
+		    v[i].code / 100, "the enhanced code is of another class");
+		for (p = v[i].text; *p != '\0'; p++)
+			demand(((unsigned char)*p >= ' ' && *p != '\177') ||
+			    *p == '\n', "a verdict with control characters");
+		if (secret)
+			no_secret(v[i].text);
+	}
+}
+
+static void
+deliver(struct nexthop *h, const struct envelope *env, const uint8_t *head,
+    int spool, bool secret)
+{
+	struct verdict v[RECIPIENTS];
+	size_t i, good = 0, n = env->nrecipients;
+
+	memset(v, 'x', sizeof v);
+	nexthop_offer(h, env, spool, clock_now() + 1000000, v);
+	check(v, n, secret);
+	if (head[3] & 8) {
+		nexthop_abandon(h, clock_now() + 1000000);
+		return;
+	}
+	peer.yes = 0;
+	nexthop_send(h, env, spool, head[3] & 4 ? SPOOL_LF : SPOOL_CRLF,
+	    clock_now() + 1000000, v);
+	check(v, n, secret);
+	for (i = 0; i < n; i++)
+		good += v[i].code < 400;
+	if (good > 0 && (head[0] & 3) != NEXTHOP_LMTP)
+		good = 1;
+	demand(good <= peer.yes, "a yes that the next hop did not say");
+}
+
+static void
+fill_in(struct envelope *env, const uint8_t *head)
+{
+	static const struct recipient to[RECIPIENTS] = {
+		{ "a@example.org", "NOTIFY=NEVER ORCPT=rfc822;a@example.org" },
+		{ "b@example.org", "" },
+		{ "\303\274@example.org", "" },
+		{ "\"c d\"@example.org", "NOTIFY=SUCCESS" }
+	};
+	size_t i;
+
+	memset(env, 0, sizeof *env);
+	for (i = 0; i < FACTS; i++)
+		env->fact[i] = "";
+	env->fact[FACT_SENDER] = head[1] & 1 ? "" : "s@example.org";
+	env->fact[FACT_MAIL_OPTIONS] = "RET=HDRS ENVID=a+2Bb SIZE=9";
+	env->fact[FACT_CLIENT_ADDRESS] = head[1] & 2 ? "2001:db8::1" :
+	    "192.0.2.9";
+	env->fact[FACT_CLIENT_PROTOCOL] = "ESMTP";
+	env->fact[FACT_CLIENT_HELO] = "client\303\274 +=";
+	env->recipients = to;
+	env->nrecipients = 1 + (head[0] >> 2 & 3);
+	env->smtputf8 = (head[1] & 4) != 0;
+	env->encoding = (enum encoding)((head[1] >> 3) % 3);
+	env->size = head[1] & 128 ? 0 : 40;
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const char *const places[] = {
+		"unix:/x", "[192.0.2.1]:25", "192.0.2.1,unix:/x", "192.0.2.1"
+	};
+	static char name[64];
+	static int spool[4] = { -1 };
+	struct relay_settings set = { .fqdn = "mx.example.org" };
+	struct envelope env;
+	struct nexthop *h;
+	bool secret;
+	size_t i;
+
+	if (size < HEAD)
+		return 0;
+	for (i = 0; spool[0] == -1 || i > 0; i = (i + 1) % 4)
+		spool[i] = file(messages[i], NULL, 0);
+	if (name[0] == '\0')
+		file("[192.0.2.1]:25 user:" PASSWORD "\n"
+		    "unix:/x user:" PASSWORD "\n", name, sizeof name);
+	secret = memmem(data, size, "1v", 2) == NULL &&
+	    memmem(data, size, "xd", 2) == NULL;
+	set.log = (struct logger){ log_line, &secret };
+	set.tls = (enum tls_level)((data[2] & 3) % 3);
+	set.tls_program = "/nonexistent";
+	set.auth = data[2] & 4 ? name : NULL;
+	fill_in(&env, data);
+	peer_open(data + HEAD, size - HEAD, data[2] & 8 ? 7 : SIZE_MAX);
+	h = nexthop_open(&set, (enum nexthop_protocol)((data[0] & 3) % 3),
+	    places[data[2] >> 4 & 3]);
+	for (i = 0; i < 1U + (data[2] >> 6); i++)
+		deliver(h, &env, data, spool[data[3] & 3], secret);
+	nexthop_close(h);
+	return 0;
+}
