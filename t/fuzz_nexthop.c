@@ -8,7 +8,7 @@
  *  - 250 means that the next hop said 2yz after it had the message;
  *  - no password is told to the administrator or the client.
  */
-#define _GNU_SOURCE	/* memfd_create, memmem */
+#define _GNU_SOURCE	/* memfd_create, memmem; pipe2 in peer.c */
 #include <sys/mman.h>
 
 #include "nexthop.h"

@@ -1,0 +1,123 @@
+/*
+ * fuzz_policy.c - a policy service that answers anything.
+ *
+ * The first octet is the stage of the first question, which is asked again at
+ * the stages that follow; the second chooses the envelope; the rest is the
+ * service's script (peer.c).  Whatever it says:
+ *  - a verdict is the yes that it was, or a refusal without control
+ *    characters, and where no action was read it is 451 4.3.5;
+ *  - header fields to prepend are whole fields;
+ *  - an address to redirect to is one address.
+ */
+#define _GNU_SOURCE	/* pipe2, in peer.c */
+#include "policy.h"
+#include "peer.c"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define HEAD 2
+#define QUESTIONS 4
+
+static bool acted;	/* an action was read */
+
+static void
+peer_read(const char *line, size_t len)
+{
+	acted = acted || (len > 7 && memcmp(line, "action=", 7) == 0);
+}
+
+static void
+log_line(void *ctx, int priority, const char *event,
+    const struct envelope *env, const char *text)
+{
+	(void)ctx;
+	(void)priority;
+	(void)event;
+	(void)env;
+	for (; *text != '\0'; text++)
+		demand((unsigned char)*text >= ' ' && *text != '\177',
+		    "a log line with control characters");
+}
+
+static void
+check_verdict(const struct verdict *v)
+{
+	const char *p;
+
+	if (v->code == 250) {
+		demand(acted, "a yes that the service did not say");
+		return;
+	}
+	demand(v->code >= 400 && v->code <= 599, "not a verdict");
+	demand(acted || (v->code == 451 && strcmp(v->enh, "4.3.5") == 0),
+	    "without an action, not 451 4.3.5");
+	demand(v->enh[0] == '0' + v->code / 100, "of another class");
+	for (p = v->text; *p != '\0'; p++)
+		demand((unsigned char)*p >= ' ' && *p != '\177',
+		    "a verdict with control characters");
+}
+
+static void
+check_prepend(const char *p)
+{
+	size_t len = strlen(p), i;
+
+	demand(len < POLICY_PREPEND, "too much to prepend");
+	if (len == 0)
+		return;
+	demand(len > 3 && strcmp(p + len - 2, "\r\n") == 0,
+	    "a header field has no end");
+	demand(strcspn(p, " \t:") == strcspn(p, ":") && strchr(p, ':') != NULL,
+	    "what is prepended is no header field");
+	for (i = 0; i < len - 2; i++)
+		demand(((unsigned char)p[i] >= ' ' && p[i] != '\177') ||
+		    p[i] == '\t', "a header field with control characters");
+}
+
+static void
+check_redirect(const char *p)
+{
+	if (p == NULL)
+		return;
+	demand(strchr(p, '@') != NULL && p[0] != '@' && p[0] != '-',
+	    "redirected to what is no address");
+	for (; *p != '\0'; p++)
+		demand((unsigned char)*p > ' ' && *p != '\177' && *p != '<' &&
+		    *p != '>', "redirected to more than an address");
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const struct recipient to = { "b@example.org", "" };
+	static const struct logger log = { log_line, NULL };
+	struct envelope env = { .recipients = &to };
+	char prepend[POLICY_PREPEND], error[256];
+	struct verdict v;
+	struct policy *p;
+	unsigned stage;
+	size_t i;
+
+	if (size < HEAD)
+		return 0;
+	for (i = 0; i < FACTS; i++)
+		env.fact[i] = i % 3 == 0 && data[1] & 1 ? "a+=\n\303\274" : "";
+	env.nrecipients = data[1] >> 1 & 1;
+	peer_open(data + HEAD, size - HEAD, data[1] & 4 ? 7 : SIZE_MAX);
+	p = policy_open(data[1] & 8 ? "unix:/x" : "inet:192.0.2.1:10023", 1,
+	    &log, error, sizeof error);
+	demand(p != NULL, "no policy service");
+	for (i = 0; i < QUESTIONS; i++) {
+		stage = (data[0] + (unsigned)i) % STAGES;
+		if (stage == STAGE_CONNECT || data[1] & 16)
+			policy_forget(p);
+		acted = false;
+		verdict_set(&v, 250, "2.0.0", "OK");
+		policy_ask(p, (enum stage)stage, &env, &v, prepend);
+		check_verdict(&v);
+		check_prepend(prepend);
+		check_redirect(policy_redirects(p));
+	}
+	policy_close(p);
+	return 0;
+}
