@@ -8,7 +8,7 @@
  *  - 250 means that the next hop said 2yz after it had the message;
  *  - no password is told to the administrator or the client.
  */
-#define _GNU_SOURCE	/* memfd_create, memmem; pipe2 in peer.c */
+#define _GNU_SOURCE	/* memfd_create; pipe2 in peer.c */
 #include <sys/mman.h>
 
 #include "nexthop.h"
@@ -18,8 +18,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define HEAD 4
 #define RECIPIENTS 4
-#define PASSWORD "Pr1vat3"
-#define PASSWORD64 "UHIxdmF0M"	/* behind "AHVzZXIA", and by itself */
+#define PASSWORD "~~~~~~"	/* a script with neither '~' nor '+' */
+#define PASSWORD64 "fn5+fn5+"	/* can not know it */
 
 static void
 peer_read(const char *line, size_t len)
@@ -166,8 +166,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (name[0] == '\0')
 		file("[192.0.2.1]:25 user:" PASSWORD "\n"
 		    "unix:/x user:" PASSWORD "\n", name, sizeof name);
-	secret = memmem(data, size, "1v", 2) == NULL &&
-	    memmem(data, size, "xd", 2) == NULL;
+	secret = memchr(data + HEAD, '~', size - HEAD) == NULL &&
+	    memchr(data + HEAD, '+', size - HEAD) == NULL;
 	set.log = (struct logger){ log_line, &secret };
 	set.tls = (enum tls_level)((data[2] & 3) % 3);
 	set.tls_program = "/nonexistent";
