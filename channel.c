@@ -956,7 +956,8 @@ take_orcpt(struct channel *ch, struct span value)
 		if (!alnum(value.p[i]) && value.p[i] != '-')
 			return false;
 	value = skip(value, n + 1);
-	return ch->smtp_utf8 ? value.len > 0 : xtext(value);
+	return ch->smtp_utf8 ? value.len > 0 && valid_utf8(value)
+			     : xtext(value);
 }
 
 /* A parameter of MAIL or RCPT.  take says whether its value (p NULL: none)
