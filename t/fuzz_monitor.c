@@ -1,0 +1,184 @@
+/*
+ * fuzz_monitor.c - a channel process that asks anything.
+ *
+ * The first octet chooses what descriptor rides along, and whether each
+ * question's length is as it should be; then come questions as they cross.
+ *  - One that passes keeps what monitor.c promises of it, and packed and sent
+ *    again it passes again, the same.
+ *  - Whatever comes, it is read to its end or refused, and nothing is lost.
+ * The decoder has no name outside monitor.c, and should have none: there it
+ * would be one more door.  So this is one translation unit with it.
+ */
+#include "../monitor.c"
+
+#include <sys/mman.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void
+demand(bool kept, const char *what)
+{
+	if (kept)
+		return;
+	fprintf(stderr, "fuzz_monitor: %s\n", what);
+	abort();
+}
+
+static bool
+same_string(const char *a, const char *b)
+{
+	return a == NULL ? b == NULL : b != NULL && strcmp(a, b) == 0;
+}
+
+static bool
+same_envelope(const struct envelope *a, const struct envelope *b)
+{
+	size_t i;
+
+	if (a == NULL || b == NULL)
+		return a == b;
+	for (i = 0; i < FACTS; i++)
+		if (!same_string(a->fact[i], b->fact[i]))
+			return false;
+	for (i = 0; i < a->nrecipients && i < b->nrecipients; i++)
+		if (!same_string(a->recipients[i].address,
+		    b->recipients[i].address) ||
+		    !same_string(a->recipients[i].options,
+		    b->recipients[i].options))
+			return false;
+	return a->nrecipients == b->nrecipients && a->size == b->size &&
+	    a->smtputf8 == b->smtputf8 && a->encoding == b->encoding;
+}
+
+static void
+check_string(const char *s)
+{
+	for (; s != NULL && *s != '\0'; s++)
+		demand(((unsigned char)*s >= ' ' && *s != '\177') ||
+		    *s == '\t', "a control character passed");
+}
+
+static void
+check(const struct question *q)
+{
+	const struct envelope *env = q->env;
+	struct stat st;
+	size_t i;
+
+	demand(q->ask < ASKS, "a question of no kind passed");
+	check_string(q->a);
+	check_string(q->b);
+	if (q->ask == ASK_RELAY)
+		demand(env != NULL && env->nrecipients > 0 && (q->fd == -1 ||
+		    (fstat(q->fd, &st) == 0 && S_ISREG(st.st_mode))),
+		    "a message for nobody, or not a file");
+	if (q->ask == ASK_TLS)
+		demand(fstat(q->fd, &st) == 0 && S_ISSOCK(st.st_mode),
+		    "TLS on something else than a socket");
+	if (env == NULL)
+		return;
+	demand(env->nrecipients <= 100, "too many recipients passed");
+	demand(env->encoding <= ENCODING_BINARYMIME, "an unknown encoding");
+	for (i = 0; i < FACTS; i++)
+		check_string(env->fact[i]);
+	for (i = 0; i < env->nrecipients; i++) {
+		check_string(env->recipients[i].address);
+		check_string(env->recipients[i].options);
+		demand(env->recipients[i].address[0] != '-' &&
+		    env->recipients[i].address[0] != '\0',
+		    "a recipient that is none passed");
+	}
+}
+
+/* What passed is sent again, the other way round. */
+static void
+repeat(const struct monitor *m, const struct question *q)
+{
+	struct monitor from = { .set = m->set }, to = { .set = m->set };
+	struct received again;
+	int pair[2];
+
+	demand(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0,
+	    "no pair");
+	from.peer = pair[0];
+	to.peer = pair[1];
+	demand(send_question(&from, q) == 0, "it can not be sent again");
+	demand(get_question(&to, &again) == 1, "sent again, it is refused");
+	demand(again.q.ask == q->ask && again.q.number == q->number &&
+	    same_string(again.q.a, q->a) && same_string(again.q.b, q->b) &&
+	    same_envelope(again.q.env, q->env) &&
+	    (again.q.fd == -1) == (q->fd == -1), "sent again, it differs");
+	dispose(&again);
+	close(pair[0]);
+	close(pair[1]);
+}
+
+static void
+show(void *ctx, const char *text, bool stopping)
+{
+	(void)ctx;
+	(void)text;
+	(void)stopping;
+}
+
+/* The descriptor that rides along: borrowed, or -1. */
+static int
+rider(unsigned kind)
+{
+	static int fd[4] = { -1, -1, -1, -1 };
+	int pair[2];
+
+	if (fd[1] == -1) {
+		fd[1] = memfd_create("fuzz", MFD_CLOEXEC);
+		demand(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0, "pair");
+		fd[2] = pair[0];
+		demand(pipe(pair) == 0, "no pipe");
+		fd[3] = pair[0];
+	}
+	return fd[kind];
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const struct monitor_settings set = { .max_recipients = 100,
+		.status = show };
+	struct monitor m = { .set = &set };
+	struct received r;
+	struct head h;
+	char *sent;
+	int pair[2], more = 1;
+
+	if (size < 1 || size > 32768)
+		return 0;
+	sent = malloc(size);
+	demand(sent != NULL, "no memory");
+	memcpy(sent, data + 1, size - 1);
+	if (size - 1 >= sizeof h && data[0] & 4) {
+		memcpy(&h, sent, sizeof h);
+		h.ask %= ASKS;
+		h.number %= 8;
+		h.nrecipients %= 4;
+		h.encoding %= 4;
+		h.len = (uint32_t)(size - 1 - sizeof h);
+		memcpy(sent, &h, sizeof h);
+	}
+	demand(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0,
+	    "no pair");
+	m.peer = pair[1];
+	if (size > 1)
+		demand(send_all(pair[0], sent, size - 1,
+		    rider(data[0] & 3)) == 0, "it can not be sent");
+	free(sent);
+	close(pair[0]);
+	while (more == 1) {
+		more = get_question(&m, &r);
+		if (more == 1) {
+			check(&r.q);
+			repeat(&m, &r.q);
+		}
+		dispose(&r);
+	}
+	close(pair[1]);
+	return 0;
+}
