@@ -1,0 +1,95 @@
+/*
+ * fuzz_program.c - a program that writes anything, and exits with any status.
+ *
+ * The first octet is its exit status, the second a size of pieces; the rest is
+ * what it wrote.  However its output is cut up the verdict is the same:
+ *  - 250 if and only if it exited with 0 and did not refuse;
+ *  - a reply without control characters, of one class;
+ *  - EX_TEMPFAIL is never a refusal for good.
+ * The log is not flooded.  To run a program for each input would be a
+ * thousand times slower; the functions that judge have no name outside
+ * relay.c, so this is one translation unit with it.
+ */
+#include "../relay.c"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define HEAD 2
+
+static void
+demand(bool kept, const char *what)
+{
+	if (kept)
+		return;
+	fprintf(stderr, "fuzz_program: %s\n", what);
+	abort();
+}
+
+static void
+count_line(void *ctx, int priority, const char *event,
+    const struct envelope *env, const char *text)
+{
+	(void)priority;
+	(void)event;
+	(void)env;
+	++*(unsigned *)ctx;
+	for (; *text != '\0'; text++)
+		demand((unsigned char)*text >= ' ' && *text != '\177',
+		    "a log line with control characters");
+}
+
+/* What is made of it, taken in pieces of size step. */
+static void
+run(int status, const char *p, size_t len, size_t step, struct verdict *v)
+{
+	static char name[] = "program", *const argv[] = { name, NULL };
+	unsigned lines = 0;
+	struct relay_settings set = { .program = argv,
+		.log = { count_line, &lines } };
+	struct relay r = { .set = &set };
+	struct envelope env = { .fact = { "" } };
+	struct job j = { &r, &env, -1, 0 };
+	struct talk *t = calloc(1, sizeof *t);
+	size_t n;
+
+	demand(t != NULL, "no memory");
+	for (n = 0; n < FACTS; n++)
+		env.fact[n] = "";
+	t->fd = -1;
+	t->priority = LOG_INFO;
+	t->reply = true;
+	for (; len > 0; p += n, len -= n) {
+		n = len < step ? len : step;
+		take_text(&j, t, p, n);
+	}
+	end_talk(&j, t);
+	accept_message(v, &env);
+	judge(&j, status, t->first, v);
+	demand(lines <= OUTPUT_LINES + 3, "the log is flooded");
+	free(t);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	const char *text = (const char *)data + HEAD, *p;
+	struct verdict v, w;
+	int status;
+
+	if (size < HEAD)
+		return 0;
+	status = data[0] & 128 ? data[0] & 127 : 0;
+	run(status, text, size - HEAD, SIZE_MAX, &v);
+	run(status, text, size - HEAD, 1U + data[1], &w);
+	demand(verdict_same(&v, &w), "packet edges show");
+	demand(v.code == 250 || (v.code >= 400 && v.code <= 599),
+	    "not a verdict");
+	demand(v.code >= 400 || status == 0, "a failure is a success");
+	demand(v.code < 500 || status != EX_TEMPFAIL, "TEMPFAIL is for good");
+	demand(v.enh[0] == '\0' || v.enh[0] == '0' + v.code / 100,
+	    "the enhanced code is of another class");
+	for (p = v.text; *p != '\0'; p++)
+		demand((unsigned char)*p >= ' ' && *p != '\177',
+		    "a verdict with control characters");
+	return 0;
+}
