@@ -7,8 +7,7 @@
  *  - The administrator is told of a mistake if, and only if, every recipient
  *    is 451 4.3.5: nothing is routed by a file that is broken anywhere.
  *  - A file that is good stays so, and routes alike, with remarks and routes to
- *    elsewhere; one line that makes no sense
- *    breaks it.
+ *    elsewhere; one line that makes no sense breaks it.
  *  - A route in front for the whole address is the one that is taken.
  */
 #define _GNU_SOURCE	/* memfd_create */

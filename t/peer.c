@@ -116,8 +116,9 @@ readable(void)
 	    peer.echo_len > 0;
 }
 
+/* The type of its address is glibc's own with _GNU_SOURCE. */
 int
-connect(int fd, const struct sockaddr *to, socklen_t len)
+connect(int fd, __CONST_SOCKADDR_ARG to, socklen_t len)
 {
 	(void)fd;
 	(void)to;
