@@ -24,6 +24,7 @@ SRC = smtpd.c tls.c $(ROOMS:=.c)
 SUITES = $(basename $(shell grep -l '<criterion/' t/*.c))
 PEERS = $(wildcard t/peers-*.t)
 FUZZ = $(patsubst t/fuzz_%.c,t/fuzz/%,$(wildcard t/fuzz_*.c))
+REPLAY = $(patsubst t/fuzz_%.c,t/san/fuzz_%,$(wildcard t/fuzz_*.c))
 # What is installed, FILE:PLACE below PREFIX; @NAME@ in units is filled in.
 UNITS = $(wildcard units/*.socket units/*.service units/*.d/*)
 SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
@@ -79,18 +80,12 @@ t/san/smtpd-tls: t/san/tls.o t/san/confine.o
 	$(CC) $(SAN) -o $@ $^ $(TLS)
 $(SUITES): %: t/san/%.o t/san/rooms.a
 	$(CC) $(SAN) -o $@ $^ -lcrypt $(CRITERION)
-# A traitor in the channel process, and system calls that fail.
-t/san/planted: t/planted.c smtpd.o $(OBJ)
-	@mkdir -p $(@D)
-	$(CC) $(ALLCFLAGS) $(LINK) -I. -o $@ $^ -Wl,--wrap=channel_feed \
-	    -Wl,--wrap=socketpair -Wl,--wrap=prctl -Wl,--wrap=syscall
-t/san/fault.so: t/fault.c
-	@mkdir -p $(@D)
-	$(CC) $(ALLCFLAGS) -fPIC -shared -o $@ $^ -ldl
+$(REPLAY): t/san/%: t/san/t/%.o t/san/t/replay.o t/san/rooms.a
+	$(CC) $(SAN) -o $@ $^
 t/ping: t/ping.c libsmtpd-channel.a
 	$(CC) $(ALLCFLAGS) $(LINK) -I. -o $@ $^
 
-check: all t/san/smtpd t/san/planted t/san/fault.so t/ping $(SUITES)
+check: all t/san/smtpd t/ping $(SUITES) $(REPLAY)
 	prove -e t/prove.sh $(PROVE) $(SUITES) \
 	    $(filter-out $(PEERS),$(wildcard t/*.t))
 check-peers: all t/ask
@@ -104,10 +99,15 @@ t/bench/out/floor t/bench/out/floor-static: t/bench/floor.c
 bench: all t/bench/out/floor t/bench/out/floor-static
 	t/bench/bench.py $(BENCH)
 
-t/fuzz/%: t/fuzz_%.c $(ROOMS:=.c)
+t/fuzz/%.o: %.c
+	@mkdir -p $(@D)
+	clang $(CPPFLAGS) $(STD) -I. $(SAN) -fsanitize=fuzzer-no-link -MMD \
+	    -c -o $@ $<
+t/fuzz/rooms.a: $(OBJ:%=t/fuzz/%) t/fuzz/t/recorder.o
+	$(AR) rcs $@ $^
+$(FUZZ): t/fuzz/%: t/fuzz/t/fuzz_%.o t/fuzz/rooms.a
 	@mkdir -p $@.new
-	clang $(STD) -I. -g -O1 -fsanitize=fuzzer,address,undefined \
-	    -fno-sanitize-recover=undefined -o $@ $^
+	clang $(SAN) -fsanitize=fuzzer -o $@ $^
 t/fuzz/%.run: t/fuzz/%
 	$< -max_total_time=$(SECONDS_EACH) -dict=t/smtp.dict \
 	    -artifact_prefix=t/fuzz/ $<.new $(wildcard t/corpus/$*)
@@ -137,4 +137,4 @@ clean:
 
 .PHONY: FORCE all bench check check-peers check-systemd clean coverage deps \
 	fuzz install lint run uninstall
--include $(wildcard *.d t/san/*.d t/san/t/*.d)
+-include $(wildcard *.d t/san/*.d t/san/t/*.d t/fuzz/*.d t/fuzz/t/*.d)
