@@ -2,7 +2,8 @@
  * fuzz_channel.c - any octets, from any client, to a channel of any settings.
  *
  * The first four octets choose settings, hooks that refuse, and a size of
- * pieces; the rest is what the client sends.  It is sent whole, octet by octet,
+ * pieces; the rest is what the client sends, where an octet 31 may stand for
+ * 4096, so that long lines are short inputs.  It is sent whole, octet by octet,
  * and in such pieces with replies left waiting: in each way the same octets
  * must be taken, the same replies given, the same hooks called, the same
  * messages relayed, and the dialogue must end in the same place.  What the
@@ -11,16 +12,21 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "recorder.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define HEAD 4
+#define LONG 4096	/* octets for one of value 31 */
+#define LONGS 4		/* of which an input may have so many */
 
 static const struct command_limit limits[] = {
 	{ "RSET", 1 }, { "*", 3 }, { NULL, 0 }
 };
+
+static const char *const keywords[] = { "X-FUZZ", NULL };
 
 static const struct rule refusals[] = {
 	{ CONNECT, "", 554, "", "No" },
@@ -56,7 +62,8 @@ settings(const uint8_t *p)
 		.command_limits = p[1] & 128 ? limits : NULL,
 		.max_recipients = p[2] & 1 ? 2 : 0,
 		.max_errors = p[2] & 2 ? 3 : 0,
-		.max_messages = p[2] & 4 ? 2 : 0
+		.max_messages = p[2] & 4 ? 2 : 0,
+		.keywords = p[2] & 16 ? keywords : NULL
 	};
 
 	return set;
@@ -66,18 +73,16 @@ settings(const uint8_t *p)
    the client says then. */
 static void
 play(struct recorder *r, const struct channel_settings *set,
-    const struct rule *rule, const uint8_t *data, size_t size,
-    struct pace pace)
+    const struct rule *rule, const struct text *sent, struct pace pace)
 {
-	const char *p = (const char *)data;
-
 	recorder_open(r, set, rule, rule != NULL ? 1 : 0);
 	if (!pace.lazy)
 		recorder_drain(r);
 	do {
 		if (r->ch.want == WANT_TLS)
 			recorder_tls(r);
-		recorder_feed(r, p + r->used, size - r->used, pace);
+		recorder_feed(r, sent->p + r->used, sent->len - r->used,
+		    pace);
 	} while (r->ch.want == WANT_TLS && !r->ch.ssl);
 }
 
@@ -104,11 +109,30 @@ compare(const struct recorder *a, const struct recorder *b)
 	demand(text_same(&a->mail, &b->mail), "messages relayed differ");
 }
 
+/* What the client sends. */
+static struct text
+expand(const uint8_t *p, size_t len, bool longer)
+{
+	struct text t = { .p = NULL };
+	char run[LONG];
+	size_t i, runs = 0;
+
+	memset(run, 'x', sizeof run);
+	text_add(&t, "", 0);
+	for (i = 0; i < len; i++)
+		if (longer && p[i] == 31 && runs++ < LONGS)
+			text_add(&t, run, sizeof run);
+		else
+			text_add(&t, (const char *)p + i, 1);
+	return t;
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const struct rule *rule = NULL;
 	struct channel_settings set;
+	struct text sent;
 	struct recorder r[3];
 	struct pace pace[] = {
 		{ SIZE_MAX, false }, { 1, false }, { 1, true }
@@ -121,8 +145,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (data[2] & 8)
 		rule = &refusals[data[2] >> 5];
 	pace[2].step += data[3];
+	sent = expand(data + HEAD, size - HEAD, (data[2] & 16) != 0);
 	for (i = 0; i < 3; i++) {
-		play(&r[i], &set, rule, data + HEAD, size - HEAD, pace[i]);
+		play(&r[i], &set, rule, &sent, pace[i]);
 		compare(&r[0], &r[i]);
 		demand(text_same(&r[i].said, &r[i].replies),
 		    "what is logged is not what was said");
@@ -132,5 +157,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		demand(r[i].broken == NULL, r[i].broken);
 		recorder_free(&r[i]);
 	}
+	free(sent.p);
 	return 0;
 }

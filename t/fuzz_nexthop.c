@@ -53,6 +53,18 @@ log_line(void *ctx, int priority, const char *event,
 		no_secret(text);
 }
 
+/* A message of several blocks. */
+static const char *
+long_message(void)
+{
+	static char text[100001];
+	size_t i;
+
+	for (i = 0; i < sizeof text - 1; i++)
+		text[i] = i % 61 == 60 ? '\n' : i % 60 == 0 ? '.' : 'x';
+	return text;
+}
+
 /* A file in memory.  Its name goes to name, if that is wanted. */
 static int
 file(const char *text, char *name, size_t size)
@@ -70,7 +82,7 @@ static const char *const messages[] = {
 	"Subject: dots\r\n\r\n.\r\n..\r\nend\r\n",
 	"Subject: 8-bit\r\n\r\n\303\274\r\n",
 	"Subject: \303\274\r\n\r\nno line end",
-	""
+	"Subject: LF\n\n.\n\rx\n\r"
 };
 
 static void
@@ -116,6 +128,7 @@ deliver(struct nexthop *h, const struct envelope *env, const uint8_t *head,
 	if (good > 0 && (head[0] & 3) != NEXTHOP_LMTP)
 		good = 1;
 	demand(good <= peer.yes, "a yes that the next hop did not say");
+	demand(good == 0 || spool != -1, "a yes without a message");
 }
 
 static void
@@ -152,20 +165,25 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		"unix:/x", "[192.0.2.1]:25", "192.0.2.1,unix:/x", "192.0.2.1"
 	};
 	static char name[64];
-	static int spool[4] = { -1 };
+	static int spool[6] = { -1 };	/* the last: a message that is lost */
 	struct relay_settings set = { .fqdn = "mx.example.org" };
 	struct envelope env;
 	struct nexthop *h;
 	bool secret;
-	size_t i;
+	size_t i, message;
 
 	if (size < HEAD)
 		return 0;
-	for (i = 0; spool[0] == -1 || i > 0; i = (i + 1) % 4)
-		spool[i] = file(messages[i], NULL, 0);
-	if (name[0] == '\0')
+	if (name[0] == '\0') {
+		for (i = 0; i < 4; i++)
+			spool[i] = file(messages[i], NULL, 0);
+		spool[4] = file(long_message(), NULL, 0);
+		spool[5] = -1;
 		file("[192.0.2.1]:25 user:" PASSWORD "\n"
 		    "unix:/x user:" PASSWORD "\n", name, sizeof name);
+	}
+	message = (data[3] & 0x70) == 0x70 ? 4U + (data[3] >> 7) :
+	    data[3] & 3U;
 	secret = memchr(data + HEAD, '~', size - HEAD) == NULL &&
 	    memchr(data + HEAD, '+', size - HEAD) == NULL;
 	set.log = (struct logger){ log_line, &secret };
@@ -173,11 +191,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	set.tls_program = "/nonexistent";
 	set.auth = data[2] & 4 ? name : NULL;
 	fill_in(&env, data);
-	peer_open(data + HEAD, size - HEAD, data[2] & 8 ? 7 : SIZE_MAX);
+	peer_open(data + HEAD, size - HEAD, data[2] & 8 ? 5000 : SIZE_MAX);
 	h = nexthop_open(&set, (enum nexthop_protocol)((data[0] & 3) % 3),
 	    places[data[2] >> 4 & 3]);
 	for (i = 0; i < 1U + (data[2] >> 6); i++)
-		deliver(h, &env, data, spool[data[3] & 3], secret);
+		deliver(h, &env, data, spool[message], secret);
 	nexthop_close(h);
 	return 0;
 }

@@ -37,7 +37,9 @@
 static struct peer {
 	const char *p, *end;	/* the script, and where it stands */
 	const char *from;	/* what was said and is not read yet: to p */
-	size_t step;		/* octets that a send takes at most */
+	size_t step;		/* octets that a send takes at most, and if that
+				   is not SIZE_MAX, every other takes none */
+	bool full;		/* this is such a send */
 	bool closed, reset;
 	int report[2];		/* the engine's pipe; borrowed */
 	size_t yes;		/* last lines of 2yz replies that were read */
@@ -143,6 +145,11 @@ send(int fd, const void *p, size_t len, int flags)
 	demand((flags & MSG_NOSIGNAL) != 0, "a send that may raise SIGPIPE");
 	if (peer.closed || peer.reset) {
 		errno = EPIPE;
+		return -1;
+	}
+	peer.full = !peer.full && peer.step != SIZE_MAX;
+	if (peer.full) {
+		errno = EAGAIN;
 		return -1;
 	}
 	if (len > peer.step)
