@@ -20,6 +20,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from hop import Hop
 from tap import HELLO, SMTPD, Skip, folder, lines, main, message, script, test
 
 INJECTOR = os.path.abspath("t/san/fault.so")
@@ -234,75 +235,23 @@ class Print(Place):
 
 
 class NextHop(Place):
-    """A server that says yes to everything and remembers."""
-    words, scheme = ("EHLO",), "smtp"
     extensions = ("PIPELINING", "SIZE", "8BITMIME")
 
     def __init__(self):
         super().__init__()
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.messages = []
-        self.thread = threading.Thread(target=self.serve, daemon=True)
-        self.thread.start()
+        self.hop = Hop(self.extensions)
 
     def arguments(self):
-        return [f"{self.scheme}:[127.0.0.1]:{self.listener.getsockname()[1]}"]
-
-    def serve(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rb") as read:
-                try:
-                    self.talk(connection, read)
-                except OSError:
-                    pass
-
-    def talk(self, connection, read):
-        connection.sendall(b"220 next.example.net\r\n")
-        for command in read:
-            verb = command[:4].upper()
-            if verb == b"EHLO":
-                rows = ["next.example.net", *self.extensions]
-                connection.sendall(b"".join(
-                    f"250{'-' if i + 1 < len(rows) else ' '}{row}\r\n".encode()
-                    for i, row in enumerate(rows)))
-            elif verb == b"DATA":
-                connection.sendall(b"354 go\r\n")
-                text = []
-                for line in read:
-                    if line == b".\r\n":
-                        break
-                    text.append(line[1:] if line[:1] == b"." else line)
-                else:
-                    return
-                self.messages.append(b"".join(text))
-                connection.sendall(b"250 2.0.0 taken\r\n")
-            elif verb == b"BDAT":
-                size = int(command.split()[1])
-                text = read.read(size)
-                if len(text) < size or b"LAST" not in command.upper():
-                    return
-                self.messages.append(text)
-                connection.sendall(b"250 2.0.0 taken\r\n")
-            elif verb == b"QUIT":
-                connection.sendall(b"221 bye\r\n")
-                return
-            else:
-                connection.sendall(b"250 2.0.0 fine\r\n")
+        return [self.hop.relay()]
 
     def take(self):
-        # One connection at a time: once we are greeted the others are over.
-        with socket.create_connection(self.listener.getsockname()) as one:
-            one.recv(4096)
-        found, self.messages = self.messages, []
+        self.hop.settle()
+        found = self.hop.messages
+        self.hop.forget()
         return found
 
     def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        self.hop.close()
         super().close()
 
 

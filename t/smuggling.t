@@ -1,0 +1,373 @@
+#!/usr/bin/env python3
+"""smuggling.t - nothing that a client sends as text becomes a command: not
+here, and not at the next hop, however laxly that reads."""
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from hop import Hop, ends
+from tap import HELLO, SMTPD, folder, lines, main, script, test
+
+DATA = ("PIPELINING", "SIZE", "8BITMIME")
+BDAT = (*DATA, "CHUNKING", "BINARYMIME", "SMTPUTF8", "DSN")
+
+EVIL = lines("MAIL FROM:<evil@example.org>", "RCPT TO:<evil@example.org>",
+             "DATA", "Subject: evil", "", "evil")
+
+# What somebody, somewhere, has taken for the end of a message.
+VARIANTS = [
+    b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r.\r\n", b"\r\n.\r",
+    b"\r\r\n.\r\r\n", b"\r\n.\r\r\n", b"\n\r.\n\r",
+    b"\n\r\n.\n\r\n", b"\r\n.\n\r", b"\n.\r", b"\r.\n",
+    b"\n\n.\n\n", b"\r\n\n.\r\n", b"\r\n\r.\r\n",
+    b"\r\n\0.\r\n", b"\r\n.\0\r\n", b"\r\0\n.\r\0\n", b"\r\n.\r\0\n",
+    b"\r\n\0.\0\r\n", b"\0\r\n.\0\0", b"\n\0.\n", b"\r\n. \r\n",
+    b"\r\n.\t\r\n", b"\r\n \r\n .\r\n", b"\r\n..\r\n", b"\r\n...\r\n",
+    b"\r\n.\x0b\r\n", b"\r\n.\x0c\r\n", b"\x0b.\x0b", b"\x0c.\x0c",
+    b"\x85.\x85", b"\xc2\x85.\xc2\x85", b"\xe2\x80\xa8.\xe2\x80\xa8",
+    b"\r\n\x1a\r\n", b"\x04", b"\r\n\x08.\r\n", b"\r\n.\x7f\r\n",
+    b"\r\n\xef\xbb\xbf.\r\n",
+]
+
+
+# That is one, whatever stands before it.
+assert not any(b"\r\n.\r\n" in variant for variant in VARIANTS)
+
+
+def bare(text):
+    """Is there a CR or LF alone?"""
+    return re.search(rb"\r(?!\n)|(?<!\r)\n", text) is not None
+
+
+class Client:
+    """Over a socket that keeps packets apart: one is one read at smtpd."""
+
+    def __init__(self, *arguments, env=None):
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX,
+                                                socket.SOCK_SEQPACKET)
+        self.log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [SMTPD, "-H", "mx.example.org", *arguments], stdin=theirs,
+            stdout=theirs, stderr=self.log, env={**os.environ, **(env or {})})
+        theirs.close()
+
+    def talk(self, *packets):
+        """All packets, then the end.  Returns the replies' last lines."""
+        for packet in packets:
+            self.socket.sendall(packet)
+        self.socket.shutdown(socket.SHUT_WR)
+        said = b""
+        while chunk := self.socket.recv(65536):
+            said += chunk
+        self.socket.close()
+        assert self.process.wait() == 0
+        self.log.seek(0)
+        self.logged = self.log.read().decode(errors="replace")
+        self.log.close()
+        return [line for line in said.decode().splitlines()
+                if line[3:4] != "-"]
+
+
+def codes(replies):
+    return [int(line[:3]) for line in replies]
+
+
+START = lines(HELLO, "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.org>",
+              "DATA") + b"Subject: x\r\n\r\nbefore"
+
+
+def cuts(variant):
+    """The session as one packet, and cut around and inside of the end."""
+    rest = EVIL + b"\r\n.\r\nQUIT\r\n"
+    yield [START + variant + rest]
+    yield [START, *(bytes([octet]) for octet in variant), rest]
+    for at in range(1, len(variant)):
+        yield [START + variant[:at], variant[at:] + rest]
+
+
+@test
+def text_that_looks_like_an_end_ends_nothing():
+    for variant in VARIANTS:
+        for packets in cuts(variant):
+            client = Client("print:")
+            got = codes(client.talk(*packets))
+            # 220, EHLO, MAIL, RCPT, 354, the message, QUIT: no more, no less
+            final = 550 if bare(variant) else 250
+            assert got == [220, 250, 250, 250, 354, final, 221], \
+                (variant, packets[1:], got)
+            assert client.logged.count("mail from: <a@") == (final == 250)
+            assert "mail from: <evil" not in client.logged, variant
+
+
+@test
+def normalized_text_ends_nothing_either():
+    for variant in VARIANTS:
+        got = codes(Client("--bare-newline", "normalize", "discard:").talk(
+            START + variant + EVIL + b"\r\n.\r\nQUIT\r\n"))
+        assert got == [220, 250, 250, 250, 354, 250, 221], (variant, got)
+
+
+# --- what goes out
+
+def relayed(hop, mode, packets, *arguments):
+    """The session's replies; the hop knows the rest."""
+    hop.forget()
+    got = codes(Client("--bare-newline", mode, "--no-received", *arguments,
+                       hop.relay()).talk(*packets))
+    hop.settle()
+    return got
+
+
+def sane(hop, got, about):
+    """As many messages as were acknowledged; one end each; and no command
+    that we did not mean."""
+    finals = [got[i + 1] for i, code in enumerate(got[:-1]) if code == 354]
+    assert len(hop.messages) == finals.count(250), (about, got, hop.messages)
+    for text in hop.texts:
+        assert ends(text) == 1 and text.endswith(b"\r\n.\r\n"), (about, text)
+        assert not bare(text), (about, text)
+    for command in hop.commands:
+        assert re.fullmatch(rb"(EHLO|LHLO|MAIL|RCPT|DATA|BDAT|QUIT|RSET)"
+                            rb"[^\0-\x1f\x7f]*\r\n", command), (about, command)
+
+
+def expected(mode, variant):
+    """What a message with that in it becomes; None: it is not taken."""
+    text = b"Subject: x\r\n\r\nbefore" + variant + EVIL + b"\r\n"
+    if mode == "normalize":
+        text = re.sub(rb"\r\n|\r|\n", b"\r\n", text)
+    elif bare(variant):
+        return None
+    # The client's stuffing goes away.
+    return re.sub(rb"(\r\n)\.", rb"\1", text) if mode != "normalize" else text
+
+
+def all_variants(hop, mode):
+    for variant in VARIANTS:
+        packets = [START + variant + EVIL + b"\r\n.\r\nQUIT\r\n"]
+        got = relayed(hop, mode, packets)
+        sane(hop, got, (mode, variant))
+        if mode == "unix":
+            continue
+        wanted = expected(mode, variant)
+        assert len(hop.messages) == (wanted is not None), (variant, got)
+        if wanted and mode == "reject":
+            assert hop.messages[0] == wanted, (variant, hop.messages)
+        if wanted:
+            assert b"evil@example.org" not in b"".join(hop.commands)
+
+
+def each_mode(hop):
+    try:
+        for mode in ("reject", "normalize", "unix"):
+            all_variants(hop, mode)
+    finally:
+        hop.close()
+
+
+@test
+def by_data_each_message_has_one_end_however_it_is_read():
+    each_mode(Hop(DATA))
+
+
+@test
+def by_bdat_each_message_is_as_long_as_it_says():
+    each_mode(Hop(BDAT))
+
+
+@test
+def by_lmtp_each_message_has_one_end_however_it_is_read():
+    each_mode(Hop(DATA, lmtp=True))
+
+
+@test
+def without_pipelining_too():
+    each_mode(Hop(()))
+
+
+@test
+def a_message_that_came_by_bdat_is_stuffed_for_a_hop_that_has_none():
+    for hop in (Hop(DATA), Hop(BDAT), Hop(DATA, lmtp=True)):
+        for variant in [b"\r\n.\r\n", *VARIANTS]:
+            text = b"Subject: x\r\n\r\nbefore" + variant + EVIL + b"\r\n"
+            for chunks in ([text], [text[:25], text[25:]],
+                           [bytes([octet]) for octet in text[:40]] +
+                           [text[40:]]):
+                packets = [lines(HELLO, "MAIL FROM:<a@b>", "RCPT TO:<c@d>")]
+                for chunk in chunks[:-1]:
+                    packets.append(b"BDAT %d\r\n" % len(chunk) + chunk)
+                packets.append(b"BDAT %d LAST\r\n" % len(chunks[-1]) +
+                               chunks[-1] + lines("QUIT"))
+                got = relayed(hop, "reject", packets)
+                assert len(got) == 4 + len(chunks) + 1, (variant, got)
+                taken = got[-2] == 250
+                assert taken == (not bare(variant)), (variant, got)
+                assert hop.messages == ([text] if taken else []), variant
+                for raw in hop.texts:
+                    assert ends(raw) == 1, (variant, raw)
+        hop.close()
+
+
+@test
+def binary_text_goes_where_it_can_and_nowhere_else():
+    for variant in VARIANTS:
+        text = b"Subject: x\r\n\r\nbefore" + variant + EVIL
+        packets = [lines(HELLO, "MAIL FROM:<a@b> BODY=BINARYMIME",
+                         "RCPT TO:<c@d>") +
+                   b"BDAT %d LAST\r\n" % len(text) + text + lines("QUIT")]
+        for hop in (Hop(BDAT), Hop(DATA)):
+            got = relayed(hop, "reject", packets)
+            chunks = "CHUNKING" in hop.extensions
+            assert got[-2] == (250 if chunks else 554), (variant, got)
+            assert hop.messages == ([text] if chunks else []), variant
+            hop.close()
+
+
+@test
+def a_file_or_a_program_gets_lines_and_nothing_but_lines():
+    place = folder()
+    program = script(place, f"cat >{place}/message")
+    for mode in ("reject", "normalize", "unix"):
+        for crlf in (False, True):
+            for variant in VARIANTS:
+                path = f"{place}/message"
+                if os.path.exists(path):
+                    os.unlink(path)
+                got = codes(Client(
+                    "--bare-newline", mode, "--no-received",
+                    *(["--crlf"] if crlf else []), "--", program).talk(
+                        START + variant + EVIL + b"\r\n.\r\nQUIT\r\n"))
+                if 250 not in [got[i + 1] for i, code in enumerate(got)
+                               if code == 354]:
+                    assert not os.path.exists(path), (mode, variant)
+                    continue
+                with open(path, "rb") as f:
+                    text = f.read()
+                assert not bare(text) if crlf else b"\r" not in text, \
+                    (mode, variant, text)
+                if mode == "reject":
+                    wanted = expected(mode, variant)
+                    assert text == (wanted if crlf else
+                                    wanted.replace(b"\r\n", b"\n"))
+    shutil.rmtree(place)
+
+
+@test
+def a_maildir_gets_one_file_for_each_acknowledged_message():
+    place = folder()
+    for mode in ("reject", "normalize", "unix"):
+        for variant in VARIANTS:
+            got = codes(Client("--bare-newline", mode, f"maildir:{place}/box")
+                        .talk(START + variant + EVIL + b"\r\n.\r\nQUIT\r\n"))
+            finals = [got[i + 1] for i, code in enumerate(got) if code == 354]
+            new = os.listdir(f"{place}/box/new") \
+                if os.path.exists(f"{place}/box/new") else []
+            assert len(new) == finals.count(250), (mode, variant, got)
+            for name in new:
+                with open(f"{place}/box/new/{name}", "rb") as f:
+                    assert b"\r" not in f.read(), (mode, variant)
+                os.unlink(f"{place}/box/new/{name}")
+    shutil.rmtree(place)
+
+
+# --- commands
+
+ADDRESSES = [
+    b'<"a\rRCPT TO:<evil@b>"@b>', b"<a@b>\rRCPT TO:<evil@b>",
+    b"<a\0@b>", b"<a@b\r>", b'<"a\\\r"@b>', b"<a@b> SIZE=1\rRCPT TO:<evil@b>",
+    b"<a@b>\0RCPT TO:<evil@b>", b"<a\x7f@b>", b"<a\x1b@b>",
+    b"<a@b> BODY=8BITMIME\0", b'<"\t"@b>', b"<a\xc2\x85b@c>",
+    b"<a\xe2\x80\xa8b@c>", b"<a@b> RET=FULL\rX ENVID=x", b"<a@b> ENVID=\x0b",
+    b"<a@b>\x0bRCPT TO:<evil@b>", b"<a@b>\r\rRCPT TO:<evil@b>",
+    b"<a b@c>", b"<a@b>,<evil@b>", b"<a@b>> RCPT TO:<evil@b",
+    b"<a>evil@b", b"<a@b> AUTH=<> \r", b"<<evil@b>", b"<a@[\r]>",
+]
+
+
+@test
+def nothing_in_an_address_or_a_parameter_becomes_a_command():
+    hop = Hop(BDAT)
+    for address in ADDRESSES:
+        for smtputf8 in ((), ("-u",)):
+            for first, second in (
+                    (b"MAIL FROM:" + address, b"RCPT TO:<c@d>"),
+                    (b"MAIL FROM:<a@b>", b"RCPT TO:" + address)):
+                got = relayed(hop, "reject", [
+                    lines(HELLO, first, second, "DATA", "Subject: x", ".",
+                          "QUIT")], *smtputf8)
+                # One reply for each command; if DATA was refused there is
+                # one for each of the two lines of text.
+                count = 7 if 354 in got else 8
+                assert len(got) == count, (address, got)
+                sane(hop, got, address)
+                seen = b"".join(hop.commands)
+                # As one word in a quoted string it is nobody's command.
+                assert not re.search(rb"(?m)^RCPT TO:<evil", seen), seen
+    hop.close()
+
+
+def proxy(*words):
+    return " ".join(words).encode() + b"\r\n"
+
+
+def proxy2(rest, length=None):
+    body = socket.inet_aton("192.0.2.1") + socket.inet_aton("192.0.2.2") + \
+        struct.pack("!HH", 99, 25) + rest
+    return b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + struct.pack(
+        "!H", len(body) if length is None else length) + body
+
+
+@test
+def nothing_in_a_proxy_header_becomes_a_command():
+    good = proxy("PROXY", "TCP4", "192.0.2.1", "192.0.2.2", "99", "25")
+    evil = lines("MAIL FROM:<evil@b>")
+    rest = lines("NOOP", "QUIT")
+    served = [220, 250, 221]
+    for header, wanted in (
+            (good, served),
+            (proxy2(b""), served),
+            # A TLV that is full of commands is a TLV.
+            (proxy2(struct.pack("!BH", 0xe0, len(evil)) + evil), served),
+            (proxy2(evil), None),
+            (good + good, [220, 500, 250, 221]),
+            (proxy2(b"") + good, [220, 500, 250, 221]),
+            (good[:-2] + b"\n", None), (good[:-2] + b"\r", None),
+            (good[:-2] + b" " + evil, None), (b"\r\n" + good, None),
+            (good.replace(b"99", b"99\r"), None),
+            (good.replace(b"99", b"99\n"), None),
+            (good.replace(b"99", b"99\0"), None),
+            (b"PROXY " + b"x" * 200 + b"\r\n", None),
+            (proxy2(b"", 11), None), (proxy2(b"", 65535), None),
+            (b"EHLO x\r\n", None), (evil, None)):
+        got = codes(Client("--proxy-protocol", "discard:").talk(header + rest))
+        if wanted is None:
+            # It is turned away, and obeys nothing.
+            assert got in ([], [421], [554]) or \
+                (header.startswith(b"\r\n\r\n\0") and got == served), \
+                (header, got)
+        else:
+            assert got == wanted, (header, got)
+
+
+@test
+def what_follows_starttls_in_the_clear_is_dropped():
+    place = folder()
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                    "/CN=mx.example.org", "-keyout", f"{place}/key", "-out",
+                    f"{place}/cert"], check=True, stderr=subprocess.DEVNULL)
+    got = codes(Client("--tlscert", f"{place}/cert", "--tlskey",
+                       f"{place}/key", "discard:").talk(
+        lines(HELLO, "STARTTLS", "MAIL FROM:<evil@b>", "NOOP", "QUIT")))
+    assert got == [220, 250, 220], got
+    shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    main()
