@@ -21,10 +21,9 @@
  * Maildir; programs (their arguments, their start, their output, their end);
  * the way out; the interface.
  */
-#define _GNU_SOURCE	/* memfd_create, O_TMPFILE, ppoll, pipe2, execvpe,
-			   close_range, syncfs, asprintf */
+#define _GNU_SOURCE	/* memfd_create, O_TMPFILE, ppoll, pipe2, syncfs,
+			   asprintf, POSIX_SPAWN_SETSID */
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -39,6 +38,7 @@
 #include <poll.h>
 #include <regex.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -1726,7 +1726,6 @@ struct talk {
 
 struct run {
 	pid_t pid;
-	int report;		/* exec's errno comes here; owned */
 	int status;		/* as wait(2) has it */
 	bool late;		/* had to be stopped at the deadline */
 	struct talk out, err;
@@ -1741,89 +1740,73 @@ make_pipe(int end[2])
 	return fcntl(end[0], F_SETFL, O_NONBLOCK);
 }
 
-/* Leaves descriptors 0 to 3 open, and no other. */
+/* How a program is started: with nothing of ours but given[0..2] as its
+   descriptors 0 to 2.  Returns 0, or an errno, exec's too. */
 static int
-close_rest(void)
+spawn(pid_t *pid, char *const argv[], char *const envp[], const int given[3])
 {
-	struct rlimit max;
-	int fd;
+	posix_spawn_file_actions_t files;
+	posix_spawnattr_t how;
+	sigset_t all, none;
+	int error, n;
 
-	if (close_range(4, ~0U, 0) == 0)
-		return 0;
-	/* A kernel before 5.9. */
-	if (getrlimit(RLIMIT_NOFILE, &max) == -1)
-		return -1;
-	for (fd = 4; (rlim_t)fd < max.rlim_cur; fd++)
-		close(fd);
-	return 0;
-}
-
-/*
- * The child's side: becomes the program, with given[0..2] as its descriptors
- * 0 to 2, or writes errno to given[3].
- */
-static _Noreturn void
-become(char *const argv[], char *const envp[], int given[4])
-{
-	struct sigaction usual = { .sa_handler = SIG_DFL };
-	sigset_t none;
-	int i, error;
-
-	/* Out of the way first: any of them may be a number we need. */
-	for (i = 0; i < 4; i++)
-		given[i] = fcntl(given[i], F_DUPFD_CLOEXEC, 4);
-	if (dup3(given[3], 3, O_CLOEXEC) == -1)
-		_exit(EX_OSERR);
-	for (i = 1; i < NSIG; i++)
-		sigaction(i, &usual, NULL);
+	if ((error = posix_spawn_file_actions_init(&files)) != 0)
+		return error;
+	if ((error = posix_spawnattr_init(&how)) != 0) {
+		posix_spawn_file_actions_destroy(&files);
+		return error;
+	}
+	/* sigfillset() would leave out two that libc keeps for itself, and
+	   the program would begin with them ignored. */
+	memset(&all, 0xff, sizeof all);
 	sigemptyset(&none);
-	if (dup2(given[0], STDIN_FILENO) != -1 &&
-	    dup2(given[1], STDOUT_FILENO) != -1 &&
-	    dup2(given[2], STDERR_FILENO) != -1 && close_rest() != -1 &&
-	    setsid() != -1 && sigprocmask(SIG_SETMASK, &none, NULL) != -1)
-		execvpe(argv[0], argv, envp);
-	error = errno;
-	if (write(3, &error, sizeof error) != sizeof error)
-		_exit(EX_OSERR);
-	_exit(127);
+	posix_spawnattr_setflags(&how, POSIX_SPAWN_SETSID |
+	    POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+	posix_spawnattr_setsigdefault(&how, &all);
+	posix_spawnattr_setsigmask(&how, &none);
+	for (n = 0; n < 3 && error == 0; n++)
+		error = posix_spawn_file_actions_adddup2(&files, given[n], n);
+	if (error == 0)
+		error = posix_spawn_file_actions_addclosefrom_np(&files, 3);
+	if (error == 0)
+		error = posix_spawnp(pid, argv[0], &files, &how, argv, envp);
+	posix_spawnattr_destroy(&how);
+	posix_spawn_file_actions_destroy(&files);
+	return error;
 }
 
 /*
- * Starts argv with spool, rewound, as its standard input.  Returns 0, or -1
- * with errno; the caller closes what is open in run either way.
+ * Starts argv with spool, rewound, as its standard input.  Returns 0, or an
+ * errno; the caller closes what is open in run either way.
  */
 static int
 start(struct run *run, int spool, char *const argv[], char *const envp[])
 {
-	int out[2] = { -1, -1 }, err[2] = { -1, -1 }, report[2] = { -1, -1 };
-	int given[4], error = 0;
+	int out[2] = { -1, -1 }, err[2] = { -1, -1 };
+	int given[3] = { -1, -1, -1 }, error = 0, n;
 
-	run->pid = -1;
 	if (lseek(spool, 0, SEEK_SET) == -1 || make_pipe(out) == -1 ||
-	    make_pipe(err) == -1 || make_pipe(report) == -1) {
+	    make_pipe(err) == -1)
 		error = errno;
-	} else {
-		given[0] = spool;
-		given[1] = out[1];
-		given[2] = err[1];
-		given[3] = report[1];
-		run->pid = fork();
-		if (run->pid == 0)
-			become(argv, envp, given);
-		if (run->pid == -1)
+	/* Out of the way: any of them may be a number that is wanted. */
+	for (n = 0; n < 3 && error == 0; n++) {
+		given[n] = fcntl(n == 0 ? spool : n == 1 ? out[1] : err[1],
+		    F_DUPFD_CLOEXEC, 3);
+		if (given[n] == -1)
 			error = errno;
 	}
+	if (error == 0)
+		error = spawn(&run->pid, argv, envp, given);
 	run->out.fd = out[0];
 	run->err.fd = err[0];
-	run->report = report[0];
+	for (n = 0; n < 3; n++)
+		if (given[n] != -1)
+			close(given[n]);
 	if (out[1] != -1)
 		close(out[1]);
 	if (err[1] != -1)
 		close(err[1]);
-	if (report[1] != -1)
-		close(report[1]);
-	errno = error;
-	return run->pid == -1 ? -1 : 0;
+	return error;
 }
 
 /* ---- Programs: their output ---- */
@@ -1924,9 +1907,7 @@ ended(pid_t pid)
 static void
 stop(pid_t pid, int signal)
 {
-	/* It has no group yet if it did not come as far as setsid(). */
-	if (kill(-pid, signal) == -1)
-		kill(pid, signal);
+	kill(-pid, signal);	/* it began its own session, so its own group */
 }
 
 /*
@@ -1984,7 +1965,7 @@ run_program(const struct job *j, struct run *run, char *const argv[],
 {
 	struct sigaction action = { .sa_handler = wake }, old_action;
 	sigset_t child, mask, old_mask;
-	int error = 0, failure;
+	int error;
 
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
@@ -1992,24 +1973,19 @@ run_program(const struct job *j, struct run *run, char *const argv[],
 	mask = old_mask;
 	sigdelset(&mask, SIGCHLD);
 	sigaction(SIGCHLD, &action, &old_action);
-	if (start(run, j->spool, argv, envp) == -1) {
-		error = errno;
-	} else {
+	error = start(run, j->spool, argv, envp);
+	if (error == 0) {
 		if (!wait_for(j, run, &mask))
 			logger_printf(&j->r->set->log, LOG_CRIT, "program",
 			    j->env, "%s: process %jd can not be killed",
 			    argv[0], (intmax_t)run->pid);
 		if (run->late)
 			stop(run->pid, SIGKILL);
-		if (waitpid(run->pid, &run->status, WNOHANG) == -1 ||
-		    (read(run->report, &failure, sizeof failure) ==
-		    sizeof failure && (errno = failure) != 0))
+		if (waitpid(run->pid, &run->status, WNOHANG) == -1)
 			error = errno;
 	}
 	end_talk(j, &run->out);
 	end_talk(j, &run->err);
-	if (run->report != -1)
-		close(run->report);
 	sigaction(SIGCHLD, &old_action, NULL);
 	sigprocmask(SIG_SETMASK, &old_mask, NULL);
 	return error;
