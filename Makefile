@@ -1,6 +1,6 @@
 # make deps run, make deps check: see README.
 PREFIX = /usr/local
-CFLAGS = -O2 -g
+CFLAGS = -Os -g
 PORT = 8025
 VERSION = 1.0
 WITH_SYSTEMD = yes
@@ -8,11 +8,12 @@ WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wcast-qual \
 	-Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wformat=2
 HARDEN = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 \
 	-fstack-protector-strong -fstack-clash-protection -fPIE
-LINK = -pie -Wl,-z,relro,-z,now
+LINK = -pie -Wl,-z,relro,-z,now,-z,pack-relative-relocs,--gc-sections
+SMALL = -ffunction-sections -fno-asynchronous-unwind-tables
 STD = -std=c11 -D_POSIX_C_SOURCE=200809L $(WARN) \
 	-DVERSION='"$(VERSION)"' -DLIBEXEC='"$(PREFIX)/libexec"' \
 	$(if $(filter yes,$(WITH_SYSTEMD)),-DWITH_SYSTEMD)
-ALLCFLAGS = $(STD) $(HARDEN) $(CFLAGS)
+ALLCFLAGS = $(STD) $(HARDEN) $(SMALL) $(CFLAGS)
 SAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
 	-fno-sanitize-recover=undefined
 CRITERION = $(shell pkg-config --cflags --libs criterion)
@@ -44,6 +45,7 @@ smtpd: smtpd.o $(OBJ)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^
 smtpd-tls: tls.o confine.o
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)
+channel.o: CFLAGS = -O2 -g	# it looks at every octet
 libsmtpd-channel.a: channel.o
 	$(AR) rcs $@ $^
 smtpd.o: .built
