@@ -60,10 +60,27 @@ skip(struct span s, size_t n)
 	return (struct span){ s.p + n, s.len - n };
 }
 
+static char
+lower(char c)
+{
+	return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+}
+
+/* In ASCII, whatever the locale. */
+static bool
+starts(struct span s, const char *word)
+{
+	size_t i = 0;
+
+	while (i < s.len && word[i] != '\0' && lower(s.p[i]) == lower(word[i]))
+		i++;
+	return word[i] == '\0';
+}
+
 static bool
 same(struct span s, const char *word)
 {
-	return s.len == strlen(word) && strncasecmp(s.p, word, s.len) == 0;
+	return s.len == strlen(word) && starts(s, word);
 }
 
 static struct span
@@ -136,6 +153,34 @@ copy(char *to, size_t size, struct span s)
 		memcpy(to, s.p, s.len);
 	to[s.len] = '\0';
 	return true;
+}
+
+/* a and b in to[0..size), cut to fit.  What every session says is put together
+   without stdio, whose pages the process would have to fault in for it. */
+static void
+join(char *to, size_t size, const char *a, const char *b)
+{
+	size_t n = 0;
+
+	for (; *a != '\0' && n < size - 1; a++)
+		to[n++] = *a;
+	for (; *b != '\0' && n < size - 1; b++)
+		to[n++] = *b;
+	to[n] = '\0';
+}
+
+/* n in decimal, at the end of to. */
+static const char *
+decimal(char to[21], uint64_t n)
+{
+	char *p = to + 20;
+
+	*p = '\0';
+	do {
+		*--p = (char)('0' + n % 10);
+		n /= 10;
+	} while (n > 0);
+	return p;
 }
 
 /* Digits only: no sign, no blank, no overflow. */
@@ -217,7 +262,7 @@ reply_set(struct reply *r, int code, const char *enh, const char *text)
 
 	assert(200 <= code && code <= 599);
 	r->code = code;
-	snprintf(r->enh, sizeof r->enh, "%s", enh);
+	join(r->enh, sizeof r->enh, enh, "");
 	for (; *text != '\0' && n < sizeof r->text - 1; text++) {
 		if (*text == '\r' && text[1] == '\n')
 			continue;
@@ -266,14 +311,15 @@ static void
 say_line(struct channel *ch, int code, bool more, const char *enh,
     struct span text)
 {
-	char head[24];
+	const char head[] = { (char)('0' + code / 100),
+		(char)('0' + code / 10 % 10), (char)('0' + code % 10),
+		more ? '-' : ' ' };
 	size_t start = ch->outlen;
-	int n;
 	char c;
 
-	n = snprintf(head, sizeof head, "%d%c%s%s", code, more ? '-' : ' ', enh,
-	    enh[0] == '\0' ? "" : " ");
-	append(ch, head, (size_t)n);
+	append(ch, head, sizeof head);
+	append(ch, enh, strlen(enh));
+	append(ch, " ", enh[0] != '\0');
 	for (size_t i = 0; i < text.len; i++) {
 		c = text.p[i];
 		if (control(c) || (high(c) && !ch->smtp_utf8))
@@ -315,7 +361,9 @@ say(struct channel *ch, int code, const char *enh, const char *text)
 	if (!ch->extended_smtp || code / 100 == 3)
 		enh = "";
 	if (bye) {	/* RFC 5321 4.2 */
-		snprintf(named, sizeof named, "%s %s", ch->set->fqdn, text);
+		join(named, sizeof named, ch->set->fqdn, " ");
+		join(named + strlen(named), sizeof named - strlen(named), text,
+		    "");
 		text = named;
 		ch->smtp_state = PHASE_CLOSED;
 		ch->want = WANT_CLOSE;
@@ -734,8 +782,7 @@ literal(struct span s)
 	static const char tag[] = "IPv6:";
 	size_t n = sizeof tag - 1;
 
-	return ipv4(s) || (s.len > n && strncasecmp(s.p, tag, n) == 0 &&
-	    ipv6(skip(s, n)));
+	return ipv4(s) || (s.len > n && starts(s, tag) && ipv6(skip(s, n)));
 }
 
 /* Length of a domain or address literal; 0 if there is none. */
@@ -1051,8 +1098,8 @@ greet(struct channel *ch)
 	struct reply r;
 	char line[CHANNEL_NAME_MAX + 16];
 
-	snprintf(line, sizeof line, "%s %s", ch->set->fqdn,
-	    ch->set->lmtp ? "LMTP" : "ESMTP");
+	join(line, sizeof line, ch->set->fqdn,
+	    ch->set->lmtp ? " LMTP" : " ESMTP");
 	reply_set(&r, 220, "", line);
 	if (ch->hooks->connect != NULL)
 		ch->hooks->connect(ch->ctx, &r);
@@ -1062,7 +1109,7 @@ greet(struct channel *ch)
 		ch->want = WANT_CLOSE;
 }
 
-/* One EHLO line: name, and behind a blank its argument if that is not "". */
+/* One EHLO line: name, and behind it its argument, blank included, or "". */
 static void
 keyword(struct channel *ch, bool on, const char *name, const char *arg)
 {
@@ -1070,8 +1117,7 @@ keyword(struct channel *ch, bool on, const char *name, const char *arg)
 
 	if (!on)
 		return;
-	snprintf(line, sizeof line, "%s%s%s", name, *arg == '\0' ? "" : " ",
-	    arg);
+	join(line, sizeof line, name, arg);
 	say_line(ch, 250, true, "", span(line));
 }
 
@@ -1094,24 +1140,22 @@ keywords(struct channel *ch)
 {
 	const struct channel_settings *set = ch->set;
 	const char *auth = set->auth == NULL ? "" : set->auth;
-	char size[24], limits[80];
+	char size[21], rcptmax[21];
 
-	snprintf(size, sizeof size, "%llu",
-	    (unsigned long long)set->data_size_limit);
-	write_limits(set, limits, sizeof limits);
 	keyword(ch, true, "PIPELINING", "");
-	keyword(ch, true, "SIZE", size);
+	keyword(ch, true, "SIZE ", decimal(size, set->data_size_limit));
 	keyword(ch, !set->decode_data, "8BITMIME", "");
 	keyword(ch, set->enable_SMTPUTF8, "SMTPUTF8", "");
 	keyword(ch, true, "CHUNKING", "");
 	keyword(ch, !set->decode_data, "BINARYMIME", "");
 	keyword(ch, set->dsn, "DSN", "");
 	keyword(ch, true, "ENHANCEDSTATUSCODES", "");
-	keyword(ch, limits[0] != '\0', "LIMITS", limits);
+	keyword(ch, set->max_recipients != 0, "LIMITS RCPTMAX=",
+	    decimal(rcptmax, set->max_recipients));
 	keyword(ch, set->tls && !ch->ssl, "STARTTLS", "");
 	keyword(ch, *auth != '\0' && (ch->ssl || !set->auth_require_tls),
-	    "AUTH", auth);
-	keyword(ch, set->xclient, "XCLIENT",
+	    "AUTH ", auth);
+	keyword(ch, set->xclient, "XCLIENT ",
 	    "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT");
 	for (size_t i = 0; set->keywords != NULL && set->keywords[i] != NULL;
 	    i++)
@@ -1285,7 +1329,7 @@ sender_or_recipient(const char *prefix, struct span *arg, struct span *out,
 	char text[80];
 	size_t n = strlen(prefix);
 
-	if (arg->len < n || strncasecmp(arg->p, prefix, n) != 0) {
+	if (!starts(*arg, prefix)) {
 		snprintf(text, sizeof text, "Syntax: %s<address>", prefix);
 		deny(r, 501, enh, text);
 		return;
@@ -2181,8 +2225,7 @@ heard(const struct channel *ch, struct span line)
 		return;
 	if (ch->smtp_state == PHASE_AUTH) {
 		line = span(secret);
-	} else if (verb.len >= 4 && strncasecmp(verb.p, "AUTH", 4) == 0 &&
-	    (rest.len > 0 || !exact)) {
+	} else if (starts(verb, "AUTH") && (rest.len > 0 || !exact)) {
 		snprintf(text, sizeof text, "AUTH %.*s %s",
 		    exact ? (int)(mechanism.len < 32 ? mechanism.len : 32) : 0,
 		    mechanism.p, secret);
@@ -2219,7 +2262,7 @@ line(struct channel *ch, const char *p, size_t len)
 		wipe(ch->line, s.len);
 	} else {
 		command(ch, s);
-		if (s.len > 4 && strncasecmp(ch->line, "AUTH", 4) == 0)
+		if (starts(s, "AUTH"))
 			wipe(ch->line, s.len);
 	}
 	ch->overlong = false;
