@@ -42,9 +42,7 @@ for f; do
 	clang "${flags[@]}" --analyze -Xclang -analyzer-werror \
 	    -Xclang -analyzer-output=text -o /dev/null "$f"
 	gcc "${flags[@]}" -Werror -fanalyzer -c -o /dev/null "$f"
+	cppcheck -q --std=c11 --enable=warning,performance,portability \
+	    --suppress=normalCheckLevelMaxBranches --inline-suppr \
+	    --error-exitcode=1 -D_POSIX_C_SOURCE=200809L "$f"
 done
-
-say cppcheck
-cppcheck -q --std=c11 --enable=warning,performance,portability \
-    --suppress=normalCheckLevelMaxBranches --inline-suppr \
-    --error-exitcode=1 -D_POSIX_C_SOURCE=200809L "$@"
