@@ -11,10 +11,10 @@
  *   anything that could block.
  * - The channel's hooks put the message into a spool behind a trace header,
  *   and ask the monitor.
- * - SIGTERM is blocked but while we wait for the client, so a relay that is
- *   running is finished.
+ * - SIGTERM is blocked, and looked for when we wait for the client: so a relay
+ *   that is running is finished, and no flood of input can outrun it.
  */
-#define _GNU_SOURCE	/* getopt_long, ppoll, struct ucred, initgroups */
+#define _GNU_SOURCE	/* getopt_long, struct ucred, initgroups */
 #include "channel.h"
 #include "monitor.h"
 
@@ -34,6 +34,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -723,6 +724,8 @@ struct session {
 	struct recipient *recipients;	/* view of the channel's, for env */
 	int64_t idle, end;	/* deadlines: of the command, of the session */
 	int64_t pause;		/* before the next reply is written; 0 */
+	int signals;		/* readable when SIGTERM came; -1: it is obeyed */
+	bool terminated;	/* it came */
 	bool quit;		/* the client said so */
 	bool greeted;		/* the connect hook was called */
 	enum phase shown;	/* what systemd was told last */
@@ -734,15 +737,6 @@ struct session {
 	char in_buffer[INPUT];	/* what was read */
 	struct spool spool;
 };
-
-static volatile sig_atomic_t terminated;
-
-static void
-on_term(int sig)
-{
-	(void)sig;
-	terminated = 1;
-}
 
 /* RFC 3848, RFC 6531 4.3: "with" in the trace header. */
 static const char *
@@ -1268,30 +1262,33 @@ static const struct channel_hooks hooks = {
 
 /* ---- the driver: octets and time --------------------------------------- */
 
+/* Milliseconds that the client has, and a reply that is held back. */
+static int
+time_left(const struct session *s)
+{
+	int64_t until = s->idle < s->end ? s->idle : s->end;
+
+	return clock_left(s->pause != 0 && s->pause < until ? s->pause : until);
+}
+
 /*
- * Waits until fd is ready for events.  Returns 1 if it is, 0 at the earlier
- * of the two deadlines, -1 with errno; EINTR only for SIGTERM, which can not
- * arrive elsewhere.
+ * Waits until fd is ready for events.  Returns 1 if it is, 0 at the earliest
+ * deadline, -1 with errno, or because of SIGTERM.
  */
 static int
 wait_for(struct session *s, int fd, short what)
 {
-	struct pollfd p = { .fd = fd, .events = what };
-	struct timespec left;
-	sigset_t none;
-	int64_t until, ms;
+	struct pollfd p[] = { { .fd = s->signals, .events = POLLIN },
+		{ .fd = fd, .events = what } };
 	int n;
 
-	sigemptyset(&none);
-	do {
-		until = s->idle < s->end ? s->idle : s->end;
-		if (s->pause != 0 && s->pause < until)
-			until = s->pause;
-		ms = clock_left(until);
-		left.tv_sec = ms / 1000;
-		left.tv_nsec = ms % 1000 * 1000000;
-		n = ppoll(&p, 1, &left, &none);
-	} while (n == -1 && errno == EINTR && !terminated);
+	do
+		n = poll(p, 2, time_left(s));
+	while (n == -1 && errno == EINTR);
+	if (n > 0 && p[0].revents != 0) {
+		s->terminated = true;
+		return -1;
+	}
 	return n;
 }
 
@@ -1299,9 +1296,7 @@ wait_for(struct session *s, int fd, short what)
 static void
 wait_out(struct session *s)
 {
-	while (s->pause != 0 && clock_left(s->pause) > 0 && !terminated)
-		if (wait_for(s, -1, 0) == -1)
-			break;
+	wait_for(s, -1, 0);
 	s->pause = 0;
 }
 
@@ -1378,13 +1373,14 @@ fill(struct session *s, char *in, size_t size, enum ending *why)
 		if (s->socket && s->ch.smtp_state == PHASE_DATA &&
 		    (n = recv(s->in, in, size, MSG_DONTWAIT)) > 0)
 			return n;
-		ready = wait_for(s, s->in, POLLIN);
+		/* Who always has more to say gets no more time for it. */
+		ready = time_left(s) == 0 ? 0 : wait_for(s, s->in, POLLIN);
 		if (ready == 0) {
 			*why = END_TIMEOUT;
 			return -1;
 		}
 		if (ready == -1) {
-			*why = terminated ? END_TERM : END_LOST;
+			*why = s->terminated ? END_TERM : END_LOST;
 			return -1;
 		}
 		/* A PROXY header is looked at before it is taken: a TLS
@@ -1459,7 +1455,7 @@ hang_up(struct session *s, enum ending why)
 	channel_close(&s->ch, 421, why == END_TERM ? "4.3.2" : "4.4.2",
 	    why == END_TERM ? "Shutting down" : "Timed out");
 	s->idle = s->end = clock_now() + 1000;
-	terminated = 0;
+	s->signals = -1;
 	drain(s);
 }
 
@@ -1540,7 +1536,7 @@ talk(struct session *s)
 			used += len;
 		}
 		if (!drain(s))
-			return terminated ? END_TERM : END_LOST;
+			return s->terminated ? END_TERM : END_LOST;
 		if (s->ch.want == WANT_CLOSE)
 			return s->quit ? END_QUIT : END_CLOSED;
 		if (s->ch.want == WANT_TLS) {
@@ -1756,19 +1752,19 @@ find_engine(const struct options *o, char *path, size_t size)
 	return path;
 }
 
-static void
+/* Returns a descriptor that is readable when SIGTERM came; -1 with errno. */
+static int
 catch_signals(void)
 {
-	struct sigaction sa = { .sa_handler = on_term };
 	sigset_t term;
 
 	sigemptyset(&term);
 	sigaddset(&term, SIGTERM);
 	sigprocmask(SIG_BLOCK, &term, NULL);
-	sigaction(SIGTERM, &sa, NULL);
-	sa.sa_handler = SIG_IGN;
-	sigaction(SIGPIPE, &sa, NULL);
-	sigaction(SIGXFSZ, &sa, NULL);	/* a full spool is an errno */
+	signal(SIGTERM, SIG_DFL);	/* ignored, it would not even wait */
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);	/* a full spool is an errno */
+	return signalfd(-1, &term, SFD_CLOEXEC);
 }
 
 /* How the session went: its last record.  A proxy that looks whether we are
@@ -1881,7 +1877,8 @@ start(struct session *s, struct options *o, const struct channel_hooks *hook,
 	s->nearest = s->ch.peer;
 	s->socket = fstat(s->out, &out) == 0 && S_ISSOCK(out.st_mode);
 	s->idle = s->end = clock_now() + (int64_t)o->session_timeout * 1000;
-	if (monitor_start(s->monitor) == -1)
+	s->signals = catch_signals();
+	if (s->signals == -1 || monitor_start(s->monitor) == -1)
 		return turn_away(s, EX_OSERR);
 	return run(s, tls_trouble);
 }
@@ -1914,6 +1911,5 @@ main(int argc, char **argv)
 	o.channel.dsn = monitor_dsn(s->monitor);
 	if (!o.debug)
 		hook.dialogue = NULL;
-	catch_signals();
 	_exit(start(s, &o, &hook, trouble));	/* no stdio to flush */
 }

@@ -446,6 +446,21 @@ def a_session_ends_in_time_however_busy():
 
 
 @test
+def endless_input_outlasts_neither_the_session_nor_sigterm():
+    command = [SMTPD, "-H", "mx.example.org", "discard:"]
+    with open("/dev/zero", "rb") as zero:   # there is always more to read
+        done = subprocess.run([*command[:-1], "--session-timeout", "1",
+                               command[-1]], stdin=zero, capture_output=True)
+        assert b"\r\n421 4.4.2 mx" in done.stdout or \
+            b"\r\n421 mx" in done.stdout, done.stdout
+        with subprocess.Popen(command, stdin=zero, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL) as busy:
+            assert busy.stdout.readline().startswith(b"220 ")
+            busy.send_signal(signal.SIGTERM)
+            assert busy.stdout.readline().startswith(b"421 mx.example.org ")
+
+
+@test
 def sigterm_says_good_bye_to_an_idle_client():
     with Session("discard:") as s:
         s.start()
