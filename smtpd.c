@@ -58,6 +58,7 @@
 #define RECEIVED_MAX 100	/* more Received: fields are a loop: RFC 5321 6.3 */
 #define LIMITS_MAX 32		/* rows of --command-limit */
 #define TLS_TIMEOUT 60		/* seconds for a handshake */
+#define LOOK_UP 1000		/* milliseconds that we read on without a look */
 #define ENGINE_GRACE 5		/* seconds for it to deliver our last words */
 
 /* ---- where words go ----------------------------------------------------- */
@@ -723,6 +724,7 @@ struct session {
 	char prepend[POLICY_PREPEND * 4];	/* policy's header fields */
 	struct recipient *recipients;	/* view of the channel's, for env */
 	int64_t idle, end;	/* deadlines: of the command, of the session */
+	int64_t looked;		/* when deadlines and SIGTERM were looked at */
 	int64_t pause;		/* before the next reply is written; 0 */
 	int signals;		/* readable when SIGTERM came; -1: it is obeyed */
 	bool terminated;	/* it came */
@@ -1371,8 +1373,10 @@ fill(struct session *s, char *in, size_t size, enum ending *why)
 	for (;;) {
 		/* Of a message more is there already, mostly. */
 		if (s->socket && s->ch.smtp_state == PHASE_DATA &&
+		    clock_now() - s->looked < LOOK_UP &&
 		    (n = recv(s->in, in, size, MSG_DONTWAIT)) > 0)
 			return n;
+		s->looked = clock_now();
 		/* Who always has more to say gets no more time for it. */
 		ready = time_left(s) == 0 ? 0 : wait_for(s, s->in, POLLIN);
 		if (ready == 0) {
