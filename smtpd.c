@@ -714,7 +714,7 @@ struct session {
 	struct channel_settings *settings;
 	struct monitor *monitor;
 	int in, out;		/* the client; the same socket, or two */
-	bool socket;		/* out is one */
+	bool socket;		/* they are one */
 	bool engine;		/* the client is the TLS engine's clear end */
 	struct channel_peer nearest;	/* who connected, whoever a proxy says
 					   the client is */
@@ -1701,6 +1701,17 @@ find_peer(struct session *s)
 		    pw->pw_name);
 }
 
+/* Is the client one socket?  TLS, and looking ahead, need that. */
+static bool
+one_socket(void)
+{
+	struct stat in, out;
+
+	return fstat(STDIN_FILENO, &in) == 0 &&
+	    fstat(STDOUT_FILENO, &out) == 0 && S_ISSOCK(in.st_mode) &&
+	    in.st_dev == out.st_dev && in.st_ino == out.st_ino;
+}
+
 /* Opens a file for the TLS engine, out of the way of the descriptors that it
    gets by number.  -1 with a sentence in why. */
 static int
@@ -1719,7 +1730,7 @@ open_key(const char *path, char *why, size_t size)
 /* Certificate and key are opened while we may still be root; only the TLS
    engine reads them.  Without them there is no TLS, and the log says why. */
 static void
-open_keys(struct options *o, char *why, size_t size)
+open_keys(struct options *o, bool socket, char *why, size_t size)
 {
 	struct tls_settings *tls = &o->monitor.tls;
 
@@ -1729,6 +1740,8 @@ open_keys(struct options *o, char *why, size_t size)
 		return;
 	tls->cert = open_key(o->tlscert, why, size);
 	tls->key = open_key(o->tlskey, why, size);
+	if (!socket)
+		snprintf(why, size, "TLS needs a client on one socket");
 	if (why[0] != '\0')
 		o->channel.tls = false;
 }
@@ -1823,6 +1836,7 @@ prepare(struct session *s, struct options *o, struct log *l, char *fqdn,
 	s->settings = c;
 	s->in = STDIN_FILENO;
 	s->out = STDOUT_FILENO;
+	s->socket = one_socket();
 	s->spool.fd = -1;
 }
 
@@ -1873,13 +1887,10 @@ static int
 start(struct session *s, struct options *o, const struct channel_hooks *hook,
     const char *tls_trouble)
 {
-	struct stat out;
-
 	s->pid = getpid();
 	channel_init(&s->ch, &o->channel, hook, s);
 	find_peer(s);
 	s->nearest = s->ch.peer;
-	s->socket = fstat(s->out, &out) == 0 && S_ISSOCK(out.st_mode);
 	s->idle = s->end = clock_now() + (int64_t)o->session_timeout * 1000;
 	s->signals = catch_signals();
 	if (s->signals == -1 || monitor_start(s->monitor) == -1)
@@ -1905,7 +1916,7 @@ main(int argc, char **argv)
 	find_systemd(&log);
 	take_passed_socket(&log);
 	prepare(s, &o, &log, fqdn, sizeof fqdn);
-	open_keys(&o, trouble, sizeof trouble);
+	open_keys(&o, s->socket, trouble, sizeof trouble);
 	drop_root(&o);
 	o.monitor.tls.program = o.monitor.relay.tls_program =
 	    find_engine(&o, engine, sizeof engine);

@@ -63,6 +63,17 @@ def at_a_terminal_plain_newlines_are_line_ends():
 
 
 @test
+def tls_is_offered_on_nothing_but_a_socket():
+    for option, told in (("--require-tls", "454 4.7.0 "), ("--smtps", "")):
+        status, output, log = run(
+            [option, "--tlscert", "t/tap.py", "--tlskey", "t/tap.py",
+             "discard:"], lines(HELLO, "STARTTLS", "QUIT"))
+        assert told in output and "STARTTLS" not in output, output
+        assert status == (0 if told else 78), status
+        assert "event=config-error" in log and "socket" in log, log
+
+
+@test
 def a_regular_file_may_have_plain_newlines():
     with tempfile.TemporaryFile() as session:
         session.write(EXAMPLE.replace(b"\r\n", b"\n"))
