@@ -597,6 +597,8 @@ finish(struct channel *ch)
 		reply_set(&r[i], 250, "2.0.0", "Message accepted");
 	if (r != NULL && ch->hooks->end != NULL)
 		ch->hooks->end(ch->ctx, r, n);
+	if (r == NULL && n > 0 && ch->hooks->refused != NULL)
+		ch->hooks->refused(ch->ctx, &ch->verdict);
 	for (size_t i = 0; i < n; i++) {
 		taken = taken || (r != NULL && r[i].code < 400);
 		conclude(ch, r != NULL ? &r[i] : &ch->verdict, i + 1 < n);

@@ -197,8 +197,11 @@ struct channel_hooks {
 	void (*body)(void *ctx, struct span text);
 	/* The message is complete: relay it.  r[0..n) are 250; n is 1 in SMTP,
 	   and in LMTP the number of rcpttos, in their order, which may be 0
-	   (RFC 2033 4.3).  Not called for a message that the channel refuses. */
+	   (RFC 2033 4.3). */
 	void (*end)(void *ctx, struct reply r[], size_t n);
+	/* Instead of end, for a log: the message is complete, but the channel
+	   refuses it (too large, a bare newline...), or data did. */
+	void (*refused)(void *ctx, const struct reply *r);
 	/* The transaction is forgotten: after end, by RSET, by a new greeting,
 	   by a refused message, by channel_free().  mailfrom and rcpttos are
 	   still there.  Called only if mail had accepted. */

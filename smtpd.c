@@ -946,6 +946,18 @@ name_transaction(char *id, size_t size, pid_t pid)
 }
 
 static void
+on_forget(void *ctx)
+{
+	struct session *s = ctx;
+
+	spool_close(&s->spool);
+	monitor_forget(s->monitor);
+	s->queue_id[0] = s->prepend[0] = '\0';
+	free(s->recipients);
+	s->recipients = NULL;
+}
+
+static void
 on_mail(void *ctx, struct span path, struct span options, struct reply *r)
 {
 	struct session *s = ctx;
@@ -959,6 +971,8 @@ on_mail(void *ctx, struct span path, struct span options, struct reply *r)
 	env.fact[FACT_MAIL_OPTIONS] =
 	    string(s->parameters, sizeof s->parameters, options);
 	ask(s, STAGE_MAIL, &env, r);
+	if (r->code >= 400)	/* no transaction: nothing will be forgotten */
+		on_forget(s);
 }
 
 static void
@@ -1155,6 +1169,34 @@ on_slow(void *ctx)
 	drain(ctx);
 }
 
+/* The record of a message that nobody but us refused. */
+static void
+on_refused(void *ctx, const struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env;
+	char text[CHANNEL_REPLY_TEXT + 24];
+
+	complete(s, &env);	/* if not: without recipients */
+	env.size = s->ch.size;
+	snprintf(text, sizeof text, "%d %s %s", r->code, r->enh, r->text);
+	monitor_log(s->monitor, LOG_WARNING,
+	    r->code < 500 ? "message-deferred" : "message-refused", &env, text);
+}
+
+/* Relays the message if policy lets us; else *r says no. */
+static void
+relay(struct session *s, struct envelope *env, int spool, struct verdict v[],
+    struct reply *r)
+{
+	env->size = s->spool.size;
+	ask(s, STAGE_END_OF_MESSAGE, env, r);
+	if (r->code >= 400)
+		return;
+	monitor_status(s->monitor, "relaying", false);
+	monitor_relay(s->monitor, env, spool, on_slow, s, v);
+}
+
 /* The message is here: relays it, or says why not. */
 static void
 on_end(void *ctx, struct reply r[], size_t n)
@@ -1164,45 +1206,25 @@ on_end(void *ctx, struct reply r[], size_t n)
 	struct envelope env;
 	struct verdict *v = calloc(s->ch.nrcpttos + 1, sizeof *v);
 	int fd = spool_finish(&s->spool);
-	bool relayed = false;
 
 	reply_set(&one, 250, "2.0.0", "Message accepted");
-	if (v == NULL || !complete(s, &env))
+	if (!complete(s, &env) || v == NULL)
 		reply_set(&one, 452, "4.3.1", "Out of memory");
 	else if (s->received > RECEIVED_MAX)
 		reply_set(&one, 554, "5.4.6", "Too many Received: fields, "
 		    "this is a mail loop");
 	else if (s->spool.error != 0)
 		reply_set(&one, 452, "4.3.1", "No room for the message");
-	else {
-		env.size = s->spool.size;
-		ask(s, STAGE_END_OF_MESSAGE, &env, &one);
-		if (one.code < 400) {
-			monitor_status(s->monitor, "relaying", false);
-			monitor_relay(s->monitor, &env, fd, on_slow, s, v);
-			relayed = true;
-		}
-	}
-	if (one.code == 452)
-		session_log(s, LOG_ERR, "message-deferred", one.text);
+	if (one.code >= 400)
+		on_refused(s, &one);
+	else
+		relay(s, &env, fd, v, &one);
 	for (size_t i = 0; i < n; i++)
-		if (relayed)
+		if (one.code < 400)
 			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
 		else
 			r[i] = one;
 	free(v);
-}
-
-static void
-on_forget(void *ctx)
-{
-	struct session *s = ctx;
-
-	spool_close(&s->spool);
-	monitor_forget(s->monitor);
-	s->queue_id[0] = s->prepend[0] = '\0';
-	free(s->recipients);
-	s->recipients = NULL;
 }
 
 /* RFC 4954; failures are answered late. */
@@ -1255,6 +1277,7 @@ static const struct channel_hooks hooks = {
 	.data = on_data,
 	.body = on_body,
 	.end = on_end,
+	.refused = on_refused,
 	.forget = on_forget,
 	.vrfy = on_vrfy,
 	.quit = on_quit,

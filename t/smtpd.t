@@ -623,6 +623,33 @@ def the_log_has_one_line_for_each_event():
 
 
 @test
+def the_log_has_a_line_for_each_message_that_we_refuse():
+    for options, text, reply in (
+            ([], [b"a\nb"], "550 5.6.0"),
+            (["-s", "100"], ["x" * 200], "552 5.3.4"),
+            (["--decode-data"], [b"\xff"], "554 5.6.0"),
+            ([], ["Received: x"] * 101, "554 5.4.6")):
+        with Session(*options, "discard:") as s:
+            s.start()
+            assert s.deliver(*text).startswith(reply)
+            _, log = s.finish()
+        assert len(log.splitlines()) == 2, log
+        assert re.match("smtpd: event=message-refused id=\\w+ client=unix .*"
+                        " to=b@example.org .* relay=discard: "
+                        f'reply="{reply} ', log), log
+
+
+@test
+def a_sender_that_is_refused_leaves_no_transaction():
+    with Session("--policy", "MAIL=unix:/nosuch", "discard:") as s:
+        s.start()
+        assert s.say("MAIL FROM:<a@b>")[0].startswith("451 4.3.5 ")
+        _, log = s.finish()
+    assert re.search("event=refused id=", log), log
+    assert re.search("event=session client=", log), log
+
+
+@test
 def debugging_shows_the_dialogue():
     with Session("-d", "discard:") as s:
         s.start()
