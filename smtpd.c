@@ -262,21 +262,23 @@ print_help(void)
 static uint64_t
 count(const struct option_row *row, const char *arg)
 {
-	static const char units[] = "KMG";
-	const char *unit;
+	static const char units[] = "kmgKMG";
+	const uint64_t most = row->kind == COUNT ? INT_MAX : INT64_MAX;
+	const char *p = arg, *unit;
 	uint64_t n = 0;
-	size_t i = 0;
+	int shift = 0;
 
-	for (; arg[i] >= '0' && arg[i] <= '9' && i < 10; i++)
-		n = n * 10 + (uint64_t)(arg[i] - '0');
-	unit = arg[i] == '\0' ? NULL : strchr(units, arg[i] & ~0x20);
-	if (i > 0 && row->kind == OCTETS && unit != NULL && arg[i] != '\0') {
-		n <<= 10 * (unit - units + 1);
-		i++;
+	for (; *p >= '0' && *p <= '9' && n <= most / 10; p++)
+		n = n * 10 + (uint64_t)(*p - '0');
+	if (p > arg && *p != '\0' && row->kind == OCTETS &&
+	    (unit = strchr(units, *p)) != NULL) {
+		shift = 10 * (int)((unit - units) % 3 + 1);
+		p++;
 	}
-	if (i == 0 || arg[i] != '\0' || (row->kind == COUNT && n > INT_MAX))
-		misused("--%s: \"%s\" is not a number", row->name, arg);
-	return n;
+	if (p == arg || *p != '\0' || n > most >> shift)
+		misused("--%s: \"%s\" is not a number that it takes", row->name,
+		    arg);
+	return n << shift;
 }
 
 static void
@@ -852,18 +854,22 @@ in_net(const char *address, const char *net)
 static bool
 in_nets(const char *address, const char *list)
 {
-	char copy[1024], *rest = copy, *net;
+	char net[INET6_ADDRSTRLEN + 5];
 	bool found = false;
+	size_t len;
 	int one;
 
-	snprintf(copy, sizeof copy, "%s", list);
-	while ((net = strsep(&rest, ",")) != NULL) {
-		one = in_net(address, net);
+	for (;; list += len + 1) {
+		len = strcspn(list, ",");
+		snprintf(net, sizeof net, "%.*s", (int)len, list);
+		one = len < sizeof net ? in_net(address, net) : -1;
 		if (one == -1)
-			misused("--xclient: \"%s\" is not a network", net);
+			misused("--xclient: \"%.*s\" is not a network",
+			    (int)len, list);
 		found = found || one == 1;
+		if (list[len] == '\0')
+			return found;
 	}
-	return found;
 }
 
 /* ---- hooks: what the channel asks -------------------------------------- */

@@ -391,6 +391,9 @@ USAGE = [
     ["--xclient", "1.2.3", "print:"], ["--auth", "nosuch:x", "print:"],
     ["--policy", "nosuch:x", "print:"], ["-H", "a b", "print:"],
     ["--relay-tls", "maybe", "print:"], ["--command-limit", "x", "print:"],
+    ["-s", "10 ", "print:"], ["-s", "9223372036854775808", "print:"],
+    ["-s", "9999999999G", "print:"], ["-t", "2147483648", "print:"],
+    ["--xclient", "::1," * 256 + "x", "print:"],
 ]
 
 
@@ -405,6 +408,14 @@ def a_wrong_command_line_is_one_sentence_and_exit_64():
         assert done.returncode == 64, (arguments, done.returncode, said)
         assert said.startswith("smtpd: ") and said.count("\n") == 1, said
         assert done.stdout == b"", arguments
+
+
+@test
+def a_size_may_be_as_large_as_a_disk():
+    for size, octets in (("9223372036854775807", 9223372036854775807),
+                         ("4g", 4 << 30), ("1K", 1024), ("0", 0)):
+        with Session("-s", size, "discard:") as s:
+            assert f"250-SIZE {octets}\n" in s.start()
 
 
 @test
