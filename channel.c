@@ -374,12 +374,22 @@ say(struct channel *ch, int code, const char *enh, const char *text)
 	} while (*text != '\0');
 }
 
+/* Counts a reply if it is an error, and keeps the first, which is often the
+   cause of the others, for the program. */
+static void
+note(struct channel *ch, int code, const char *enh, const char *text)
+{
+	if (code >= 400 && ch->errors++ == 0)
+		reply_set(&ch->refusal, code, enh, text);
+}
+
 void
 channel_reply(struct channel *ch, int code, const char *enh, const char *text)
 {
 	unsigned max = ch->set->max_errors;
 
-	if (code >= 400 && ++ch->errors > max && max != 0)
+	note(ch, code, enh, text);
+	if (code >= 400 && ch->errors > max && max != 0)
 		say(ch, 421, "4.7.0", "Too many errors");
 	else
 		say(ch, code, enh, text);
@@ -572,7 +582,7 @@ run(struct channel *ch, const char *p, size_t len)
 static void
 conclude(struct channel *ch, const struct reply *r, bool more)
 {
-	ch->errors += r->code >= 400;
+	note(ch, r->code, r->enh, r->text);
 	say(ch, more && r->code == 421 ? 451 : r->code, r->enh, r->text);
 }
 

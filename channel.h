@@ -276,6 +276,7 @@ struct channel {
 	char auth_user[CHANNEL_NAME_MAX];	/* or "" */
 	unsigned messages;	/* messages that got a reply below 400 */
 	unsigned errors;	/* replies of 400 and more */
+	struct reply refusal;	/* the first of them, if there is any */
 	/* The envelope. */
 	char *mailfrom;		/* NULL: no MAIL yet; "": null reverse-path */
 	char *mail_options;	/* "SIZE=12 BODY=8BITMIME", or ""; NULL as above */
@@ -285,6 +286,8 @@ struct channel {
 	enum body body;
 	uint64_t declared;	/* octets that MAIL's SIZE announced, or 0 */
 	uint64_t size;		/* octets of text so far, with CRLF, unstuffed */
+	struct reply verdict;	/* why the channel refuses this message; code
+				   0: it does not */
 
 	/* ------------------------------------------------------------------ */
 	const struct channel_settings *set;
@@ -301,8 +304,6 @@ struct channel {
 	bool drop;		/* of the chunk: belongs to no transaction */
 	unsigned at;		/* where the text decoder stands */
 	unsigned utf8;		/* where the UTF-8 check stands */
-	struct reply verdict;	/* why this message is refused; code 0: it is
-				   not */
 	char mechanism[32];	/* AUTH exchange that is going on */
 	unsigned auth_failures;
 	unsigned mails;		/* MAIL commands that were accepted */

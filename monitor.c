@@ -390,8 +390,10 @@ monitor_file(void *ctx)
 	char text[TEXT_MAX];
 	int fd;
 
-	if (!ask(m, &q, NULL, 0, text, sizeof text, &fd) || fd == -1)
-		errno = ENOSPC;
+	if (!ask(m, &q, NULL, 0, text, sizeof text, &fd))
+		errno = EIO;
+	else if (fd == -1)
+		errno = atoi(text);
 	return fd;
 }
 
@@ -771,6 +773,8 @@ act(struct monitor *m, const struct question *q)
 		break;
 	case ASK_FILE:
 		fd = spool_file(NULL);
+		if (fd == -1)
+			snprintf(text, sizeof text, "%d", errno);
 		break;
 	case ASK_MECHANISMS:
 		snprintf(text, sizeof m->mechanisms, "%s",

@@ -78,7 +78,8 @@ void	monitor_relay(struct monitor *m, const struct envelope *env, int spool,
 /* The transaction is over. */
 void	monitor_forget(struct monitor *m);
 
-/* For spools that outgrow memory: see spool_file().  ctx is the monitor. */
+/* For spools that outgrow memory: see spool_file(), errno is what it was
+   there.  ctx is the monitor. */
 int	monitor_file(void *ctx);
 
 /* AUTH: see policy.h.  The list is good until the next call. */

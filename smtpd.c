@@ -275,10 +275,10 @@ count(const struct option_row *row, const char *arg)
 		shift = 10 * (int)((unit - units) % 3 + 1);
 		p++;
 	}
-	if (p == arg || *p != '\0' || n > most >> shift)
-		misused("--%s: \"%s\" is not a number that it takes", row->name,
-		    arg);
-	return n << shift;
+	if (i == 0 || arg[i] != '\0' || (row->kind == COUNT && n > INT_MAX))
+		misused("--%s: \"%s\" is not a number, or too large",
+		    row->name, arg);
+	return n;
 }
 
 static void
@@ -328,7 +328,8 @@ read_options(struct options *o, char **argv)
 		if (c == ':')
 			misused("%s needs an argument", argv[optind - 1]);
 		if (i == ROWS || c == '?')
-			misused("unknown option %s, try smtpd --help",
+			misused("unknown or ambiguous option %s, "
+			    "try smtpd --help",
 			    argv[optind - 1]);
 		take_option(o, &rows[i], optarg);
 	}
@@ -350,13 +351,17 @@ static const struct choice {
 	{ NULL, 0 },
 };
 
+/* The value of the choice that arg names; each option has three. */
 static int
 choose(const char *option, const char *arg, const struct choice *c)
 {
+	const struct choice *first = c;
+
 	for (; c->name != NULL; c++)
 		if (strcmp(c->name, arg) == 0)
 			return c->value;
-	misused("--%s: \"%s\" is not one of its values", option, arg);
+	misused("--%s: \"%s\" is none of %s, %s, %s", option, arg,
+	    first[0].name, first[1].name, first[2].name);
 }
 
 /* "N" or "VERB=N", separated by commas. */
@@ -550,6 +555,7 @@ static const struct event {
 	{ "policy", "3e209571eba34dc089872a73e453a6fa", false },
 	{ "auth", "3e209571eba34dc089872a73e453a6fa", false },
 	{ "program", "1a26e10991df4333848180732c211daf", false },
+	{ "spool", "5b1f43de37284816b7d5a93bd533939a", false },
 	{ "relay", "5b1f43de37284816b7d5a93bd533939a", false },
 	{ "nexthop", "5b1f43de37284816b7d5a93bd533939a", false },
 	{ "duplicate-possible", "16402bd99eeb45c39706071e6753eeb8", true },
@@ -731,6 +737,7 @@ struct session {
 	int signals;		/* readable when SIGTERM came; -1: it is obeyed */
 	bool terminated;	/* it came */
 	bool quit;		/* the client said so */
+	bool over;		/* nobody hears what we still decide */
 	bool greeted;		/* the connect hook was called */
 	enum phase shown;	/* what systemd was told last */
 	/* The header that is being read: */
@@ -1175,32 +1182,34 @@ on_slow(void *ctx)
 	drain(ctx);
 }
 
-/* The record of a message that nobody but us refused. */
+/* A refusal of ours, with its reply; the monitor logs the others. */
 static void
-on_refused(void *ctx, const struct reply *r)
+log_refusal(struct session *s, const struct envelope *env,
+    const struct reply *r)
 {
-	struct session *s = ctx;
-	struct envelope env;
-	char text[CHANNEL_REPLY_TEXT + 24];
+	char text[CHANNEL_REPLY_TEXT + 20];
 
-	complete(s, &env);	/* if not: without recipients */
-	env.size = s->ch.size;
-	snprintf(text, sizeof text, "%d %s %s", r->code, r->enh, r->text);
-	monitor_log(s->monitor, LOG_WARNING,
-	    r->code < 500 ? "message-deferred" : "message-refused", &env, text);
+	snprintf(text, sizeof text, "%d %s%s%s", r->code, r->enh,
+	    r->enh[0] == '\0' ? "" : " ", r->text);
+	if (r->code < 500)
+		monitor_log(s->monitor, LOG_WARNING, "message-deferred", env,
+		    text);
+	else
+		monitor_log(s->monitor, LOG_WARNING, "message-refused", env,
+		    text);
 }
 
-/* Relays the message if policy lets us; else *r says no. */
+/* Says in the log where the message had no room, and why. */
 static void
-relay(struct session *s, struct envelope *env, int spool, struct verdict v[],
-    struct reply *r)
+log_spool(struct session *s, const struct envelope *env)
 {
-	env->size = s->spool.size;
-	ask(s, STAGE_END_OF_MESSAGE, env, r);
-	if (r->code >= 400)
-		return;
-	monitor_status(s->monitor, "relaying", false);
-	monitor_relay(s->monitor, env, spool, on_slow, s, v);
+	const char *dir = getenv("TMPDIR");
+	char text[512];
+
+	snprintf(text, sizeof text, "the message can not be kept in %.200s: %s",
+	    dir == NULL || *dir == '\0' ? "/var/tmp" : dir,
+	    strerror(s->spool.error));
+	monitor_log(s->monitor, LOG_ERR, "spool", env, text);
 }
 
 /* The message is here: relays it, or says why not. */
@@ -1212,25 +1221,51 @@ on_end(void *ctx, struct reply r[], size_t n)
 	struct envelope env;
 	struct verdict *v = calloc(s->ch.nrcpttos + 1, sizeof *v);
 	int fd = spool_finish(&s->spool);
+	bool relayed = false, memory = complete(s, &env) && v != NULL;
 
+	env.size = s->spool.size;
 	reply_set(&one, 250, "2.0.0", "Message accepted");
-	if (!complete(s, &env) || v == NULL)
+	if (!memory)
 		reply_set(&one, 452, "4.3.1", "Out of memory");
 	else if (s->received > RECEIVED_MAX)
 		reply_set(&one, 554, "5.4.6", "Too many Received: fields, "
 		    "this is a mail loop");
-	else if (s->spool.error != 0)
+	else if (s->spool.error != 0) {
+		log_spool(s, &env);
 		reply_set(&one, 452, "4.3.1", "No room for the message");
+	}
 	if (one.code >= 400)
-		on_refused(s, &one);
+		log_refusal(s, &env, &one);
 	else
-		relay(s, &env, fd, v, &one);
+		ask(s, STAGE_END_OF_MESSAGE, &env, &one);
+	if (one.code < 400) {
+		monitor_status(s->monitor, "relaying", false);
+		monitor_relay(s->monitor, &env, fd, on_slow, s, v);
+		relayed = true;
+	}
 	for (size_t i = 0; i < n; i++)
 		if (one.code < 400)
 			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
 		else
 			r[i] = one;
 	free(v);
+}
+
+static void
+on_forget(void *ctx)
+{
+	struct session *s = ctx;
+	struct envelope env;
+
+	if (s->ch.verdict.code != 0 && !s->over && complete(s, &env)) {
+		env.size = s->ch.size;
+		log_refusal(s, &env, &s->ch.verdict);
+	}
+	spool_close(&s->spool);
+	monitor_forget(s->monitor);
+	s->queue_id[0] = s->prepend[0] = '\0';
+	free(s->recipients);
+	s->recipients = NULL;
 }
 
 /* RFC 4954; failures are answered late. */
@@ -1750,7 +1785,8 @@ open_key(const char *path, char *why, size_t size)
 	int high = fd == -1 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 10);
 
 	if (high == -1)
-		snprintf(why, size, "%s: %s", path, strerror(errno));
+		snprintf(why, size, "there is no TLS: %s: %s", path,
+		    strerror(errno));
 	if (fd != -1)
 		close(fd);
 	return high;
@@ -1768,9 +1804,8 @@ open_keys(struct options *o, bool socket, char *why, size_t size)
 	if (o->tlscert == NULL)
 		return;
 	tls->cert = open_key(o->tlscert, why, size);
-	tls->key = open_key(o->tlskey, why, size);
-	if (!socket)
-		snprintf(why, size, "TLS needs a client on one socket");
+	if (tls->cert != -1)
+		tls->key = open_key(o->tlskey, why, size);
 	if (why[0] != '\0')
 		o->channel.tls = false;
 }
@@ -1819,8 +1854,11 @@ static void
 log_ending(struct session *s, enum ending why)
 {
 	const struct channel *ch = &s->ch;
-	char text[128];
+	const struct reply *first = &ch->refusal;
+	char text[CHANNEL_REPLY_TEXT + 128];
+	size_t n;
 
+	s->over = true;
 	if (why == END_QUIT && ch->set->proxy_protocol && ch->mails == 0 &&
 	    ch->errors == 0 &&
 	    memcmp(&ch->peer, &s->nearest, sizeof ch->peer) == 0)
@@ -1829,9 +1867,15 @@ log_ending(struct session *s, enum ending why)
 		session_log(s, LOG_WARNING, why == END_TIMEOUT ? "timeout"
 		    : "client-lost", "the transaction was not finished, "
 		    "nothing of it was relayed");
-	snprintf(text, sizeof text, "%s after %u message%s, %u error%s",
-	    endings[why], ch->messages, ch->messages == 1 ? "" : "s",
-	    ch->errors, ch->errors == 1 ? "" : "s");
+	n = (size_t)snprintf(text, sizeof text,
+	    "%s after %u message%s, %u error%s", endings[why], ch->messages,
+	    ch->messages == 1 ? "" : "s", ch->errors,
+	    ch->errors == 1 ? "" : "s");
+	if (ch->errors > 0)
+		snprintf(text + n, sizeof text - n, "%s: %d %s%s%s",
+		    ch->errors == 1 ? "" : ", the first", first->code,
+		    first->enh, first->enh[0] == '\0' ? "" : " ",
+		    first->text);
 	session_log(s, LOG_INFO, "session", text);
 }
 

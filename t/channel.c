@@ -878,6 +878,7 @@ Test(driver, reads_session_and_envelope)
 	cr_expect_eq(r.ch.size, 0);
 	cr_expect_eq(r.ch.messages, 1);
 	cr_expect_eq(r.ch.errors, 1);
+	cr_expect_eq(r.ch.refusal.code, 500);
 	cr_expect_str_eq(r.ch.seen_greeting, "other");
 	cr_expect_not(r.ch.extended_smtp);
 	recorder_close(&r);

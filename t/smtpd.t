@@ -241,6 +241,45 @@ def with_crlf_a_program_gets_the_octets_as_they_came():
         assert wanted in s.deliver()
 
 
+# --- what the administrator learns
+
+@test
+def a_message_that_smtpd_refuses_itself_has_a_record_with_its_reply():
+    received = "Received: x\r\n" * 101 + "\r\n"
+    for arguments, text, reply in [
+            (["-s", "10"], "Subject: too long", "552 5.3.4 Message is larger"),
+            ([], "bare\nLF", "550 5.6.0 Bare LF"),
+            ([], received, "554 5.4.6 Too many Received: fields")]:
+        octets = lines(HELLO) + message(text) + lines("QUIT")
+        _, output, log = run([*arguments, "discard:"], octets)
+        assert reply in output, output
+        record = re.search(r"event=message-refused (.*)", log)[1]
+        assert f'reply="{reply}' in record, log
+        assert "from=" in record and "to=" in record, log
+        assert log.count("event=message-") == 1, log
+
+
+@test
+def a_message_without_room_says_where_and_why():
+    text = ["x" * 900] * 2000       # beyond what the spool keeps in memory
+    octets = lines(HELLO) + message("Subject: x", "", *text) + lines("QUIT")
+    _, output, log = run(["--", "true"], octets,
+                         env={**os.environ, "TMPDIR": "/no/such"})
+    assert "\n452 4.3.1 No room for the message" in output, output
+    assert "event=spool " in log and "/no/such: No such file" in log, log
+    assert 'reply="452 4.3.1 No room' in log, log
+
+
+@test
+def the_record_of_a_session_names_its_first_error():
+    for words, wanted in [
+            (["QUIT"], "quit after 0 messages, 0 errors\""),
+            (["PING", "QUIT"], "quit after 0 messages, 1 error: 500 "),
+            (["EXPN x", "PING"], "0 messages, 2 errors, the first: 502 ")]:
+        log = run(["discard:"], lines(HELLO, *words))[2]
+        assert wanted in log, log
+
+
 # --- messages that must not be delivered
 
 @test
@@ -411,11 +450,14 @@ def a_wrong_command_line_is_one_sentence_and_exit_64():
 
 
 @test
-def a_size_may_be_as_large_as_a_disk():
-    for size, octets in (("9223372036854775807", 9223372036854775807),
-                         ("4g", 4 << 30), ("1K", 1024), ("0", 0)):
-        with Session("-s", size, "discard:") as s:
-            assert f"250-SIZE {octets}\n" in s.start()
+def a_wrong_value_is_answered_with_the_right_ones():
+    for arguments, wanted in [
+            (["--bare-newline", "x", "print:"], "reject, normalize, unix"),
+            (["--relay-tls", "x", "print:"], "none, may, must"),
+            (["--size", "99999999999", "print:"], "or too large"),
+            (["--tls", "x", "print:"], "ambiguous option --tls")]:
+        log = run(arguments)[2]
+        assert wanted in log, (arguments, log)
 
 
 @test
