@@ -758,12 +758,15 @@ static int
 act(struct monitor *m, const struct question *q)
 {
 	char text[TEXT_MAX] = "";
-	size_t n = q->ask == ASK_RELAY && q->env != NULL ? q->env->nrecipients
+	size_t n = q->ask == ASK_RELAY && q->env != NULL
+	    ? q->env->nrecipients
 	    : q->ask == ASK_STAGE || q->ask == ASK_AUTH;
 	struct verdict one, *v = &one;
 	int fd = -1, status;
 
-	assert(q->a != NULL || q->ask != ASK_AUTH);	/* sensible() saw to it */
+	/* sensible() saw to it. */
+	assert(q->a != NULL || q->ask != ASK_AUTH);
+	assert(q->env != NULL || q->ask != ASK_RELAY);
 	if (n > 1 && (v = calloc(n, sizeof *v)) == NULL)
 		return -1;
 	switch (q->ask) {

@@ -1752,6 +1752,7 @@ spawn(pid_t *pid, char *const argv[], char *const envp[], const int given[3])
 
 	if ((error = posix_spawn_file_actions_init(&files)) != 0)
 		return error;
+	assert(argv != NULL);
 	if ((error = posix_spawnattr_init(&how)) != 0) {
 		posix_spawn_file_actions_destroy(&files);
 		return error;

@@ -1244,7 +1244,7 @@ on_end(void *ctx, struct reply r[], size_t n)
 		relayed = true;
 	}
 	for (size_t i = 0; i < n; i++)
-		if (one.code < 400)
+		if (one.code < 400 && v != NULL)
 			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
 		else
 			r[i] = one;
