@@ -8,79 +8,13 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from hop import Hop, ends
-from tap import HELLO, SMTPD, folder, lines, main, script, test
+from hop import (EVIL, START, VARIANTS, Client, Hop, bare, codes, ends)
+from tap import HELLO, folder, lines, main, script, test
 
 DATA = ("PIPELINING", "SIZE", "8BITMIME")
 BDAT = (*DATA, "CHUNKING", "BINARYMIME", "SMTPUTF8", "DSN")
-
-EVIL = lines("MAIL FROM:<evil@example.org>", "RCPT TO:<evil@example.org>",
-             "DATA", "Subject: evil", "", "evil")
-
-# What somebody, somewhere, has taken for the end of a message.
-VARIANTS = [
-    b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r.\r\n", b"\r\n.\r",
-    b"\r\r\n.\r\r\n", b"\r\n.\r\r\n", b"\n\r.\n\r",
-    b"\n\r\n.\n\r\n", b"\r\n.\n\r", b"\n.\r", b"\r.\n",
-    b"\n\n.\n\n", b"\r\n\n.\r\n", b"\r\n\r.\r\n",
-    b"\r\n\0.\r\n", b"\r\n.\0\r\n", b"\r\0\n.\r\0\n", b"\r\n.\r\0\n",
-    b"\r\n\0.\0\r\n", b"\0\r\n.\0\0", b"\n\0.\n", b"\r\n. \r\n",
-    b"\r\n.\t\r\n", b"\r\n \r\n .\r\n", b"\r\n..\r\n", b"\r\n...\r\n",
-    b"\r\n.\x0b\r\n", b"\r\n.\x0c\r\n", b"\x0b.\x0b", b"\x0c.\x0c",
-    b"\x85.\x85", b"\xc2\x85.\xc2\x85", b"\xe2\x80\xa8.\xe2\x80\xa8",
-    b"\r\n\x1a\r\n", b"\x04", b"\r\n\x08.\r\n", b"\r\n.\x7f\r\n",
-    b"\r\n\xef\xbb\xbf.\r\n",
-]
-
-
-# That is one, whatever stands before it.
-assert not any(b"\r\n.\r\n" in variant for variant in VARIANTS)
-
-
-def bare(text):
-    """Is there a CR or LF alone?"""
-    return re.search(rb"\r(?!\n)|(?<!\r)\n", text) is not None
-
-
-class Client:
-    """Over a socket that keeps packets apart: one is one read at smtpd."""
-
-    def __init__(self, *arguments, env=None):
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX,
-                                                socket.SOCK_SEQPACKET)
-        self.log = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            [SMTPD, "-H", "mx.example.org", *arguments], stdin=theirs,
-            stdout=theirs, stderr=self.log, env={**os.environ, **(env or {})})
-        theirs.close()
-
-    def talk(self, *packets):
-        """All packets, then the end.  Returns the replies' last lines."""
-        for packet in packets:
-            self.socket.sendall(packet)
-        self.socket.shutdown(socket.SHUT_WR)
-        said = b""
-        while chunk := self.socket.recv(65536):
-            said += chunk
-        self.socket.close()
-        assert self.process.wait() == 0
-        self.log.seek(0)
-        self.logged = self.log.read().decode(errors="replace")
-        self.log.close()
-        return [line for line in said.decode().splitlines()
-                if line[3:4] != "-"]
-
-
-def codes(replies):
-    return [int(line[:3]) for line in replies]
-
-
-START = lines(HELLO, "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.org>",
-              "DATA") + b"Subject: x\r\n\r\nbefore"
-
 
 def cuts(variant):
     """The session as one packet, and cut around and inside of the end."""
