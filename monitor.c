@@ -753,6 +753,17 @@ answer(struct monitor *m, const struct verdict *v, size_t n, const char *text,
 	return status;
 }
 
+/* What stands behind the words in a verdict's memory was the monitor's own,
+   and is nothing for the channel process. */
+static void
+scrub(struct verdict *v)
+{
+	size_t enh = strlen(v->enh), text = strlen(v->text);
+
+	memset(v->enh + enh, 0, sizeof v->enh - enh);
+	memset(v->text + text, 0, sizeof v->text - text);
+}
+
 /* Does what is asked.  -1: the channel process can not be told. */
 static int
 act(struct monitor *m, const struct question *q)
@@ -806,6 +817,8 @@ act(struct monitor *m, const struct question *q)
 		    q->b);
 		return 0;
 	}
+	for (size_t i = 0; i < n; i++)
+		scrub(&v[i]);
 	status = answer(m, v, n, text, fd);
 	if (fd != -1)
 		close(fd);

@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from hop import Hop
-from tap import HELLO, SMTPD, Skip, folder, lines, main, message, script, test
+from tap import (HELLO, SMTPD, Session, Skip, family, folder, lines, main,
+                 message, need, script, test)
 
 INJECTOR = os.path.abspath("t/san/fault.so")
 TRACE = "FAULT_TRACE" in os.environ
@@ -434,6 +436,83 @@ def a_next_hop_and_a_message_that_outgrows_memory():
     try_all(NextHop, LONG, names={
         "read", "send", "sendmsg", "writev", "sendfile", "lseek", "pread",
         "poll", "memfd_create", "mkostemp", "open", "openat"})
+
+
+# --- memory
+
+@test
+def valgrind_finds_nothing_in_either_process():
+    need("valgrind")
+    if "/san/" in SMTPD:
+        raise Skip("the sanitizers look at it themselves")
+    # Confined, a process can not be watched: here the kernel has no jail.
+    planted = os.path.abspath("t/san/planted")
+    for kind in (Maildir, Program, Print, NextHop, ChunkingHop, Refusing):
+        place = kind()
+        done = subprocess.run(
+            ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full",
+             "--errors-for-leak-kinds=definite,indirect", "--track-fds=no",
+             planted, *place.arguments()], input=SHORT, capture_output=True,
+            env={**os.environ, "PLANTED": "neither", "TMPDIR": place.spool})
+        log = done.stderr.decode(errors="replace")
+        assert done.returncode == 0 and "==" not in log, log
+        assert b"\r\n221 " in done.stdout
+        assert len(place.take()) == (place.final == "250"), kind
+        place.close()
+
+
+# --- kill -9, from outside
+
+def engine():
+    """It may be anybody's child."""
+    found = [p for p, stat in family(os.getpid()).items()
+             if "(smtpd-tls)" in stat]
+    assert len(found) == 1, found
+    return found[0]
+
+
+@test
+def a_tls_engine_that_is_killed_ends_the_session_and_no_more():
+    need("openssl")
+    adopt_orphans()
+    place = folder()
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                    "/CN=mx.example.org", "-keyout", f"{place}/key", "-out",
+                    f"{place}/cert"], check=True, stderr=subprocess.DEVNULL)
+    os.mkfifo(f"{place}/go")
+    os.chmod(f"{place}/go", 0o666)
+    program = script(place, f"cat >{place}/taken; read x <{place}/go")
+    whole = lines(HELLO) + message("Subject: x", "", "y")
+    for octets, replies, relayed in (
+            (b"", 0, False), (lines(HELLO), 1, False),
+            (whole[:whole.index(b"DATA")], 3, False),
+            (whole[:-3], 4, False), (whole, 4, True)):
+        with Session("--tlscert", f"{place}/cert", "--tlskey", f"{place}/key",
+                     "--", program) as s:
+            s.start()
+            assert s.say("STARTTLS")[0][:3] == "220"
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            under = context.wrap_socket(s.socket.dup(),
+                                        suppress_ragged_eofs=True)
+            under.sendall(octets)
+            read = under.makefile("rb")
+            while replies > 0:
+                replies -= read.readline()[3:4] == b" "
+            go = open(f"{place}/go", "w") if relayed else None
+            os.kill(engine(), signal.SIGKILL)
+            if go:
+                go.write("x\n")
+                go.close()
+            assert read.read() == b""
+            read.close()
+            under.close()
+            assert s.process.wait() == 0
+            assert os.path.exists(f"{place}/taken") == relayed
+            wait_for_all()
+    shutil.rmtree(place)
 
 
 if __name__ == "__main__":
