@@ -48,16 +48,10 @@
 #define CONFINE_X32
 #endif
 
-/*
- * The first instruction looks at an argument, and nothing uses what it loads.
- * When a list is installed the kernel tries it with every call's number, to
- * know those that are always allowed, and gives up where it meets an argument:
- * 460 walks through the list cost more than all calls of a session do.
- */
-#ifdef __SANITIZE_ADDRESS__	/* it gives its own stack back at the end */
-#define CONFINE_ASAN CONFINE_ALLOW(sigaltstack),
+#ifdef __SANITIZE_ADDRESS__	/* which looks at stacks before it ends */
+#define CONFINE_SANITIZER CONFINE_ALLOW(sigaltstack),
 #else
-#define CONFINE_ASAN
+#define CONFINE_SANITIZER
 #endif
 
 #ifdef CONFINE_ARCH
@@ -65,7 +59,7 @@
 	CONFINE_LOAD(args[0]), CONFINE_LOAD(arch), \
 	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, CONFINE_ARCH, 1, 0), \
 	    CONFINE_RETURN(SECCOMP_RET_KILL_PROCESS), CONFINE_LOAD(nr), \
-	    CONFINE_X32 CONFINE_ASAN CONFINE_ALLOW(exit_group), \
+	    CONFINE_X32 CONFINE_SANITIZER CONFINE_ALLOW(exit_group), \
 	    CONFINE_ALLOW(rt_sigreturn), CONFINE_ALLOW(restart_syscall), \
 	    CONFINE_ALLOW(brk), CONFINE_ALLOW(munmap), CONFINE_ALLOW(mremap), \
 	    CONFINE_ALLOW(madvise), CONFINE_ALLOW(close), \

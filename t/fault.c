@@ -158,10 +158,10 @@ __read_chk(int fd, void *p, size_t len, size_t size)
 
 /* They also have a type that is not plain int, or a third argument. */
 int
-connect(int fd, const struct sockaddr *to, socklen_t len)
+connect(int fd, __CONST_SOCKADDR_ARG to, socklen_t len)
 {
 	return fails("connect") ? -1
-	    : (int)syscall(SYS_connect, fd, to, len);
+	    : (int)syscall(SYS_connect, fd, to.__sockaddr__, len);
 }
 
 int
@@ -208,7 +208,9 @@ posix_spawn(pid_t *pid, const char *path,
     const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attr,
     char *const argv[__restrict], char *const env[__restrict])
 {
-	static __typeof__(&posix_spawn) real;
+	static int (*real)(pid_t *, const char *,
+	    const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
+	    char *const [], char *const []);
 
 	if (fails("posix_spawn"))
 		return errno;
