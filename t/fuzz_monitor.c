@@ -5,7 +5,8 @@
  * question's length is as it should be; then come questions as they cross.
  *  - One that passes keeps what monitor.c promises of it, and packed and sent
  *    again it passes again, the same.
- *  - Whatever comes, it is read to its end or refused, and nothing is lost.
+ *  - Half of one is the end, as if there were no more: a process that died
+ *    in the middle asked for nothing, and nothing that is impossible.
  * The decoder has no name outside monitor.c, and should have none: there it
  * would be one more door.  So this is one translation unit with it.
  */
@@ -113,6 +114,19 @@ repeat(const struct monitor *m, const struct question *q)
 	close(pair[1]);
 }
 
+/* Does p[0..len) start with a question that is cut off, but could be one? */
+static bool
+half(const char *p, size_t len)
+{
+	struct head h;
+
+	if (len < sizeof h)
+		return true;
+	memcpy(&h, p, sizeof h);
+	return h.ask < ASKS && h.nrecipients <= 100 && h.len <= STRINGS_MAX &&
+	    h.len > len - sizeof h;
+}
+
 static void
 show(void *ctx, const char *text, bool stopping)
 {
@@ -146,6 +160,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct monitor m = { .set = &set };
 	struct received r;
 	struct head h;
+	size_t at = 0;
 	char *sent;
 	int pair[2], more = 1;
 
@@ -169,10 +184,12 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size > 1)
 		demand(send_all(pair[0], sent, size - 1,
 		    rider(data[0] & 3)) == 0, "it can not be sent");
-	free(sent);
 	close(pair[0]);
 	while (more == 1) {
 		more = get_question(&m, &r);
+		demand(!half(sent + at, size - 1 - at) || more == 0,
+		    "half a question is taken for one");
+		at += sizeof h + r.len;
 		if (more == 1) {
 			check(&r.q);
 			repeat(&m, &r.q);
@@ -180,5 +197,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		dispose(&r);
 	}
 	close(pair[1]);
+	free(sent);
 	return 0;
 }
