@@ -527,8 +527,8 @@ do_redirect(struct question *q, const struct action *as, const char *text)
 
 	if (!open_transaction(q, as))
 		return;
-	if (at == NULL || at == text || at[1] == '\0' || text[0] == '-' ||
-	    !clean(text) || strpbrk(text, " <>") != NULL ||
+	if (at == NULL || at[1] == '\0' || text[0] == '@' ||
+	    text[0] == '-' || !clean(text) || strpbrk(text, " <>") != NULL ||
 	    len >= sizeof q->p->redirect) {
 		unsure(q, "REDIRECT without user@domain");
 		return;
