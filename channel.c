@@ -336,10 +336,10 @@ say_line(struct channel *ch, int code, bool more, const char *enh,
 static struct span
 next_line(const char **text)
 {
-	struct span s = { *text, strcspn(*text, "\n") };
+	struct span s = { *text, 0 };
 
-	if (s.len > REPLY_LINE)
-		s.len = REPLY_LINE;
+	while (s.p[s.len] != '\0' && s.p[s.len] != '\n' && s.len < REPLY_LINE)
+		s.len++;
 	*text += s.len;
 	if (**text == '\n')
 		++*text;

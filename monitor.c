@@ -444,7 +444,7 @@ monitor_tls(struct monitor *m, int client, char *report, size_t size)
 static void
 one_line(char *to, size_t size, const char *text)
 {
-	snprintf(to, size, "%s", text);
+	text_join(to, size, text, NULL);
 	for (; *to != '\0'; to++)
 		if ((unsigned char)*to < ' ' || *to == '\177')
 			*to = ' ';
@@ -768,9 +768,8 @@ scrub(struct verdict *v)
 static int
 act(struct monitor *m, const struct question *q)
 {
-	char text[TEXT_MAX] = "";
-	size_t n = q->ask == ASK_RELAY && q->env != NULL
-	    ? q->env->nrecipients
+	char text[TEXT_MAX];
+	size_t n = q->ask == ASK_RELAY ? q->env->nrecipients
 	    : q->ask == ASK_STAGE || q->ask == ASK_AUTH;
 	struct verdict one, *v = &one;
 	int fd = -1, status;
@@ -780,6 +779,7 @@ act(struct monitor *m, const struct question *q)
 	assert(q->env != NULL || q->ask != ASK_RELAY);
 	if (n > 1 && (v = calloc(n, sizeof *v)) == NULL)
 		return -1;
+	text[0] = '\0';
 	switch (q->ask) {
 	case ASK_STAGE:
 		think_of_stage(m, (enum stage)q->number, q->env, v, text);

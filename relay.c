@@ -195,6 +195,35 @@ make_safe(char *safe, const char *text, bool lines)
 	*safe = '\0';
 }
 
+char *
+text_join(char *to, size_t size, ...)
+{
+	const char *s;
+	va_list ap;
+	size_t n = 0;
+
+	va_start(ap, size);
+	while ((s = va_arg(ap, const char *)) != NULL)
+		while (*s != '\0' && n < size - 1)
+			to[n++] = *s++;
+	va_end(ap);
+	to[n] = '\0';
+	return to;
+}
+
+const char *
+text_number(char to[TEXT_NUMBER], uint64_t n, size_t digits)
+{
+	char *p = to + TEXT_NUMBER - 1;
+
+	*p = '\0';
+	do {
+		*--p = (char)('0' + n % 10);
+		n /= 10;
+	} while (n > 0 || p > to + TEXT_NUMBER - 1 - digits);
+	return p;
+}
+
 void
 logger_printf(const struct logger *l, int priority, const char *event,
     const struct envelope *env, const char *fmt, ...)

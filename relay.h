@@ -196,6 +196,16 @@ void	relay_close(struct relay *r);
 void	verdict_set(struct verdict *v, int code, const char *enh,
 	    const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
+/* The strings up to NULL, one behind the other, in to[0..size), cut to fit.
+   Returns to.  For what every session says in the channel process: stdio's
+   pages would have to be faulted in there. */
+char	*text_join(char *to, size_t size, ...) __attribute__((sentinel));
+
+#define TEXT_NUMBER 21		/* octets of a number, with NUL */
+
+/* n in decimal, in as many digits at least, somewhere in to. */
+const char *text_number(char to[TEXT_NUMBER], uint64_t n, size_t digits);
+
 /* Same code and words? */
 bool	verdict_same(const struct verdict *a, const struct verdict *b);
 

@@ -502,10 +502,10 @@ static bool
 names_us(const char *variable)
 {
 	const char *value = getenv(variable);
-	char ours[24];
+	char ours[TEXT_NUMBER];
 
-	snprintf(ours, sizeof ours, "%ld", (long)getpid());
-	return value != NULL && strcmp(value, ours) == 0;
+	return value != NULL && strcmp(value, text_number(ours,
+	    (uint64_t)getpid(), 1)) == 0;
 }
 
 /*
@@ -716,20 +716,18 @@ show_status(void *ctx, const char *text, bool stopping)
 
 /* ---- the session ------------------------------------------------------- */
 
+/* What every session touches stands together, what few do behind it: pages
+   that nobody touches cost nothing. */
 struct session {
-	struct channel ch;
+	char in_buffer[INPUT];	/* what was read */
 	const struct options *options;
 	struct channel_settings *settings;
 	struct monitor *monitor;
 	int in, out;		/* the client; the same socket, or two */
 	bool socket;		/* they are one */
 	bool engine;		/* the client is the TLS engine's clear end */
-	struct channel_peer nearest;	/* who connected, whoever a proxy says
-					   the client is */
-	char client_user[64];	/* login of a unix socket's peer */
 	pid_t pid;		/* the monitor's: it names transactions */
 	char queue_id[24];	/* of the open transaction, or "" */
-	char prepend[POLICY_PREPEND * 4];	/* policy's header fields */
 	struct recipient *recipients;	/* view of the channel's, for env */
 	int64_t idle, end;	/* deadlines: of the command, of the session */
 	int64_t looked;		/* when deadlines and SIGTERM were looked at */
@@ -744,9 +742,11 @@ struct session {
 	unsigned received;	/* Received: fields in it */
 	char start[9];		/* a line's first octets */
 	size_t column;		/* octets of the line; SIZE_MAX: in the body */
-	char path[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX]; /* scratch */
-	char in_buffer[INPUT];	/* what was read */
+	struct channel ch;
 	struct spool spool;
+	char client_user[64];	/* login of a unix socket's peer */
+	char prepend[POLICY_PREPEND * 4];	/* policy's header fields */
+	char path[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX]; /* scratch */
 };
 
 /* RFC 3848, RFC 6531 4.3: "with" in the trace header. */
@@ -809,7 +809,11 @@ facts(const struct session *s)
 static const char *
 string(char *buf, size_t size, struct span span)
 {
-	snprintf(buf, size, "%.*s", (int)span.len, span.p);
+	size_t n = span.len < size ? span.len : size - 1;
+
+	if (n > 0)	/* there may be no span.p at all */
+		memcpy(buf, span.p, n);
+	buf[n] = '\0';
 	return buf;
 }
 
@@ -1047,6 +1051,7 @@ write_date(char *to, size_t size)
 	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 	int64_t now = (int64_t)time(NULL), day = now / 86400;
 	int64_t sec = now % 86400, era, doy, month, year, mday;
+	char name[2][4] = { "", "" }, n[5][TEXT_NUMBER];
 
 	/* Days are counted from 1 March of a year that 400 divides. */
 	era = (day + 719468) / 146097;
@@ -1057,9 +1062,13 @@ write_date(char *to, size_t size)
 	mday = doy - (153 * month + 2) / 5 + 1;
 	month = month < 10 ? month + 2 : month - 10;
 	year += era * 400 + (month < 2);
-	snprintf(to, size, "%.3s, %02d %.3s %d %02d:%02d:%02d +0000",
-	    days + 3 * (day % 7), (int)mday, months + 3 * month, (int)year,
-	    (int)(sec / 3600), (int)(sec / 60 % 60), (int)(sec % 60));
+	memcpy(name[0], days + 3 * (day % 7), 3);
+	memcpy(name[1], months + 3 * month, 3);
+	text_join(to, size, name[0], ", ", text_number(n[0], (uint64_t)mday, 2),
+	    " ", name[1], " ", text_number(n[1], (uint64_t)year, 4), " ",
+	    text_number(n[2], (uint64_t)sec / 3600, 2), ":",
+	    text_number(n[3], (uint64_t)sec / 60 % 60, 2), ":",
+	    text_number(n[4], (uint64_t)sec % 60, 2), " +0000", NULL);
 }
 
 /* What the client called itself, without anything that would mean something
@@ -1086,10 +1095,9 @@ write_client(char *to, size_t size, const struct channel_peer *peer)
 	char name[CHANNEL_NAME_MAX];
 
 	harmless(name, sizeof name, peer->name);
-	snprintf(to, size, "%s%s%s%s%s",
-	    strcmp(name, "unknown") == 0 ? "" : name,
+	text_join(to, size, strcmp(name, "unknown") == 0 ? "" : name,
 	    strcmp(name, "unknown") == 0 ? "" : " ",
-	    v6 ? "[IPv6:" : v4 ? "[" : "", address, v6 || v4 ? "]" : "");
+	    v6 ? "[IPv6:" : v4 ? "[" : "", address, v6 || v4 ? "]" : "", NULL);
 }
 
 /* RFC 5321 4.4; X-Peer is what the seed proxies add. */
@@ -1098,25 +1106,28 @@ write_trace(struct session *s, const struct envelope *env)
 {
 	const struct channel *ch = &s->ch;
 	char client[2 * CHANNEL_NAME_MAX + 8], helo[CHANNEL_NAME_MAX];
-	char tls[96] = "", date[64], field[2048];
+	char tls[96] = "", recipient[701] = "", date[64], field[2048];
 	bool one = env->nrecipients == 1;
 
 	write_client(client, sizeof client, &ch->peer);
 	write_date(date, sizeof date);
 	if (ch->tls.protocol[0] != '\0')
-		snprintf(tls, sizeof tls, " (%s %s)", ch->tls.protocol,
-		    ch->tls.cipher);
-	snprintf(field, sizeof field, "Received: from %s (%s)\r\n"
-	    "\tby %s (smtpd) with %s%s id %s%s%.700s%s;\r\n\t%s\r\n",
-	    harmless(helo, sizeof helo, ch->seen_greeting), client,
-	    ch->set->fqdn, env->fact[FACT_CLIENT_PROTOCOL], tls, s->queue_id,
-	    one ? "\r\n\tfor <" : "", one ? env->recipients[0].address : "",
-	    one ? ">" : "", date);
+		text_join(tls, sizeof tls, " (", ch->tls.protocol, " ",
+		    ch->tls.cipher, ")", NULL);
+	if (one)	/* RFC 5322 2.1.1: a line has 998 octets at most */
+		text_join(recipient, sizeof recipient,
+		    env->recipients[0].address, NULL);
+	text_join(field, sizeof field, "Received: from ",
+	    harmless(helo, sizeof helo, ch->seen_greeting), " (", client,
+	    ")\r\n\tby ", ch->set->fqdn, " (smtpd) with ",
+	    env->fact[FACT_CLIENT_PROTOCOL], tls, " id ", s->queue_id,
+	    one ? "\r\n\tfor <" : "", recipient, one ? ">" : "", ";\r\n\t",
+	    date, "\r\n", NULL);
 	if (!s->options->no_received)
 		spool_write(&s->spool, field, strlen(field));
 	if (s->options->x_peer) {
-		snprintf(field, sizeof field, "X-Peer: %s\r\n",
-		    ch->peer.address);
+		text_join(field, sizeof field, "X-Peer: ", ch->peer.address,
+		    "\r\n", NULL);
 		spool_write(&s->spool, field, strlen(field));
 	}
 }
@@ -1147,16 +1158,17 @@ on_data(void *ctx, struct reply *r)
 static void
 read_header(struct session *s, struct span text)
 {
-	static const char name[] = "Received:";
+	static const char name[] = "received:";
 	size_t n = sizeof name - 1;
 	char c;
 
 	for (size_t i = 0; i < text.len && s->column != SIZE_MAX; i++) {
 		c = text.p[i];
 		if (s->column < n)
-			s->start[s->column] = c;
+			s->start[s->column] =
+			    c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
 		s->column++;
-		if (s->column == n && strncasecmp(s->start, name, n) == 0)
+		if (s->column == n && memcmp(s->start, name, n) == 0)
 			s->received++;
 		if (c == '\n')
 			s->column = s->column <= 2 && (s->start[0] == '\r' ||
@@ -1854,9 +1866,7 @@ static void
 log_ending(struct session *s, enum ending why)
 {
 	const struct channel *ch = &s->ch;
-	const struct reply *first = &ch->refusal;
-	char text[CHANNEL_REPLY_TEXT + 128];
-	size_t n;
+	char text[128], n[2][TEXT_NUMBER];
 
 	s->over = true;
 	if (why == END_QUIT && ch->set->proxy_protocol && ch->mails == 0 &&
@@ -1867,15 +1877,11 @@ log_ending(struct session *s, enum ending why)
 		session_log(s, LOG_WARNING, why == END_TIMEOUT ? "timeout"
 		    : "client-lost", "the transaction was not finished, "
 		    "nothing of it was relayed");
-	n = (size_t)snprintf(text, sizeof text,
-	    "%s after %u message%s, %u error%s", endings[why], ch->messages,
-	    ch->messages == 1 ? "" : "s", ch->errors,
-	    ch->errors == 1 ? "" : "s");
-	if (ch->errors > 0)
-		snprintf(text + n, sizeof text - n, "%s: %d %s%s%s",
-		    ch->errors == 1 ? "" : ", the first", first->code,
-		    first->enh, first->enh[0] == '\0' ? "" : " ",
-		    first->text);
+	text_join(text, sizeof text, endings[why], " after ",
+	    text_number(n[0], ch->messages, 1),
+	    ch->messages == 1 ? " message, " : " messages, ",
+	    text_number(n[1], ch->errors, 1),
+	    ch->errors == 1 ? " error" : " errors", NULL);
 	session_log(s, LOG_INFO, "session", text);
 }
 
