@@ -199,8 +199,9 @@ send_all(int to, const void *p, size_t len, int fd)
 	return 0;
 }
 
-/* Receives len octets and perhaps a descriptor, which replaces *fd (a second
-   one is closed).  -1 with errno, 0 for the end of file. */
+/* Receives len octets and perhaps a descriptor, which replaces *fd.  There is
+   room for one: the kernel closes others.  -1 with errno, 0 for the end of
+   file. */
 static int
 receive_all(int from, void *p, size_t len, int *fd)
 {
@@ -217,7 +218,7 @@ receive_all(int from, void *p, size_t len, int *fd)
 		iov = (struct iovec){ octets, len };
 		msg = (struct msghdr){ .msg_iov = &iov, .msg_iovlen = 1,
 			.msg_control = &control,
-			.msg_controllen = sizeof control };
+			.msg_controllen = CMSG_LEN(sizeof *fd) };
 		n = recvmsg(from, &msg, MSG_CMSG_CLOEXEC);
 		if (n == -1 && errno == EINTR)
 			continue;
@@ -655,10 +656,14 @@ sensible(const struct monitor *m, const struct question *q)
 {
 	struct stat st;
 	bool file = q->fd != -1 && fstat(q->fd, &st) == 0;
+	bool one = q->number == STAGE_RCPT || q->number == STAGE_VRFY;
 
 	switch (q->ask) {
 	case ASK_STAGE:
-		return q->env != NULL && q->number < STAGES && q->fd == -1;
+		return q->env != NULL && q->number < STAGES && q->fd == -1 &&
+		    (!one || q->env->nrecipients == 1);
+	case ASK_FORGET:
+		return m->policy != NULL && q->fd == -1;
 	case ASK_RELAY:
 		return q->env != NULL && q->env->nrecipients > 0 &&
 		    q->env->fact[FACT_SENDER][0] != '-' &&
@@ -670,7 +675,7 @@ sensible(const struct monitor *m, const struct question *q)
 	case ASK_STATUS:
 		return q->a != NULL && m->set->status != NULL;
 	case ASK_TLS:
-		return file && S_ISSOCK(st.st_mode);
+		return file && S_ISSOCK(st.st_mode) && m->set->tls.key != -1;
 	case ASK_LOG:
 		return q->a != NULL && q->b != NULL && q->number <= LOG_DEBUG &&
 		    q->a[strspn(q->a, "abcdefghijklmnopqrstuvwxyz-")] == '\0';

@@ -1,8 +1,8 @@
 /*
  * fuzz_monitor.c - a channel process that asks anything.
  *
- * The first octet chooses what descriptor rides along, and whether each
- * question's length is as it should be; then come questions as they cross.
+ * The first octet chooses what descriptor rides along, whether each question's
+ * length is as it should be, and whether two descriptors came before it; then come questions as they cross.
  *  - One that passes keeps what monitor.c promises of it, and packed and sent
  *    again it passes again, the same.
  *  - Half of one is the end, as if there were no more: a process that died
@@ -69,6 +69,11 @@ check(const struct question *q)
 	demand(q->ask < ASKS, "a question of no kind passed");
 	check_string(q->a);
 	check_string(q->b);
+	if (q->ask == ASK_STAGE)
+		demand(env != NULL && q->number < STAGES &&
+		    (env->nrecipients == 1 || (q->number != STAGE_RCPT &&
+		    q->number != STAGE_VRFY)), "a stage without its recipient");
+	demand(q->ask != ASK_FORGET, "a policy that there is not");
 	if (q->ask == ASK_RELAY)
 		demand(env != NULL && env->nrecipients > 0 && (q->fd == -1 ||
 		    (fstat(q->fd, &st) == 0 && S_ISREG(st.st_mode))),
@@ -152,6 +157,35 @@ rider(unsigned kind)
 	return fd[kind];
 }
 
+/* One octet, with two descriptors where one is expected. */
+static void
+crowd(int to, char *octet)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(2 * sizeof(int))];
+	} control = { .head = { .cmsg_len = CMSG_LEN(2 * sizeof(int)),
+		.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+	struct iovec iov = { octet, 1 };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = &control, .msg_controllen = sizeof control };
+	int two[2] = { STDERR_FILENO, STDERR_FILENO };
+
+	memcpy(CMSG_DATA(&control.head), two, sizeof two);
+	demand(sendmsg(to, &msg, MSG_NOSIGNAL) == 1, "two can not be sent");
+}
+
+/* How many descriptors are open. */
+static int
+open_now(void)
+{
+	int n = 0;
+
+	for (int fd = 0; fd < 64; fd++)
+		n += fcntl(fd, F_GETFD) != -1;
+	return n;
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -160,12 +194,14 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct monitor m = { .set = &set };
 	struct received r;
 	struct head h;
-	size_t at = 0;
+	size_t skip;
 	char *sent;
-	int pair[2], more = 1;
+	int pair[2], more = 1, before;
 
 	if (size < 1 || size > 32768)
 		return 0;
+	rider(0);
+	before = open_now();
 	sent = malloc(size);
 	demand(sent != NULL, "no memory");
 	memcpy(sent, data + 1, size - 1);
@@ -181,8 +217,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	demand(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0,
 	    "no pair");
 	m.peer = pair[1];
+	if (data[0] & 8 && size > 2)
+		crowd(pair[0], sent);
+	skip = data[0] & 8 && size > 2;
 	if (size > 1)
-		demand(send_all(pair[0], sent, size - 1,
+		demand(send_all(pair[0], sent + skip, size - 1 - skip,
 		    rider(data[0] & 3)) == 0, "it can not be sent");
 	close(pair[0]);
 	while (more == 1) {
@@ -197,6 +236,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		dispose(&r);
 	}
 	close(pair[1]);
-	free(sent);
+	demand(open_now() == before, "a descriptor is lost");
 	return 0;
 }
