@@ -776,7 +776,8 @@ act(struct monitor *m, const struct question *q)
 	char text[TEXT_MAX];
 	size_t n = q->ask == ASK_RELAY ? q->env->nrecipients
 	    : q->ask == ASK_STAGE || q->ask == ASK_AUTH;
-	struct verdict one, *v = &one;
+	/* Zeroed: what lay there before is not for the channel process. */
+	struct verdict one = { .code = 0 }, *v = &one;
 	int fd = -1, status;
 
 	/* sensible() saw to it. */
