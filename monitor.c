@@ -390,12 +390,11 @@ monitor_file(void *ctx)
 	struct monitor *m = ctx;
 	const struct question q = { ASK_FILE, 0, NULL, NULL, NULL, -1 };
 	char text[TEXT_MAX];
-	int fd;
+	int fd = -1, err = 0;
 
-	if (!ask(m, &q, NULL, 0, text, sizeof text, &fd))
-		errno = EIO;
-	else if (fd == -1)
-		errno = atoi(text);
+	if (ask(m, &q, NULL, 0, text, sizeof text, &fd) && fd == -1)
+		err = atoi(text);
+	errno = err > 0 ? err : EIO;
 	return fd;
 }
 
