@@ -141,24 +141,26 @@ enum step {
 
 /*
  * The steps of a dialogue: the code that each wants, 200 for any of the two
- * hundreds, and for how long it is waited for (RFC 5321 4.5.3.2).
+ * hundreds, for how long it is waited for (RFC 5321 4.5.3.2), and whether a
+ * refusal is logged with the step's name, as nobody would expect it there.
  */
 static const struct {
 	const char *name;
 	int want, seconds;
+	bool told;
 } steps[] = {
-	[GREETING] = { "the greeting", 220, 300 },
-	[HELLO] = { "EHLO", 250, 300 },
-	[HELO] = { "HELO", 250, 300 },
-	[STARTTLS] = { "STARTTLS", 220, 120 },
-	[AUTH] = { "AUTH", 235, 120 },
-	[CHALLENGE] = { "AUTH", 334, 120 },
-	[XFORWARD] = { "XFORWARD", 250, 300 },
-	[RSET] = { "RSET", 250, 300 },
-	[MAIL] = { "MAIL", 200, 300 },
-	[RCPT] = { "RCPT", 200, 300 },
-	[DATA] = { "DATA", 354, 120 },
-	[END] = { "the end of the message", 200, 600 },
+	[GREETING] = { "the greeting", 220, 300, true },
+	[HELLO] = { "EHLO", 250, 300, false },
+	[HELO] = { "HELO", 250, 300, true },
+	[STARTTLS] = { "STARTTLS", 220, 120, true },
+	[AUTH] = { "AUTH", 235, 120, false },
+	[CHALLENGE] = { "AUTH", 334, 120, false },
+	[XFORWARD] = { "XFORWARD", 250, 300, false },
+	[RSET] = { "RSET", 250, 300, false },
+	[MAIL] = { "MAIL", 200, 300, true },
+	[RCPT] = { "RCPT", 200, 300, false },
+	[DATA] = { "DATA", 354, 120, true },
+	[END] = { "the end of the message", 200, 600, false },
 };
 
 struct nexthop {
@@ -224,6 +226,19 @@ starts(const char *p, size_t len, const char *prefix)
 	return len >= n && strncasecmp(p, prefix, n) == 0;
 }
 
+/* The number that a port is, or 0. */
+static in_port_t
+port_number(const char *port)
+{
+	unsigned n = 0;
+
+	if (strlen(port) > 5 || port[strspn(port, DIGITS)] != '\0')
+		return 0;
+	while (*port != '\0')
+		n = n * 10 + (unsigned)(*port++ - '0');
+	return n <= 65535 ? (in_port_t)n : 0;
+}
+
 /* Reads one place.  More than one colon without brackets is IPv6. */
 static bool
 parse_place(const char *p, size_t len, struct place *to)
@@ -259,20 +274,9 @@ parse_place(const char *p, size_t len, struct place *to)
 		return true;
 	return *colon == ':' && copy(to->port, sizeof to->port, colon + 1,
 	    (size_t)(end - colon - 1)) && to->port[strspn(to->port,
-	    "abcdefghijklmnopqrstuvwxyz-" DIGITS)] == '\0';
-}
-
-/* The number that a port is, or 0. */
-static in_port_t
-port_number(const char *port)
-{
-	unsigned n = 0;
-
-	if (strlen(port) > 5 || port[strspn(port, DIGITS)] != '\0')
-		return 0;
-	while (*port != '\0')
-		n = n * 10 + (unsigned)(*port++ - '0');
-	return n <= 65535 ? (in_port_t)n : 0;
+	    "abcdefghijklmnopqrstuvwxyz-" DIGITS)] == '\0' &&
+	    (port_number(to->port) != 0 ||
+	    to->port[strspn(to->port, DIGITS)] != '\0');
 }
 
 /* Connects to one address.  Returns a descriptor, or -1 with errno. */
@@ -346,7 +350,8 @@ dial_name(const char *host, const char *port, int64_t deadline,
 	err = getaddrinfo(host, port, &hints, &list);
 	if (err != 0) {
 		if (err != EAI_SYSTEM) {
-			*phrase = gai_strerror(err);
+			*phrase = err == EAI_SERVICE ? "no such port"
+			    : gai_strerror(err);
 			errno = EHOSTUNREACH;
 		}
 		return -1;
@@ -797,6 +802,16 @@ read_reply(struct nexthop *h, enum step step, int64_t deadline,
 	return true;
 }
 
+/* Tells where the next hop refused, for our client is told only what. */
+static void
+refused(const struct nexthop *h, enum step step, const struct verdict *r)
+{
+	char why[VERDICT_TEXT + 32];
+
+	snprintf(why, sizeof why, "%d %s %s", r->code, r->enh, r->text);
+	complain(h, steps[step].name, why);
+}
+
 /*
  * Hears the reply that a step waits for.  True: it is the one wanted.  False:
  * *r says why not, with a code from 400 that is not 421: a server that says
@@ -809,6 +824,9 @@ hear(struct nexthop *h, enum step step, int64_t deadline, struct verdict *r)
 
 	if (!read_reply(h, step, within(deadline, steps[step].seconds), r))
 		return false;
+	if (r->code >= 400 && steps[step].told &&
+	    !(h->kept && r->code == 421))
+		refused(h, step, r);
 	if (r->code == 421) {
 		hang_up(h);
 		h->stale = h->kept;
@@ -978,7 +996,8 @@ starttls(struct nexthop *h, bool must, int64_t deadline, struct verdict *r)
 	}
 	if (!must)
 		return true;
-	complain(h, "TLS", offered ? r->text : "not offered");
+	if (!offered)
+		complain(h, "STARTTLS", "not offered");
 	verdict_set(r, 451, "4.7.4", "Next hop offers no TLS");
 	return false;
 }
@@ -1155,6 +1174,27 @@ misfit(const struct nexthop *h, struct verdict *r, const char *enh,
 	return false;
 }
 
+/* What the file of credentials has against itself. */
+static bool
+unusable(const struct nexthop *h, int err, struct verdict *r)
+{
+	char why[512];
+
+	snprintf(why, sizeof why, "%.400s: %s", h->set->auth, err == EINVAL ?
+	    "its line there is not NEXTHOP USER:PASSWORD" : strerror(err));
+	return misfit(h, r, "4.3.5", why);
+}
+
+/* It refuses them.  Its text may repeat them, so it is not told. */
+static bool
+denied(const struct nexthop *h, struct verdict *r)
+{
+	char why[64];
+
+	snprintf(why, sizeof why, "refused with %d %s", r->code, r->enh);
+	return misfit(h, r, "4.7.8", why);
+}
+
 static bool
 authenticate(struct nexthop *h, int64_t deadline, struct verdict *r)
 {
@@ -1166,10 +1206,14 @@ authenticate(struct nexthop *h, int64_t deadline, struct verdict *r)
 
 	if (h->set->auth != NULL)
 		n = credentials(h, &c);
+	if (n == 0 && h->set->auth != NULL &&
+	    (h->can & (CAN_AUTH_PLAIN | CAN_AUTH_LOGIN)))
+		complain(h, "it offers AUTH, and has no line in",
+		    h->set->auth);
 	if (n == 0)
 		return true;
 	if (n == -1)
-		return misfit(h, r, "4.3.5", strerror(errno));
+		return unusable(h, errno, r);
 	mechanism = h->can & CAN_AUTH_PLAIN ? auth_plain : auth_login;
 	if (!h->secure)
 		misfit(h, r, "4.7.11", "no password goes out without TLS");
@@ -1177,7 +1221,7 @@ authenticate(struct nexthop *h, int64_t deadline, struct verdict *r)
 		misfit(h, r, "4.7.0", "neither PLAIN nor LOGIN is offered");
 	else
 		ok = mechanism(h, &c, deadline, r) || (h->s.fd != -1 &&
-		    misfit(h, r, "4.7.8", r->enh));
+		    denied(h, r));
 	explicit_bzero(&c, sizeof c);
 	explicit_bzero(h->out, sizeof h->out);
 	return ok;
