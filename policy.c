@@ -185,7 +185,8 @@ policy_open(const char *service, unsigned timeout, const struct logger *log,
 		service = strchr(service, '=') + 1;
 	if (!place(service))
 		return complain(error, size, "policy service \"%s\" is neither "
-		    "unix:PATH nor inet:HOST:PORT", service);
+		    "unix:PATH nor inet:HOST:PORT, perhaps with STAGE,STAGE...= "
+		    "in front", service);
 	if ((p = calloc(1, sizeof *p)) == NULL)
 		return complain(error, size, "%s", strerror(errno));
 	p->service = service;

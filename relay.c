@@ -739,6 +739,10 @@ route_hop(struct relay *r, const char *result, char *error, size_t size)
 
 	if (strcmp(result, ":") == 0)
 		return r->usual;
+	if (result[0] == '\0') {
+		snprintf(error, size, "no relay stands behind the blank");
+		return NULL;
+	}
 	if (result[0] != ':')
 		return hop_find(r, result, error, size);
 	if (t->kind != REMOTE) {
@@ -2344,8 +2348,13 @@ send_all(struct fan *f)
 {
 	size_t i, good = 0, bad = 0, failed;
 
-	for (i = 0; i < f->ngroups; i++)
+	for (i = 0; i < f->ngroups; i++) {
+		if (f->groups[i].hop != f->r->usual)
+			logger_printf(&f->r->set->log, LOG_INFO, "routed",
+			    &f->groups[i].env, "to %s",
+			    f->groups[i].hop->spec);
 		offer(f, &f->groups[i]);
+	}
 	if (!f->r->set->lmtp)
 		count(f->v, f->env->nrecipients, &bad);
 	for (i = 0; i < f->ngroups; i++) {

@@ -1688,7 +1688,7 @@ Test(relay, a_broken_route_defers_all_mail_and_is_named)
 	static const struct {
 		const char *map, *want;
 	} cases[] = {
-		{ "a@example.org\n", "map:1: : not TRANSPORT" },
+		{ "a@example.org\n", "map:1: no relay stands behind" },
 		{ "# x\n\na@example.org discard:\nb frob:x\n",
 		    "map:4: frob:x: not TRANSPORT" },
 		{ "a error:1\nb\n error\n", "map:2: error: not" },
@@ -1700,7 +1700,7 @@ Test(relay, a_broken_route_defers_all_mail_and_is_named)
 		{ "/a(/ discard:\n", "map:1: " },
 		{ "/a/q discard:\n", "map:1: unknown flag q" },
 		{ "/(a)/ smtp:$1\n", "map:1: $ is not replaced" },
-		{ "/a/\n", "map:1: : not TRANSPORT" },
+		{ "/a/\n", "map:1: no relay stands behind" },
 		{ "!/a/ discard:\n", "map:1: negated" },
 		{ "if /a/\nendif\n", "map:2: " },
 		{ "a error:2.0.0 x\n", "map:1: error:2.0.0 x: the status" },
