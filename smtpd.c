@@ -172,7 +172,7 @@ static const struct option_row rows[] = {
 	{ "routes", '\0', TEXT_ARG, AT(monitor.relay.routes),
 	    "FILE", "other relays for some recipients" },
 	{ "policy", '\0', TEXT_ARG, AT(monitor.policy),
-	    "SERVICE", "unix:PATH or inet:HOST:PORT" },
+	    "SERVICE", "[STAGE,...=]unix:PATH or inet:HOST:PORT" },
 	{ "auth", '\0', TEXT_ARG, AT(monitor.auth),
 	    "SOURCE", "checkpassword:PROGRAM dovecot:PATH file:PATH" },
 	{ "auth-required", '\0', FLAG, AT(channel.auth_required),
@@ -212,9 +212,9 @@ static const struct option_row rows[] = {
 	{ "debug", 'd', FLAG, AT(debug),
 	    "", "log the dialogue" },
 	{ "version", 'V', FLAG, AT(version),
-	    "", "" },
+	    "", "print our version" },
 	{ "help", 'h', FLAG, AT(help),
-	    "", "" },
+	    "", "print this" },
 };
 
 #define ROWS (sizeof rows / sizeof *rows)
