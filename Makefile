@@ -131,7 +131,8 @@ install: all
 uninstall:
 	cd $(DESTDIR)$(PREFIX) && rm -fv $(foreach f,$(SHIP),$(lastword \
 	    $(subst :, ,$f)))
-	-rmdir $(addprefix $(DESTDIR)$(PREFIX)/,include/smtpd share/doc/smtpd)
+	-rmdir $(addprefix $(DESTDIR)$(PREFIX)/,include/smtpd share/doc/smtpd \
+	    lib/systemd/system/smtpd@.service.d)
 
 clean:
 	rm -rf smtpd smtpd-tls *.[oad] .built $(SUITES) t/ping t/ask \
