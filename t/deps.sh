@@ -13,13 +13,13 @@ for target; do
 	case $target in
 	check | coverage)
 		packages+=(libcriterion-dev perl python3 swaks openssl
-		    ca-certificates ucspi-tcp haproxy iproute2 strace)
+		    ca-certificates ucspi-tcp haproxy iproute2 strace netbase)
 		# inetd and xinetd exclude each other: the tests fetch them
 		# and run them where they are, with these.
 		packages+=(libbsd0 libevent-2.1-7 libtirpc3 libwrap0) ;;
 	check-peers)
 		packages+=(perl python3 openssl postfix dovecot-lmtpd mailman3
-		    postgrey python3-spf-engine socat whois ucspi-tcp haproxy
+		    postgrey python3-spf-engine socat gsasl haproxy
 		    libnginx-mod-mail swaks curl) ;;
 	check-systemd)
 		packages+=(perl systemd-container) ;;
