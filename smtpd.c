@@ -1823,26 +1823,40 @@ open_keys(struct options *o, bool socket, char *why, size_t size)
 		o->channel.tls = false;
 }
 
-/* The TLS engine: where it is installed, or beside us where we were built.
-   Who does not use TLS does not pay for looking. */
-static const char *
+/* Names the TLS engine: beside us where we were built, or where it is
+   installed.  Who does not use TLS does not pay for looking.  Returns it open
+   if it is beside us, or -1: only root may be able to enter that folder. */
+static int
 find_engine(const struct options *o, char *path, size_t size)
 {
 	const struct relay_settings *relay = &o->monitor.relay;
-	ssize_t n;
+	char why[512];
+	ssize_t n = -1;
 	char *slash;
 
-	snprintf(path, size, "%s/smtpd-tls", LIBEXEC);
-	if ((o->tlscert == NULL && relay->tls == TLS_NONE &&
-	    relay->routes == NULL && (relay->spec == NULL ||
-	    strncmp(relay->spec, "smtps:", 6) != 0)) ||
-	    access(path, X_OK) == 0)
-		return path;
-	n = readlink("/proc/self/exe", path, size - 1);
+	if (o->tlscert != NULL || relay->tls != TLS_NONE ||
+	    relay->routes != NULL || (relay->spec != NULL &&
+	    strncmp(relay->spec, "smtps:", 6) == 0))
+		n = readlink("/proc/self/exe", path, size - 1);
 	path[n < 0 ? 0 : n] = '\0';
 	slash = strrchr(path, '/');
 	if (slash != NULL)
 		snprintf(slash, size - (size_t)(slash - path), "/smtpd-tls");
+	if (slash != NULL && access(path, X_OK) == 0)
+		return open_key(path, why, sizeof why);
+	snprintf(path, size, "%s", LIBEXEC "/smtpd-tls");
+	return -1;
+}
+
+/* Whoever we became runs it by name; or, if its folder is closed to him, by
+   the descriptor. */
+static const char *
+reach_engine(int fd, char *path, size_t size)
+{
+	if (fd != -1 && access(path, X_OK) == 0)
+		close(fd);
+	else if (fd != -1)
+		snprintf(path, size, "/proc/self/fd/%d", fd);
 	return path;
 }
 
@@ -1986,6 +2000,7 @@ main(int argc, char **argv)
 	struct channel_hooks hook = hooks;
 	char fqdn[CHANNEL_NAME_MAX], engine[PATH_MAX], trouble[512], bad[512];
 	struct log log = { .sink = SINK_STDERR };
+	int fd;
 
 	(void)argc;
 	hold_descriptors();
@@ -1997,9 +2012,10 @@ main(int argc, char **argv)
 	take_passed_socket(&log);
 	prepare(s, &o, &log, fqdn, sizeof fqdn);
 	open_keys(&o, s->socket, trouble, sizeof trouble);
+	fd = find_engine(&o, engine, sizeof engine);
 	drop_root(&o);
 	o.monitor.tls.program = o.monitor.relay.tls_program =
-	    find_engine(&o, engine, sizeof engine);
+	    reach_engine(fd, engine, sizeof engine);
 	s->monitor = monitor_open(&o.monitor, bad, sizeof bad);
 	if (s->monitor == NULL)
 		misused("%s", bad);
