@@ -770,7 +770,7 @@ scrub(struct verdict *v)
 
 /* Does what is asked.  -1: the channel process can not be told. */
 static int
-act(struct monitor *m, const struct question *q)
+act(struct monitor *m, struct question *q)
 {
 	char text[TEXT_MAX];
 	size_t n = q->ask == ASK_RELAY ? q->env->nrecipients
@@ -791,6 +791,9 @@ act(struct monitor *m, const struct question *q)
 		break;
 	case ASK_RELAY:
 		relay_message(m, q->env, q->fd, v);
+		if (q->fd != -1)	/* whoever hears of it finds no spool */
+			close(q->fd);
+		q->fd = -1;
 		break;
 	case ASK_FILE:
 		fd = spool_file(NULL);

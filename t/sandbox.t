@@ -268,7 +268,7 @@ def a_client_that_reads_late_makes_listed_calls_alone():
         s.socket.setblocking(True)
         s.socket.shutdown(socket.SHUT_WR)
 
-    assert "ppoll" in spoken_to(talk, "--max-errors", "0", "discard:")
+    assert "poll" in spoken_to(talk, "--max-errors", "0", "discard:")
 
 
 @test
