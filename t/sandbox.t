@@ -14,7 +14,7 @@ import tempfile
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import tap
 from tap import (HELLO, Session, Skip, folder, lines, main, message, need,
-                 script, test)
+                 script, test, whole_calls)
 
 PLANTED = os.path.abspath("t/san/planted")
 PRODUCT = tap.SMTPD
@@ -170,8 +170,8 @@ def calls_of_channel_process(trace):
     """The calls that the channel process made once it was confined, and those
     of them that were refused."""
     confined, made, refused = None, set(), []
-    for line in trace.splitlines():
-        row = re.match(r"(\d+) +(?:<\.\.\. )?(\w+)(.*)", line)
+    for line in whole_calls(trace).splitlines():
+        row = re.match(r"(\d+) +(\w+)(.*)", line)
         if not row:
             continue
         pid, name, rest = row.groups()

@@ -265,6 +265,22 @@ class PolicyService:
         self.socket.close()
 
 
+def whole_calls(trace):
+    """The lines of `strace -f', those it had to break put together again."""
+    begun, lines_ = {}, []
+    for line in trace.splitlines():
+        pid, _, rest = line.partition(" ")
+        rest = rest.strip()
+        if rest.endswith("<unfinished ...>"):
+            begun[pid] = rest[:-len("<unfinished ...>")].rstrip()
+            continue
+        if rest.startswith("<... ") and pid in begun:
+            rest = begun.pop(pid) + rest.partition(" resumed>")[2]
+        lines_.append(f"{pid} {rest}")
+    lines_ += [f"{pid} {rest}" for pid, rest in begun.items()]
+    return "\n".join(lines_) + "\n"
+
+
 def family(pid):
     """The processes below pid, however deep, as {pid: name}."""
     found, todo = {}, [pid]
