@@ -332,14 +332,15 @@ say_line(struct channel *ch, int code, bool more, const char *enh,
 	append(ch, crlf, 2);
 }
 
-/* The next line of *text, no longer than one of a reply may be. */
+/* The next line of *text, no longer than one of a reply may be: but a
+   challenge must not be broken (RFC 4954 4). */
 static struct span
-next_line(const char **text)
+next_line(int code, const char **text)
 {
 	struct span s = { *text, 0 };
 
-	while (s.p[s.len] != '\0' && s.p[s.len] != '\n' && s.len < REPLY_LINE)
-		s.len++;
+	if (s.len > REPLY_LINE && code != 334)
+		s.len = REPLY_LINE;
 	*text += s.len;
 	if (**text == '\n')
 		++*text;
@@ -369,7 +370,7 @@ say(struct channel *ch, int code, const char *enh, const char *text)
 		ch->want = WANT_CLOSE;
 	}
 	do {
-		line = next_line(&text);
+		line = next_line(code, &text);
 		say_line(ch, code, *text != '\0', enh, line);
 	} while (*text != '\0');
 }
@@ -1202,7 +1203,7 @@ hello(struct channel *ch, struct span name, bool extended)
 		return;
 	}
 	for (rest = r.text; *rest != '\0';)
-		say_line(ch, 250, true, "", next_line(&rest));
+		say_line(ch, 250, true, "", next_line(250, &rest));
 	keywords(ch);
 }
 
@@ -1254,14 +1255,18 @@ do_quit(struct channel *ch, struct span arg)
 	answer(ch, &r);
 }
 
-/* RFC 5321 3.5.3: 252 neither confirms nor denies. */
+/* RFC 5321 3.5.3: 252 neither confirms nor denies.  RFC 6531 3.7.4.2: there
+   may be a parameter, which only allows the reply to be in UTF-8. */
 static void
 do_vrfy(struct channel *ch, struct span arg)
 {
 	struct reply r;
 	struct span rest = arg, address;
-	bool ok = path(&rest, &address) && rest.len == 0;
+	bool ok = path(&rest, &address);
 
+	rest = trim(rest);
+	if (!international(ch->set) || !same(rest, "SMTPUTF8"))
+		ok = ok && rest.len == 0;
 	if (!ok)
 		reply_set(&r, 502, "5.5.2", "That is not an address");
 	else
