@@ -575,6 +575,7 @@ struct item {
 
 #define ITEMS_MAX 24
 #define NAMED_MAX 8		/* recipients that a record names */
+#define ENDING 1400		/* octets of a line kept for relay and reply */
 
 struct record {
 	struct item items[ITEMS_MAX];
@@ -632,8 +633,8 @@ put(char *line, size_t size, size_t n, const struct item *item)
 	return n;
 }
 
-/* The record with a field for every fact. */
-static void
+/* The record with a field for every fact.  Negative: it was not taken. */
+static int
 send_journal(const struct log *l, const struct record *r, int priority,
     const char *id, const char *line)
 {
@@ -661,9 +662,10 @@ send_journal(const struct log *l, const struct record *r, int priority,
 		snprintf(text[i], size, "%s=%s", item->field, item->value);
 		fields[n++] = (struct iovec){ text[i], size - 1 };
 	}
-	l->systemd.journal(fields, n);
+	n = l->systemd.journal(fields, n);
 	for (i = 0; i <= r->n; i++)
 		free(text[i]);
+	return n;
 }
 
 /* A struct logger's function: one record for one event. */
@@ -688,11 +690,11 @@ log_event(void *ctx, int priority, const char *event,
 	n = (size_t)snprintf(line, sizeof line,
 	    l->sink == SINK_JOURNAL ? "<%d>smtpd:" : "smtpd:", priority);
 	for (size_t i = 0; i < r.n; i++)
-		n = put(line, sizeof line - 1, n, &r.items[i]);
-	if (l->systemd.journal != NULL) {
-		send_journal(l, &r, priority, e->id, strchr(line, ' ') + 1);
+		n = put(line, sizeof line - (i + 2 < r.n ? ENDING : 1), n,
+		    &r.items[i]);
+	if (l->systemd.journal != NULL && send_journal(l, &r, priority, e->id,
+	    strchr(line, ' ') + 1) >= 0)
 		return;
-	}
 	if (l->sink != SINK_SYSLOG) {
 		line[n] = '\n';
 		if (write(STDERR_FILENO, line, n + 1) != -1)
@@ -936,8 +938,8 @@ on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 
 	env.fact[FACT_CLIENT_HELO] = string(helo, sizeof helo, name);
 	ask(s, extended ? STAGE_EHLO : STAGE_HELO, &env, r);
-	if (s->options->monitor.auth != NULL || s->client_user[0] != '\0' ||
-	    s->ch.tls.subject[0] != '\0')
+	if (extended && (s->options->monitor.auth != NULL ||
+	    s->ch.tls.subject[0] != '\0'))
 		s->settings->auth = monitor_mechanisms(s->monitor, &env);
 }
 

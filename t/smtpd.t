@@ -697,6 +697,17 @@ def the_log_has_a_line_for_each_message_that_we_refuse():
 
 
 @test
+def long_addresses_do_not_crowd_the_reply_out_of_the_log():
+    with Session("--", "sh", "-c", "echo " + "y" * 470) as s:
+        s.start()
+        reply = s.deliver(to=[f"{i}{'x' * 900}@example.org"
+                              for i in range(8)])
+        _, log = s.finish()
+    assert f' reply="{reply}"\n' in log and " recipients=" not in log, log
+    assert log.splitlines()[0].count(" to=") in range(1, 8), log
+
+
+@test
 def a_sender_that_is_refused_leaves_no_transaction():
     with Session("--policy", "MAIL=unix:/nosuch", "discard:") as s:
         s.start()
