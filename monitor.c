@@ -768,6 +768,29 @@ scrub(struct verdict *v)
 	memset(v->text + text, 0, sizeof v->text - text);
 }
 
+/* Takes note of what wants no answer.  False if it wants one. */
+static bool
+heed(struct monitor *m, const struct question *q)
+{
+	switch (q->ask) {
+	case ASK_FORGET:
+		policy_forget(m->policy);
+		return true;
+	case ASK_ABANDON:
+		auth_abandon(m->auth);
+		return true;
+	case ASK_STATUS:
+		m->set->status(m->set->log.ctx, q->a, q->number != 0);
+		return true;
+	case ASK_LOG:
+		m->set->log.log(m->set->log.ctx, (int)q->number, q->a, q->env,
+		    q->b);
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* Does what is asked.  -1: the channel process can not be told. */
 static int
 act(struct monitor *m, struct question *q)
@@ -782,6 +805,8 @@ act(struct monitor *m, struct question *q)
 	/* sensible() saw to it. */
 	assert(q->a != NULL || q->ask != ASK_AUTH);
 	assert(q->env != NULL || q->ask != ASK_RELAY);
+	if (heed(m, q))
+		return 0;
 	if (n > 1 && (v = calloc(n, sizeof *v)) == NULL)
 		return -1;
 	text[0] = '\0';
@@ -811,19 +836,8 @@ act(struct monitor *m, struct question *q)
 	case ASK_TLS:
 		fd = serve_tls(m, q->fd, text, MONITOR_REPORT);
 		break;
-	case ASK_FORGET:
-		policy_forget(m->policy);
-		return 0;
-	case ASK_ABANDON:
-		auth_abandon(m->auth);
-		return 0;
-	case ASK_STATUS:
-		m->set->status(m->set->log.ctx, q->a, q->number != 0);
-		return 0;
 	default:
-		m->set->log.log(m->set->log.ctx, (int)q->number, q->a, q->env,
-		    q->b);
-		return 0;
+		break;
 	}
 	for (size_t i = 0; i < n; i++)
 		scrub(&v[i]);
