@@ -42,7 +42,9 @@ for f; do
 	clang "${flags[@]}" --analyze -Xclang -analyzer-werror \
 	    -Xclang -analyzer-output=text -o /dev/null "$f"
 	gcc "${flags[@]}" -Werror -fanalyzer -c -o /dev/null "$f"
+	# varFuncNullUB: POSIX says that NULL is a pointer, ISO C does not.
 	cppcheck -q --std=c11 --enable=warning,performance,portability \
 	    --suppress=normalCheckLevelMaxBranches --inline-suppr \
+	    --suppress=varFuncNullUB \
 	    --error-exitcode=1 -D_POSIX_C_SOURCE=200809L "$f"
 done
