@@ -704,12 +704,12 @@ Test(nexthop, garbage_at_each_step)
 Test(nexthop, silence_at_each_step)
 {
 	struct blow b = { "silence", "@\n", "451 4.4.2 Next hop timed out",
-	    100, true };
+	    500, true };
 	size_t i;
 
 	for (i = 0; i < FIRST_WITH_MESSAGE; i++)
 		strike(stages[i], &b, false);
-	b.ms = 1500;
+	b.ms = 3000;
 	for (; i < COUNT(stages); i++)
 		strike(stages[i], &b, true);
 }

@@ -15,7 +15,7 @@ import threading
 import traceback
 
 SMTPD = os.path.abspath(os.environ.get("SMTPD", "./smtpd"))
-PATIENCE = 60       # seconds until a hanging test counts as failed
+PATIENCE = 300      # seconds until a hanging test counts as failed
 tests = []
 
 
@@ -51,9 +51,9 @@ def main():
                 raise
             failed += 1
             print(f"not ok {number} - {name}")
-            for line in traceback.format_exc().splitlines():
-                print(f"# {line}")
             sys.stdout.flush()
+            for line in traceback.format_exc().splitlines():
+                print(f"# {line}", file=sys.stderr)
         finally:
             signal.alarm(0)
     sys.exit(failed != 0)
