@@ -451,6 +451,7 @@ def valgrind_finds_nothing_in_either_process():
         place = kind()
         done = subprocess.run(
             ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full",
+             "--show-leak-kinds=definite,indirect",
              "--errors-for-leak-kinds=definite,indirect", "--track-fds=no",
              planted, *place.arguments()], input=SHORT, capture_output=True,
             env={**os.environ, "PLANTED": "neither", "TMPDIR": place.spool})
