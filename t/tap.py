@@ -204,7 +204,8 @@ def certificate(where, name, host, *more, ca=None, kind="ec"):
     new = {"ec": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
            "rsa": ["rsa:2048"]}[kind]
     sign = ["-CA", f"{ca}.pem", "-CAkey", f"{ca}.key",
-            "-addext", "basicConstraints=critical,CA:FALSE"] if ca else []
+            "-addext", "basicConstraints=critical,CA:FALSE"] if ca else [
+                "-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
     subprocess.run(["openssl", "req", "-x509", "-nodes", "-newkey", *new,
                     "-days", "2", "-subj", f"/O=Test/CN={host}", "-keyout",
                     f"{name}.key", "-out", f"{name}.pem", *sign, *more],
