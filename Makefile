@@ -2,6 +2,7 @@
 PREFIX = /usr/local
 CFLAGS = -Os -g
 PORT = 8025
+SECONDS_EACH = 60
 VERSION = 1.0
 WITH_SYSTEMD = yes
 WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wcast-qual \
@@ -84,10 +85,21 @@ $(SUITES): %: t/san/%.o t/san/rooms.a
 	$(CC) $(SAN) -o $@ $^ -lcrypt $(CRITERION)
 $(REPLAY): t/san/%: t/san/t/%.o t/san/t/replay.o t/san/rooms.a
 	$(CC) $(SAN) -o $@ $^
+t/ask: t/san/t/ask.o t/san/rooms.a
+	$(CC) $(SAN) -o $@ $^
+# A traitor in the channel process, and system calls that fail.
+t/san/planted: t/planted.c smtpd.o $(OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(ALLCFLAGS) $(LINK) -I. -o $@ $^ -Wl,--wrap=channel_feed \
+	    -Wl,--wrap=socketpair -Wl,--wrap=prctl -Wl,--wrap=syscall
+t/san/fault.so: t/fault.c
+	@mkdir -p $(@D)
+	$(CC) $(ALLCFLAGS) -fPIC -shared -o $@ $^ -ldl
 t/ping: t/ping.c libsmtpd-channel.a
 	$(CC) $(ALLCFLAGS) $(LINK) -I. -o $@ $^
 
-check: all t/san/smtpd t/ping $(SUITES) $(REPLAY)
+check: all t/san/smtpd t/san/planted t/san/fault.so t/ping $(SUITES) \
+    $(REPLAY)
 	prove -e t/prove.sh $(PROVE) $(SUITES) \
 	    $(filter-out $(PEERS),$(wildcard t/*.t))
 check-peers: all t/ask

@@ -338,9 +338,10 @@ static struct span
 next_line(int code, const char **text)
 {
 	struct span s = { *text, 0 };
+	size_t most = code == 334 ? CHANNEL_REPLY_TEXT : REPLY_LINE;
 
-	if (s.len > REPLY_LINE && code != 334)
-		s.len = REPLY_LINE;
+	while (s.p[s.len] != '\0' && s.p[s.len] != '\n' && s.len < most)
+		s.len++;
 	*text += s.len;
 	if (**text == '\n')
 		++*text;
@@ -1134,18 +1135,19 @@ keyword(struct channel *ch, bool on, const char *name, const char *arg)
 	say_line(ch, 250, true, "", span(line));
 }
 
-/* RFC 9422 4: what is limited at all. */
+/* RFC 9422 4: what is limited at all, a blank in front of each. */
 static void
 write_limits(const struct channel_settings *set, char *to, size_t size)
 {
-	size_t n = 0;
+	char n[21], mails[40] = "", rcpts[40] = "";
 
-	to[0] = '\0';
 	if (set->max_messages != 0)
-		n = (size_t)snprintf(to, size, "MAILMAX=%u", set->max_messages);
+		join(mails, sizeof mails, " MAILMAX=",
+		    decimal(n, set->max_messages));
 	if (set->max_recipients != 0)
-		snprintf(to + n, size - n, "%sRCPTMAX=%zu", n > 0 ? " " : "",
-		    set->max_recipients);
+		join(rcpts, sizeof rcpts, " RCPTMAX=",
+		    decimal(n, set->max_recipients));
+	join(to, size, mails, rcpts);
 }
 
 static void
@@ -1153,8 +1155,9 @@ keywords(struct channel *ch)
 {
 	const struct channel_settings *set = ch->set;
 	const char *auth = set->auth == NULL ? "" : set->auth;
-	char size[21], rcptmax[21];
+	char size[21], limits[80];
 
+	write_limits(set, limits, sizeof limits);
 	keyword(ch, true, "PIPELINING", "");
 	keyword(ch, true, "SIZE ", decimal(size, set->data_size_limit));
 	keyword(ch, !set->decode_data, "8BITMIME", "");
@@ -1163,8 +1166,7 @@ keywords(struct channel *ch)
 	keyword(ch, !set->decode_data, "BINARYMIME", "");
 	keyword(ch, set->dsn, "DSN", "");
 	keyword(ch, true, "ENHANCEDSTATUSCODES", "");
-	keyword(ch, set->max_recipients != 0, "LIMITS RCPTMAX=",
-	    decimal(rcptmax, set->max_recipients));
+	keyword(ch, limits[0] != '\0', "LIMITS", limits);
 	keyword(ch, set->tls && !ch->ssl, "STARTTLS", "");
 	keyword(ch, *auth != '\0' && (ch->ssl || !set->auth_require_tls),
 	    "AUTH ", auth);

@@ -433,7 +433,7 @@ int
 monitor_tls(struct monitor *m, int client, char *report, size_t size)
 {
 	const struct question q = { ASK_TLS, 0, NULL, NULL, NULL, client };
-	int fd;
+	int fd = -1;
 
 	if (!ask(m, &q, NULL, 0, report, size, &fd))
 		snprintf(report, size, "the monitor is gone");
@@ -608,7 +608,6 @@ unpack_envelope(struct envelope *env, struct recipient *rows,
 	env->size = h->size;
 	env->smtputf8 = (h->flags & HAS_SMTPUTF8) != 0;
 	env->encoding = (enum encoding)h->encoding;
-	env->recipients = r->recipients;
 	if (h->encoding > ENCODING_BINARYMIME)
 		return false;
 	for (size_t i = 0; i < FACTS; i++)
@@ -634,10 +633,7 @@ unpack_question(struct received *r, const struct head *h)
 	r->q.ask = (enum ask)h->ask;
 	r->q.number = h->number;
 	if ((h->flags & HAS_ENVELOPE) != 0) {
-		r->recipients = calloc(h->nrecipients + 1,
-		    sizeof *r->recipients);
-		if (r->recipients == NULL ||
-		    !unpack_envelope(&env, r->recipients, h, &p, end))
+		if (!unpack_envelope(&env, r->recipients, h, &p, end))
 			return false;
 		r->env = env;
 		r->q.env = &r->env;
@@ -707,7 +703,9 @@ get_question(struct monitor *m, struct received *r)
 	if (r->strings == NULL || r->recipients == NULL)
 		return 0;
 	r->len = h.len;
-	if (receive_all(m->peer, r->strings, h.len, &r->q.fd) != 1)
+	status = receive_all(m->peer, r->strings, h.len, &fd);
+	r->q.fd = fd;
+	if (status != 1)
 		return 0;
 	return unpack_question(r, &h) && sensible(m, &r->q) ? 1 : -1;
 }
@@ -796,7 +794,8 @@ static int
 act(struct monitor *m, struct question *q)
 {
 	char text[TEXT_MAX];
-	size_t n = q->ask == ASK_RELAY ? q->env->nrecipients
+	size_t n = q->ask == ASK_RELAY && q->env != NULL
+	    ? q->env->nrecipients
 	    : q->ask == ASK_STAGE || q->ask == ASK_AUTH;
 	/* Zeroed: what lay there before is not for the channel process. */
 	struct verdict one = { .code = 0 }, *v = &one;

@@ -275,10 +275,10 @@ count(const struct option_row *row, const char *arg)
 		shift = 10 * (int)((unit - units) % 3 + 1);
 		p++;
 	}
-	if (i == 0 || arg[i] != '\0' || (row->kind == COUNT && n > INT_MAX))
-		misused("--%s: \"%s\" is not a number, or too large",
-		    row->name, arg);
-	return n;
+	if (p == arg || *p != '\0' || n > most >> shift)
+		misused("--%s: \"%s\" is not a number, or too large", row->name,
+		    arg);
+	return n << shift;
 }
 
 static void
@@ -738,13 +738,14 @@ struct session {
 	int signals;		/* readable when SIGTERM came; -1: it is obeyed */
 	bool terminated;	/* it came */
 	bool quit;		/* the client said so */
-	bool over;		/* nobody hears what we still decide */
 	bool greeted;		/* the connect hook was called */
 	enum phase shown;	/* what systemd was told last */
 	/* The header that is being read: */
 	unsigned received;	/* Received: fields in it */
 	char start[9];		/* a line's first octets */
 	size_t column;		/* octets of the line; SIZE_MAX: in the body */
+	struct channel_peer nearest;	/* who connected, whoever a proxy says
+					   the client is */
 	struct channel ch;
 	struct spool spool;
 	char client_user[64];	/* login of a unix socket's peer */
@@ -1197,21 +1198,32 @@ on_slow(void *ctx)
 	drain(ctx);
 }
 
-/* A refusal of ours, with its reply; the monitor logs the others. */
+/* The record of a message that nobody but us refused. */
 static void
-log_refusal(struct session *s, const struct envelope *env,
-    const struct reply *r)
+on_refused(void *ctx, const struct reply *r)
 {
-	char text[CHANNEL_REPLY_TEXT + 20];
+	struct session *s = ctx;
+	struct envelope env;
+	char text[CHANNEL_REPLY_TEXT + 24];
 
-	snprintf(text, sizeof text, "%d %s%s%s", r->code, r->enh,
-	    r->enh[0] == '\0' ? "" : " ", r->text);
-	if (r->code < 500)
-		monitor_log(s->monitor, LOG_WARNING, "message-deferred", env,
-		    text);
-	else
-		monitor_log(s->monitor, LOG_WARNING, "message-refused", env,
-		    text);
+	complete(s, &env);	/* if not: without recipients */
+	env.size = s->ch.size;
+	snprintf(text, sizeof text, "%d %s %s", r->code, r->enh, r->text);
+	monitor_log(s->monitor, LOG_WARNING,
+	    r->code < 500 ? "message-deferred" : "message-refused", &env, text);
+}
+
+/* Relays the message if policy lets us; else *r says no. */
+static void
+relay(struct session *s, struct envelope *env, int spool, struct verdict v[],
+    struct reply *r)
+{
+	env->size = s->spool.size;
+	ask(s, STAGE_END_OF_MESSAGE, env, r);
+	if (r->code >= 400)
+		return;
+	monitor_status(s->monitor, "relaying", false);
+	monitor_relay(s->monitor, env, spool, on_slow, s, v);
 }
 
 /* Says in the log where the message had no room, and why. */
@@ -1236,11 +1248,9 @@ on_end(void *ctx, struct reply r[], size_t n)
 	struct envelope env;
 	struct verdict *v = calloc(s->ch.nrcpttos + 1, sizeof *v);
 	int fd = spool_finish(&s->spool);
-	bool relayed = false, memory = complete(s, &env) && v != NULL;
 
-	env.size = s->spool.size;
 	reply_set(&one, 250, "2.0.0", "Message accepted");
-	if (!memory)
+	if (!complete(s, &env) || v == NULL)
 		reply_set(&one, 452, "4.3.1", "Out of memory");
 	else if (s->received > RECEIVED_MAX)
 		reply_set(&one, 554, "5.4.6", "Too many Received: fields, "
@@ -1250,37 +1260,15 @@ on_end(void *ctx, struct reply r[], size_t n)
 		reply_set(&one, 452, "4.3.1", "No room for the message");
 	}
 	if (one.code >= 400)
-		log_refusal(s, &env, &one);
+		on_refused(s, &one);
 	else
-		ask(s, STAGE_END_OF_MESSAGE, &env, &one);
-	if (one.code < 400) {
-		monitor_status(s->monitor, "relaying", false);
-		monitor_relay(s->monitor, &env, fd, on_slow, s, v);
-		relayed = true;
-	}
+		relay(s, &env, fd, v, &one);
 	for (size_t i = 0; i < n; i++)
 		if (one.code < 400 && v != NULL)
 			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
 		else
 			r[i] = one;
 	free(v);
-}
-
-static void
-on_forget(void *ctx)
-{
-	struct session *s = ctx;
-	struct envelope env;
-
-	if (s->ch.verdict.code != 0 && !s->over && complete(s, &env)) {
-		env.size = s->ch.size;
-		log_refusal(s, &env, &s->ch.verdict);
-	}
-	spool_close(&s->spool);
-	monitor_forget(s->monitor);
-	s->queue_id[0] = s->prepend[0] = '\0';
-	free(s->recipients);
-	s->recipients = NULL;
 }
 
 /* RFC 4954; failures are answered late. */
@@ -1319,9 +1307,12 @@ on_dialogue(void *ctx, bool said, struct span line)
 {
 	struct session *s = ctx;
 	char text[1024];
+	size_t n = (size_t)snprintf(text, sizeof text, "%c: ",
+	    said ? 'S' : 'C');
 
-	snprintf(text, sizeof text, "%c: %.*s", said ? 'S' : 'C',
-	    (int)(line.len < 1000 ? line.len : 1000), line.p);
+	for (size_t i = 0; i < line.len && n < sizeof text - 1; i++)
+		text[n++] = line.p[i] == '\0' ? '?' : line.p[i];
+	text[n] = '\0';
 	monitor_log(s->monitor, LOG_DEBUG, "dialogue", NULL, text);
 }
 
@@ -1821,6 +1812,8 @@ open_keys(struct options *o, bool socket, char *why, size_t size)
 	tls->cert = open_key(o->tlscert, why, size);
 	if (tls->cert != -1)
 		tls->key = open_key(o->tlskey, why, size);
+	if (!socket)
+		snprintf(why, size, "TLS needs a client on one socket");
 	if (why[0] != '\0')
 		o->channel.tls = false;
 }
@@ -1883,9 +1876,10 @@ static void
 log_ending(struct session *s, enum ending why)
 {
 	const struct channel *ch = &s->ch;
-	char text[128], n[2][TEXT_NUMBER];
+	const struct reply *first = &ch->refusal;
+	char text[CHANNEL_REPLY_TEXT + 128], n[2][TEXT_NUMBER];
+	size_t len;
 
-	s->over = true;
 	if (why == END_QUIT && ch->set->proxy_protocol && ch->mails == 0 &&
 	    ch->errors == 0 &&
 	    memcmp(&ch->peer, &s->nearest, sizeof ch->peer) == 0)
@@ -1899,6 +1893,12 @@ log_ending(struct session *s, enum ending why)
 	    ch->messages == 1 ? " message, " : " messages, ",
 	    text_number(n[1], ch->errors, 1),
 	    ch->errors == 1 ? " error" : " errors", NULL);
+	len = strlen(text);
+	if (ch->errors > 0)
+		snprintf(text + len, sizeof text - len, "%s: %d %s%s%s",
+		    ch->errors == 1 ? "" : ", the first", first->code,
+		    first->enh, first->enh[0] == '\0' ? "" : " ",
+		    first->text);
 	session_log(s, LOG_INFO, "session", text);
 }
 

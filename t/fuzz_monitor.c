@@ -2,7 +2,8 @@
  * fuzz_monitor.c - a channel process that asks anything.
  *
  * The first octet chooses what descriptor rides along, whether each question's
- * length is as it should be, and whether two descriptors came before it; then come questions as they cross.
+ * length is as it should be, and whether two descriptors came before it; then
+ * come questions as they cross.
  *  - One that passes keeps what monitor.c promises of it, and packed and sent
  *    again it passes again, the same.
  *  - Half of one is the end, as if there were no more: a process that died
@@ -194,7 +195,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct monitor m = { .set = &set };
 	struct received r;
 	struct head h;
-	size_t skip;
+	size_t at = 0, skip;
 	char *sent;
 	int pair[2], more = 1, before;
 
@@ -236,6 +237,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		dispose(&r);
 	}
 	close(pair[1]);
+	free(sent);
 	demand(open_now() == before, "a descriptor is lost");
 	return 0;
 }

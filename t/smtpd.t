@@ -450,11 +450,19 @@ def a_wrong_command_line_is_one_sentence_and_exit_64():
 
 
 @test
+def a_size_may_be_as_large_as_a_disk():
+    for size, octets in (("9223372036854775807", 9223372036854775807),
+                         ("4g", 4 << 30), ("1K", 1024), ("0", 0)):
+        with Session("-s", size, "discard:") as s:
+            assert f"250-SIZE {octets}\n" in s.start()
+
+
+@test
 def a_wrong_value_is_answered_with_the_right_ones():
     for arguments, wanted in [
             (["--bare-newline", "x", "print:"], "reject, normalize, unix"),
             (["--relay-tls", "x", "print:"], "none, may, must"),
-            (["--size", "99999999999", "print:"], "or too large"),
+            (["--size", "99999999999999999999", "print:"], "or too large"),
             (["--tls", "x", "print:"], "ambiguous option --tls")]:
         log = run(arguments)[2]
         assert wanted in log, (arguments, log)
