@@ -55,8 +55,13 @@
 #endif
 
 #ifdef CONFINE_ARCH
+/*
+ * The kernel tries a new list with every number that there is, to remember
+ * which calls are always allowed; that takes longer than the list will, in a
+ * life as short as ours.  It gives up where a list copies to X.
+ */
 #define CONFINE_BEGIN \
-	CONFINE_LOAD(arch), \
+	BPF_STMT(BPF_MISC | BPF_TAX, 0), CONFINE_LOAD(arch), \
 	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, CONFINE_ARCH, 1, 0), \
 	    CONFINE_RETURN(SECCOMP_RET_KILL_PROCESS), CONFINE_LOAD(nr), \
 	    CONFINE_X32 CONFINE_SANITIZER CONFINE_ALLOW(exit_group), \
