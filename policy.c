@@ -467,7 +467,7 @@ phrase(struct verdict *v, const struct action *as, const char *text)
 	if (enh[0] == '\0')
 		memcpy(enh, "4.7.1", sizeof "4.7.1");
 	enh[0] = (char)('0' + as->code / 100);	/* RFC 2034 4 */
-	verdict_set(v, as->code, enh, "%s", *text == '\0' ? as->text : text);
+	verdict_set(v, as->code, enh, *text == '\0' ? as->text : text);
 }
 
 static void
@@ -1245,7 +1245,7 @@ challenge(struct auth *a, enum turn turn, struct verdict *v, const char *text)
 {
 	if (a != NULL)
 		a->turn = turn;
-	verdict_set(v, 334, "", "%s", text);
+	verdict_set(v, 334, "", text);
 }
 
 /* "OK id user=name...": only that name counts. */

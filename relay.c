@@ -181,16 +181,15 @@ make_safe(char *safe, const char *text, bool lines)
 {
 	size_t len = strlen(text), n;
 
-	while (len > 0) {
+	for (; len > 0; len -= n) {
 		n = printable(text, len);
-		if (n > 0)
-			memmove(safe, text, n);
-		else
-			*safe = lines && *text == '\n' ? '\n' : '?';
-		n += n == 0;
-		safe += n;
-		text += n;
-		len -= n;
+		if (n == 0) {
+			*safe++ = lines && *text == '\n' ? '\n' : '?';
+			text++;
+			n = 1;
+		} else
+			for (size_t i = 0; i < n; i++)
+				*safe++ = *text++;
 	}
 	*safe = '\0';
 }
@@ -225,34 +224,50 @@ text_number(char to[TEXT_NUMBER], uint64_t n, size_t digits)
 }
 
 void
+logger_put(const struct logger *l, int priority, const char *event,
+    const struct envelope *env, char *text)
+{
+	if (l->log == NULL)
+		return;
+	make_safe(text, text, false);
+	l->log(l->ctx, priority, event, env, text);
+}
+
+void
 logger_printf(const struct logger *l, int priority, const char *event,
     const struct envelope *env, const char *fmt, ...)
 {
 	char text[LOG_TEXT];
 	va_list ap;
 
-	if (l->log == NULL)
-		return;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	make_safe(text, text, false);
-	l->log(l->ctx, priority, event, env, text);
+	logger_put(l, priority, event, env, text);
+}
+
+static size_t
+digits(const char *p)
+{
+	size_t n = 0;
+
+	while (p[n] >= '0' && p[n] <= '9')
+		n++;
+	return n;
 }
 
 /* How many octets of p are an enhanced status code (RFC 3463 2), or 0. */
 static size_t
 enhanced(const char *p)
 {
-	static const char digits[] = "0123456789";
 	size_t subject, detail;
 
-	if (strchr("245", p[0]) == NULL || p[0] == '\0' || p[1] != '.')
+	if ((p[0] != '2' && p[0] != '4' && p[0] != '5') || p[1] != '.')
 		return 0;
-	subject = strspn(p + 2, digits);
+	subject = digits(p + 2);
 	if (subject < 1 || subject > 3 || p[2 + subject] != '.')
 		return 0;
-	detail = strspn(p + 3 + subject, digits);
+	detail = digits(p + 3 + subject);
 	if (detail < 1 || detail > 3)
 		return 0;
 	p += 3 + subject + detail;
@@ -260,16 +275,12 @@ enhanced(const char *p)
 }
 
 void
-verdict_set(struct verdict *v, int code, const char *enh, const char *fmt, ...)
+verdict_set(struct verdict *v, int code, const char *enh, const char *text)
 {
-	char text[VERDICT_TEXT], *from, *to;
-	va_list ap;
+	char *to = v->text;
 	size_t len;
 
 	assert(code >= 200 && code <= 599);
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
-	va_end(ap);
 	v->code = code;
 	/* RFC 2034 4: its class is that of the reply.  enh may be v->enh. */
 	len = enhanced(enh);
@@ -277,13 +288,26 @@ verdict_set(struct verdict *v, int code, const char *enh, const char *fmt, ...)
 		len = 0;
 	memmove(v->enh, enh, len);
 	v->enh[len] = '\0';
-	for (from = to = text; *from != '\0'; from++)
-		if (from[0] != '\r' || from[1] != '\n')
-			*to++ = *from;
-	while (to > text && (to[-1] == '\n' || to[-1] == '\r'))
+	for (; *text != '\0' && to < v->text + VERDICT_TEXT - 1; text++)
+		if (text[0] != '\r' || text[1] != '\n')
+			*to++ = *text;
+	while (to > v->text && (to[-1] == '\n' || to[-1] == '\r'))
 		to--;
 	*to = '\0';
-	make_safe(v->text, text, true);
+	make_safe(v->text, v->text, true);
+}
+
+void
+verdict_printf(struct verdict *v, int code, const char *enh,
+    const char *fmt, ...)
+{
+	char text[VERDICT_TEXT];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	verdict_set(v, code, enh, text);
 }
 
 /* Says yes, in the words that stand for every relay of this machine. */
@@ -291,9 +315,10 @@ static void
 accept_message(struct verdict *v, const struct envelope *env)
 {
 	const char *id = env->fact[FACT_QUEUE_ID];
+	char text[128];
 
-	verdict_set(v, 250, "2.0.0", "Message accepted%s%s",
-	    *id != '\0' ? ", id " : "", id);
+	verdict_set(v, 250, "2.0.0", text_join(text, sizeof text,
+	    "Message accepted", *id != '\0' ? ", id " : "", id, NULL));
 }
 
 /* What the client is told when the system refuses us something. */
@@ -328,7 +353,7 @@ fail(const struct job *j, const char *what, int error, struct verdict *v)
 
 	while (failures[i].error != 0 && failures[i].error != error)
 		i++;
-	verdict_set(v, failures[i].code, failures[i].enh, "%s",
+	verdict_set(v, failures[i].code, failures[i].enh,
 	    failures[i].text);
 	logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env, "%s: %s", what,
 	    strerror(error));
@@ -632,7 +657,7 @@ check_refusal(struct hop *h, char *error, size_t size)
 		snprintf(enh, sizeof enh, "%.*s", (int)len, p);
 	p += len;
 	p += strspn(p, " \t");
-	verdict_set(&h->refusal, enh[0] == '4' ? 451 : 550, enh, "%s",
+	verdict_set(&h->refusal, enh[0] == '4' ? 451 : 550, enh,
 	    *p != '\0' ? p : "Mail is not accepted for this address");
 	return true;
 }
@@ -1675,7 +1700,7 @@ build_arguments(const struct job *j, struct vector *vec, struct verdict *v)
 			}
 			if (**argv != '{' || *vec->s[vec->n - 1] != '-')
 				continue;
-			verdict_set(v, 550, "5.7.1", "A name must not begin "
+			verdict_printf(v, 550, "5.7.1", "A name must not begin "
 			    "with a hyphen: %s", vec->s[vec->n - 1]);
 			return false;
 		}
@@ -2083,14 +2108,14 @@ judge(const struct job *j, int status, const char *line, struct verdict *v)
 	while (o->status != ANY_STATUS && o->status != status)
 		o++;
 	if (o->text != NULL)
-		verdict_set(v, o->code, o->enh, "%s", o->text);
+		verdict_set(v, o->code, o->enh, o->text);
 	if (o->status == ANY_STATUS || o->status == EX_CONFIG)
 		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
 		    "%s: exit status %d", j->r->set->program[0], status);
 	len = reply_code(line, &code, enh);
 	if (len == 0) {
 		if (*line != '\0')
-			verdict_set(v, o->code, o->enh, "%s", line);
+			verdict_set(v, o->code, o->enh, line);
 		return;
 	}
 	if (code < 300 && o->code >= 400) {
@@ -2107,7 +2132,7 @@ judge(const struct job *j, int status, const char *line, struct verdict *v)
 		snprintf(enh, sizeof enh, "%s", o->enh);
 	}
 	line += len;
-	verdict_set(v, code, enh, "%s", *line != '\0' ? line : v->text);
+	verdict_set(v, code, enh, *line != '\0' ? line : v->text);
 }
 
 static void
@@ -2469,7 +2494,7 @@ unite(const struct fan *f, struct verdict *v)
 		list(f, true, text, sizeof text, 40);
 		log_partial(f, good, bad);
 	}
-	verdict_set(v, worst->code, worst->enh, "%s", text);
+	verdict_set(v, worst->code, worst->enh, text);
 }
 
 /* ---- The interface ---- */

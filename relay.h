@@ -124,6 +124,9 @@ struct logger {
 	void *ctx;
 };
 
+/* text is made safe where it stands. */
+void	logger_put(const struct logger *l, int priority, const char *event,
+	    const struct envelope *env, char *text);
 void	logger_printf(const struct logger *l, int priority, const char *event,
 	    const struct envelope *env, const char *fmt, ...)
 	    __attribute__((format(printf, 5, 6)));
@@ -192,8 +195,11 @@ void	relay_deliver(struct relay *r, const struct envelope *env, int spool,
 /* Takes leave of next hops that were kept open, frees r.  NULL is legal. */
 void	relay_close(struct relay *r);
 
-/* Fills in *v.  text is made safe: one reply, no control characters. */
+/* Fills in *v.  text is made safe: one reply, no control characters; it may
+   be v's own, and enh too. */
 void	verdict_set(struct verdict *v, int code, const char *enh,
+	    const char *text);
+void	verdict_printf(struct verdict *v, int code, const char *enh,
 	    const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
 /* The strings up to NULL, one behind the other, in to[0..size), cut to fit.

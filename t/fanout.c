@@ -54,7 +54,7 @@ answer(struct verdict *v, int code, const char *where)
 	char enh[] = "2.0.0";
 
 	enh[0] = (char)('0' + code / 100);
-	verdict_set(v, code, enh, "%s says %s", where,
+	verdict_printf(v, code, enh, "%s says %s", where,
 	    code < 300 ? "yes" : code < 500 ? "later" : "no\nnever");
 }
 

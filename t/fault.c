@@ -219,17 +219,17 @@ posix_spawn(pid_t *pid, const char *path,
 	return real(pid, path, actions, attr, argv, env);
 }
 
-/* Who calls fork() first becomes the monitor; its child talks. */
+/* Who calls _Fork() first becomes the monitor; its child talks. */
 pid_t
-fork(void)
+_Fork(void)
 {
-	static __typeof__(&fork) real;
+	static __typeof__(&_Fork) real;
 	pid_t pid;
 
-	if (fails("fork"))
+	if (fails("_Fork"))
 		return -1;
 	if (real == NULL)
-		*(void **)(void *)&real = find("fork");
+		*(void **)(void *)&real = find("_Fork");
 	pid = real();
 	if (pid == 0) {
 		role = forked ? 'x' : 'c';

@@ -271,7 +271,7 @@ Test(relay, verdict_is_one_safe_reply)
 	size_t i;
 
 	for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		verdict_set(&v, cases[i].code, cases[i].enh, "%s",
+		verdict_printf(&v, cases[i].code, cases[i].enh, "%s",
 		    cases[i].text);
 		expect(&v, cases[i].code, cases[i].want_enh, cases[i].want);
 	}
@@ -281,8 +281,8 @@ Test(relay, verdict_may_be_made_from_itself)
 {
 	struct verdict v;
 
-	verdict_set(&v, 550, "5.1.1", "no %s", "such user");
-	verdict_set(&v, v.code, v.enh, "<a>: %s", v.text);
+	verdict_printf(&v, 550, "5.1.1", "no %s", "such user");
+	verdict_printf(&v, v.code, v.enh, "<a>: %s", v.text);
 	expect(&v, 550, "5.1.1", "<a>: no such user");
 }
 
@@ -293,7 +293,7 @@ Test(relay, verdict_is_cut_at_its_size)
 
 	memset(text, 'x', sizeof text);
 	text[sizeof text - 1] = '\0';
-	verdict_set(&v, 550, "5.0.0", "%s", text);
+	verdict_printf(&v, 550, "5.0.0", "%s", text);
 	cr_assert_eq(strlen(v.text), VERDICT_TEXT - 1);
 }
 
