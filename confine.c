@@ -60,7 +60,7 @@ confine_secrets(void)
 unsigned
 confine(const struct sock_filter *calls, size_t n)
 {
-	static const struct rlimit none = { 0, 0 };
+	const struct rlimit none = { 0, 0 };
 	struct sock_fprog program = { .len = (unsigned short)n };
 	unsigned missing = 0;
 

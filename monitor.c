@@ -15,7 +15,7 @@
  * characters and the descriptor's kind are checked, and a question that does
  * not pass ends the session.
  */
-#define _GNU_SOURCE	/* explicit_bzero, MSG_CMSG_CLOEXEC */
+#define _GNU_SOURCE	/* explicit_bzero, MSG_CMSG_CLOEXEC, _Fork */
 #include "confine.h"
 #include "monitor.h"
 #include "nexthop.h"
@@ -490,6 +490,17 @@ event_of(const struct verdict *v)
 			     : "message-refused";
 }
 
+static void
+log_verdict(struct monitor *m, int priority, const char *event,
+    const struct envelope *env, const struct verdict *v)
+{
+	char text[VERDICT_TEXT + 24], code[TEXT_NUMBER];
+
+	text_join(text, sizeof text, text_number(code, (uint64_t)v->code, 3),
+	    v->enh[0] == '\0' ? "" : " ", v->enh, " ", v->text, NULL);
+	logger_put(&m->set->log, priority, event, env, text);
+}
+
 /* One record for all recipients that share a verdict, so usually one. */
 static void
 log_verdicts(struct monitor *m, const struct envelope *env,
@@ -504,10 +515,8 @@ log_verdicts(struct monitor *m, const struct envelope *env,
 				break;
 		one.recipients = env->recipients + i;
 		one.nrecipients = n;
-		logger_printf(&m->set->log,
-		    v[i].code < 400 ? LOG_INFO : LOG_WARNING, event_of(&v[i]),
-		    &one, "%d%s%s %s", v[i].code,
-		    v[i].enh[0] == '\0' ? "" : " ", v[i].enh, v[i].text);
+		log_verdict(m, v[i].code < 400 ? LOG_INFO : LOG_WARNING,
+		    event_of(&v[i]), &one, &v[i]);
 	}
 }
 
@@ -546,9 +555,7 @@ think_of_stage(struct monitor *m, enum stage stage, const struct envelope *env,
 	if (m->policy != NULL && v->code < 400)
 		policy_ask(m->policy, stage, env, v, prepend);
 	if (v->code >= 400)
-		logger_printf(&m->set->log, LOG_NOTICE, "refused", env,
-		    "%d%s%s %s", v->code, v->enh[0] == '\0' ? "" : " ", v->enh,
-		    v->text);
+		log_verdict(m, LOG_NOTICE, "refused", env, v);
 }
 
 static int
@@ -883,16 +890,12 @@ wait_question(const struct monitor *m, int signals)
 
 /* The monitor's life.  Returns its exit status: the channel process's. */
 static int
-serve(struct monitor *m)
+serve(struct monitor *m, int signals)
 {
 	struct received r;
-	sigset_t term;
-	int signals, status, more = 1;
+	int status, more = 1;
 
-	sigemptyset(&term);
-	sigaddset(&term, SIGTERM);
-	signals = signalfd(-1, &term, SFD_CLOEXEC);
-	if (let_go() == -1 || signals == -1) {
+	if (let_go() == -1) {
 		kill(m->child, SIGKILL);
 		return EX_OSERR;
 	}
@@ -963,7 +966,7 @@ give_up_everything(struct monitor *m)
 }
 
 int
-monitor_start(struct monitor *m)
+monitor_start(struct monitor *m, int signals)
 {
 	int pair[2], status;
 
@@ -971,7 +974,7 @@ monitor_start(struct monitor *m)
 		return -1;
 	confine_secrets();
 	signal(SIGCHLD, SIG_DFL);	/* ignored, it would cost us the status */
-	m->child = fork();
+	m->child = _Fork();	/* no handlers: we have neither threads nor stdio */
 	if (m->child == -1) {
 		close(pair[0]);
 		close(pair[1]);
@@ -981,7 +984,7 @@ monitor_start(struct monitor *m)
 	close(pair[m->child == 0]);
 	if (m->child == 0)
 		return give_up_everything(m);
-	status = serve(m);
+	status = serve(m, signals);
 	monitor_close(m);
 	_exit(status);	/* there is no stdio to flush */
 }

@@ -50,9 +50,10 @@ struct monitor *monitor_open(const struct monitor_settings *set, char *error,
  * or -1 if the jail is wanted and there is none (it was logged), or with errno
  * if there is no second process.  In the monitor it does not return: that
  * answers questions until the channel process has ended, and exits with its
- * status.  SIGTERM must be blocked; descriptors 0 and 1 are the client.
+ * status.  SIGTERM must be blocked, and signals is a signalfd for it, borrowed;
+ * descriptors 0 and 1 are the client.
  */
-int	monitor_start(struct monitor *m);
+int	monitor_start(struct monitor *m, int signals);
 
 /* What is certain from the settings alone: the form of spools, whether DSN
    parameters reach anybody, whether there is anything to ask at a stage. */

@@ -63,6 +63,24 @@
 
 /* ---- where words go ----------------------------------------------------- */
 
+static bool
+same_file(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* Looks at descriptors 0 to 2.  They must be something, or the next open
+   would become them. */
+static void
+look_at_descriptors(struct stat std[3])
+{
+	for (int fd = 0; fd <= 2; fd++)
+		if (fstat(fd, &std[fd]) == -1 &&
+		    (open("/dev/null", O_RDWR) != fd ||
+		    fstat(fd, &std[fd]) == -1))
+			exit(EX_OSERR);
+}
+
 enum sink {
 	SINK_STDERR,	/* one key=value line per event */
 	SINK_JOURNAL,	/* the same with <N> in front: the journal reads it */
@@ -75,29 +93,30 @@ enum sink {
  * file, and meant to be.
  */
 static enum sink
-choose_sink(void)
+choose_sink(const struct stat std[3])
 {
+	const struct stat *in = &std[STDIN_FILENO], *err = &std[STDERR_FILENO];
 	const char *stream = getenv("JOURNAL_STREAM");
-	struct stat in, err;
 	char name[64];
 
-	if (fstat(STDERR_FILENO, &err) == -1)
+	if (same_file(in, err) && !S_ISCHR(err->st_mode))
 		return SINK_SYSLOG;
-	if (fstat(STDIN_FILENO, &in) == 0 && in.st_dev == err.st_dev &&
-	    in.st_ino == err.st_ino && !S_ISCHR(err.st_mode))
-		return SINK_SYSLOG;
-	snprintf(name, sizeof name, "%llu:%llu", (unsigned long long)err.st_dev,
-	    (unsigned long long)err.st_ino);
-	return stream != NULL && strcmp(stream, name) == 0 ? SINK_JOURNAL
-							   : SINK_STDERR;
+	if (stream == NULL)
+		return SINK_STDERR;
+	snprintf(name, sizeof name, "%llu:%llu",
+	    (unsigned long long)err->st_dev, (unsigned long long)err->st_ino);
+	return strcmp(stream, name) == 0 ? SINK_JOURNAL : SINK_STDERR;
 }
 
 /* One sentence for whoever started us, but never for the client. */
 static void
 complain(const char *text)
 {
-	enum sink sink = choose_sink();
+	struct stat std[3];
+	enum sink sink;
 
+	look_at_descriptors(std);
+	sink = choose_sink(std);
 	if (sink == SINK_SYSLOG)
 		syslog(LOG_MAIL | LOG_ERR, "%s", text);
 	else
@@ -575,12 +594,13 @@ struct item {
 
 #define ITEMS_MAX 24
 #define NAMED_MAX 8		/* recipients that a record names */
-#define ENDING 1400		/* octets of a line kept for relay and reply */
+#define RECORD_MAX 4096		/* octets of a line */
+#define ENDING 1400		/* of them kept for relay and reply */
 
 struct record {
 	struct item items[ITEMS_MAX];
 	size_t n;
-	char size[24], recipients[24];
+	char size[TEXT_NUMBER], recipients[TEXT_NUMBER];
 };
 
 static void
@@ -602,13 +622,12 @@ add_envelope(struct record *r, const struct envelope *env)
 		    ? "<>" : env->fact[FACT_SENDER]);
 	for (size_t i = 0; i < env->nrecipients && i < NAMED_MAX; i++)
 		add(r, "to", "SMTPD_RECIPIENT", env->recipients[i].address);
-	snprintf(r->recipients, sizeof r->recipients, "%zu", env->nrecipients);
 	if (env->nrecipients > NAMED_MAX)
-		add(r, "recipients", "SMTPD_RECIPIENTS", r->recipients);
-	snprintf(r->size, sizeof r->size, "%llu",
-	    (unsigned long long)env->size);
+		add(r, "recipients", "SMTPD_RECIPIENTS",
+		    text_number(r->recipients, env->nrecipients, 1));
 	if (env->nrecipients > 0 && env->size > 0)
-		add(r, "size", "SMTPD_SIZE", r->size);
+		add(r, "size", "SMTPD_SIZE",
+		    text_number(r->size, env->size, 1));
 }
 
 /* Appends " key=value" to line[0..size), in which n octets are; a value with
@@ -617,13 +636,17 @@ static size_t
 put(char *line, size_t size, size_t n, const struct item *item)
 {
 	const char *value = item->value;
-	bool quote = strpbrk(value, " \"=\n") != NULL;
-	size_t room = n + strlen(item->key) + strlen(value) + 4;
+	bool quote = false;
+	size_t i;
 
-	if (room >= size)
+	for (i = 0; value[i] != '\0'; i++)
+		quote = quote || value[i] == ' ' || value[i] == '"' ||
+		    value[i] == '=' || value[i] == '\n';
+	if (n + strlen(item->key) + i + 4 >= size)
 		return n;
-	n += (size_t)snprintf(line + n, size - n, " %s=%s", item->key,
-	    quote ? "\"" : "");
+	text_join(line + n, size - n, " ", item->key, quote ? "=\"" : "=",
+	    NULL);
+	n += strlen(line + n);
 	for (; *value != '\0'; value++)
 		line[n++] = (unsigned char)*value < ' ' || *value == '\177'
 		    ? ' ' : *value == '"' ? '\'' : *value;
@@ -676,7 +699,7 @@ log_event(void *ctx, int priority, const char *event,
 	struct log *l = ctx;
 	const struct event *e = events;
 	struct record r = { .n = 0 };
-	char line[4096];
+	char line[RECORD_MAX], level[TEXT_NUMBER];
 	size_t n;
 
 	while (e->name != NULL && strcmp(e->name, event) != 0)
@@ -687,8 +710,10 @@ log_event(void *ctx, int priority, const char *event,
 	add(&r, "relay", "SMTPD_RELAY", e->reply ? l->relay : "");
 	add(&r, e->reply ? "reply" : "text", e->reply ? "SMTPD_REPLY" : "",
 	    text);
-	n = (size_t)snprintf(line, sizeof line,
-	    l->sink == SINK_JOURNAL ? "<%d>smtpd:" : "smtpd:", priority);
+	text_join(line, sizeof line, l->sink == SINK_JOURNAL ? "<" : "",
+	    l->sink == SINK_JOURNAL ? text_number(level, (unsigned)priority, 1)
+	    : "", l->sink == SINK_JOURNAL ? ">" : "", "smtpd:", NULL);
+	n = strlen(line);
 	for (size_t i = 0; i < r.n; i++)
 		n = put(line, sizeof line - (i + 2 < r.n ? ENDING : 1), n,
 		    &r.items[i]);
@@ -719,10 +744,18 @@ show_status(void *ctx, const char *text, bool stopping)
 
 /* ---- the session ------------------------------------------------------- */
 
+#define USER_MAX 64		/* octets of a login, with NUL */
+
+/* Who is at the other end, and who asks. */
+struct client {
+	struct channel_peer peer;
+	char user[USER_MAX];	/* login of a unix socket's peer, or "" */
+	pid_t pid;		/* the monitor's: it names transactions */
+};
+
 /* What every session touches stands together, what few do behind it: pages
    that nobody touches cost nothing. */
 struct session {
-	char in_buffer[INPUT];	/* what was read */
 	const struct options *options;
 	struct channel_settings *settings;
 	struct monitor *monitor;
@@ -746,10 +779,13 @@ struct session {
 	size_t column;		/* octets of the line; SIZE_MAX: in the body */
 	struct channel_peer nearest;	/* who connected, whoever a proxy says
 					   the client is */
-	struct channel ch;
-	struct spool spool;
-	char client_user[64];	/* login of a unix socket's peer */
-	char prepend[POLICY_PREPEND * 4];	/* policy's header fields */
+	char client_user[USER_MAX];	/* login of a unix socket's peer */
+	size_t prepended;	/* octets of prepend */
+	struct spool spool;	/* its buffer comes last in it */
+	struct channel ch;	/* and its line */
+	char in_buffer[INPUT];	/* what was read */
+	char prepend[POLICY_PREPEND * 5];	/* policy's header fields, and
+						   room for one answer more */
 	char path[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX]; /* scratch */
 };
 
@@ -894,17 +930,21 @@ static void
 ask(struct session *s, enum stage stage, const struct envelope *env,
     struct reply *r)
 {
-	char prepend[POLICY_PREPEND];
+	char *prepend = s->prepend + s->prepended;
 	struct verdict v;
-	size_t n = strlen(s->prepend);
+	size_t n;
 
 	if (!monitor_asks(s->monitor, stage))
 		return;
-	verdict_set(&v, 250, "2.0.0", "OK");
 	monitor_stage(s->monitor, stage, env, &v, prepend);
 	if (v.code >= 400)
 		reply_set(r, v.code, v.enh, v.text);
-	snprintf(s->prepend + n, sizeof s->prepend - n, "%s", prepend);
+	n = strlen(prepend);
+	if (s->prepended + n <= sizeof s->prepend - POLICY_PREPEND)
+		s->prepended += n;
+	else
+		session_log(s, LOG_WARNING, "policy",
+		    "no room for one more header field, it is left out");
 }
 
 static void
@@ -973,7 +1013,8 @@ on_forget(void *ctx)
 
 	spool_close(&s->spool);
 	monitor_forget(s->monitor);
-	s->queue_id[0] = s->prepend[0] = '\0';
+	s->queue_id[0] = '\0';
+	s->prepended = 0;
 	free(s->recipients);
 	s->recipients = NULL;
 }
@@ -1095,7 +1136,7 @@ write_client(char *to, size_t size, const struct channel_peer *peer)
 {
 	const char *address = peer->address;
 	bool v6 = strchr(address, ':') != NULL;
-	bool v4 = !v6 && address[strspn(address, "0123456789.")] == '\0';
+	bool v4 = !v6 && strchr(address, '.') != NULL;
 	char name[CHANNEL_NAME_MAX];
 
 	harmless(name, sizeof name, peer->name);
@@ -1153,7 +1194,7 @@ on_data(void *ctx, struct reply *r)
 	spool_open(&s->spool, s->ch.body == BODY_BINARYMIME ? SPOOL_CRLF
 	    : monitor_form(s->monitor), monitor_file, s->monitor);
 	write_trace(s, &env);
-	spool_write(&s->spool, s->prepend, strlen(s->prepend));
+	spool_write(&s->spool, s->prepend, s->prepended);
 	s->received = 0;
 	s->column = 0;
 }
@@ -1637,7 +1678,7 @@ talk(struct session *s)
 /* A socket that systemd passes as descriptor 3 becomes the client: it is a
    connection, Accept=yes, for accepting is not our job. */
 static void
-take_passed_socket(const struct log *l)
+take_passed_socket(const struct log *l, struct stat std[3])
 {
 	int listening = 0, n;
 	socklen_t len = sizeof listening;
@@ -1657,16 +1698,7 @@ take_passed_socket(const struct log *l)
 	dup2(3, STDIN_FILENO);
 	dup2(3, STDOUT_FILENO);
 	close(3);
-}
-
-/* Descriptors 0 to 2 must be something, or the next open would become them. */
-static void
-hold_descriptors(void)
-{
-	for (int fd = 0; fd <= 2; fd++)
-		if (fcntl(fd, F_GETFD) == -1 &&
-		    open("/dev/null", O_RDWR) != fd)
-			exit(EX_OSERR);
+	look_at_descriptors(std);
 }
 
 /* Gives up root: to nobody, or to the user that was named with his groups. */
@@ -1690,6 +1722,25 @@ drop_root(const struct options *o)
 	}
 }
 
+/* inet_ntop() would do it by printf, which every connection would pay. */
+static void
+describe_v4(char *to, size_t size, const unsigned char a[4])
+{
+	char n[4][TEXT_NUMBER];
+
+	text_join(to, size, text_number(n[0], a[0], 1), ".",
+	    text_number(n[1], a[1], 1), ".", text_number(n[2], a[2], 1), ".",
+	    text_number(n[3], a[3], 1), NULL);
+}
+
+static void
+describe_port(char *to, size_t size, in_port_t port)
+{
+	char n[TEXT_NUMBER];
+
+	text_join(to, size, text_number(n, ntohs(port), 1), NULL);
+}
+
 /* One end of a connection as text.  Returns its address family. */
 static int
 describe(const struct sockaddr_storage *sa, char *address, size_t size,
@@ -1699,18 +1750,17 @@ describe(const struct sockaddr_storage *sa, char *address, size_t size,
 	const struct sockaddr_in6 *v6 = (const void *)sa;
 
 	if (sa->ss_family == AF_INET) {
-		inet_ntop(AF_INET, &v4->sin_addr, address, (socklen_t)size);
-		snprintf(port, portsize, "%u", ntohs(v4->sin_port));
+		describe_v4(address, size, (const void *)&v4->sin_addr);
+		describe_port(port, portsize, v4->sin_port);
 	} else if (sa->ss_family == AF_INET6) {
 		if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr))
-			inet_ntop(AF_INET, v6->sin6_addr.s6_addr + 12, address,
-			    (socklen_t)size);
+			describe_v4(address, size, v6->sin6_addr.s6_addr + 12);
 		else
 			inet_ntop(AF_INET6, &v6->sin6_addr, address,
 			    (socklen_t)size);
-		snprintf(port, portsize, "%u", ntohs(v6->sin6_port));
+		describe_port(port, portsize, v6->sin6_port);
 	} else if (sa->ss_family == AF_UNIX) {
-		snprintf(address, size, "unix");
+		text_join(address, size, "unix", NULL);
 	}
 	return sa->ss_family;
 }
@@ -1743,43 +1793,43 @@ peer_of_environment(struct channel_peer *peer)
 
 /* Who is at the other end: the socket knows, or the environment. */
 static void
-find_peer(struct session *s)
+find_client(struct client *c, const struct options *o)
 {
-	struct channel_peer *peer = &s->ch.peer;
-	struct sockaddr_storage sa = { .ss_family = AF_UNSPEC };
+	struct channel_peer *peer = &c->peer;
+	struct sockaddr_storage sa;
 	socklen_t len = sizeof sa;
 	struct ucred cred;
 	const struct passwd *pw;
 	int family = AF_UNSPEC;
 
-	if (getpeername(s->in, (struct sockaddr *)&sa, &len) == 0)
+	memset(c, 0, sizeof *c);
+	c->pid = getpid();
+	text_join(peer->address, sizeof peer->address, "unknown", NULL);
+	text_join(peer->name, sizeof peer->name, "unknown", NULL);
+	if (getpeername(STDIN_FILENO, (struct sockaddr *)&sa, &len) == 0)
 		family = describe(&sa, peer->address, sizeof peer->address,
 		    peer->port, sizeof peer->port);
 	else
 		peer_of_environment(peer);
 	len = sizeof sa;
 	if ((family == AF_INET || family == AF_INET6) &&
-	    getsockname(s->in, (struct sockaddr *)&sa, &len) == 0)
+	    getsockname(STDIN_FILENO, (struct sockaddr *)&sa, &len) == 0)
 		describe(&sa, peer->server_address,
 		    sizeof peer->server_address, peer->server_port,
 		    sizeof peer->server_port);
 	len = sizeof cred;
-	if (family == AF_UNIX && s->options->monitor.auth != NULL &&
-	    getsockopt(s->in, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 &&
-	    (pw = getpwuid(cred.uid)) != NULL)
-		snprintf(s->client_user, sizeof s->client_user, "%s",
-		    pw->pw_name);
+	if (family == AF_UNIX && o->monitor.auth != NULL &&
+	    getsockopt(STDIN_FILENO, SOL_SOCKET, SO_PEERCRED, &cred,
+	    &len) == 0 && (pw = getpwuid(cred.uid)) != NULL)
+		snprintf(c->user, sizeof c->user, "%s", pw->pw_name);
 }
 
 /* Is the client one socket?  TLS, and looking ahead, need that. */
 static bool
-one_socket(void)
+one_socket(const struct stat std[3])
 {
-	struct stat in, out;
-
-	return fstat(STDIN_FILENO, &in) == 0 &&
-	    fstat(STDOUT_FILENO, &out) == 0 && S_ISSOCK(in.st_mode) &&
-	    in.st_dev == out.st_dev && in.st_ino == out.st_ino;
+	return S_ISSOCK(std[STDIN_FILENO].st_mode) &&
+	    same_file(&std[STDIN_FILENO], &std[STDOUT_FILENO]);
 }
 
 /* Opens a file for the TLS engine, out of the way of the descriptors that it
@@ -1818,40 +1868,55 @@ open_keys(struct options *o, bool socket, char *why, size_t size)
 		o->channel.tls = false;
 }
 
-/* Names the TLS engine: beside us where we were built, or where it is
-   installed.  Who does not use TLS does not pay for looking.  Returns it open
-   if it is beside us, or -1: only root may be able to enter that folder. */
-static int
-find_engine(const struct options *o, char *path, size_t size)
+/* Does any option ask for TLS, with the client or with a next hop? */
+static bool
+uses_tls(const struct options *o)
 {
 	const struct relay_settings *relay = &o->monitor.relay;
-	char why[512];
-	ssize_t n = -1;
-	char *slash;
 
-	if (o->tlscert != NULL || relay->tls != TLS_NONE ||
+	return o->tlscert != NULL || relay->tls != TLS_NONE ||
 	    relay->routes != NULL || (relay->spec != NULL &&
-	    strncmp(relay->spec, "smtps:", 6) == 0))
-		n = readlink("/proc/self/exe", path, size - 1);
+	    strncmp(relay->spec, "smtps:", 6) == 0);
+}
+
+/* Names the TLS engine: beside us where we were built, or where it is
+   installed.  Who does not use TLS does not pay for looking.  *fd has it open
+   if it is beside us, or is -1: only root may be able to enter that folder.
+   Returns a path that nobody frees. */
+static char *
+find_engine(const struct options *o, int *fd)
+{
+	char why[512], *path, *slash;
+	ssize_t n;
+
+	*fd = -1;
+	if (!uses_tls(o))
+		return NULL;
+	path = malloc(PATH_MAX);
+	if (path == NULL)
+		misused("out of memory");
+	n = readlink("/proc/self/exe", path, PATH_MAX - 1);
 	path[n < 0 ? 0 : n] = '\0';
 	slash = strrchr(path, '/');
 	if (slash != NULL)
-		snprintf(slash, size - (size_t)(slash - path), "/smtpd-tls");
+		snprintf(slash, PATH_MAX - (size_t)(slash - path),
+		    "/smtpd-tls");
 	if (slash != NULL && access(path, X_OK) == 0)
-		return open_key(path, why, sizeof why);
-	snprintf(path, size, "%s", LIBEXEC "/smtpd-tls");
-	return -1;
+		*fd = open_key(path, why, sizeof why);
+	else
+		snprintf(path, PATH_MAX, "%s", LIBEXEC "/smtpd-tls");
+	return path;
 }
 
 /* Whoever we became runs it by name; or, if its folder is closed to him, by
    the descriptor. */
 static const char *
-reach_engine(int fd, char *path, size_t size)
+reach_engine(int fd, char *path)
 {
 	if (fd != -1 && access(path, X_OK) == 0)
 		close(fd);
 	else if (fd != -1)
-		snprintf(path, size, "/proc/self/fd/%d", fd);
+		snprintf(path, PATH_MAX, "/proc/self/fd/%d", fd);
 	return path;
 }
 
@@ -1902,38 +1967,32 @@ log_ending(struct session *s, enum ending why)
 	session_log(s, LOG_INFO, "session", text);
 }
 
-/* Everything between the command line and the first octet. */
+/* Settles what the options leave to where and how we were started. */
 static void
-prepare(struct session *s, struct options *o, struct log *l, char *fqdn,
+settle(struct options *o, struct log *l, const struct stat std[3], char *fqdn,
     size_t size)
 {
 	struct channel_settings *c = &o->channel;
 	struct relay_settings *relay = &o->monitor.relay;
-	struct stat in;
+	mode_t in = std[STDIN_FILENO].st_mode;
 
 	if (o->hostname != NULL)
-		snprintf(fqdn, size, "%s", o->hostname);
+		text_join(fqdn, size, o->hostname, NULL);
 	else if (gethostname(fqdn, size) == -1 || fqdn[0] == '\0')
-		snprintf(fqdn, size, "localhost");
+		text_join(fqdn, size, "localhost", NULL);
 	fqdn[size - 1] = '\0';
 	c->fqdn = relay->fqdn = fqdn;
-	l->sink = choose_sink();
+	l->sink = choose_sink(std);
 	l->relay = relay->spec != NULL ? relay->spec : relay->program[0];
 	relay->log = o->monitor.log = (struct logger){ log_event, l };
 	if (l->systemd.notify != NULL)
 		o->monitor.status = show_status;
 	relay->print = l->sink == SINK_SYSLOG ? -1 : STDERR_FILENO;
-	if (o->bare_newline == NULL && fstat(STDIN_FILENO, &in) == 0 &&
-	    (S_ISREG(in.st_mode) || isatty(STDIN_FILENO)))
+	if (o->bare_newline == NULL && (S_ISREG(in) ||
+	    (S_ISCHR(in) && isatty(STDIN_FILENO))))
 		c->bare_newline = BARE_UNIX;
 	if (o->xclient != NULL)		/* is it readable? */
 		in_nets("", o->xclient);
-	s->options = o;
-	s->settings = c;
-	s->in = STDIN_FILENO;
-	s->out = STDOUT_FILENO;
-	s->socket = one_socket();
-	s->spool.fd = -1;
 }
 
 /* The TLS engine still has our last words to deliver: it closes when it has,
@@ -1978,51 +2037,82 @@ run(struct session *s, const char *tls_trouble)
 	return EX_OK;
 }
 
-/* Whatever needs files is done here, before the processes part. */
-static int
-start(struct session *s, struct options *o, const struct channel_hooks *hook,
-    const char *tls_trouble)
+static struct session *
+open_session(struct options *o, const struct channel_hooks *hook,
+    struct monitor *m, const struct client *who)
 {
-	s->pid = getpid();
-	channel_init(&s->ch, &o->channel, hook, s);
-	find_peer(s);
-	s->nearest = s->ch.peer;
+	struct session *s = calloc(1, sizeof *s);
+
+	if (s == NULL)
+		return NULL;
+	s->options = o;
+	s->settings = &o->channel;
+	s->monitor = m;
+	s->in = STDIN_FILENO;
+	s->out = STDOUT_FILENO;
+	s->spool.fd = -1;
+	s->pid = who->pid;
+	s->nearest = who->peer;
+	memcpy(s->client_user, who->user, sizeof s->client_user);
 	s->idle = s->end = clock_now() + (int64_t)o->session_timeout * 1000;
-	s->signals = catch_signals();
-	if (s->signals == -1 || monitor_start(s->monitor) == -1)
-		return turn_away(s, EX_OSERR);
-	return run(s, tls_trouble);
+	channel_init(&s->ch, &o->channel, hook, s);
+	s->ch.peer = who->peer;
+	return s;
+}
+
+/* Whatever needs files is done before the processes part; what only the
+   channel process needs it makes itself, for pages that both had would be
+   copied. */
+static int
+start(struct options *o, struct monitor *m, const char *tls_trouble,
+    bool socket)
+{
+	struct channel_hooks hook = hooks;
+	struct client who;
+	struct session *s;
+	int signals;
+	bool parted;
+
+	if (!o->debug)
+		hook.dialogue = NULL;
+	find_client(&who, o);
+	signals = catch_signals();
+	parted = signals != -1 && monitor_start(m, signals) == 0;
+	s = open_session(o, &hook, m, &who);
+	if (s == NULL) {
+		monitor_log(m, LOG_ERR, "session", NULL, "out of memory");
+		return EX_OSERR;
+	}
+	s->socket = socket;
+	s->signals = signals;
+	return parted ? run(s, tls_trouble) : turn_away(s, EX_OSERR);
 }
 
 int
 main(int argc, char **argv)
 {
 	struct options o;
-	struct session *s = calloc(1, sizeof *s);
-	struct channel_hooks hook = hooks;
-	char fqdn[CHANNEL_NAME_MAX], engine[PATH_MAX], trouble[512], bad[512];
+	struct stat std[3];
+	char fqdn[CHANNEL_NAME_MAX], trouble[512], bad[512], *engine;
 	struct log log = { .sink = SINK_STDERR };
+	struct monitor *m;
 	int fd;
 
 	(void)argc;
-	hold_descriptors();
+	look_at_descriptors(std);
 	read_command_line(&o, argv);
-	if (s == NULL)
-		misused("out of memory");
-	log.sink = choose_sink();
+	log.sink = choose_sink(std);
 	find_systemd(&log);
-	take_passed_socket(&log);
-	prepare(s, &o, &log, fqdn, sizeof fqdn);
-	open_keys(&o, s->socket, trouble, sizeof trouble);
-	fd = find_engine(&o, engine, sizeof engine);
+	take_passed_socket(&log, std);
+	settle(&o, &log, std, fqdn, sizeof fqdn);
+	open_keys(&o, one_socket(std), trouble, sizeof trouble);
+	engine = find_engine(&o, &fd);
 	drop_root(&o);
 	o.monitor.tls.program = o.monitor.relay.tls_program =
-	    reach_engine(fd, engine, sizeof engine);
-	s->monitor = monitor_open(&o.monitor, bad, sizeof bad);
-	if (s->monitor == NULL)
+	    reach_engine(fd, engine);
+	m = monitor_open(&o.monitor, bad, sizeof bad);
+	if (m == NULL)
 		misused("%s", bad);
-	o.channel.dsn = monitor_dsn(s->monitor);
-	if (!o.debug)
-		hook.dialogue = NULL;
-	_exit(start(s, &o, &hook, trouble));	/* no stdio to flush */
+	o.channel.dsn = monitor_dsn(m);
+	_exit(start(&o, m, trouble, one_socket(std)));	/* no stdio to flush */
 }

@@ -46,7 +46,7 @@ ERRORS = {
     "mkdir": "EACCES ENOSPC", "mkdirat": "EACCES ENOSPC",
     "linkat": "EIO ENOSPC EMLINK", "renameat": "EIO ENOSPC",
     "unlink": "EIO", "unlinkat": "EIO", "pipe2": "EMFILE", "dup2": "EMFILE",
-    "dup3": "EMFILE", "fork": "EAGAIN", "posix_spawn": "EAGAIN ENOENT ENOMEM",
+    "dup3": "EMFILE", "_Fork": "EAGAIN", "posix_spawn": "EAGAIN ENOENT ENOMEM",
     "execv": "ENOENT", "execvpe": "ENOENT", "socketpair": "EMFILE",
     "socket": "EMFILE EAFNOSUPPORT", "connect": "ECONNREFUSED ETIMEDOUT",
     "getsockopt": "ENOBUFS", "poll": "EINTR ENOMEM", "ppoll": "EINTR ENOMEM",
