@@ -4,6 +4,7 @@
 #
 #	t/systemd.sh [SCRIPT]	(t/systemd/units.pl)
 #
+# The script is run in /rig, where the files that RIG_FILES names are, too.
 # The container is the running root file system under an overlay in memory,
 # with `make install' done on top; it has its own network and is gone, with
 # everything that happened in it, when the script ends.
@@ -45,7 +46,8 @@ mount -t overlay -o "lowerdir=/,upperdir=$RIG/upper,workdir=$RIG/work" \
 
 # What happens in the container is decided here and not by what the host has
 # enabled: rig.target wants a bare system and our script.
-mkdir "$root/rig" && cp "$top/t/Super.pm" "$top/smtpd.c" "$root/rig/" &&
+mkdir "$root/rig" &&
+    cp "$top/t/Super.pm" "$top/smtpd.c" ${RIG_FILES:-} "$root/rig/" &&
     cp "$script" "$root/rig/script" && chmod 755 "$root/rig/script" || exit 1
 rm -rf "$root/var/log/journal" "$root/etc/default/smtpd" "$root/etc/smtpd" \
     "$root"/etc/systemd/system/smtpd*

@@ -4,7 +4,7 @@
 Every candidate runs under the same super-server and gets the same load from
 Postfix's smtp-source.  A measurement starts a listener, loads it, waits until
 its children are gone, ends it, and asks wait4(2) what it and all of them used;
-what it had used before the load is taken off.  Candidates take turns, round by
+what was used before the load is taken off.  Candidates take turns, round by
 round, so that noise from elsewhere hits all alike, and what is shown are the
 medians and their ratios.  The load's own cost is in no column but those by the
 clock.
@@ -35,6 +35,8 @@ PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
 CLIENTS_MAX = 512       # connections that a listener may hold
 PATIENCE = 120          # seconds that one load may take
 MB = 1000000
+STUNNEL = "stunnel, floor"
+CIPHER = "TLS_AES_256_GCM_SHA384"
 NOBODY = 65534
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -58,8 +60,9 @@ class Candidate:
         self.serves = serves        # it listens by itself
         self.env = env or {}
         self.root = more.get("root", False)     # it begins as root
-        self.source = more.get("source", [])    # options of smtp-source
-        self.binary = more.get("binary", argv[0])
+        self.package = more.get("package")      # where to get it, if not here
+        self.plain = more.get("plain", self)    # the same without TLS
+        self.prepare = more.get("prepare")      # told port and hop's port
 
 
 # Processes
@@ -78,6 +81,16 @@ def descendants(pid):
     for child in children(pid):
         found += [child] + descendants(child)
     return found
+
+
+def used(pid):
+    """Seconds of CPU of a process that runs, without its children."""
+    tasks = "/proc/%d/task/" % pid
+    try:
+        return sum(int(read(tasks + task + "/schedstat").split()[0])
+                   for task in os.listdir(tasks)) / 1e9
+    except OSError:
+        return 0
 
 
 def read(path):
@@ -146,8 +159,9 @@ def find(name):
 class Listener:
     """A listener on a port of its own, and what it and its children used."""
 
-    def __init__(self, argv, port=None, env=None, root=False):
+    def __init__(self, argv, port=None, env=None, root=False, lasting=False):
         self.port = port or free_port()
+        self.lasting = lasting      # its children do not end with a session
         who = {}
         if os.geteuid() == 0 and not root:
             who = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
@@ -165,13 +179,15 @@ class Listener:
         wait_for(lambda: listens(self.port) or self.gone(), "a listener")
         if self.gone():
             raise Failed("it ended at once: " + self.said())
-        tasks = "/proc/%d/task/" % self.pid
-        self.before = sum(int(read(tasks + task + "/schedstat").split()[0])
-                          for task in os.listdir(tasks)) / 1e9
+        self.begin()
         return self
 
+    def begin(self):
+        """What was used until now does not count."""
+        self.before = sum(map(used, [self.pid] + descendants(self.pid)))
+
     def __exit__(self, kind, value, traceback):
-        if kind is None:
+        if kind is None and not self.lasting:
             wait_for(lambda: not children(self.pid), "the last child's end")
         if self.process.returncode is None:
             os.killpg(self.pid, signal.SIGTERM)
@@ -231,12 +247,12 @@ class Hop:
 
 # Measurements
 
-def source(port, messages, sessions, length, options):
+def source(port, messages, sessions, length):
     """Sends messages, one a connection, over as many connections at a time."""
     argv = [find("smtp-source"), "-s", str(min(sessions, messages)), "-m",
             str(messages), "-l", str(length), "-M", "client.example.com",
             "-f", "sender@example.com", "-t", "recipient@example.org",
-            *options, "127.0.0.1:%d" % port]
+            "127.0.0.1:%d" % port]
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=PATIENCE,
                               stdout=subprocess.PIPE, check=False,
@@ -250,8 +266,12 @@ def source(port, messages, sessions, length, options):
 def under(listener, candidate, hop, tmp):
     argv = [arg.replace("{tmp}", tmp).replace("{hop}", str(hop.port))
             for arg in candidate.argv]
-    return Listener(argv if candidate.serves else listener + argv,
-                    env=candidate.env, root=candidate.root)
+    port = free_port()
+    if candidate.prepare:
+        candidate.prepare(port, hop.port)
+    return Listener(argv if candidate.serves else listener + argv, port,
+                    candidate.env, candidate.root,
+                    lasting=candidate.prepare is not None)
 
 
 def empty(tmp):
@@ -294,7 +314,7 @@ def load(candidate, tmp, messages, sessions, length, super_server=None):
     with Hop(candidate.hop) as hop:
         with under(super_server or TCPSERVER, candidate, hop, tmp) as it:
             start = time.monotonic()
-            source(it.port, messages, sessions, length, candidate.source)
+            source(it.port, messages, sessions, length)
             clock = time.monotonic() - start
     empty(tmp)
     return {"cpu": it.cpu / messages, "rate": messages / clock,
@@ -341,7 +361,7 @@ def counted(candidate, tmp, messages):
                        candidate.serves, candidate.env, root=candidate.root)
     with Hop(traced.hop) as hop:
         with under(TCPSERVER, traced, hop, tmp) as it:
-            source(it.port, messages, 1, 1024, candidate.source)
+            source(it.port, messages, 1, 1024)
             if candidate.serves:
                 for child in children(it.pid):
                     os.kill(child, signal.SIGTERM)
@@ -369,7 +389,7 @@ def calls(candidate, tmp, folder):
 
 def binary_size(candidate, tmp):
     """Octets of the stripped program itself, without its libraries."""
-    path = find(candidate.binary)
+    path = find(candidate.argv[0])
     with open(path, "rb") as file:
         if file.read(4) != b"\x7fELF":
             raise Failed("not one program")
@@ -377,29 +397,44 @@ def binary_size(candidate, tmp):
     return os.path.getsize(tmp + "/stripped")
 
 
-def encrypted(port, count, length):
-    """Sessions with STARTTLS, four at a time; each with a message, or, with
-    length 0, just to the second EHLO.  Every handshake is a full one."""
+def client_context():
+    """Full handshakes, and the same ones with everybody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_ecdh_curve("prime256v1")
+    return context
+
+
+def dialogue(port, length, context):
+    """A session with a message, or, with length 0, to the second EHLO."""
+    with smtplib.SMTP("127.0.0.1", port, "client.example.com",
+                      timeout=PATIENCE) as client:
+        client.ehlo()
+        if context:
+            client.starttls(context=context)
+            if client.sock.cipher()[0] != CIPHER or client.sock.session_reused:
+                raise Failed("TLS is not as elsewhere: %s %s" % (
+                    client.sock.version(), client.sock.cipher()[0]))
+        client.ehlo()
+        if length:
+            client.mail("sender@example.com")
+            client.rcpt("recipient@example.org")
+            client.docmd("DATA")
+            client.send((b"x" * 78 + b"\r\n") * (length // 80))
+            if client.docmd(".")[0] != 250:
+                raise Failed("message refused")
+
+
+def dialogues(port, count, length, context):
+    """That many, four at a time."""
     failures = []
 
     def some():
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        text = (b"x" * 78 + b"\r\n") * (length // 80)
         try:
-            for _ in range(max(1, count // 4)):
-                with smtplib.SMTP("127.0.0.1", port, "client.example.com",
-                                  timeout=PATIENCE) as client:
-                    client.starttls(context=context)
-                    client.ehlo()
-                    if length:
-                        client.mail("sender@example.com")
-                        client.rcpt("recipient@example.org")
-                        client.docmd("DATA")
-                        client.send(text)
-                        if client.docmd(".")[0] != 250:
-                            raise Failed("message refused")
+            for _ in range(count // 4):
+                dialogue(port, length, context)
         except (OSError, smtplib.SMTPException, Failed) as error:
             failures.append(error)
 
@@ -410,18 +445,21 @@ def encrypted(port, count, length):
         thread.join()
     if failures:
         raise Failed(str(failures[0]))
-    return 4 * max(1, count // 4)
 
 
-def tls(candidate, tmp, count, length):
+def tls(candidate, tmp, count, length, context):
+    count -= count % 4
     with Hop(candidate.hop) as hop:
         with under(TCPSERVER, candidate, hop, tmp) as it:
+            if it.lasting:      # its processes are there, as they would be
+                dialogues(it.port, 4, 1024, context)
+                it.begin()
             start = time.monotonic()
-            done = encrypted(it.port, count, length)
+            dialogues(it.port, count, length, context)
             clock = time.monotonic() - start
-    return {"cpu": it.cpu / done, "rate": done / clock,
-            "mbcpu": done * length / MB / it.cpu,
-            "mbs": done * length / MB / clock}
+    return {"cpu": it.cpu / count, "rate": count / clock,
+            "mbcpu": count * length / MB / max(it.cpu, 1e-6),
+            "mbs": count * length / MB / clock}
 
 
 # Candidates
@@ -439,7 +477,7 @@ def copied(path, tmp):
 def smtpds(smtpd):
     yield Candidate("smtpd discard:", [smtpd, "discard:"])
     if os.geteuid() == 0:
-        yield Candidate("smtpd discard: from root", [smtpd, "discard:"],
+        yield Candidate("smtpd from root", [smtpd, "discard:"],
                         root=True)
     yield Candidate("smtpd -- /bin/true", [smtpd, "--", "/bin/true"])
     yield Candidate("smtpd smtp:", [smtpd, "smtp:[127.0.0.1]:{hop}"], hop=[])
@@ -451,11 +489,30 @@ def smtpds(smtpd):
 def peers():
     yield Candidate("mailfront", ["mailfront", "smtp", "echo", "accept"])
     yield Candidate("msmtpd to cat", ["msmtpd", "--inetd",
-                                      "--command=cat >/dev/null; true"])
+                                      "--command=cat >/dev/null; true"],
+                    package="msmtp-mta")
     yield Candidate("aiosmtpd", ["aiosmtpd", "-n", "-l", "127.0.0.1:{port}",
                                  "-c", "aiosmtpd.handlers.Sink"], serves=True)
     yield Candidate("smtp-sink", ["smtp-sink", "127.0.0.1:{port}", "512"],
                     serves=True)
+
+
+def fetched(name, package, tmp):
+    """A program out of a package that can not be installed beside Postfix."""
+    if package is None:
+        return None
+    for argv in (["apt-get", "download", "-qq", package],
+                 ["sh", "-c", "dpkg -x %s_*.deb ." % package]):
+        if not find(argv[0]) or subprocess.run(
+                argv, cwd=tmp, check=False, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL).returncode:
+            return None
+    path = tmp + "/usr/bin/" + name
+    runs = subprocess.run([path, "--version"], check=False,
+                          stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL)
+    return path if runs.returncode == 0 else None
 
 
 def candidates(tmp, missing):
@@ -473,7 +530,7 @@ def candidates(tmp, missing):
     else:
         missing.append("smtpd")
     for peer in peers():
-        path = find(peer.argv[0])
+        path = find(peer.argv[0]) or fetched(peer.argv[0], peer.package, tmp)
         if path is None:
             missing.append(peer.argv[0])
             continue
@@ -482,16 +539,84 @@ def candidates(tmp, missing):
     return everyone
 
 
-def tls_candidates(tmp, missing):
+def certificate(tmp):
+    """One for all: the files of it and of its key."""
     cert, key = tmp + "/cert.pem", tmp + "/key.pem"
-    if find("openssl") is None:
-        missing.append("openssl")
-        return []
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
                     "ec_paramgen_curve:P-256", "-nodes", "-subj",
                     "/CN=mx.example.com", "-days", "2", "-keyout", key, "-out",
                     cert], check=True, stderr=subprocess.DEVNULL)
     os.chmod(key, 0o644)
+    return cert, key
+
+
+MAIN_CF = """\
+compatibility_level = 3.6
+myhostname = mx.example.com
+mydestination =
+alias_maps =
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_peername_lookup = no
+smtpd_tls_security_level = may
+smtpd_tls_chain_files = %(key)s, %(cert)s
+smtpd_tls_session_cache_timeout = 0
+smtpd_proxy_filter = 127.0.0.1:%(hop)d
+message_size_limit = 33554432
+queue_directory = %(dir)s/spool
+data_directory = %(dir)s/data
+maillog_file = %(dir)s/log
+maillog_file_prefixes = %(dir)s
+"""
+
+MASTER_CF = """\
+127.0.0.1:%(port)d inet n - n - - smtpd
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+proxymap unix - - n - - proxymap
+anvil unix - - n - 1 anvil
+cleanup unix n - n - 0 cleanup
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+def postfix(tmp, cert, key):
+    """One of our own, that hands on to smtp-sink before there is a queue, and
+    so does what "smtpd smtp:" does.  None if it can not be had."""
+    if os.geteuid() != 0 or not find("postconf") or not find("postfix"):
+        return None
+    folder = tmp + "/postfix"
+    for name in ("", "/spool", "/data"):
+        os.mkdir(folder + name)
+        os.chmod(folder + name, 0o755)
+    shutil.chown(folder + "/data", "postfix")
+
+    def prepare(port, hop):
+        values = {"dir": folder, "cert": cert, "key": key, "port": port,
+                  "hop": hop}
+        for name, text in (("main.cf", MAIN_CF), ("master.cf", MASTER_CF)):
+            with open(folder + "/" + name, "w", encoding="utf-8") as file:
+                file.write(text % values)
+
+    prepare(1, 1)
+    daemons = subprocess.run(["postconf", "-h", "daemon_directory"],
+                             env={"PATH": PATH}, stdout=subprocess.PIPE,
+                             text=True, check=True).stdout.strip()
+    if subprocess.run(["postfix", "-c", folder, "check"], env={"PATH": PATH},
+                      check=False, stderr=subprocess.DEVNULL).returncode:
+        return None
+    return Candidate("Postfix to smtp-sink", [daemons + "/master", "-c",
+                                              folder],
+                     hop=[], serves=True, root=True, prepare=prepare)
+
+
+def tls_candidates(tmp, missing):
+    if find("openssl") is None:
+        missing.append("openssl")
+        return []
+    cert, key = certificate(tmp)
     some = []
     stunnel = find("stunnel4") or find("stunnel")
     if stunnel is None:
@@ -501,15 +626,20 @@ def tls_candidates(tmp, missing):
             file.write("foreground = yes\ndebug = 0\nprotocol = smtp\n"
                        "cert = %s\nkey = %s\nexec = %s/floor\n"
                        % (cert, key, tmp))
-        some.append(Candidate("stunnel, floor", [stunnel,
-                                                 tmp + "/stunnel.conf"]))
+        some.append(Candidate(STUNNEL, [stunnel, tmp + "/stunnel.conf"],
+                              plain=Candidate("floor", [tmp + "/floor"])))
     smtpd = tmp + "/smtpd"
     if os.access(smtpd, os.X_OK) and os.access(tmp + "/smtpd-tls", os.X_OK):
-        some.append(Candidate("smtpd discard:", [
-            smtpd, "--tlscert", cert, "--tlskey", key, "discard:"]))
+        options = [smtpd, "--tlscert", cert, "--tlskey", key]
+        some += [Candidate("smtpd discard:", options + ["discard:"]),
+                 Candidate("smtpd smtp:", options + ["smtp:[127.0.0.1]:{hop}"],
+                           hop=[])]
     else:
         missing.append("smtpd with smtpd-tls")
-    return some
+    mta = postfix(tmp, cert, key)
+    if mta is None:
+        missing.append("Postfix (as root)")
+    return some + ([mta] if mta else [])
 
 
 # What is shown
@@ -547,7 +677,7 @@ class Results:
         values = self.rows.get(name, {}).get(column)
         return statistics.median(values) if values else None
 
-    def ratio(self, name, column, base="floor"):
+    def ratio(self, name, column, base):
         ours, theirs = self.median(name, column), self.median(base, column)
         return ours / theirs if ours and theirs else None
 
@@ -560,20 +690,20 @@ class Results:
         return 50 * (high - low) / statistics.median(values)
 
 
-# heading, column, how it is shown, unit's factor, ratio to the floor or not
+# heading, column, how it is shown, unit's factor, whose it is divided by
 COLUMNS = [
-    ("us/conn", "small cpu", "%.0f", 1e6, False),
-    ("xfloor", "small cpu", "%.2f", 1, True),
-    ("conn/s", "small rate", "%.0f", 1, False),
-    ("sys:us", "activate cpu", "%.0f", 1e6, False),
-    ("xfloor", "activate cpu", "%.2f", 1, True),
-    ("MB/cpu-s", "bulk mbcpu", "%.0f", 1, False),
-    ("xfloor", "bulk mbcpu", "%.2f", 1, True),
-    ("MB/s", "bulk mbs", "%.0f", 1, False),
-    ("KiB", "pss", "%.0f", 1, False),
-    ("calls", "calls", "%.0f", 1, False),
-    ("faults", "small faults", "%.0f", 1, False),
-    ("kB", "size", "%.1f", 1e-3, False),
+    ("us/conn", "small cpu", "%.0f", 1e6, None),
+    ("xfloor", "small cpu", "%.2f", 1, "floor"),
+    ("conn/s", "small rate", "%.0f", 1, None),
+    ("sys:us", "activate cpu", "%.0f", 1e6, None),
+    ("xfloor", "activate cpu", "%.2f", 1, "floor"),
+    ("MB/cpu-s", "bulk mbcpu", "%.0f", 1, None),
+    ("xfloor", "bulk mbcpu", "%.2f", 1, "floor"),
+    ("MB/s", "bulk mbs", "%.0f", 1, None),
+    ("KiB", "pss", "%.0f", 1, None),
+    ("calls", "calls", "%.0f", 1, None),
+    ("faults", "small faults", "%.0f", 1, None),
+    ("kB", "size", "%.1f", 1e-3, None),
 ]
 
 LEGEND = """\
@@ -585,10 +715,27 @@ clock.  KiB: memory of an idle connection, shared pages in proportion.  calls,
 faults: system calls and page faults of one session (faults with those of the
 super-server's fork).  kB: the stripped program.  xfloor: ratio to "floor"."""
 
+TLS_LEGEND = """\
+TLS 1.3, %s, P-256 for key exchange and certificate, no client
+certificate, no tickets, every handshake a full one; four sessions at a time.
+us/session: CPU of a session with STARTTLS and no message; plain: the same
+without TLS (of the floor, where stunnel is in front of it); TLS: what it adds.
+MB: messages of 10 MB.  CPU is that of the server and all its children;
+Postfix's processes are there already and serve many sessions, those of the
+others are new for each.  Postfix hands on to smtp-sink without a queue
+(smtpd_proxy_filter), as "smtpd smtp:" does; its smtp-sink is not counted.
+xstunnel: ratio to "%s".""" % (CIPHER, STUNNEL)
+
+ACCEPT_LEGEND = """\
+ms CPU: of everything in the container but the client, so of the manager and
+the journal, too.  ms: from connect() to end of file.  bare unit: nothing but
+StandardInput=socket; the others are the units that are shipped, without and
+with hardened.conf."""
+
 
 def figure(results, name, column):
-    _, key, form, factor, relative = column
-    value = (results.ratio(name, key) if relative
+    _, key, form, factor, base = column
+    value = (results.ratio(name, key, base) if base
              else results.median(name, key))
     return "-" if value is None else form % (value * factor)
 
@@ -621,7 +768,7 @@ def show_main(results, folder):
 
 
 def show_budgets(results):
-    """DESIGN.md 10, with what was measured just now beside it."""
+    """What a connection may cost, and what was measured just now."""
     lines = []
 
     def line(what, budget, value, form="%.2f"):
@@ -629,14 +776,14 @@ def show_budgets(results):
             lines.append([what, budget, form % value])
 
     line("discard:, CPU of a connection / floor's", "<= 1.2 (confined 1.55)",
-         results.ratio("smtpd discard:", "small cpu"))
+         results.ratio("smtpd discard:", "small cpu", "floor"))
     parts = [results.median(name, "small cpu") for name in (
         "smtpd -- /bin/true", "smtpd discard:", "floor + /bin/true", "floor")]
     if None not in parts:
         line("-- /bin/true / (discard: + a fork and exec)", "<= 1.15",
              parts[0] / (parts[1] + parts[2] - parts[3]))
     line("10 MB, discard: / plain read loop", ">= 0.8",
-         results.ratio("smtpd discard:", "bulk mbcpu"))
+         results.ratio("smtpd discard:", "bulk mbcpu", "floor"))
     line("KiB of an idle connection", "<= 200",
          results.median("smtpd discard:", "pss"), "%.0f")
     line("kB of smtpd, stripped", "<= 100",
@@ -657,7 +804,8 @@ set origin 0,%g
 set size 1,%g
 set title "CPU of a connection with one message of 1 kB; the floor's is 1"
 set style fill solid 0.7 noborder
-set xrange [0:8]
+set xrange [0:*]
+set offsets 0, 0.6, 0, 0
 set yrange [%d.6:-0.6]
 set xtics 1
 set grid x
@@ -697,6 +845,18 @@ def plot(rows, scales, folder):
 
 # The parts of a run
 
+def rounds(what, most, args, share):
+    """Counts them.  On a slow machine there are fewer, so that a part takes
+    its share of the minutes, but not fewer than three."""
+    end = time.monotonic() + 60 * args.minutes * share
+    for turn in range(most):
+        if turn >= 3 and time.monotonic() > end:
+            say("%s: %d rounds are what there is time for" % (what, turn))
+            return
+        say("%s, round %d of %d" % (what, turn + 1, most))
+        yield turn
+
+
 def main_part(args, tmp, everyone, folder):
     results = Results()
     for candidate in everyone:
@@ -709,8 +869,7 @@ def main_part(args, tmp, everyone, folder):
             results.add(name, "size", binary_size(candidate, tmp))
         except Failed:
             pass
-    for turn in range(args.rounds):
-        say("round %d of %d" % (turn + 1, args.rounds))
+    for turn in rounds("main", args.rounds, args, 0.5):
         for candidate in everyone:
             name = candidate.name
             results.attempt(name, "small", load, candidate, tmp, args.sessions,
@@ -732,8 +891,7 @@ def scale_part(args, tmp, everyone, folder):
         "floor", "smtpd discard:", "smtpd smtp:", "mailfront")]
     steps = [1, 100] if args.quick else [1, 10, 50, 100, 200, 400]
     results = Results()
-    for turn in range(max(1, args.rounds // 3)):
-        say("scale, round %d" % (turn + 1))
+    for _ in rounds("scale", max(1, args.rounds // 3), args, 0.15):
         for step in steps:
             for candidate in some:
                 results.attempt(candidate.name, str(step), load, candidate,
@@ -760,7 +918,7 @@ def large_part(tmp, everyone, folder):
             try:
                 with under(TCPSERVER, candidate, Hop(None), tmp) as it:
                     with Watch(it.pid) as watch:
-                        source(it.port, 1, 1, length * MB, [])
+                        source(it.port, 1, 1, length * MB)
             except Failed as error:
                 say("left out: %s" % error)
                 continue
@@ -774,41 +932,120 @@ def large_part(tmp, everyone, folder):
 
 def tls_part(args, tmp, missing, folder):
     results = Results()
+    context = client_context()
     some = tls_candidates(tmp, missing)
-    for turn in range(max(3, args.rounds // 3)):
-        say("STARTTLS, round %d" % (turn + 1))
+    for _ in rounds("STARTTLS", max(3, args.rounds // 2), args, 0.2):
         for candidate in some:
-            results.attempt(candidate.name, "shake", tls, candidate, tmp,
-                            args.sessions // 5, 0)
-            results.attempt(candidate.name, "bulk", tls, candidate, tmp, 4,
-                            10 * MB)
-    form = [("us/handshake", "shake cpu", "%.0f", 1e6, False),
-            ("handshakes/s", "shake rate", "%.0f", 1, False),
-            ("MB/cpu-s", "bulk mbcpu", "%.0f", 1, False),
-            ("MB/s", "bulk mbs", "%.0f", 1, False)]
+            name = candidate.name
+            results.attempt(name, "shake", tls, candidate, tmp,
+                            args.sessions // 5, 0, context)
+            results.attempt(name, "plain", tls, candidate.plain, tmp,
+                            args.sessions // 5, 0, None)
+            results.attempt(name, "bulk", tls, candidate, tmp, 4, 10 * MB,
+                            context)
+    for name in results.rows:
+        both = [results.median(name, key) for key in ("shake cpu",
+                                                      "plain cpu")]
+        if None not in both:
+            results.add(name, "more", both[0] - both[1])
+    form = [("us/session", "shake cpu", "%.0f", 1e6, None),
+            ("xstunnel", "shake cpu", "%.2f", 1, STUNNEL),
+            ("plain:us", "plain cpu", "%.0f", 1e6, None),
+            ("TLS:us", "more", "%.0f", 1e6, None),
+            ("sessions/s", "shake rate", "%.0f", 1, None),
+            ("MB/cpu-s", "bulk mbcpu", "%.0f", 1, None),
+            ("xstunnel", "bulk mbcpu", "%.2f", 1, STUNNEL),
+            ("MB/s", "bulk mbs", "%.0f", 1, None)]
     if results.rows:
-        print("\nSTARTTLS, TLS 1.3, ECDSA P-256, no resumption:")
+        print("\nSTARTTLS:")
         show(["candidate"] + [column[0] for column in form],
              [[name] + [figure(results, name, column) for column in form]
               for name in results.rows], folder + "/tls.tsv")
+        print("\n" + TLS_LEGEND)
+
+
+def systemd_part(tmp, missing, folder):
+    """What Accept=yes costs, in a container; see accept.py."""
+    say("systemd: boots in a container, which takes about a minute")
+    done = subprocess.run([TOP + "/t/systemd.sh", HERE + "/accept.py"],
+                          env={"PATH": PATH, "RIG_FILES": tmp + "/floor"},
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          text=True, check=False)
+    pairs = [line.split("\t") for line in done.stdout.splitlines()]
+    if done.returncode or not pairs or any(len(pair) != 3 for pair in pairs):
+        say("systemd is left out: " + done.stdout.strip()[-300:])
+        missing.append("systemd in a container")
+        return
+    found = [(name, float(cpu), float(clock)) for name, cpu, clock in pairs]
+    _, base_cpu, base_clock = found[0]
+    print("\nConnections with one message of 1 kB, one after the other:")
+    show(["started by, what", "ms CPU", "ratio", "ms", "ratio"],
+         [[name, "%.2f" % (1000 * cpu), "%.1f" % (cpu / base_cpu),
+           "%.2f" % (1000 * clock), "%.1f" % (clock / base_clock)]
+          for name, cpu, clock in found], folder + "/systemd.tsv")
+    print("\n" + ACCEPT_LEGEND)
+
+
+# README's section: heading, file, columns, and the rows that are left out
+README = [
+    ("Candidate, a message of 1 kB", "table.tsv", (1, 3, 4, 7, 9, 10, 11, 13),
+     ("floor, static", "floor + /bin/true")),
+    ("STARTTLS", "tls.tsv", (1, 2, 4, 5, 6, 8), ()),
+    ("Started by", "systemd.tsv", (1, 2, 3, 4), ()),
+]
+
+
+def show_readme(folder):
+    """The tables of the last run, as README has them."""
+    cpus = re.findall(r"^model name\s*: (.*)$", read("/proc/cpuinfo"),
+                      re.MULTILINE)
+    print("Measured with %d x %s, Linux %s.\n" % (
+        os.cpu_count(), cpus[0] if cpus else os.uname().machine,
+        os.uname().release))
+    for heading, name, columns, without in README:
+        try:
+            rows = [line.split("\t") for line in
+                    read(folder + "/" + name).splitlines()]
+        except OSError as error:
+            say("%s: %s" % (name, error.strerror))
+            continue
+        rows[0][0] = heading
+        rows = [[row[i] for i in (0, *columns)] for row in rows
+                if row[0] not in without]
+        wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        for row in rows:
+            print("    " + "  ".join(
+                cell.rjust(wide[i]) if i else cell.ljust(wide[0])
+                for i, cell in enumerate(row)))
+        print()
+
+
+PARTS = ["main", "scale", "large", "tls", "systemd"]
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true",
                         default=bool(os.environ.get("QUICK")),
-                        help="under a minute, and rougher; or QUICK=1")
-    parser.add_argument("--parts", default="main,scale,large,tls",
-                        help="some of main,scale,large,tls")
+                        help="about a minute, and rougher; or QUICK=1")
+    parser.add_argument("--parts", help="some of " + ",".join(PARTS))
     parser.add_argument("--only", default="", metavar="REGEX",
                         help="candidates whose name matches (and the floor)")
-    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--minutes", type=float, default=8,
+                        help="no new rounds after that (8)")
+    parser.add_argument("--rounds", type=int, help="at most (15)")
     parser.add_argument("--sessions", type=int)
     parser.add_argument("--output", default=HERE + "/out", metavar="DIR")
+    parser.add_argument("--readme", action="store_true",
+                        help="measure nothing, show the last run's tables")
     args = parser.parse_args()
     args.rounds = args.rounds or (3 if args.quick else 15)
     args.sessions = args.sessions or (60 if args.quick else 200)
     args.bulk = 1 if args.quick else 10
+    args.parts = (args.parts or ("main,scale,tls" if args.quick else
+                                 ",".join(PARTS))).split(",")
+    for part in set(args.parts) - set(PARTS):
+        parser.error("no such part: " + part)
     return args
 
 
@@ -822,10 +1059,12 @@ def run(args, tmp):
         results = main_part(args, tmp, everyone, args.output)
     if "scale" in args.parts:
         scales = scale_part(args, tmp, everyone, args.output)
-    if "large" in args.parts and not args.quick:
+    if "large" in args.parts:
         large_part(tmp, everyone, args.output)
     if "tls" in args.parts:
         tls_part(args, tmp, missing, args.output)
+    if "systemd" in args.parts:
+        systemd_part(tmp, missing, args.output)
     if results:
         plot(len(results.rows), scales, args.output)
     if missing:
@@ -834,6 +1073,9 @@ def run(args, tmp):
 
 def main():
     args = arguments()
+    if args.readme:
+        show_readme(args.output)
+        return
     lacking = [name for name in ("tcpserver", "smtp-source", "smtp-sink",
                                  "strip") if find(name) is None]
     if lacking:
