@@ -26,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 
@@ -452,7 +453,7 @@ def tls(candidate, tmp, count, length, context):
     with Hop(candidate.hop) as hop:
         with under(TCPSERVER, candidate, hop, tmp) as it:
             if it.lasting:      # its processes are there, as they would be
-                dialogues(it.port, 4, 1024, context)
+                dialogues(it.port, 20, 1024, context)
                 it.begin()
             start = time.monotonic()
             dialogues(it.port, count, length, context)
@@ -539,6 +540,18 @@ def candidates(tmp, missing):
     return everyone
 
 
+# Nobody comes again: no tickets, for those who would make some.
+OPENSSL_CNF = """\
+openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = default
+[default]
+NumTickets = 0
+"""
+
+
 def certificate(tmp):
     """One for all: the files of it and of its key."""
     cert, key = tmp + "/cert.pem", tmp + "/key.pem"
@@ -547,6 +560,8 @@ def certificate(tmp):
                     "/CN=mx.example.com", "-days", "2", "-keyout", key, "-out",
                     cert], check=True, stderr=subprocess.DEVNULL)
     os.chmod(key, 0o644)
+    with open(tmp + "/openssl.cnf", "w", encoding="utf-8") as file:
+        file.write(OPENSSL_CNF)
     return cert, key
 
 
@@ -563,6 +578,7 @@ smtpd_peername_lookup = no
 smtpd_tls_security_level = may
 smtpd_tls_chain_files = %(key)s, %(cert)s
 smtpd_tls_session_cache_timeout = 0
+import_environment = MAIL_CONFIG, OPENSSL_CONF=%(dir)s/../openssl.cnf
 smtpd_proxy_filter = 127.0.0.1:%(hop)d
 message_size_limit = 33554432
 queue_directory = %(dir)s/spool
@@ -627,6 +643,7 @@ def tls_candidates(tmp, missing):
                        "cert = %s\nkey = %s\nexec = %s/floor\n"
                        % (cert, key, tmp))
         some.append(Candidate(STUNNEL, [stunnel, tmp + "/stunnel.conf"],
+                              env={"OPENSSL_CONF": tmp + "/openssl.cnf"},
                               plain=Candidate("floor", [tmp + "/floor"])))
     smtpd = tmp + "/smtpd"
     if os.access(smtpd, os.X_OK) and os.access(tmp + "/smtpd-tls", os.X_OK):
@@ -703,7 +720,7 @@ COLUMNS = [
     ("KiB", "pss", "%.0f", 1, None),
     ("calls", "calls", "%.0f", 1, None),
     ("faults", "small faults", "%.0f", 1, None),
-    ("kB", "size", "%.1f", 1e-3, None),
+    ("kB", "size", "%.0f", 1e-3, None),
 ]
 
 LEGEND = """\
@@ -716,15 +733,16 @@ faults: system calls and page faults of one session (faults with those of the
 super-server's fork).  kB: the stripped program.  xfloor: ratio to "floor"."""
 
 TLS_LEGEND = """\
-TLS 1.3, %s, P-256 for key exchange and certificate, no client
-certificate, no tickets, every handshake a full one; four sessions at a time.
-us/session: CPU of a session with STARTTLS and no message; plain: the same
-without TLS (of the floor, where stunnel is in front of it); TLS: what it adds.
-MB: messages of 10 MB.  CPU is that of the server and all its children;
+TLS 1.3, %s, P-256 for key exchange and certificate,
+no client certificate, no tickets, every handshake a full one; four sessions at
+a time.  us/session: CPU of a session with STARTTLS and no message, of the
+server and all its children; plain:us: the same without TLS (of the floor, where
+stunnel is in front of it); TLS:us: what it adds.  hands/s: sessions by the
+clock.  MB/cpu-s, MB/s: messages of 10 MB.  xstunnel: ratio to "%s".
 Postfix's processes are there already and serve many sessions, those of the
-others are new for each.  Postfix hands on to smtp-sink without a queue
-(smtpd_proxy_filter), as "smtpd smtp:" does; its smtp-sink is not counted.
-xstunnel: ratio to "%s".""" % (CIPHER, STUNNEL)
+others are new for each.  It hands on to smtp-sink without a queue, by its
+smtpd_proxy_filter, as "smtpd smtp:" does; smtp-sink is not counted.""" % (
+    CIPHER, STUNNEL)
 
 ACCEPT_LEGEND = """\
 ms CPU: of everything in the container but the client, so of the manager and
@@ -937,10 +955,9 @@ def tls_part(args, tmp, missing, folder):
     for _ in rounds("STARTTLS", max(3, args.rounds // 2), args, 0.2):
         for candidate in some:
             name = candidate.name
-            results.attempt(name, "shake", tls, candidate, tmp,
-                            args.sessions // 5, 0, context)
-            results.attempt(name, "plain", tls, candidate.plain, tmp,
-                            args.sessions // 5, 0, None)
+            results.attempt(name, "shake", tls, candidate, tmp, 40, 0, context)
+            results.attempt(name, "plain", tls, candidate.plain, tmp, 40, 0,
+                            None)
             results.attempt(name, "bulk", tls, candidate, tmp, 4, 10 * MB,
                             context)
     for name in results.rows:
@@ -952,7 +969,7 @@ def tls_part(args, tmp, missing, folder):
             ("xstunnel", "shake cpu", "%.2f", 1, STUNNEL),
             ("plain:us", "plain cpu", "%.0f", 1e6, None),
             ("TLS:us", "more", "%.0f", 1e6, None),
-            ("sessions/s", "shake rate", "%.0f", 1, None),
+            ("hands/s", "shake rate", "%.0f", 1, None),
             ("MB/cpu-s", "bulk mbcpu", "%.0f", 1, None),
             ("xstunnel", "bulk mbcpu", "%.2f", 1, STUNNEL),
             ("MB/s", "bulk mbs", "%.0f", 1, None)]
@@ -986,38 +1003,55 @@ def systemd_part(tmp, missing, folder):
     print("\n" + ACCEPT_LEGEND)
 
 
-# README's section: heading, file, columns, and the rows that are left out
+# README's tables: the heading of the first column, the file, the columns by
+# number, the rows that are left out, and whether rows become columns.
 README = [
-    ("Candidate, a message of 1 kB", "table.tsv", (1, 3, 4, 7, 9, 10, 11, 13),
-     ("floor, static", "floor + /bin/true")),
-    ("STARTTLS", "tls.tsv", (1, 2, 4, 5, 6, 8), ()),
-    ("Started by", "systemd.tsv", (1, 2, 3, 4), ()),
+    ("A message of 1 kB", "table.tsv", (1, 3, 4, 7, 9, 10, 11, 13),
+     ("floor, static", "floor + /bin/true"), False),
+    ("STARTTLS", "tls.tsv", (1, 2, 4, 5, 6, 8), (), False),
+    ("1 kB, one after the other", "systemd.tsv", (1, 2, 3, 4), (), False),
+    ("us/conn, so many at a time", "scale.tsv", (1, 2, 3), (), True),
+    ("A message of so many MB", "large.tsv", (1, 2), (), True),
 ]
 
 
-def show_readme(folder):
-    """The tables of the last run, as README has them."""
+def readme_table(folder, heading, name, columns, without, turn):
+    rows = [line.split("\t") for line in
+            read(folder + "/" + name).splitlines()]
+    rows[0][0] = heading
+    rows = [[row[i] for i in (0, *columns) if i < len(row)] for row in rows
+            if row[0] not in without]
+    if turn:
+        rows = list(zip(*rows))
+    wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("    " + "  ".join(
+        cell.rjust(wide[i]) if i else cell.ljust(wide[0])
+        for i, cell in enumerate(row)) for row in rows)
+
+
+def fill_in(path, folder):
+    """Puts what the last run found where README has what another found."""
     cpus = re.findall(r"^model name\s*: (.*)$", read("/proc/cpuinfo"),
                       re.MULTILINE)
-    print("Measured with %d x %s, Linux %s.\n" % (
+    system = re.search(r'^PRETTY_NAME="?([^"\n]*)', read("/etc/os-release"),
+                       re.MULTILINE)
+    parts = [textwrap.fill("Measured with %d x %s, Linux %s, %s:" % (
         os.cpu_count(), cpus[0] if cpus else os.uname().machine,
-        os.uname().release))
-    for heading, name, columns, without in README:
+        os.uname().release.partition("-")[0],
+        system.group(1) if system else "?"), 79)]
+    for table in README:
         try:
-            rows = [line.split("\t") for line in
-                    read(folder + "/" + name).splitlines()]
+            parts.append(readme_table(folder, *table))
         except OSError as error:
-            say("%s: %s" % (name, error.strerror))
-            continue
-        rows[0][0] = heading
-        rows = [[row[i] for i in (0, *columns)] for row in rows
-                if row[0] not in without]
-        wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        for row in rows:
-            print("    " + "  ".join(
-                cell.rjust(wide[i]) if i else cell.ljust(wide[0])
-                for i, cell in enumerate(row)))
-        print()
+            sys.exit("bench: %s: %s; run all parts first" % (
+                error.filename, error.strerror))
+    text, count = re.subn(r"^Measured with\b.*?(?=\n\n\n)",
+                          lambda _: "\n\n".join(parts), read(path), count=1,
+                          flags=re.MULTILINE | re.DOTALL)
+    if not count:
+        sys.exit("bench: %s: no section to fill in" % path)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 PARTS = ["main", "scale", "large", "tls", "systemd"]
@@ -1036,8 +1070,8 @@ def arguments():
     parser.add_argument("--rounds", type=int, help="at most (15)")
     parser.add_argument("--sessions", type=int)
     parser.add_argument("--output", default=HERE + "/out", metavar="DIR")
-    parser.add_argument("--readme", action="store_true",
-                        help="measure nothing, show the last run's tables")
+    parser.add_argument("--readme", metavar="README",
+                        help="measure nothing, put the last run's tables there")
     args = parser.parse_args()
     args.rounds = args.rounds or (3 if args.quick else 15)
     args.sessions = args.sessions or (60 if args.quick else 200)
@@ -1074,7 +1108,7 @@ def run(args, tmp):
 def main():
     args = arguments()
     if args.readme:
-        show_readme(args.output)
+        fill_in(args.readme, args.output)
         return
     lacking = [name for name in ("tcpserver", "smtp-source", "smtp-sink",
                                  "strip") if find(name) is None]
