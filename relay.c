@@ -57,6 +57,7 @@
 #define OUTPUT_READS 64		/* of what is left when a program has ended */
 #define TERM_GRACE 2000		/* milliseconds between SIGTERM and SIGKILL */
 #define KILL_GRACE 5000		/* and from there until we no longer wait */
+#define END_RETRY 20		/* until it is asked again if it has ended */
 #define LOCK_RETRY 20		/* milliseconds between two tries to lock */
 #define REASON_TEXT 200		/* octets of one recipient's reply when it is
 				   quoted within the reply for all */
@@ -1953,14 +1954,15 @@ end_talk(const struct job *j, struct talk *t)
 /* ---- Programs: their end ---- */
 
 /* Has the child ended?  It stays unreaped, so that its number, which is its
-   group's too, can not become somebody else's. */
-static bool
+   group's too, can not become somebody else's.  -1: that can not be told. */
+static int
 ended(pid_t pid)
 {
 	siginfo_t info = { .si_pid = 0 };
 
-	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) ==
-	    -1 || info.si_pid == pid;
+	if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == -1)
+		return errno == ECHILD ? 1 : -1;
+	return info.si_pid == pid;
 }
 
 static void
@@ -1985,9 +1987,9 @@ wait_for(const struct job *j, struct run *run, const sigset_t *mask)
 	struct pollfd p[2];
 	struct timespec left;
 	size_t step = 0;
-	int ms;
+	int end, ms;
 
-	while (!ended(run->pid)) {
+	while ((end = ended(run->pid)) != 1) {
 		ms = clock_left(deadline);
 		if (ms == 0 && step == COUNT(steps))
 			return false;
@@ -1997,6 +1999,9 @@ wait_for(const struct job *j, struct run *run, const sigset_t *mask)
 			deadline = clock_now() + steps[step++].grace;
 			continue;
 		}
+		/* Its signal may have come already. */
+		if (end == -1 && ms > END_RETRY)
+			ms = END_RETRY;
 		left.tv_sec = ms / 1000;
 		left.tv_nsec = ms % 1000 * 1000000L;
 		p[0] = (struct pollfd){ .fd = run->out.fd, .events = POLLIN };

@@ -225,6 +225,13 @@ class Program(Place):
         return [found]
 
 
+class Failing(Program):
+    final = "451"
+
+    def arguments(self):
+        return ["--", script(self.path, "cat >/dev/null; exit 75")]
+
+
 class Print(Place):
     def arguments(self):
         self.file = os.path.join(self.path, "file")
@@ -411,6 +418,13 @@ def a_maildir():
 @test
 def a_program():
     try_all(Program, SHORT)
+
+
+@test
+def a_program_that_says_no_when_it_has_read_all():
+    # Whoever takes it for ended before it is has a yes that nobody said.
+    try_all(Failing, SHORT, names={
+        "read", "poll", "ppoll", "waitid", "waitpid", "kill", "posix_spawn"})
 
 
 @test
