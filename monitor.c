@@ -717,6 +717,7 @@ get_question(struct monitor *m, struct received *r)
 	return unpack_question(r, &h) && sensible(m, &r->q) ? 1 : -1;
 }
 
+/* Closes, wipes and frees; what is disposed of may be so again. */
 static void
 dispose(struct received *r)
 {
@@ -726,6 +727,8 @@ dispose(struct received *r)
 		explicit_bzero(r->strings, r->len);
 	free(r->strings);
 	free(r->recipients);
+	memset(r, 0, sizeof *r);
+	r->q.fd = -1;
 }
 
 /* Answers: v[0..n), or v[0] alone if all are the same; text; fd.  What was
@@ -798,8 +801,9 @@ heed(struct monitor *m, const struct question *q)
 
 /* Does what is asked.  -1: the channel process can not be told. */
 static int
-act(struct monitor *m, struct question *q)
+act(struct monitor *m, struct received *r)
 {
+	const struct question *q = &r->q;
 	char text[TEXT_MAX];
 	size_t n = q->ask == ASK_RELAY && q->env != NULL
 	    ? q->env->nrecipients
@@ -822,9 +826,6 @@ act(struct monitor *m, struct question *q)
 		break;
 	case ASK_RELAY:
 		relay_message(m, q->env, q->fd, v);
-		if (q->fd != -1)	/* whoever hears of it finds no spool */
-			close(q->fd);
-		q->fd = -1;
 		break;
 	case ASK_FILE:
 		fd = spool_file(NULL);
@@ -847,6 +848,7 @@ act(struct monitor *m, struct question *q)
 	}
 	for (size_t i = 0; i < n; i++)
 		scrub(&v[i]);
+	dispose(r);	/* whoever hears of it finds no spool and no password */
 	status = answer(m, v, n, text, fd);
 	if (fd != -1)
 		close(fd);
@@ -901,7 +903,7 @@ serve(struct monitor *m, int signals)
 	}
 	while (more == 1 && wait_question(m, signals)) {
 		more = get_question(m, &r);
-		if (more == 1 && act(m, &r.q) == -1)
+		if (more == 1 && act(m, &r) == -1)
 			more = 0;
 		if (more == -1) {
 			logger_printf(&m->set->log, LOG_CRIT, "channel-broken",
