@@ -243,7 +243,7 @@ port_number(const char *port)
 static bool
 parse_place(const char *p, size_t len, struct place *to)
 {
-	const char *end = p + len, *colon, *rest;
+	const char *end, *colon, *rest;
 	const size_t path_max = sizeof ((struct sockaddr_un *)0)->sun_path;
 
 	memset(to, 0, sizeof *to);
@@ -251,16 +251,18 @@ parse_place(const char *p, size_t len, struct place *to)
 		to->local = true;
 		return copy(to->host, path_max, p + 5, len - 5);
 	}
-	if (starts(p, len, "inet:"))
+	if (starts(p, len, "inet:")) {
 		p += 5;
-	if (p < end && *p == '[') {
-		p++;
-		rest = memchr(p, ']', (size_t)(end - p));
+		len -= 5;
+	}
+	end = p + len;
+	if (len > 0 && *p == '[') {
+		rest = memchr(++p, ']', len - 1);
 		if (rest == NULL)
 			return false;
 		colon = rest + 1;
 	} else {
-		colon = memchr(p, ':', (size_t)(end - p));
+		colon = memchr(p, ':', len);
 		if (colon == NULL || memchr(colon + 1, ':',
 		    (size_t)(end - colon - 1)) != NULL)
 			colon = end;

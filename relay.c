@@ -462,9 +462,10 @@ store(struct spool *s, const char *p, size_t len)
 {
 	if (s->error != 0)
 		return;
+	/* s->file is somebody else's, and may have failed without a word. */
 	if (make_room(s, s->stored + len) == -1 ||
 	    write_all(s->fd, p, len) == -1)
-		s->error = errno;
+		s->error = errno != 0 ? errno : EIO;
 	else
 		s->stored += len;
 }
