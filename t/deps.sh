@@ -13,7 +13,8 @@ for target; do
 	case $target in
 	check | coverage)
 		packages+=(libcriterion-dev perl python3 swaks openssl
-		    ca-certificates ucspi-tcp haproxy iproute2 strace netbase)
+		    ca-certificates ucspi-tcp haproxy iproute2 strace netbase
+		    valgrind libnet-ssleay-perl)
 		# inetd and xinetd exclude each other: the tests fetch them
 		# and run them where they are, with these.
 		packages+=(libbsd0 libevent-2.1-7 libtirpc3 libwrap0) ;;
