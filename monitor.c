@@ -705,7 +705,7 @@ get_question(struct monitor *m, struct received *r)
 	if (h.ask >= ASKS || h.nrecipients > most ||
 	    h.len > STRINGS_MAX + (uint64_t)h.nrecipients * RECIPIENT_MAX)
 		return -1;
-	r->strings = malloc(h.len + 1);
+	r->strings = calloc(1, h.len + 1);
 	r->recipients = calloc(h.nrecipients + 1, sizeof *r->recipients);
 	if (r->strings == NULL || r->recipients == NULL)
 		return 0;
