@@ -13,7 +13,8 @@
  * either (SCM_RIGHTS).  Questions come from where strangers' octets were
  * parsed, so the monitor believes none: counts, lengths, NULs, control
  * characters and the descriptor's kind are checked, and a question that does
- * not pass ends the session.
+ * not pass ends the session.  Whom we are connected to, what TLS came to, and
+ * who authenticated the monitor knows better: it does not even ask.
  */
 #define _GNU_SOURCE	/* explicit_bzero, MSG_CMSG_CLOEXEC, _Fork */
 #include "confine.h"
@@ -51,6 +52,11 @@ struct monitor {
 	int peer;		/* the other process; -1: there is none yet */
 	pid_t child;		/* the channel process; 0 in itself */
 	char mechanisms[512];
+	/* The monitor's own facts, which take the place of those in questions;
+	   NULL: the channel process knows. */
+	const char *known[FACTS];
+	char method[32], user[MONITOR_USER];	/* of AUTH, for known */
+	char report[MONITOR_REPORT];	/* of TLS, for known */
 };
 
 enum ask {
@@ -558,12 +564,66 @@ think_of_stage(struct monitor *m, enum stage stage, const struct envelope *env,
 		log_verdict(m, LOG_NOTICE, "refused", env, v);
 }
 
+/* Remembers who authenticated, "" for nobody; unless XCLIENT might name
+   somebody else, of which nobody tells us. */
+static void
+know_user(struct monitor *m, const char *user)
+{
+	if (m->known[FACT_SASL_USERNAME] == NULL)
+		return;
+	snprintf(m->user, sizeof m->user, "%s", user);
+	m->known[FACT_SASL_USERNAME] = m->user;
+	m->known[FACT_SASL_METHOD] = m->user[0] == '\0' ? "" : m->method;
+}
+
+/* Remembers what the TLS engine said of the client.  RFC 3207 4.2: who he said
+   he was in the clear is forgotten. */
+static void
+know_tls(struct monitor *m, const char *report)
+{
+	static const char *const names[FACTS] = {
+		[FACT_TLS_PROTOCOL] = "protocol",
+		[FACT_TLS_CIPHER] = "cipher",
+		[FACT_TLS_SNI] = "sni",
+		[FACT_TLS_SUBJECT] = "subject",
+		[FACT_TLS_ISSUER] = "issuer",
+		[FACT_TLS_FINGERPRINT] = "fingerprint",
+	};
+	char *rest = m->report, *name, *value;
+	size_t i;
+
+	know_user(m, "");
+	for (i = FACT_TLS_PROTOCOL; i <= FACT_TLS_FINGERPRINT; i++)
+		m->known[i] = "";
+	snprintf(m->report, sizeof m->report, "%s", report);
+	while ((value = strsep(&rest, "\n")) != NULL) {
+		name = strsep(&value, "=");
+		for (i = 0; i < FACTS; i++)
+			if (value != NULL && names[i] != NULL &&
+			    strcmp(names[i], name) == 0)
+				m->known[i] = value;
+	}
+}
+
+static void
+authenticate(struct monitor *m, const struct question *q, struct verdict *v,
+    char *user)
+{
+	const char *mechanism = q->a[0] == '\0' ? NULL : q->a;
+
+	auth_step(m->auth, q->env, mechanism, q->b, v, user, MONITOR_USER);
+	if (mechanism != NULL)
+		snprintf(m->method, sizeof m->method, "%s", mechanism);
+	know_user(m, v->code == 235 ? user : "");
+}
+
 static int
 serve_tls(struct monitor *m, int client, char *report, size_t size)
 {
 	const struct tls_settings *tls = &m->set->tls;
 	const int keep[] = { tls->cert, tls->key, -1 };
 	char cert[16], key[16], timeout[16];
+	int fd;
 	const char *argv[12] = { tls->program, "server", "--certfd", cert,
 		"--keyfd", key, "--timeout", timeout, NULL, NULL, NULL };
 
@@ -574,8 +634,11 @@ serve_tls(struct monitor *m, int client, char *report, size_t size)
 		argv[8] = "--ca";
 		argv[9] = tls->ca;
 	}
-	return tls_start(argv, keep, client,
+	fd = tls_start(argv, keep, client,
 	    clock_now() + (int64_t)tls->timeout * 1000, report, size);
+	if (fd != -1)
+		know_tls(m, report);
+	return fd;
 }
 
 /* A question as it came, checked. */
@@ -686,6 +749,15 @@ sensible(const struct monitor *m, const struct question *q)
 	}
 }
 
+/* Puts what we know in the place of what we are told. */
+static void
+correct(const struct monitor *m, struct envelope *env)
+{
+	for (size_t i = 0; i < FACTS; i++)
+		if (m->known[i] != NULL)
+			env->fact[i] = m->known[i];
+}
+
 /* Gets a question.  1: here it is; 0: there will be no more; -1: what came is
    none.  The caller calls dispose() in any case. */
 static int
@@ -714,7 +786,10 @@ get_question(struct monitor *m, struct received *r)
 	r->q.fd = fd;
 	if (status != 1)
 		return 0;
-	return unpack_question(r, &h) && sensible(m, &r->q) ? 1 : -1;
+	if (!unpack_question(r, &h) || !sensible(m, &r->q))
+		return -1;
+	correct(m, &r->env);
+	return 1;
 }
 
 /* Closes, wipes and frees; what is disposed of may be so again. */
@@ -837,8 +912,7 @@ act(struct monitor *m, struct received *r)
 		    auth_mechanisms(m->auth, q->env));
 		break;
 	case ASK_AUTH:
-		auth_step(m->auth, q->env, q->a[0] == '\0' ? NULL : q->a, q->b,
-		    v, text, MONITOR_USER);
+		authenticate(m, q, v, text);
 		break;
 	case ASK_TLS:
 		fd = serve_tls(m, q->fd, text, MONITOR_REPORT);
@@ -968,13 +1042,14 @@ give_up_everything(struct monitor *m)
 }
 
 int
-monitor_start(struct monitor *m, int signals)
+monitor_start(struct monitor *m, const struct envelope *known)
 {
 	int pair[2], status;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
 		return -1;
 	confine_secrets();
+	memcpy(m->known, known->fact, sizeof m->known);
 	signal(SIGCHLD, SIG_DFL);	/* ignored, it would cost us the status */
 	m->child = _Fork();	/* no handlers: we have neither threads nor stdio */
 	if (m->child == -1) {

@@ -46,14 +46,19 @@ struct monitor *monitor_open(const struct monitor_settings *set, char *error,
 	    size_t size);
 
 /*
- * Forks.  Returns in the channel process, which is confined from then on: 0,
+ * Forks.  known has the facts that hold whatever the channel process says: its
+ * strings are borrowed; NULL stands for those that only it can learn.  What
+ * TLS and AUTH come to later is known here in any case, but a SASL_USERNAME
+ * that was NULL stays so.
+ *
+ * Returns in the channel process, which is confined from then on: 0,
  * or -1 if the jail is wanted and there is none (it was logged), or with errno
  * if there is no second process.  In the monitor it does not return: that
  * answers questions until the channel process has ended, and exits with its
  * status.  SIGTERM must be blocked, and signals is a signalfd for it, borrowed;
  * descriptors 0 and 1 are the client.
  */
-int	monitor_start(struct monitor *m, int signals);
+int	monitor_start(struct monitor *m, const struct envelope *known);
 
 /* What is certain from the settings alone: the form of spools, whether DSN
    parameters reach anybody, whether there is anything to ask at a stage. */

@@ -2037,55 +2037,66 @@ run(struct session *s, const char *tls_trouble)
 	return EX_OK;
 }
 
-static struct session *
-open_session(struct options *o, const struct channel_hooks *hook,
-    struct monitor *m, const struct client *who)
-{
-	struct session *s = calloc(1, sizeof *s);
+/* Who can tell what of the session: the client, a PROXY header, XCLIENT.  The
+   other facts are known from the start, or the monitor finds them out. */
+enum teller { CLIENT = 1, PROXY = 2, XCLIENT = 4 };
 
-	if (s == NULL)
-		return NULL;
-	s->options = o;
-	s->settings = &o->channel;
-	s->monitor = m;
-	s->in = STDIN_FILENO;
-	s->out = STDOUT_FILENO;
-	s->spool.fd = -1;
-	s->pid = who->pid;
-	s->nearest = who->peer;
-	memcpy(s->client_user, who->user, sizeof s->client_user);
-	s->idle = s->end = clock_now() + (int64_t)o->session_timeout * 1000;
-	channel_init(&s->ch, &o->channel, hook, s);
-	s->ch.peer = who->peer;
-	return s;
+static const unsigned char tellers[FACTS] = {
+	[FACT_SENDER] = CLIENT,
+	[FACT_MAIL_OPTIONS] = CLIENT,
+	[FACT_QUEUE_ID] = CLIENT,
+	[FACT_CLIENT_ADDRESS] = PROXY | XCLIENT,
+	[FACT_CLIENT_PORT] = PROXY | XCLIENT,
+	[FACT_CLIENT_NAME] = XCLIENT,
+	[FACT_CLIENT_HELO] = CLIENT,
+	[FACT_CLIENT_PROTOCOL] = CLIENT,
+	[FACT_SERVER_ADDRESS] = PROXY | XCLIENT,
+	[FACT_SERVER_PORT] = PROXY | XCLIENT,
+	[FACT_SASL_METHOD] = XCLIENT,
+	[FACT_SASL_USERNAME] = XCLIENT,
+	[FACT_TLS_PROTOCOL] = PROXY,
+	[FACT_TLS_CIPHER] = PROXY,
+	[FACT_TLS_SNI] = PROXY,
+	[FACT_TLS_SUBJECT] = PROXY,
+	[FACT_TLS_ISSUER] = PROXY,
+	[FACT_TLS_FINGERPRINT] = PROXY,
+};
+
+/* What the monitor shall believe of nobody, NULL for what it must be told. */
+static struct envelope
+certain(const struct session *s)
+{
+	struct envelope env = facts(s);
+	unsigned who = CLIENT;
+
+	if (s->settings->proxy_protocol)
+		who |= PROXY;
+	if (s->options->xclient != NULL && (s->settings->proxy_protocol ||
+	    in_nets(s->ch.peer.address, s->options->xclient)))
+		who |= XCLIENT;
+	for (size_t i = 0; i < FACTS; i++)
+		if ((tellers[i] & who) != 0)
+			env.fact[i] = NULL;
+	return env;
 }
 
-/* Whatever needs files is done before the processes part; what only the
-   channel process needs it makes itself, for pages that both had would be
-   copied. */
+/* Whatever needs files is done here, before the processes part. */
 static int
-start(struct options *o, struct monitor *m, const char *tls_trouble,
-    bool socket)
+start(struct session *s, struct options *o, const struct channel_hooks *hook,
+    const char *tls_trouble)
 {
-	struct channel_hooks hook = hooks;
-	struct client who;
-	struct session *s;
-	int signals;
-	bool parted;
+	struct envelope known;
 
-	if (!o->debug)
-		hook.dialogue = NULL;
-	find_client(&who, o);
-	signals = catch_signals();
-	parted = signals != -1 && monitor_start(m, signals) == 0;
-	s = open_session(o, &hook, m, &who);
-	if (s == NULL) {
-		monitor_log(m, LOG_ERR, "session", NULL, "out of memory");
-		return EX_OSERR;
-	}
-	s->socket = socket;
-	s->signals = signals;
-	return parted ? run(s, tls_trouble) : turn_away(s, EX_OSERR);
+	s->pid = getpid();
+	channel_init(&s->ch, &o->channel, hook, s);
+	find_peer(s);
+	s->nearest = s->ch.peer;
+	s->idle = s->end = clock_now() + (int64_t)o->session_timeout * 1000;
+	s->signals = catch_signals();
+	known = certain(s);
+	if (s->signals == -1 || monitor_start(s->monitor, &known) == -1)
+		return turn_away(s, EX_OSERR);
+	return run(s, tls_trouble);
 }
 
 int

@@ -11,6 +11,7 @@
  *				the listed: those that did not fail with EPERM
  *	PLANT foreign		a call by another architecture's number
  *	PLANT tell NAME		sends the monitor a question, see questions[]
+ *	PLANT lie		from now on the client is somebody else
  *
  * And kernels that lack something: PLANTED=no-landlock, no-seccomp, neither.
  */
@@ -304,6 +305,10 @@ static const struct question {
 	{ "file-with", HEAD(FILE_, 0, 0, 0, 0, "", 0), 0 },
 	{ "noise", HEAD(0x5ad1f00d, 0x8badf00d, 0xdeadbeef, 0xfeedface,
 	    0xbaadf00d, "\377\376\1\2\3", 0x0ddba11), -1 },
+	/* Somebody whom neither socket nor certificate names. */
+	{ "external", HEAD(AUTH, 0, ENVELOPE | A | B, 0, 0, "\0\0\0\0\0\0\0"
+	    "root\0\0\0\0\0\0\0\0\0client.example.org\0\0\0EXTERNAL\0\0", 0),
+	    -1 },
 	{ "half", HEAD(LOG, 6, A | B, 0, 0, "pla", 11), -1 },
 	{ NULL, HEAD(0, 0, 0, 0, 0, "", 0), -1 },
 };
@@ -332,6 +337,18 @@ send_question(const struct question *q)
 	return sendmsg(monitor, &msg, MSG_NOSIGNAL);
 }
 
+/* The code of the verdict that an answer has: see struct tail. */
+static void
+hear_verdict(void)
+{
+	char answer[4096];
+	int code = 0;
+
+	if (recv(monitor, answer, sizeof answer, 0) > 12)
+		memcpy(&code, answer + 8, sizeof code);
+	say("code", code);
+}
+
 /* Asks, then waits for a monitor that hangs up. */
 static void
 tell(const char *name, size_t len)
@@ -350,9 +367,29 @@ tell(const char *name, size_t len)
 	say("sent", send_question(q));
 	if (strcmp(q->name, "sense") == 0)
 		return;
+	if (strcmp(q->name, "external") == 0) {
+		hear_verdict();
+		return;
+	}
 	if (strcmp(q->name, "half") == 0)
 		shutdown(monitor, SHUT_WR);
 	say("heard", recv(monitor, rest, sizeof rest, 0));
+}
+
+/* All that the channel knows of the client becomes wrong. */
+static void
+lie(struct channel *ch)
+{
+	struct channel_peer *peer = &ch->peer;
+	struct channel_tls *tls = &ch->tls;
+	char *const facts[] = { peer->address, peer->port, peer->name,
+		peer->server_address, peer->server_port, ch->auth_user,
+		ch->auth_method, tls->protocol, tls->cipher, tls->sni,
+		tls->subject, tls->issuer, tls->fingerprint };
+
+	for (size_t i = 0; i < sizeof facts / sizeof *facts; i++)
+		memcpy(facts[i], "lie", sizeof "lie");
+	ch->authenticated = ch->ssl = true;
 }
 
 size_t
@@ -370,6 +407,8 @@ __wrap_channel_feed(struct channel *ch, const char *p, size_t len)
 		try_numbers();
 	else if (n == 13 && memcmp(p + 6, "foreign", 7) == 0)
 		try_foreign();
+	else if (n == 9 && memcmp(p + 6, "lie", 3) == 0)
+		lie(ch);
 	else if (n > 11)
 		tell(p + 11, n - 11);
 	channel_reply(ch, 250, "", said);

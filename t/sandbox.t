@@ -13,7 +13,7 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import tap
-from tap import (HELLO, Session, Skip, folder, lines, main, message, need,
+from tap import (HELLO, PolicyService, Session, Skip, folder, lines, main, message, need,
                  script, test, whole_calls)
 
 PLANTED = os.path.abspath("t/san/planted")
@@ -140,7 +140,7 @@ def the_monitor_refuses_what_makes_no_sense():
     place = folder()
     program = script(place, f"touch {place}/ran")
     for name in names:
-        if name in ("sense", "half"):
+        if name in ("sense", "external", "half"):
             continue
         with Planted("--", program) as s:
             s.start()
@@ -151,6 +151,85 @@ def the_monitor_refuses_what_makes_no_sense():
             assert log.count("asked for something impossible") == 1, log
             assert "event=planted" not in log, name
         assert not os.path.exists(f"{place}/ran"), name
+    shutil.rmtree(place)
+
+
+FACTS = ["CLIENT_ADDRESS", "CLIENT_PORT", "CLIENT_HOSTNAME", "CLIENT_USER",
+         "SERVER_ADDRESS", "SERVER_PORT", "SASL_METHOD", "SASL_USERNAME",
+         "TLS_PROTOCOL", "TLS_CIPHER", "TLS_SNI", "TLS_SUBJECT", "TLS_ISSUER",
+         "TLS_FINGERPRINT"]
+
+
+def exported_by_a_liar(*options, before=(), pair=None):
+    """What a program and a policy service hear of the client, after what is
+    in before and then the lie; and what EHLO offers then."""
+    place = folder()
+    program = script(place, f"env >{place}/env")
+    with PolicyService(place) as service:
+        with Planted("--policy", f"END-OF-MESSAGE={service.place}", *options,
+                     "--", program, pair=pair) as s:
+            ours = s.socket.getsockname()
+            s.start()
+            for command in before:
+                assert s.say(command)[0][:3] == "235", command
+            s.say("PLANT lie")
+            s.send(lines(HELLO))
+            offered = s.reply()
+            assert s.deliver()[:9] == "250 2.0.0"
+            s.finish()
+        asked = service.asked[0]
+    with open(f"{place}/env") as f:
+        env = dict(line.rstrip("\n").split("=", 1) for line in f
+                   if "=" in line)
+    shutil.rmtree(place)
+    return {k: env.get(k, "") for k in FACTS}, asked, offered, ours
+
+
+@test
+def who_the_client_is_the_monitor_knows_itself():
+    env, asked, offered, ours = exported_by_a_liar(pair=tap.tcp_pair())
+    true = {k: "" for k in FACTS}
+    true.update(CLIENT_ADDRESS="127.0.0.1", CLIENT_PORT=str(ours[1]),
+                CLIENT_HOSTNAME="unknown", SERVER_ADDRESS="127.0.0.1")
+    assert env.pop("SERVER_PORT").isdigit() and true.pop("SERVER_PORT") == ""
+    assert env == true, env
+    assert "lie" not in asked.values(), asked
+    assert asked["client_address"] == "127.0.0.1", asked
+    assert "EXTERNAL" not in offered, offered
+
+
+@test
+def who_authenticated_the_monitor_knows_itself():
+    place = folder()
+    password = script(place, "exit 0")
+    env, asked, _, _ = exported_by_a_liar(
+        "--auth", f"checkpassword:{password}", "--no-auth-require-tls",
+        before=["AUTH PLAIN AGpvZQB4"])
+    assert env["SASL_USERNAME"] == "joe", env
+    assert env["SASL_METHOD"] == "PLAIN", env
+    assert asked["sasl_username"] == "joe", asked
+    shutil.rmtree(place)
+
+
+@test
+def a_proxys_word_has_to_be_taken():
+    env, asked, _, _ = exported_by_a_liar("--xclient", "unix")
+    for name in ("CLIENT_ADDRESS", "SASL_USERNAME"):
+        assert env[name] == "lie", env
+    assert env["TLS_SUBJECT"] == "" and asked["client_address"] == "lie"
+
+
+@test
+def nobody_is_external_by_his_own_word():
+    place = folder()
+    with open(f"{place}/users", "w") as f:
+        f.write("joe:*\n")
+    with Planted("--no-auth-require-tls", "--auth", f"file:{place}/users",
+                 "discard:", pair=tap.tcp_pair()) as s:
+        s.start()
+        assert s.plant("tell external")["code"] == 504
+        assert s.deliver()[:9] == "250 2.0.0"
+        s.finish()
     shutil.rmtree(place)
 
 
