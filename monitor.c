@@ -571,7 +571,7 @@ know_user(struct monitor *m, const char *user)
 {
 	if (m->known[FACT_SASL_USERNAME] == NULL)
 		return;
-	snprintf(m->user, sizeof m->user, "%s", user);
+	text_join(m->user, sizeof m->user, user, NULL);
 	m->known[FACT_SASL_USERNAME] = m->user;
 	m->known[FACT_SASL_METHOD] = m->user[0] == '\0' ? "" : m->method;
 }
@@ -595,7 +595,7 @@ know_tls(struct monitor *m, const char *report)
 	know_user(m, "");
 	for (i = FACT_TLS_PROTOCOL; i <= FACT_TLS_FINGERPRINT; i++)
 		m->known[i] = "";
-	snprintf(m->report, sizeof m->report, "%s", report);
+	text_join(m->report, sizeof m->report, report, NULL);
 	while ((value = strsep(&rest, "\n")) != NULL) {
 		name = strsep(&value, "=");
 		for (i = 0; i < FACTS; i++)
@@ -613,7 +613,7 @@ authenticate(struct monitor *m, const struct question *q, struct verdict *v,
 
 	auth_step(m->auth, q->env, mechanism, q->b, v, user, MONITOR_USER);
 	if (mechanism != NULL)
-		snprintf(m->method, sizeof m->method, "%s", mechanism);
+		text_join(m->method, sizeof m->method, mechanism, NULL);
 	know_user(m, v->code == 235 ? user : "");
 }
 
