@@ -46,7 +46,6 @@ smtpd: smtpd.o $(OBJ)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^
 smtpd-tls: tls.o confine.o
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)
-channel.o: CFLAGS = -O2 -g	# it looks at every octet
 libsmtpd-channel.a: channel.o
 	$(AR) rcs $@ $^
 smtpd.o: .built

@@ -29,7 +29,7 @@
 #define DOMAIN_MAX 255	/* RFC 5321 4.5.3.1.2 */
 #define REPLY_LINE 480	/* octets of text in one line; RFC 5321 4.5.3.1.5 */
 #define PROXY_V1_MAX 107	/* octets of a version 1 header with CRLF */
-#define BLOCK 64	/* octets that are looked at together */
+#define BLOCK 64	/* octets that are looked at together: n * 16 */
 #define PROXY_V2_HEAD 16	/* octets of a version 2 header's fixed part */
 
 #define IN(phase) (1U << PHASE_##phase)
@@ -518,23 +518,31 @@ bare(struct channel *ch, char c)
 					   : "Bare CR in message text");
 }
 
+/* So many octets are compared by one instruction, where there is one. */
+#define OCTETS __attribute__((vector_size(16))) unsigned char
+
 /*
  * Goes on from p[i], which is no LF, over blocks in which nothing has to
- * change: each CR has its LF, each LF its CR, no line begins with a dot.  The
- * loop without a branch is what compilers have vector instructions for.
+ * change: each CR has its LF, each LF its CR, no line begins with a dot.
  * Returns where a closer look is due.
  */
 static size_t
 leap(const char *p, size_t i, size_t len)
 {
-	unsigned char odd = 0;
+	OCTETS here, next, cr, lf, odd = { 0 };
+	uint64_t half[2] = { 0, 0 };
 
 	while (len - i > BLOCK) {
-		for (size_t k = 0; k < BLOCK; k++)
-			odd |= (unsigned char)(((p[i + k] == '\r') ^
-			    (p[i + k + 1] == '\n')) |
-			    ((p[i + k] == '\n') & (p[i + k + 1] == '.')));
-		if (odd != 0)
+		for (size_t k = i; k < i + BLOCK; k += sizeof here) {
+			memcpy(&here, p + k, sizeof here);
+			memcpy(&next, p + k + 1, sizeof next);
+			cr = (OCTETS)(here == '\r');
+			lf = (OCTETS)(here == '\n');
+			odd |= (cr ^ (OCTETS)(next == '\n')) |
+			    (lf & (OCTETS)(next == '.'));
+		}
+		memcpy(half, &odd, sizeof half);
+		if ((half[0] | half[1]) != 0)
 			break;
 		i += BLOCK;
 	}
