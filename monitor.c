@@ -29,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -41,6 +42,10 @@
 #define STRINGS_MAX (64 * 1024)	/* octets of strings beside recipients */
 #define RECIPIENT_MAX 2048	/* octets of one recipient's two strings */
 #define RECIPIENTS_MAX 1000000	/* where --max-recipients sets no limit */
+/* Seconds for what should take none: between two processes of one machine a
+   question that began must come, and an answer be taken.  Only a machine that
+   stands still, or somebody who means harm, takes longer. */
+#define EXCHANGE 5
 #define SLOW 1000		/* milliseconds until a relay is called slow */
 #define TEXT_MAX 4096		/* octets of an answer's string, with NUL */
 
@@ -52,6 +57,7 @@ struct monitor {
 	int peer;		/* the other process; -1: there is none yet */
 	pid_t child;		/* the channel process; 0 in itself */
 	char mechanisms[512];
+	int64_t end;		/* of the session: a deadline */
 	/* The monitor's own facts, which take the place of those in questions;
 	   NULL: the channel process knows. */
 	const char *known[FACTS];
@@ -168,10 +174,27 @@ monitor_asks(const struct monitor *m, enum stage stage)
 
 /* ---- what crosses ------------------------------------------------------ */
 
-/* Sends all of it, the descriptor with the first octet.  -1 with errno. */
+/* Waits until fd is ready.  -1 with errno, ETIMEDOUT at the deadline. */
 static int
-send_all(int to, const void *p, size_t len, int fd)
+await(int fd, short what, int64_t deadline)
 {
+	struct pollfd p = { .fd = fd, .events = what };
+	int n;
+
+	do
+		n = poll(&p, 1, clock_left(deadline));
+	while (n == -1 && errno == EINTR);
+	if (n == 0)
+		errno = ETIMEDOUT;
+	return n > 0 ? 0 : -1;
+}
+
+/* Sends all of it, the descriptor with the first octet, by the deadline if
+   there is one.  -1 with errno. */
+static int
+send_all(int to, const void *p, size_t len, int fd, int64_t deadline)
+{
+	const int flags = MSG_NOSIGNAL | (deadline == 0 ? 0 : MSG_DONTWAIT);
 	union {
 		struct cmsghdr head;
 		char room[CMSG_SPACE(sizeof(int))];
@@ -193,8 +216,9 @@ send_all(int to, const void *p, size_t len, int fd)
 			control.head.cmsg_len = CMSG_LEN(sizeof fd);
 			memcpy(CMSG_DATA(&control.head), &fd, sizeof fd);
 		}
-		n = sendmsg(to, &msg, MSG_NOSIGNAL);
-		if (n == -1 && errno == EINTR)
+		n = sendmsg(to, &msg, flags);
+		if (n == -1 && (errno == EINTR || (errno == EAGAIN &&
+		    await(to, POLLOUT, deadline) == 0)))
 			continue;
 		if (n == -1)
 			return -1;
@@ -205,12 +229,13 @@ send_all(int to, const void *p, size_t len, int fd)
 	return 0;
 }
 
-/* Receives len octets and perhaps a descriptor, which replaces *fd.  There is
-   room for one: the kernel closes others.  -1 with errno, 0 for the end of
-   file. */
+/* Receives len octets, by the deadline if there is one, and perhaps a
+   descriptor, which replaces *fd.  There is room for one: the kernel closes
+   others.  -1 with errno, 0 for the end of file. */
 static int
-receive_all(int from, void *p, size_t len, int *fd)
+receive_all(int from, void *p, size_t len, int *fd, int64_t deadline)
 {
+	const int flags = MSG_CMSG_CLOEXEC | (deadline == 0 ? 0 : MSG_DONTWAIT);
 	union {
 		struct cmsghdr head;
 		char room[CMSG_SPACE(sizeof(int))];
@@ -225,8 +250,9 @@ receive_all(int from, void *p, size_t len, int *fd)
 		msg = (struct msghdr){ .msg_iov = &iov, .msg_iovlen = 1,
 			.msg_control = &control,
 			.msg_controllen = CMSG_LEN(sizeof *fd) };
-		n = recvmsg(from, &msg, MSG_CMSG_CLOEXEC);
-		if (n == -1 && errno == EINTR)
+		n = recvmsg(from, &msg, flags);
+		if (n == -1 && (errno == EINTR || (errno == EAGAIN &&
+		    await(from, POLLIN, deadline) == 0)))
 			continue;
 		if (n <= 0)
 			return -(n < 0);
@@ -297,7 +323,7 @@ send_question(const struct monitor *m, const struct question *q)
 	}
 	memcpy(p, &h, sizeof h);
 	pack_strings(p + sizeof h, q);
-	status = send_all(m->peer, p, sizeof h + len, q->fd);
+	status = send_all(m->peer, p, sizeof h + len, q->fd, 0);
 	if (status == -1)	/* half of it may have been sent */
 		shutdown(m->peer, SHUT_RDWR);
 	explicit_bzero(p, sizeof h + len);
@@ -320,11 +346,11 @@ hear(struct monitor *m, struct verdict *v, size_t n, char *text, size_t size,
 	if (fd == NULL)
 		fd = &none;
 	*fd = -1;
-	if (receive_all(m->peer, &t, sizeof t, fd) != 1 ||
+	if (receive_all(m->peer, &t, sizeof t, fd, 0) != 1 ||
 	    t.nverdicts > n || t.len > size ||
 	    (t.nverdicts != n && t.nverdicts != 1) ||
-	    receive_all(m->peer, v, t.nverdicts * sizeof *v, fd) != 1 ||
-	    receive_all(m->peer, text, t.len, fd) != 1) {
+	    receive_all(m->peer, v, t.nverdicts * sizeof *v, fd, 0) != 1 ||
+	    receive_all(m->peer, text, t.len, fd, 0) != 1) {
 		/* What is left of it must not answer another question. */
 		shutdown(m->peer, SHUT_RDWR);
 		return false;
@@ -348,7 +374,13 @@ static void
 lost(struct verdict *v, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		verdict_set(&v[i], 451, "4.3.0", "Internal error, try again");
+		verdict_set(&v[i], 421, "4.3.0", "Internal error, try again");
+}
+
+int
+monitor_fd(const struct monitor *m)
+{
+	return m->peer;
 }
 
 void
@@ -758,20 +790,22 @@ correct(const struct monitor *m, struct envelope *env)
 			env->fact[i] = m->known[i];
 }
 
-/* Gets a question.  1: here it is; 0: there will be no more; -1: what came is
-   none.  The caller calls dispose() in any case. */
+/* Gets a question.  1: here it is; 0: there will be no more; -1 with errno,
+   EBADMSG if what came is none.  The caller calls dispose() in any case. */
 static int
 get_question(struct monitor *m, struct received *r)
 {
+	const int64_t deadline = clock_now() + EXCHANGE * 1000;
 	size_t most = m->set->max_recipients;
 	struct head h;
 	int fd = -1, status;
 
 	memset(r, 0, sizeof *r);
-	status = receive_all(m->peer, &h, sizeof h, &fd);
+	status = receive_all(m->peer, &h, sizeof h, &fd, deadline);
 	r->q.fd = fd;
 	if (status != 1)
-		return 0;
+		return status;
+	errno = EBADMSG;
 	if (most == 0 || most > RECIPIENTS_MAX)
 		most = RECIPIENTS_MAX;
 	if (h.ask >= ASKS || h.nrecipients > most ||
@@ -780,12 +814,13 @@ get_question(struct monitor *m, struct received *r)
 	r->strings = calloc(1, h.len + 1);
 	r->recipients = calloc(h.nrecipients + 1, sizeof *r->recipients);
 	if (r->strings == NULL || r->recipients == NULL)
-		return 0;
+		return -1;
 	r->len = h.len;
-	status = receive_all(m->peer, r->strings, h.len, &fd);
+	status = receive_all(m->peer, r->strings, h.len, &fd, deadline);
 	r->q.fd = fd;
 	if (status != 1)
-		return 0;
+		return status;
+	errno = EBADMSG;
 	if (!unpack_question(r, &h) || !sensible(m, &r->q))
 		return -1;
 	correct(m, &r->env);
@@ -812,6 +847,7 @@ static int
 answer(struct monitor *m, const struct verdict *v, size_t n, const char *text,
     int fd)
 {
+	const int64_t deadline = clock_now() + EXCHANGE * 1000;
 	struct tail t = { .nverdicts = (uint32_t)n,
 		.len = (uint32_t)strlen(text) + 1 };
 	char p[sizeof t + sizeof *v + TEXT_MAX];
@@ -827,15 +863,17 @@ answer(struct monitor *m, const struct verdict *v, size_t n, const char *text,
 		memcpy(p + size, v, sizeof *v);
 		size += sizeof *v;
 	} else if (t.nverdicts > 1) {
-		status = send_all(m->peer, p, size, fd);
+		status = send_all(m->peer, p, size, fd, deadline);
 		if (status == 0)
-			status = send_all(m->peer, v, n * sizeof *v, -1);
+			status = send_all(m->peer, v, n * sizeof *v, -1,
+			    deadline);
 		size = 0;
 	}
 	memcpy(p + size, text, t.len);
 	size += t.len;
 	if (status == 0)
-		status = send_all(m->peer, p, size, size > t.len ? fd : -1);
+		status = send_all(m->peer, p, size, size > t.len ? fd : -1,
+		    deadline);
 	explicit_bzero(p, size);
 	return status;
 }
@@ -874,7 +912,43 @@ heed(struct monitor *m, const struct question *q)
 	}
 }
 
-/* Does what is asked.  -1: the channel process can not be told. */
+/* Does what is asked: fills in v, text and *fd. */
+static void
+perform(struct monitor *m, struct question *q, struct verdict *v, char *text,
+    int *fd)
+{
+	switch (q->ask) {
+	case ASK_STAGE:
+		think_of_stage(m, (enum stage)q->number, q->env, v, text);
+		break;
+	case ASK_RELAY:
+		relay_message(m, q->env, q->fd, v);
+		if (q->fd != -1)	/* whoever hears of it finds no spool */
+			close(q->fd);
+		q->fd = -1;
+		break;
+	case ASK_FILE:
+		*fd = spool_file(NULL);
+		if (*fd == -1)
+			snprintf(text, TEXT_MAX, "%d", errno);
+		break;
+	case ASK_MECHANISMS:
+		snprintf(text, sizeof m->mechanisms, "%s",
+		    auth_mechanisms(m->auth, q->env));
+		break;
+	case ASK_AUTH:
+		authenticate(m, q, v, text);
+		break;
+	case ASK_TLS:
+		*fd = serve_tls(m, q->fd, text, MONITOR_REPORT);
+		break;
+	default:
+		break;
+	}
+}
+
+/* Answers a question, or heeds it.  -1 with errno: the channel process can not
+   be told. */
 static int
 act(struct monitor *m, struct received *r)
 {
@@ -895,31 +969,11 @@ act(struct monitor *m, struct received *r)
 	if (n > 1 && (v = calloc(n, sizeof *v)) == NULL)
 		return -1;
 	text[0] = '\0';
-	switch (q->ask) {
-	case ASK_STAGE:
-		think_of_stage(m, (enum stage)q->number, q->env, v, text);
-		break;
-	case ASK_RELAY:
-		relay_message(m, q->env, q->fd, v);
-		break;
-	case ASK_FILE:
-		fd = spool_file(NULL);
-		if (fd == -1)
-			snprintf(text, sizeof text, "%d", errno);
-		break;
-	case ASK_MECHANISMS:
-		snprintf(text, sizeof m->mechanisms, "%s",
-		    auth_mechanisms(m->auth, q->env));
-		break;
-	case ASK_AUTH:
-		authenticate(m, q, v, text);
-		break;
-	case ASK_TLS:
-		fd = serve_tls(m, q->fd, text, MONITOR_REPORT);
-		break;
-	default:
-		break;
-	}
+	if (n > 0 && clock_left(m->end) == 0)
+		for (size_t i = 0; i < n; i++)
+			verdict_set(&v[i], 421, "4.4.2", "Timed out");
+	else
+		perform(m, q, v, text, &fd);
 	for (size_t i = 0; i < n; i++)
 		scrub(&v[i]);
 	dispose(r);	/* whoever hears of it finds no spool and no password */
@@ -944,24 +998,63 @@ let_go(void)
 	return close(null);
 }
 
-/* Waits for a question.  SIGTERM is blocked here, so it can not interrupt a
-   relay; it is for who talks to the client to obey. */
-static bool
+/* Waits for a question: as long as the session may last, and what was begun
+   in it.  SIGTERM is blocked here, so it can not interrupt a relay; it is for
+   who talks to the client to obey.  -1 with errno. */
+static int
 wait_question(const struct monitor *m, int signals)
 {
+	const unsigned relay = m->set->relay.timeout;
+	const unsigned policy = m->set->policy_timeout;
+	const int64_t deadline = m->end + EXCHANGE * 1000 +
+	    (int64_t)(relay > policy ? relay : policy) * 1000;
 	struct pollfd p[] = { { .fd = m->peer, .events = POLLIN },
 		{ .fd = signals, .events = POLLIN } };
 	struct signalfd_siginfo info;
+	int n;
 
 	for (;;) {
-		if (poll(p, 2, -1) == -1 && errno != EINTR)
-			return false;
+		n = poll(p, 2, clock_left(deadline));
+		if (n == 0)
+			errno = ETIMEDOUT;
+		if (n == 0 || (n == -1 && errno != EINTR))
+			return -1;
 		if ((p[1].revents & POLLIN) != 0 &&
 		    read(signals, &info, sizeof info) == sizeof info)
 			kill(m->child, SIGTERM);
 		if (p[0].revents != 0)
-			return true;
+			return 0;
 	}
+}
+
+/*
+ * Waits for the end of the channel process, and gets its status.  One that is
+ * to blame (error) is killed.  Any other has gone, or may tell its client that
+ * we are going; but not for long: it might have closed its end and stayed.
+ * -1 with errno.
+ */
+static int
+see_off(const struct monitor *m, int error, int *status)
+{
+	struct pollfd gone = { .fd = -1, .events = POLLIN };
+
+	if (error == EBADMSG || error == ETIMEDOUT) {
+		logger_printf(&m->set->log, LOG_CRIT, "channel-broken", NULL,
+		    "the channel process %s: it is ended", error == EBADMSG
+		    ? "asked for something impossible" : "does not go on");
+	} else if (waitpid(m->child, status, WNOHANG) == m->child) {
+		return 0;
+	} else {
+		shutdown(m->peer, SHUT_RDWR);
+		gone.fd = pidfd_open(m->child, 0);
+		poll(&gone, 1, EXCHANGE * 1000);
+		close(gone.fd);
+	}
+	kill(m->child, SIGKILL);	/* who has gone is past that */
+	while (waitpid(m->child, status, 0) == -1)
+		if (errno != EINTR)
+			return -1;
+	return 0;
 }
 
 /* The monitor's life.  Returns its exit status: the channel process's. */
@@ -969,28 +1062,28 @@ static int
 serve(struct monitor *m, int signals)
 {
 	struct received r;
-	int status, more = 1;
+	sigset_t term;
+	int signals, status, more = 1, error = 0;
 
 	if (let_go() == -1) {
 		kill(m->child, SIGKILL);
 		return EX_OSERR;
 	}
-	while (more == 1 && wait_question(m, signals)) {
-		more = get_question(m, &r);
-		if (more == 1 && act(m, &r) == -1)
-			more = 0;
-		if (more == -1) {
-			logger_printf(&m->set->log, LOG_CRIT, "channel-broken",
-			    NULL, "the channel process asked for something "
-			    "impossible: it is ended");
-			kill(m->child, SIGKILL);
+	m->end = clock_now() + (int64_t)m->set->session_timeout * 1000;
+	while (more == 1) {
+		if (wait_question(m, signals) == -1) {
+			error = errno;
+			break;
 		}
+		more = get_question(m, &r);
+		if (more == 1)
+			more = act(m, &r.q) == -1 ? -1 : 1;
+		if (more == -1)
+			error = errno;
 		dispose(&r);
 	}
-	shutdown(m->peer, SHUT_RDWR);	/* nobody waits for an answer now */
-	while (waitpid(m->child, &status, 0) == -1)
-		if (errno != EINTR)
-			return EX_OSERR;
+	if (see_off(m, error, &status) == -1)
+		return EX_OSERR;
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
 	logger_printf(&m->set->log, LOG_CRIT, "channel-broken", NULL,

@@ -25,6 +25,7 @@ struct monitor_settings {
 	unsigned policy_timeout;	/* seconds for one question */
 	const char *auth;	/* source of AUTH, or NULL */
 	struct tls_settings tls;
+	unsigned session_timeout;	/* seconds, then nothing is begun */
 	size_t max_recipients;	/* that an envelope can have; 0: no limit */
 	bool require_sandbox;	/* do not run without the whole jail */
 	struct logger log;
@@ -60,13 +61,18 @@ struct monitor *monitor_open(const struct monitor_settings *set, char *error,
  */
 int	monitor_start(struct monitor *m, const struct envelope *known);
 
+/* In the channel process: a descriptor that hangs up (POLLHUP) when the monitor
+   is gone; before, -1. */
+int	monitor_fd(const struct monitor *m);
+
 /* What is certain from the settings alone: the form of spools, whether DSN
    parameters reach anybody, whether there is anything to ask at a stage. */
 enum spool_form monitor_form(const struct monitor *m);
 bool	monitor_dsn(const struct monitor *m);
 bool	monitor_asks(const struct monitor *m, enum stage stage);
 
-/* All that follow are for the channel process: they ask the monitor. */
+/* All that follow are for the channel process: they ask the monitor.  If it is
+   gone, verdicts are 421 4.3.0. */
 
 /*
  * Asks routes and policy service what they think of a stage: see

@@ -487,6 +487,7 @@ read_command_line(struct options *o, char **argv)
 	c->tls = o->tlscert != NULL && !c->tls_on_connect;
 	o->monitor.relay.timeout = (unsigned)o->relay_timeout;
 	o->monitor.policy_timeout = (unsigned)o->policy_timeout;
+	o->monitor.session_timeout = (unsigned)o->session_timeout;
 	o->monitor.max_recipients = c->max_recipients;
 	o->monitor.tls.ca = o->tls_ca;
 	o->monitor.tls.timeout = TLS_TIMEOUT;
@@ -770,6 +771,7 @@ struct session {
 	int64_t pause;		/* before the next reply is written; 0 */
 	int signals;		/* readable when SIGTERM came; -1: it is obeyed */
 	bool terminated;	/* it came */
+	bool orphaned;		/* the monitor is gone */
 	bool quit;		/* the client said so */
 	bool greeted;		/* the connect hook was called */
 	enum phase shown;	/* what systemd was told last */
@@ -1230,13 +1232,14 @@ on_body(void *ctx, struct span text)
 	spool_write(&s->spool, text.p, text.len);
 }
 
-static bool drain(struct session *s);
+static bool flush(struct session *s, bool patient);
 
-/* A client that sent everything at once has replies to wait for. */
+/* A client that sent everything at once has replies to wait for.  We do not
+   wait for him: the monitor's answer must be taken when it comes. */
 static void
 on_slow(void *ctx)
 {
-	drain(ctx);
+	flush(ctx, false);
 }
 
 /* The record of a message that nobody but us refused. */
@@ -1386,23 +1389,24 @@ time_left(const struct session *s)
 
 /*
  * Waits until fd is ready for events.  Returns 1 if it is, 0 at the earliest
- * deadline, -1 with errno, or because of SIGTERM.
+ * deadline, -1 with errno, or because of SIGTERM, or the monitor's end.
  */
 static int
 wait_for(struct session *s, int fd, short what)
 {
 	struct pollfd p[] = { { .fd = s->signals, .events = POLLIN },
-		{ .fd = fd, .events = what } };
+		{ .fd = fd, .events = what },
+		{ .fd = s->orphaned ? -1 : monitor_fd(s->monitor) } };
 	int n;
 
 	do
-		n = poll(p, 2, time_left(s));
+		n = poll(p, 3, time_left(s));
 	while (n == -1 && errno == EINTR);
-	if (n > 0 && p[0].revents != 0) {
-		s->terminated = true;
-		return -1;
-	}
-	return n;
+	if (n <= 0)
+		return n;
+	s->terminated = s->terminated || p[0].revents != 0;
+	s->orphaned = s->orphaned || p[2].revents != 0;
+	return p[0].revents != 0 || p[2].revents != 0 ? -1 : 1;
 }
 
 /* Holds a reply back for a while: who guesses passwords shall wait. */
@@ -1420,15 +1424,26 @@ restart_clock(struct session *s)
 	s->idle = clock_now() + (int64_t)s->options->timeout * 1000;
 }
 
-/* Writes what the channel has to say, all of it.  False if the client does
-   not take it. */
+/* Is a pipe ready to be written to? */
 static bool
-drain(struct session *s)
+ready(struct session *s, bool patient)
+{
+	struct pollfd p = { .fd = s->out, .events = POLLOUT };
+
+	return (patient ? wait_for(s, s->out, POLLOUT) : poll(&p, 1, 0)) > 0;
+}
+
+/* Writes what the channel has to say: all of it, waiting until the client
+   takes it; or what it takes at once.  False if it was not all. */
+static bool
+flush(struct session *s, bool patient)
 {
 	const char *p;
 	size_t len;
 	ssize_t n;
 
+	if (s->pause != 0 && !patient)
+		return false;
 	if (s->pause != 0)
 		wait_out(s);
 	for (;;) {
@@ -1438,7 +1453,7 @@ drain(struct session *s)
 		restart_clock(s);	/* a command came to its end */
 		if (s->socket)
 			n = send(s->out, p, len, MSG_DONTWAIT | MSG_NOSIGNAL);
-		else if (wait_for(s, s->out, POLLOUT) <= 0)
+		else if (!ready(s, patient))
 			return false;
 		else	/* what a pipe takes at once, so it can not block */
 			n = write(s->out, p, len < PIPE_BUF ? len : PIPE_BUF);
@@ -1446,9 +1461,15 @@ drain(struct session *s)
 			channel_sent(&s->ch, (size_t)n);
 		else if (errno != EAGAIN && errno != EINTR)
 			return false;
-		else if (s->socket && wait_for(s, s->out, POLLOUT) <= 0)
+		else if (s->socket && !ready(s, patient))
 			return false;
 	}
+}
+
+static bool
+drain(struct session *s)
+{
+	return flush(s, true);
 }
 
 /* Why the session is over, for its last record. */
@@ -1458,6 +1479,7 @@ enum ending {
 	END_EOF,
 	END_TIMEOUT,
 	END_TERM,
+	END_ORPHAN,	/* the monitor is gone */
 	END_LOST,	/* the client can not be reached any more */
 	END_TLS		/* no handshake */
 };
@@ -1468,9 +1490,17 @@ static const char *const endings[] = {
 	[END_EOF] = "end of file",
 	[END_TIMEOUT] = "timed out",
 	[END_TERM] = "shut down",
+	[END_ORPHAN] = "left alone",
 	[END_LOST] = "client lost",
 	[END_TLS] = "no TLS",
 };
+
+/* Why wait_for() did not wait. */
+static enum ending
+interrupted(const struct session *s)
+{
+	return s->terminated ? END_TERM : s->orphaned ? END_ORPHAN : END_LOST;
+}
 
 /* Reads more octets, waiting for them.  Returns their number, 0 at the end of
    file, or -1 with *why. */
@@ -1495,7 +1525,7 @@ fill(struct session *s, char *in, size_t size, enum ending *why)
 			return -1;
 		}
 		if (ready == -1) {
-			*why = s->terminated ? END_TERM : END_LOST;
+			*why = interrupted(s);
 			return -1;
 		}
 		/* A PROXY header is looked at before it is taken: a TLS
@@ -1562,13 +1592,18 @@ start_tls(struct session *s)
 static void
 hang_up(struct session *s, enum ending why)
 {
-	if ((why != END_TIMEOUT && why != END_TERM) ||
-	    s->ch.smtp_state == PHASE_PROXY)
+	static const char *const words[][2] = {
+		[END_TIMEOUT] = { "4.4.2", "Timed out" },
+		[END_TERM] = { "4.3.2", "Shutting down" },
+		[END_ORPHAN] = { "4.3.0", "Internal error, try again" },
+		[END_TLS] = { NULL, NULL },
+	};
+
+	if (words[why][0] == NULL || s->ch.smtp_state == PHASE_PROXY)
 		return;
 	if (why == END_TERM)
 		monitor_status(s->monitor, "shutting down", true);
-	channel_close(&s->ch, 421, why == END_TERM ? "4.3.2" : "4.4.2",
-	    why == END_TERM ? "Shutting down" : "Timed out");
+	channel_close(&s->ch, 421, words[why][0], words[why][1]);
 	s->idle = s->end = clock_now() + 1000;
 	s->signals = -1;
 	drain(s);
@@ -1651,7 +1686,7 @@ talk(struct session *s)
 			used += len;
 		}
 		if (!drain(s))
-			return s->terminated ? END_TERM : END_LOST;
+			return interrupted(s);
 		if (s->ch.want == WANT_CLOSE)
 			return s->quit ? END_QUIT : END_CLOSED;
 		if (s->ch.want == WANT_TLS) {

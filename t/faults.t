@@ -272,7 +272,7 @@ class ChunkingHop(NextHop):
     extensions = ("PIPELINING", "SIZE", "8BITMIME", "CHUNKING")
 
 
-UNHEARD = "451 4.3.0 Internal error, try again"
+UNHEARD = "421 4.3.0 mx.example.org Internal error, try again"
 UNANSWERED = "451 4.4.2 Connection to next hop lost"
 
 

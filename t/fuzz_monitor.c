@@ -223,7 +223,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	skip = data[0] & 8 && size > 2;
 	if (size > 1)
 		demand(send_all(pair[0], sent + skip, size - 1 - skip,
-		    rider(data[0] & 3)) == 0, "it can not be sent");
+		    rider(data[0] & 3), 0) == 0, "it can not be sent");
 	close(pair[0]);
 	while (more == 1) {
 		more = get_question(&m, &r);

@@ -11,6 +11,9 @@
  *				the listed: those that did not fail with EPERM
  *	PLANT foreign		a call by another architecture's number
  *	PLANT tell NAME		sends the monitor a question, see questions[]
+ *	PLANT deaf		asks and asks, and takes no answer
+ *	PLANT hang		does nothing any more
+ *	PLANT leave		nor has it to do with the monitor
  *	PLANT lie		from now on the client is somebody else
  *
  * And kernels that lack something: PLANTED=no-landlock, no-seccomp, neither.
@@ -22,6 +25,7 @@
 #include <fcntl.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -309,6 +313,7 @@ static const struct question {
 	{ "external", HEAD(AUTH, 0, ENVELOPE | A | B, 0, 0, "\0\0\0\0\0\0\0"
 	    "root\0\0\0\0\0\0\0\0\0client.example.org\0\0\0EXTERNAL\0\0", 0),
 	    -1 },
+	{ "pause", HEAD(LOG, 6, A | B, 0, 0, "pla", 11), -1 },
 	{ "half", HEAD(LOG, 6, A | B, 0, 0, "pla", 11), -1 },
 	{ NULL, HEAD(0, 0, 0, 0, 0, "", 0), -1 },
 };
@@ -376,6 +381,16 @@ tell(const char *name, size_t len)
 	say("heard", recv(monitor, rest, sizeof rest, 0));
 }
 
+static void
+be_deaf(void)
+{
+	static const struct question q = { "", HEAD(MECHANISMS, 0, ENVELOPE, 0,
+	    0, FACTS, 0), -1 };
+
+	while (send_question(&q) > 0)
+		;
+}
+
 /* All that the channel knows of the client becomes wrong. */
 static void
 lie(struct channel *ch)
@@ -407,7 +422,14 @@ __wrap_channel_feed(struct channel *ch, const char *p, size_t len)
 		try_numbers();
 	else if (n == 13 && memcmp(p + 6, "foreign", 7) == 0)
 		try_foreign();
-	else if (n == 9 && memcmp(p + 6, "lie", 3) == 0)
+	else if (n == 10 && memcmp(p + 6, "deaf", 4) == 0)
+		be_deaf();
+	else if (n == 10 && memcmp(p + 6, "hang", 4) == 0)
+		poll(NULL, 0, -1);
+	else if (n == 11 && memcmp(p + 6, "leave", 5) == 0) {
+		close(monitor);
+		poll(NULL, 0, -1);
+	} else if (n == 9 && memcmp(p + 6, "lie", 3) == 0)
 		lie(ch);
 	else if (n > 11)
 		tell(p + 11, n - 11);

@@ -140,7 +140,7 @@ def the_monitor_refuses_what_makes_no_sense():
     place = folder()
     program = script(place, f"touch {place}/ran")
     for name in names:
-        if name in ("sense", "external", "half"):
+        if name in ("sense", "external", "pause", "half"):
             continue
         with Planted("--", program) as s:
             s.start()
@@ -233,14 +233,51 @@ def nobody_is_external_by_his_own_word():
     shutil.rmtree(place)
 
 
+def is_ended(how, *options):
+    """A traitor is, with his client; what was logged of it."""
+    with Planted(*options, "discard:") as s:
+        s.start()
+        s.send(lines("PLANT " + how))
+        assert s.read.read() == b"", how
+        assert s.process.wait() == 70, how
+        return s.logged()
+
+
 @test
 def a_question_that_breaks_off_is_not_waited_for():
-    with Planted("maildir:/no/such/place") as s:
+    with Planted("discard:") as s:
         s.start()
-        got = s.plant("tell half")
-        assert got["heard"] == 0, got
-        assert s.deliver()[:9] == "451 4.3.0"
-        s.finish()
+        assert s.plant("tell half")["heard"] == 0
+        assert s.reply() == \
+            "421 4.3.0 mx.example.org Internal error, try again"
+        assert s.read.read() == b"" and s.process.wait() == 0
+
+
+@test
+def who_closes_his_end_and_stays_is_ended():
+    assert "ended by signal 9" in is_ended("leave")
+
+
+@test
+def a_question_that_pauses_is_waited_for_a_moment():
+    log = is_ended("tell pause")
+    assert log.count("the channel process does not go on: it is ended") == 1, \
+        log
+
+
+@test
+def an_answer_that_is_not_taken_is_given_up():
+    log = is_ended("deaf")
+    assert log.count("the channel process does not go on: it is ended") == 1, \
+        log
+
+
+@test
+def the_monitor_does_not_outlive_its_session_by_much():
+    log = is_ended("hang", "--session-timeout", "1", "--relay-timeout", "1",
+                   "--policy-timeout", "1")
+    assert log.count("the channel process does not go on: it is ended") == 1, \
+        log
 
 
 # --- what it does when nobody took it over

@@ -533,7 +533,7 @@ def a_wrong_password_is_answered_late():
         raise Skip("strace may not trace here")
     trace = whole_calls(trace)
     before = trace[:trace.index("535")]
-    assert re.search(r"poll\(\[.*\{fd=-1.*\], 2, (1\d{3}|2000)\)", before), \
+    assert re.search(r"poll\(\[.*\{fd=-1.*\], 3, (1\d{3}|2000)\)", before), \
         before
 
 
