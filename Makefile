@@ -90,7 +90,8 @@ t/ask: t/san/t/ask.o t/san/rooms.a
 t/san/planted: t/planted.c smtpd.o $(OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(LINK) -I. -o $@ $^ -Wl,--wrap=channel_feed \
-	    -Wl,--wrap=socketpair -Wl,--wrap=prctl -Wl,--wrap=syscall
+	    -Wl,--wrap=socketpair -Wl,--wrap=prctl -Wl,--wrap=syscall \
+	    -Wl,--wrap=setrlimit
 t/san/fault.so: t/fault.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) -fPIC -shared -o $@ $^ -ldl

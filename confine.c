@@ -66,9 +66,11 @@ confine(const struct sock_filter *calls, size_t n)
 
 	/* The kernel only reads the list, but its type does not say so. */
 	*(const struct sock_filter **)(void *)&program.filter = calls;
-	prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L);
-	setrlimit(RLIMIT_CORE, &none);
-	setrlimit(RLIMIT_NPROC, &none);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L) == -1)
+		missing |= CONFINE_NO_NEW_PRIVS;
+	if (setrlimit(RLIMIT_CORE, &none) == -1 ||
+	    setrlimit(RLIMIT_NPROC, &none) == -1)
+		missing |= CONFINE_NO_LIMITS;
 	if (deny_rights() == -1)
 		missing |= CONFINE_NO_LANDLOCK;
 	if (n == 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0L,

@@ -84,16 +84,17 @@
    it dumped. */
 void	confine_secrets(void);
 
-/* What a kernel may lack. */
+/* What a kernel may lack, or refuse. */
 #define CONFINE_NO_LANDLOCK 1U
 #define CONFINE_NO_SECCOMP 2U
+#define CONFINE_NO_NEW_PRIVS 4U	/* it was not to be given up */
+#define CONFINE_NO_LIMITS 8U
 
 /*
  * Gives up, for good: new privileges (no_new_privs), core dumps, new
- * processes, every right that
- * the kernel's Landlock can deny (files, connecting, binding, signals), and
- * every system call but those of the list.  Returns the sum of CONFINE_NO_x
- * for what the kernel does not have; 0: all was done.
+ * processes, every right that the kernel's Landlock can deny (files,
+ * connecting, binding, signals), and every system call but those of the list.
+ * Returns the sum of CONFINE_NO_x for what was not done; 0: all was.
  */
 unsigned confine(const struct sock_filter *calls, size_t n);
 

@@ -1118,18 +1118,28 @@ static const struct sock_filter calls[1];
 static int
 give_up_everything(struct monitor *m)
 {
+	static const struct {
+		unsigned bit;
+		const char *name;
+	} parts[] = {
+		{ CONFINE_NO_NEW_PRIVS, "no_new_privs" },
+		{ CONFINE_NO_LIMITS, "limits" },
+		{ CONFINE_NO_LANDLOCK, "Landlock" },
+		{ CONFINE_NO_SECCOMP, "seccomp" },
+	};
 	unsigned missing = confine(calls,
 	    sizeof calls > sizeof calls[0] ? sizeof calls / sizeof calls[0]
 					   : 0);
-	char text[96];
+	char text[96] = "";
 
 	if (missing == 0)
 		return 0;
-	snprintf(text, sizeof text, "this kernel has no %s%s%s",
-	    (missing & CONFINE_NO_LANDLOCK) != 0 ? "Landlock" : "",
-	    missing == (CONFINE_NO_LANDLOCK | CONFINE_NO_SECCOMP) ? " and no "
-								  : "",
-	    (missing & CONFINE_NO_SECCOMP) != 0 ? "seccomp" : "");
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+		if ((missing & parts[i].bit) != 0)
+			text_join(text + strlen(text),
+			    sizeof text - strlen(text), text[0] == '\0'
+			    ? "this kernel has no " : " and no ",
+			    parts[i].name, NULL);
 	monitor_log(m, LOG_INFO, "sandbox-missing", NULL, text);
 	return m->set->require_sandbox ? -1 : 0;
 }

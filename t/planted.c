@@ -16,7 +16,8 @@
  *	PLANT leave		nor has it to do with the monitor
  *	PLANT lie		from now on the client is somebody else
  *
- * And kernels that lack something: PLANTED=no-landlock, no-seccomp, neither.
+ * And kernels that lack something: PLANTED=no-landlock, no-seccomp, neither;
+ * or refuse it: no-nnp, no-limits.
  */
 #define _GNU_SOURCE	/* syscall, MSG_*, struct open_how's number */
 #include "channel.h"
@@ -35,6 +36,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -46,6 +48,8 @@ int	__real_socketpair(int domain, int type, int protocol, int pair[2]);
 int	__wrap_socketpair(int domain, int type, int protocol, int pair[2]);
 int	__real_prctl(int what, long a, long b, long c, long d);
 int	__wrap_prctl(int what, long a, long b, long c, long d);
+int	__real_setrlimit(int what, const struct rlimit *limit);
+int	__wrap_setrlimit(int what, const struct rlimit *limit);
 long	__real_syscall(long number, ...);
 long	__wrap_syscall(long number, ...);
 
@@ -59,14 +63,16 @@ lacks(const char *what)
 {
 	const char *plan = getenv("PLANTED");
 
-	return plan != NULL && (strcmp(plan, "neither") == 0 ||
-	    strcmp(plan, what) == 0);
+	return plan != NULL && (strcmp(plan, what) == 0 ||
+	    (strcmp(plan, "neither") == 0 && strcmp(what, "no-nnp") != 0 &&
+	    strcmp(what, "no-limits") != 0));
 }
 
 int
 __wrap_prctl(int what, long a, long b, long c, long d)
 {
-	if (what == PR_SET_SECCOMP && lacks("no-seccomp")) {
+	if ((what == PR_SET_SECCOMP && lacks("no-seccomp")) ||
+	    (what == PR_SET_NO_NEW_PRIVS && lacks("no-nnp"))) {
 		errno = EINVAL;
 		return -1;
 	}
@@ -89,6 +95,16 @@ __wrap_syscall(long number, ...)
 	c = number == __NR_landlock_restrict_self ? 0 : va_arg(ap, long);
 	va_end(ap);
 	return __real_syscall(number, a, b, c);
+}
+
+int
+__wrap_setrlimit(int what, const struct rlimit *limit)
+{
+	if (lacks("no-limits")) {
+		errno = EPERM;
+		return -1;
+	}
+	return __real_setrlimit(what, limit);
 }
 
 /* The first pair is the one between the processes; the child has its end. */

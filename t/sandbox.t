@@ -98,6 +98,7 @@ def without_seccomp_the_rest_still_refuses_files_programs_and_signals():
 def each_part_that_is_missing_is_said_once_and_the_rest_is_there():
     for lacks, said in (("no-landlock", "this kernel has no Landlock"),
                         ("no-seccomp", "this kernel has no seccomp"),
+                        ("no-limits", "this kernel has no limits"),
                         ("neither",
                          "this kernel has no Landlock and no seccomp")):
         with Planted("discard:", lacks=lacks) as s:
@@ -115,11 +116,14 @@ def each_part_that_is_missing_is_said_once_and_the_rest_is_there():
 
 @test
 def who_requires_the_sandbox_runs_with_all_of_it_or_not_at_all():
-    for lacks in ("no-landlock", "no-seccomp", "neither"):
+    for lacks in ("no-landlock", "no-seccomp", "no-limits", "no-nnp",
+                  "neither"):
         with Planted("--require-sandbox", "discard:", lacks=lacks) as s:
             assert s.reply().startswith("421 mx.example.org "), lacks
             assert s.read.read() == b"" and s.process.wait() == 71
-            assert "event=sandbox-missing" in s.logged()
+            log = s.logged()
+            assert log.count("event=sandbox-missing") == 1, log
+            assert ("no_new_privs" in log) == (lacks == "no-nnp"), log
     with Planted("--require-sandbox", "discard:") as s:
         s.start()
         assert s.deliver()[:9] == "250 2.0.0"
