@@ -821,5 +821,22 @@ def a_connection_passed_as_descriptor_3_is_served():
     shutil.rmtree(place)
 
 
+@test
+def what_is_asked_after_the_sessions_time_is_not_begun():
+    place = folder()
+    program = script(place, f"""echo x >>{place}/ran
+        trap '' TERM; while :; do read x </dev/zero; done""")
+    with Session("--session-timeout", "1", "--relay-timeout", "1", "--",
+                 program) as s:
+        s.send(lines(HELLO) + message("Subject: 1", "", "x") +
+               message("Subject: 2", "", "x"))
+        said = [r[:9] for r in s.replies(10)]
+        assert said[5] == "451 4.3.0" and said[9] == "421 4.4.2", said
+        assert s.read.read() == b"" and s.process.wait() == 0
+    with open(f"{place}/ran") as f:
+        assert f.read() == "x\n"
+    shutil.rmtree(place)
+
+
 if __name__ == "__main__":
     main()
