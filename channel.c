@@ -1348,16 +1348,18 @@ channel_set_user(struct channel *ch, const char *user)
 
 /* ---- transaction verbs ------------------------------------------------- */
 
-/* Takes "FROM:" or "TO:" and a path off *arg, and the blanks behind it. */
+/* Takes what follows the verb in form, "FROM:" or "TO:", and a path off *arg,
+   and the blanks behind it. */
 static void
-sender_or_recipient(const char *prefix, struct span *arg, struct span *out,
+sender_or_recipient(const char *form, struct span *arg, struct span *out,
     const char *enh, struct reply *r)
 {
+	const char *prefix = strchr(form, ' ') + 1;
 	char text[80];
 	size_t n = strlen(prefix);
 
 	if (!starts(*arg, prefix)) {
-		snprintf(text, sizeof text, "Syntax: %s<address>", prefix);
+		snprintf(text, sizeof text, "Syntax: %s<address>", form);
 		deny(r, 501, enh, text);
 		return;
 	}
@@ -1388,7 +1390,7 @@ do_mail(struct channel *ch, struct span arg)
 		return;
 	}
 	reply_set(&r, 250, "2.1.0", "Sender OK");
-	sender_or_recipient("FROM:", &arg, &from, "5.1.7", &r);
+	sender_or_recipient("MAIL FROM:", &arg, &from, "5.1.7", &r);
 	parameters(ch, arg, mail_parameters, &r);
 	check_ascii(ch, from, &r);
 	if (set->data_size_limit != 0 && ch->declared > set->data_size_limit)
@@ -1436,7 +1438,7 @@ do_rcpt(struct channel *ch, struct span arg)
 	size_t max = ch->set->max_recipients;
 
 	reply_set(&r, 250, "2.1.5", "Recipient OK");
-	sender_or_recipient("TO:", &arg, &to, "5.1.3", &r);
+	sender_or_recipient("RCPT TO:", &arg, &to, "5.1.3", &r);
 	if (to.len == 0)
 		deny(&r, 501, "5.1.3", "A recipient is needed");
 	parameters(ch, arg, rcpt_parameters, &r);
@@ -2075,7 +2077,7 @@ static const struct verb verbs[] = {
 static const char *const expected[] = {
 	[PHASE_PROXY] = "",
 	[PHASE_REFUSED] = "only QUIT is taken",
-	[PHASE_CONNECT] = "HELO, EHLO or LHLO comes first",
+	[PHASE_CONNECT] = "HELO or EHLO comes first",	/* in LMTP, LHLO */
 	[PHASE_READY] = "there is no transaction, MAIL begins one",
 	[PHASE_MAIL] = "there is a sender already, RCPT comes next",
 	[PHASE_RCPT] = "there are sender and recipients already",
@@ -2197,7 +2199,8 @@ check(struct channel *ch, const struct verb *v, struct span line,
 		deny(r, 500, "5.5.2", "Line too long");
 	if ((v->when & 1U << ch->smtp_state) == 0) {
 		snprintf(text, sizeof text, "Bad sequence of commands: %s",
-		    expected[ch->smtp_state]);
+		    ch->smtp_state == PHASE_CONNECT && ch->set->lmtp
+		    ? "LHLO comes first" : expected[ch->smtp_state]);
 		deny(r, 503, "5.5.1", text);
 	}
 	if (ch->set->require_starttls && !ch->ssl &&

@@ -625,7 +625,7 @@ Test(verbs, an_embedders_come_first)
 	    "HELP PING\r\nHELP EXPN\r\nMAIL FROM:<a>\r\nPING d\r\n"
 	    "RCPT TO:<b>\r\nPING e\r\n",
 	    HI
-	    "503 Bad sequence of commands: HELO, EHLO or LHLO comes first\r\n"
+	    "503 Bad sequence of commands: HELO or EHLO comes first\r\n"
 	    "250 mx.example.org\r\n501 Syntax: PING string\r\n250 Pong b\r\n"
 	    "250 Pong c\r\n214 Syntax: PING string\r\n"
 	    "504 There is no help on that\r\n250 Sender OK\r\n250 Pong d\r\n"
