@@ -1315,6 +1315,16 @@ on_end(void *ctx, struct reply r[], size_t n)
 	free(v);
 }
 
+/* The next reply is written late: two seconds later for each failure, however
+   many the client has sent at once. */
+static void
+postpone(struct session *s)
+{
+	int64_t now = clock_now();
+
+	s->pause = (s->pause > now ? s->pause : now) + AUTH_DELAY * 1000;
+}
+
 /* RFC 4954; failures are answered late. */
 static void
 on_auth(void *ctx, struct span mechanism, struct span response, bool given,
@@ -1338,7 +1348,7 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 	if (v.code == 235)
 		channel_set_user(&s->ch, user);
 	if (v.code == 535)
-		s->pause = clock_now() + AUTH_DELAY * 1000;
+		postpone(s);
 	if (v.code != 334)
 		session_log(s, v.code == 235 ? LOG_INFO : LOG_WARNING,
 		    v.code == 235 ? "auth-ok" : "auth-failed",

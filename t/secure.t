@@ -516,25 +516,38 @@ def three_wrong_passwords_are_three_delays_and_the_end():
         assert log.count("event=auth-failed") == 3, log
 
 
-@test
-def a_wrong_password_is_answered_late():
-    """The answer is not there while the monitor has given its own: strace
-    shows the wait, not a clock of ours."""
+def answered_late(number, wait):
+    """The answers to so many wrong passwords at once are not there while the
+    monitor has given its own: strace shows the wait, not a clock of ours."""
     need("strace")
     with Session(*CLEAR, "discard:", wrap=(
             "strace", "-f", "-qq", "-o", path("trace"), "-e",
             "trace=poll,sendto")) as s:
         s.start()
-        assert s.say(plain(password="wrong"))[0][:3] == "535"
-        s.finish()
+        said = s.say(*[plain(password="wrong")] * number)
+        assert [r[:3] for r in said] == ["535", "535", "421"][:number], said
+        if said[-1][:3] != "421":
+            s.send(lines("QUIT"))
+        s.read.read()
+        s.process.wait()
     with open(path("trace")) as f:
         trace = f.read()
     if "ptrace" in trace or "sendto" not in trace:
         raise Skip("strace may not trace here")
     trace = whole_calls(trace)
     before = trace[:trace.index("535")]
-    assert re.search(r"poll\(\[.*\{fd=-1.*\], 3, (1\d{3}|2000)\)", before), \
+    assert re.search(r"poll\(\[.*\{fd=-1.*\], 3, (%s)\)" % wait, before), \
         before
+
+
+@test
+def a_wrong_password_is_answered_late():
+    answered_late(1, r"1\d{3}|2000")
+
+
+@test
+def each_of_several_wrong_passwords_at_once_costs_its_time():
+    answered_late(3, r"5\d{3}|6000")
 
 
 @test
