@@ -1765,6 +1765,11 @@ drop_root(const struct options *o)
 		complain("cannot give up root; -n keeps it");
 		exit(EX_OSERR);
 	}
+	/* What root's programs go by is nothing for this user's. */
+	if (setenv("HOME", pw->pw_dir, 1) == -1 ||
+	    setenv("USER", name, 1) == -1 || setenv("LOGNAME", name, 1) == -1)
+		exit(EX_OSERR);
+	unsetenv("MAIL");
 }
 
 /* inet_ntop() would do it by printf, which every connection would pay. */

@@ -822,6 +822,30 @@ def a_connection_passed_as_descriptor_3_is_served():
 
 
 @test
+def a_program_finds_its_own_users_home_and_not_roots():
+    if os.geteuid() != 0:
+        raise Skip("not root")
+    import pwd
+    nobody = pwd.getpwnam("nobody")
+    roots = {"HOME": "/root", "USER": "root", "LOGNAME": "root",
+             "MAIL": "/var/mail/root"}
+    his = {"HOME": nobody.pw_dir, "USER": "nobody", "LOGNAME": "nobody"}
+    for options, wanted in ((["--user", "nobody"], his), ([], his),
+                            (["-n"], roots)):
+        place = folder()
+        program = script(place, f"env >{place}/env")
+        with Session(*options, "--", program, env=roots) as s:
+            s.start()
+            assert s.deliver()[:9] == "250 2.0.0"
+            s.finish()
+        with open(f"{place}/env") as f:
+            env = dict(line.rstrip("\n").split("=", 1) for line in f
+                       if "=" in line)
+        assert {k: env[k] for k in roots if k in env} == wanted, env
+        shutil.rmtree(place)
+
+
+@test
 def what_is_asked_after_the_sessions_time_is_not_begun():
     place = folder()
     program = script(place, f"""echo x >>{place}/ran
