@@ -1144,6 +1144,16 @@ give_up_everything(struct monitor *m)
 	return m->set->require_sandbox ? -1 : 0;
 }
 
+/* What is in files that only root could open is not for this process. */
+static void
+let_keys_go(const struct monitor *m)
+{
+	if (m->set->tls.cert != -1)
+		close(m->set->tls.cert);
+	if (m->set->tls.key != -1)
+		close(m->set->tls.key);
+}
+
 int
 monitor_start(struct monitor *m, const struct envelope *known)
 {
@@ -1162,9 +1172,11 @@ monitor_start(struct monitor *m, const struct envelope *known)
 	}
 	m->peer = pair[m->child != 0];
 	close(pair[m->child == 0]);
-	if (m->child == 0)
+	if (m->child == 0) {
+		let_keys_go(m);
 		return give_up_everything(m);
-	status = serve(m, signals);
+	}
+	status = serve(m);
 	monitor_close(m);
 	_exit(status);	/* there is no stdio to flush */
 }

@@ -248,6 +248,19 @@ def is_ended(how, *options):
 
 
 @test
+def no_file_is_open_not_even_the_key():
+    need("openssl")
+    place = folder()
+    tap.certificate(place, "mx", "mx.example.org")
+    with Planted("--tlscert", f"{place}/mx.pem", "--tlskey",
+                 f"{place}/mx.key", "discard:") as s:
+        assert "STARTTLS" in s.start()
+        assert s.plant("files") == {"done": 0}
+        s.finish()
+    shutil.rmtree(place)
+
+
+@test
 def a_question_that_breaks_off_is_not_waited_for():
     with Planted("discard:") as s:
         s.start()
