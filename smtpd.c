@@ -422,6 +422,10 @@ check_options(const struct options *o)
 		misused("--tlscert and --tlskey belong together");
 	if ((c->require_starttls || c->tls_on_connect || o->tls_ca) && !tls)
 		misused("--require-tls, --smtps and --tls-ca need --tlscert");
+	if (o->monitor.auth != NULL && !tls && !o->no_auth_require_tls &&
+	    !c->proxy_protocol)		/* which may tell of TLS */
+		misused("--auth would never be offered without TLS: it needs "
+		    "--tlscert, --proxy-protocol or --no-auth-require-tls");
 	if (o->nosetuid && o->user != NULL)
 		misused("--nosetuid and --user exclude each other");
 	if (o->timeout == 0 || o->session_timeout == 0 ||
