@@ -56,6 +56,7 @@ struct monitor {
 	struct auth *auth;	/* NULL: EXTERNAL at most */
 	int peer;		/* the other process; -1: there is none yet */
 	pid_t child;		/* the channel process; 0 in itself */
+	bool broken;		/* a question or answer was not whole */
 	char mechanisms[512];
 	int64_t end;		/* of the session: a deadline */
 	/* The monitor's own facts, which take the place of those in questions;
@@ -300,7 +301,7 @@ pack_strings(char *p, const struct question *q)
 }
 
 static int
-send_question(const struct monitor *m, const struct question *q)
+send_question(struct monitor *m, const struct question *q)
 {
 	size_t len = pack_strings(NULL, q);
 	char *p = malloc(sizeof(struct head) + len);
@@ -313,8 +314,10 @@ send_question(const struct monitor *m, const struct question *q)
 	};
 	int status;
 
-	if (p == NULL)
+	if (p == NULL || m->broken) {
+		free(p);
 		return -1;
+	}
 	if (q->env != NULL) {
 		h.flags |= q->env->smtputf8 ? HAS_SMTPUTF8 : 0;
 		h.encoding = (uint32_t)q->env->encoding;
@@ -325,7 +328,7 @@ send_question(const struct monitor *m, const struct question *q)
 	pack_strings(p + sizeof h, q);
 	status = send_all(m->peer, p, sizeof h + len, q->fd, 0);
 	if (status == -1)	/* half of it may have been sent */
-		shutdown(m->peer, SHUT_RDWR);
+		m->broken = true;
 	explicit_bzero(p, sizeof h + len);
 	free(p);
 	return status;
@@ -352,7 +355,7 @@ hear(struct monitor *m, struct verdict *v, size_t n, char *text, size_t size,
 	    receive_all(m->peer, v, t.nverdicts * sizeof *v, fd, 0) != 1 ||
 	    receive_all(m->peer, text, t.len, fd, 0) != 1) {
 		/* What is left of it must not answer another question. */
-		shutdown(m->peer, SHUT_RDWR);
+		m->broken = true;
 		return false;
 	}
 	if (t.len > 0)
@@ -375,6 +378,12 @@ lost(struct verdict *v, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		verdict_set(&v[i], 421, "4.3.0", "Internal error, try again");
+}
+
+bool
+monitor_broken(const struct monitor *m)
+{
+	return m->broken;
 }
 
 int
@@ -1029,9 +1038,9 @@ wait_question(const struct monitor *m, int signals)
 
 /*
  * Waits for the end of the channel process, and gets its status.  One that is
- * to blame (error) is killed.  Any other has gone, or may tell its client that
- * we are going; but not for long: it might have closed its end and stayed.
- * -1 with errno.
+ * to blame (error) is killed, and so is one that closed its end: if it did so
+ * because it has exited, it is past that.  Any other may tell its client that
+ * we are going, for a moment.  -1 with errno.
  */
 static int
 see_off(const struct monitor *m, int error, int *status)
@@ -1042,15 +1051,13 @@ see_off(const struct monitor *m, int error, int *status)
 		logger_printf(&m->set->log, LOG_CRIT, "channel-broken", NULL,
 		    "the channel process %s: it is ended", error == EBADMSG
 		    ? "asked for something impossible" : "does not go on");
-	} else if (waitpid(m->child, status, WNOHANG) == m->child) {
-		return 0;
-	} else {
+	} else if (error != 0) {
 		shutdown(m->peer, SHUT_RDWR);
 		gone.fd = pidfd_open(m->child, 0);
 		poll(&gone, 1, EXCHANGE * 1000);
 		close(gone.fd);
 	}
-	kill(m->child, SIGKILL);	/* who has gone is past that */
+	kill(m->child, SIGKILL);
 	while (waitpid(m->child, status, 0) == -1)
 		if (errno != EINTR)
 			return -1;

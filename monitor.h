@@ -65,6 +65,9 @@ int	monitor_start(struct monitor *m, const struct envelope *known);
    is gone; before, -1. */
 int	monitor_fd(const struct monitor *m);
 
+/* And whether it can not be asked any more, gone or not. */
+bool	monitor_broken(const struct monitor *m);
+
 /* What is certain from the settings alone: the form of spools, whether DSN
    parameters reach anybody, whether there is anything to ask at a stage. */
 enum spool_form monitor_form(const struct monitor *m);

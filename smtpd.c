@@ -775,7 +775,7 @@ struct session {
 	int64_t pause;		/* before the next reply is written; 0 */
 	int signals;		/* readable when SIGTERM came; -1: it is obeyed */
 	bool terminated;	/* it came */
-	bool orphaned;		/* the monitor is gone */
+	bool orphaned;		/* there is no monitor to ask any more */
 	bool quit;		/* the client said so */
 	bool greeted;		/* the connect hook was called */
 	enum phase shown;	/* what systemd was told last */
@@ -1413,6 +1413,10 @@ wait_for(struct session *s, int fd, short what)
 		{ .fd = s->orphaned ? -1 : monitor_fd(s->monitor) } };
 	int n;
 
+	if (!s->orphaned && monitor_broken(s->monitor)) {
+		s->orphaned = true;
+		return -1;
+	}
 	do
 		n = poll(p, 3, time_left(s));
 	while (n == -1 && errno == EINTR);

@@ -480,6 +480,19 @@ def valgrind_finds_nothing_in_either_process():
 
 # --- kill -9, from outside
 
+@test
+def a_client_whose_monitor_is_killed_is_told_so_at_once():
+    adopt_orphans()
+    for commands in ([], ["MAIL FROM:<a@b>", "RCPT TO:<c@d>"]):
+        with Session("discard:") as s:
+            s.start()
+            s.say(*commands)
+            s.process.kill()
+            assert s.reply() == UNHEARD
+            assert s.read.read() == b""
+        wait_for_all()
+
+
 def engine():
     """It may be anybody's child; its name is that of a descriptor where only
     root may look into its folder."""
