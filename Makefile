@@ -9,7 +9,8 @@ WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wcast-qual \
 	-Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wformat=2
 HARDEN = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 \
 	-fstack-protector-strong -fstack-clash-protection -fPIE
-LINK = -pie -Wl,-z,relro,-z,now,-z,pack-relative-relocs,--gc-sections
+LINK = -pie -Wl,-z,relro,-z,now,-z,pack-relative-relocs,-z,noseparate-code \
+	-Wl,--gc-sections
 SMALL = -ffunction-sections -fno-asynchronous-unwind-tables
 STD = -std=c11 -D_POSIX_C_SOURCE=200809L $(WARN) \
 	-DVERSION='"$(VERSION)"' -DLIBEXEC='"$(PREFIX)/libexec"' \
@@ -20,7 +21,7 @@ SAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
 CRITERION = $(shell pkg-config --cflags --libs criterion)
 TLS = $(shell pkg-config --libs openssl)
 
-ROOMS = channel relay nexthop policy monitor confine
+ROOMS = channel monitor confine relay nexthop policy
 OBJ = $(ROOMS:=.o)
 SRC = smtpd.c tls.c $(ROOMS:=.c)
 SUITES = $(basename $(shell grep -l '<criterion/' t/*.c))

@@ -48,6 +48,8 @@
 #define EXCHANGE 5
 #define SLOW 1000		/* milliseconds until a relay is called slow */
 #define TEXT_MAX 4096		/* octets of an answer's string, with NUL */
+#define USUAL 2048		/* octets of a question, and its recipients: */
+#define FEW 8			/* with more of them it needs memory */
 
 struct monitor {
 	const struct monitor_settings *set;
@@ -57,12 +59,16 @@ struct monitor {
 	int peer;		/* the other process; -1: there is none yet */
 	pid_t child;		/* the channel process; 0 in itself */
 	bool broken;		/* a question or answer was not whole */
-	char mechanisms[512];
 	int64_t end;		/* of the session: a deadline */
 	/* The monitor's own facts, which take the place of those in questions;
 	   NULL: the channel process knows. */
 	const char *known[FACTS];
 	char method[32], user[MONITOR_USER];	/* of AUTH, for known */
+	/* From here on nothing is cleared, or touched before it is used. */
+	struct recipient few[FEW];	/* of the usual question, */
+	char usual[USUAL];		/* and the octets of it */
+	char text[TEXT_MAX];		/* an answer's string */
+	char mechanisms[512];
 	char report[MONITOR_REPORT];	/* of TLS, for known */
 };
 
@@ -112,17 +118,19 @@ struct tail {
 struct monitor *
 monitor_open(const struct monitor_settings *set, char *error, size_t size)
 {
-	struct monitor *m = calloc(1, sizeof *m);
+	struct relay *relay = relay_open(&set->relay, error, size);
+	struct monitor *m = relay == NULL ? NULL : malloc(sizeof *m);
 
 	if (m == NULL) {
-		snprintf(error, size, "out of memory");
+		if (relay != NULL)
+			snprintf(error, size, "out of memory");
+		relay_close(relay);
 		return NULL;
 	}
+	memset(m, 0, offsetof(struct monitor, few));
 	m->set = set;
 	m->peer = -1;
-	m->relay = relay_open(&set->relay, error, size);
-	if (m->relay == NULL)
-		goto bad;
+	m->relay = relay;
 	if (set->policy != NULL) {
 		m->policy = policy_open(set->policy, set->policy_timeout,
 		    &set->log, error, size);
@@ -190,25 +198,21 @@ await(int fd, short what, int64_t deadline)
 	return n > 0 ? 0 : -1;
 }
 
-/* Sends all of it, the descriptor with the first octet, by the deadline if
-   there is one.  -1 with errno. */
+/* Sends all of iov[0..n), the descriptor with the first octet, by the deadline
+   if there is one; iov is used up.  -1 with errno. */
 static int
-send_all(int to, const void *p, size_t len, int fd, int64_t deadline)
+send_all(int to, struct iovec *iov, size_t n, int fd, int64_t deadline)
 {
 	const int flags = MSG_NOSIGNAL | (deadline == 0 ? 0 : MSG_DONTWAIT);
 	union {
 		struct cmsghdr head;
 		char room[CMSG_SPACE(sizeof(int))];
 	} control = { .room = { 0 } };
-	char *octets = NULL;
-	struct iovec iov;
 	struct msghdr msg;
-	ssize_t n;
+	ssize_t sent;
 
-	memcpy(&octets, &p, sizeof octets);
-	while (len > 0) {
-		iov = (struct iovec){ octets, len };
-		msg = (struct msghdr){ .msg_iov = &iov, .msg_iovlen = 1 };
+	while (n > 0) {
+		msg = (struct msghdr){ .msg_iov = iov, .msg_iovlen = n };
 		if (fd != -1) {
 			msg.msg_control = &control;
 			msg.msg_controllen = sizeof control;
@@ -217,15 +221,19 @@ send_all(int to, const void *p, size_t len, int fd, int64_t deadline)
 			control.head.cmsg_len = CMSG_LEN(sizeof fd);
 			memcpy(CMSG_DATA(&control.head), &fd, sizeof fd);
 		}
-		n = sendmsg(to, &msg, flags);
-		if (n == -1 && (errno == EINTR || (errno == EAGAIN &&
+		sent = sendmsg(to, &msg, flags);
+		if (sent == -1 && (errno == EINTR || (errno == EAGAIN &&
 		    await(to, POLLOUT, deadline) == 0)))
 			continue;
-		if (n == -1)
+		if (sent == -1)
 			return -1;
 		fd = -1;
-		octets += n;
-		len -= (size_t)n;
+		for (; n > 0 && (size_t)sent >= iov->iov_len; n--)
+			sent -= (ssize_t)iov++->iov_len;
+		if (n > 0) {
+			iov->iov_base = (char *)iov->iov_base + sent;
+			iov->iov_len -= (size_t)sent;
+		}
 	}
 	return 0;
 }
@@ -303,8 +311,9 @@ pack_strings(char *p, const struct question *q)
 static int
 send_question(struct monitor *m, const struct question *q)
 {
-	size_t len = pack_strings(NULL, q);
-	char *p = malloc(sizeof(struct head) + len);
+	size_t len = pack_strings(NULL, q), size = sizeof(struct head) + len;
+	char *p = size <= sizeof m->usual ? m->usual : malloc(size);
+	struct iovec iov = { p, size };
 	struct head h = {
 		.ask = (uint32_t)q->ask,
 		.number = q->number,
@@ -315,8 +324,8 @@ send_question(struct monitor *m, const struct question *q)
 	int status;
 
 	if (p == NULL || m->broken) {
-		free(p);
-		return -1;
+		status = -1;
+		goto out;
 	}
 	if (q->env != NULL) {
 		h.flags |= q->env->smtputf8 ? HAS_SMTPUTF8 : 0;
@@ -326,11 +335,13 @@ send_question(struct monitor *m, const struct question *q)
 	}
 	memcpy(p, &h, sizeof h);
 	pack_strings(p + sizeof h, q);
-	status = send_all(m->peer, p, sizeof h + len, q->fd, 0);
+	status = send_all(m->peer, &iov, 1, q->fd, 0);
 	if (status == -1)	/* half of it may have been sent */
 		m->broken = true;
-	explicit_bzero(p, sizeof h + len);
-	free(p);
+	explicit_bzero(p, size);
+out:
+	if (p != m->usual)
+		free(p);
 	return status;
 }
 
@@ -686,8 +697,8 @@ serve_tls(struct monitor *m, int client, char *report, size_t size)
 struct received {
 	struct question q;	/* owns its descriptor */
 	struct envelope env;
-	struct recipient *recipients;	/* owned, as strings are */
-	char *strings;
+	struct recipient *recipients;	/* the monitor's, or owned: */
+	char *strings;			/* likewise */
 	size_t len;		/* octets of strings */
 };
 
@@ -820,8 +831,9 @@ get_question(struct monitor *m, struct received *r)
 	if (h.ask >= ASKS || h.nrecipients > most ||
 	    h.len > STRINGS_MAX + (uint64_t)h.nrecipients * RECIPIENT_MAX)
 		return -1;
-	r->strings = calloc(1, h.len + 1);
-	r->recipients = calloc(h.nrecipients + 1, sizeof *r->recipients);
+	r->strings = h.len <= sizeof m->usual ? m->usual : calloc(1, h.len);
+	r->recipients = h.nrecipients <= FEW ? m->few
+	    : calloc(h.nrecipients, sizeof *r->recipients);
 	if (r->strings == NULL || r->recipients == NULL)
 		return -1;
 	r->len = h.len;
@@ -838,52 +850,37 @@ get_question(struct monitor *m, struct received *r)
 
 /* Closes, wipes and frees; what is disposed of may be so again. */
 static void
-dispose(struct received *r)
+dispose(const struct monitor *m, struct received *r)
 {
 	if (r->q.fd != -1)
 		close(r->q.fd);
 	if (r->strings != NULL)
 		explicit_bzero(r->strings, r->len);
-	free(r->strings);
-	free(r->recipients);
+	if (r->strings != m->usual)
+		free(r->strings);
+	if (r->recipients != m->few)
+		free(r->recipients);
 	memset(r, 0, sizeof *r);
 	r->q.fd = -1;
 }
 
-/* Answers: v[0..n), or v[0] alone if all are the same; text; fd.  What was
+/* Answers: v[0..n), or v[0] alone if all are the same; m->text; fd.  What was
    done can not be undone, so it takes no memory that might not be there. */
 static int
-answer(struct monitor *m, const struct verdict *v, size_t n, const char *text,
-    int fd)
+answer(struct monitor *m, struct verdict *v, size_t n, int fd)
 {
-	const int64_t deadline = clock_now() + EXCHANGE * 1000;
-	struct tail t = { .nverdicts = (uint32_t)n,
-		.len = (uint32_t)strlen(text) + 1 };
-	char p[sizeof t + sizeof *v + TEXT_MAX];
-	size_t same = 1, size = sizeof t;
-	int status = 0;
+	struct tail t = { .len = (uint32_t)strlen(m->text) + 1 };
+	struct iovec iov[] = { { &t, sizeof t }, { v, 0 }, { m->text, t.len } };
+	size_t same = 1;
+	int status;
 
 	while (same < n && verdict_same(&v[0], &v[same]))
 		same++;
-	if (n > 0 && same == n)
-		t.nverdicts = 1;
-	memcpy(p, &t, sizeof t);
-	if (t.nverdicts == 1) {
-		memcpy(p + size, v, sizeof *v);
-		size += sizeof *v;
-	} else if (t.nverdicts > 1) {
-		status = send_all(m->peer, p, size, fd, deadline);
-		if (status == 0)
-			status = send_all(m->peer, v, n * sizeof *v, -1,
-			    deadline);
-		size = 0;
-	}
-	memcpy(p + size, text, t.len);
-	size += t.len;
-	if (status == 0)
-		status = send_all(m->peer, p, size, size > t.len ? fd : -1,
-		    deadline);
-	explicit_bzero(p, size);
+	t.nverdicts = same < n ? (uint32_t)n : n > 0;
+	iov[1].iov_len = t.nverdicts * sizeof *v;
+	status = send_all(m->peer, iov, sizeof iov / sizeof iov[0], fd,
+	    clock_now() + EXCHANGE * 1000);
+	explicit_bzero(m->text, t.len);
 	return status;
 }
 
@@ -921,14 +918,14 @@ heed(struct monitor *m, const struct question *q)
 	}
 }
 
-/* Does what is asked: fills in v, text and *fd. */
+/* Does what is asked: fills in v, m->text and *fd. */
 static void
-perform(struct monitor *m, struct question *q, struct verdict *v, char *text,
+perform(struct monitor *m, const struct question *q, struct verdict *v,
     int *fd)
 {
 	switch (q->ask) {
 	case ASK_STAGE:
-		think_of_stage(m, (enum stage)q->number, q->env, v, text);
+		think_of_stage(m, (enum stage)q->number, q->env, v, m->text);
 		break;
 	case ASK_RELAY:
 		relay_message(m, q->env, q->fd, v);
@@ -939,17 +936,17 @@ perform(struct monitor *m, struct question *q, struct verdict *v, char *text,
 	case ASK_FILE:
 		*fd = spool_file(NULL);
 		if (*fd == -1)
-			snprintf(text, TEXT_MAX, "%d", errno);
+			snprintf(m->text, sizeof m->text, "%d", errno);
 		break;
 	case ASK_MECHANISMS:
-		snprintf(text, sizeof m->mechanisms, "%s",
-		    auth_mechanisms(m->auth, q->env));
+		text_join(m->text, sizeof m->mechanisms,
+		    auth_mechanisms(m->auth, q->env), NULL);
 		break;
 	case ASK_AUTH:
-		authenticate(m, q, v, text);
+		authenticate(m, q, v, m->text);
 		break;
 	case ASK_TLS:
-		*fd = serve_tls(m, q->fd, text, MONITOR_REPORT);
+		*fd = serve_tls(m, q->fd, m->text, MONITOR_REPORT);
 		break;
 	default:
 		break;
@@ -962,7 +959,6 @@ static int
 act(struct monitor *m, struct received *r)
 {
 	const struct question *q = &r->q;
-	char text[TEXT_MAX];
 	size_t n = q->ask == ASK_RELAY && q->env != NULL
 	    ? q->env->nrecipients
 	    : q->ask == ASK_STAGE || q->ask == ASK_AUTH;
@@ -977,16 +973,16 @@ act(struct monitor *m, struct received *r)
 		return 0;
 	if (n > 1 && (v = calloc(n, sizeof *v)) == NULL)
 		return -1;
-	text[0] = '\0';
+	m->text[0] = '\0';
 	if (n > 0 && clock_left(m->end) == 0)
 		for (size_t i = 0; i < n; i++)
 			verdict_set(&v[i], 421, "4.4.2", "Timed out");
 	else
-		perform(m, q, v, text, &fd);
+		perform(m, q, v, &fd);
 	for (size_t i = 0; i < n; i++)
 		scrub(&v[i]);
-	dispose(r);	/* whoever hears of it finds no spool and no password */
-	status = answer(m, v, n, text, fd);
+	dispose(m, r);	/* whoever hears of it finds no spool and no password */
+	status = answer(m, v, n, fd);
 	if (fd != -1)
 		close(fd);
 	if (v != &one)
@@ -1087,7 +1083,7 @@ serve(struct monitor *m, int signals)
 			more = act(m, &r.q) == -1 ? -1 : 1;
 		if (more == -1)
 			error = errno;
-		dispose(&r);
+		dispose(m, &r);
 	}
 	if (see_off(m, error, &status) == -1)
 		return EX_OSERR;

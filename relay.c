@@ -716,15 +716,16 @@ hop_take(struct relay *r, const struct transport *t, char *spec)
 static struct hop *
 hop_find(struct relay *r, const char *spec, char *error, size_t size)
 {
-	size_t len = strcspn(spec, ":"), i;
+	const char *colon = strchr(spec, ':');
+	size_t len = colon == NULL ? 0 : (size_t)(colon - spec), i;
 	struct hop *h;
 
 	for (h = r->hops; h != NULL; h = h->link)
 		if (strcmp(h->spec, spec) == 0)
 			return h;
 	for (i = 0; i < COUNT(transports); i++)
-		if (strlen(transports[i].name) == len && spec[len] == ':' &&
-		    strncmp(transports[i].name, spec, len) == 0)
+		if (strlen(transports[i].name) == len &&
+		    memcmp(transports[i].name, spec, len) == 0)
 			break;
 	if (i == COUNT(transports)) {
 		snprintf(error, size, "%s: not TRANSPORT:NEXTHOP with one of "

@@ -147,12 +147,13 @@ enum kind {
 	TEXT_ARG	/* const char *, borrowed from argv */
 };
 
+/* Its strings stand in it: a pointer would cost every start a relocation. */
 struct option_row {
-	const char *name;
+	char name[20];
 	char letter;		/* '\0': has none */
-	enum kind kind;
-	size_t offset;		/* in struct options */
-	const char *arg, *what;	/* for --help */
+	unsigned char kind;	/* enum kind */
+	unsigned short offset;	/* in struct options */
+	char arg[14], what[48];	/* for --help */
 };
 
 #define AT(member) offsetof(struct options, member)
@@ -269,8 +270,8 @@ print_help(void)
 
 	dprintf(STDOUT_FILENO, "%s", usage);
 	for (row = rows; row < rows + ROWS; row++) {
-		snprintf(name, sizeof name, "--%s%s%s", row->name,
-		    row->arg[0] == '\0' ? "" : " ", row->arg);
+		text_join(name, sizeof name, "--", row->name,
+		    row->arg[0] == '\0' ? "" : " ", row->arg, NULL);
 		dprintf(STDOUT_FILENO, "  %c%c%c %-24s %s\n",
 		    row->letter == '\0' ? ' ' : '-',
 		    row->letter == '\0' ? ' ' : row->letter,
@@ -563,7 +564,7 @@ find_systemd(struct log *l)
 /* The kinds of events, with the MESSAGE_ID that units/smtpd.catalog explains.
    The text of some is the reply that the client got. */
 static const struct event {
-	const char *name, *id;
+	char name[20], id[33];
 	bool reply;
 } events[] = {
 	{ "message-relayed", "265e49e32fca423faec18dc0ae591ef0", true },
@@ -589,7 +590,7 @@ static const struct event {
 	{ "routes", "5034ac5f87124b00a639fb6ef62b04d7", false },
 	{ "sandbox-missing", "4b55b3ca1e2f4acfa42c3036e9ebde3e", false },
 	{ "channel-broken", "c750ad726cc34f348f63a8565cfa2016", false },
-	{ NULL, "", false },
+	{ "", "", false },
 };
 
 /* One fact of a record: its names in a line and in the journal. */
@@ -707,7 +708,7 @@ log_event(void *ctx, int priority, const char *event,
 	char line[RECORD_MAX], level[TEXT_NUMBER];
 	size_t n;
 
-	while (e->name != NULL && strcmp(e->name, event) != 0)
+	while (e->name[0] != '\0' && strcmp(e->name, event) != 0)
 		e++;
 	add(&r, "event", "SMTPD_EVENT", event);
 	if (env != NULL)
