@@ -115,7 +115,7 @@ repeat(const struct monitor *m, const struct question *q)
 	    same_string(again.q.a, q->a) && same_string(again.q.b, q->b) &&
 	    same_envelope(again.q.env, q->env) &&
 	    (again.q.fd == -1) == (q->fd == -1), "sent again, it differs");
-	dispose(&again);
+	dispose(&to, &again);
 	close(pair[0]);
 	close(pair[1]);
 }
@@ -195,6 +195,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct monitor m = { .set = &set };
 	struct received r;
 	struct head h;
+	struct iovec iov;
 	size_t at = 0, skip;
 	char *sent;
 	int pair[2], more = 1, before;
@@ -221,9 +222,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (data[0] & 8 && size > 2)
 		crowd(pair[0], sent);
 	skip = data[0] & 8 && size > 2;
+	iov = (struct iovec){ sent + skip, size - 1 - skip };
 	if (size > 1)
-		demand(send_all(pair[0], sent + skip, size - 1 - skip,
-		    rider(data[0] & 3), 0) == 0, "it can not be sent");
+		demand(send_all(pair[0], &iov, 1, rider(data[0] & 3), 0) == 0,
+		    "it can not be sent");
 	close(pair[0]);
 	while (more == 1) {
 		more = get_question(&m, &r);
@@ -234,7 +236,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			check(&r.q);
 			repeat(&m, &r.q);
 		}
-		dispose(&r);
+		dispose(&m, &r);
 	}
 	close(pair[1]);
 	free(sent);
