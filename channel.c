@@ -29,7 +29,7 @@
 #define DOMAIN_MAX 255	/* RFC 5321 4.5.3.1.2 */
 #define REPLY_LINE 480	/* octets of text in one line; RFC 5321 4.5.3.1.5 */
 #define PROXY_V1_MAX 107	/* octets of a version 1 header with CRLF */
-#define BLOCK 64	/* octets that are looked at together: n * 16 */
+#define BLOCK 128	/* octets that are looked at together: n * 16 */
 #define PROXY_V2_HEAD 16	/* octets of a version 2 header's fixed part */
 
 #define IN(phase) (1U << PHASE_##phase)
@@ -529,17 +529,18 @@ bare(struct channel *ch, char c)
 static size_t
 leap(const char *p, size_t i, size_t len)
 {
-	OCTETS here, next, cr, lf, odd = { 0 };
-	uint64_t half[2] = { 0, 0 };
+	OCTETS first, second, third, odd = { 0 };
+	uint64_t half[2];
 
-	while (len - i > BLOCK) {
-		for (size_t k = i; k < i + BLOCK; k += sizeof here) {
-			memcpy(&here, p + k, sizeof here);
-			memcpy(&next, p + k + 1, sizeof next);
-			cr = (OCTETS)(here == '\r');
-			lf = (OCTETS)(here == '\n');
-			odd |= (cr ^ (OCTETS)(next == '\n')) |
-			    (lf & (OCTETS)(next == '.'));
+	while (len - i > BLOCK + 1) {
+#pragma GCC unroll 8
+		for (size_t k = i; k < i + BLOCK; k += sizeof first) {
+			memcpy(&first, p + k, sizeof first);
+			memcpy(&second, p + k + 1, sizeof second);
+			memcpy(&third, p + k + 2, sizeof third);
+			second = (OCTETS)(second == '\n');
+			odd |= ((OCTETS)(first == '\r') ^ second) |
+			    (second & (OCTETS)(third == '.'));
 		}
 		memcpy(half, &odd, sizeof half);
 		if ((half[0] | half[1]) != 0)
