@@ -850,12 +850,26 @@ wait_for(struct engine *e, short conn, short clear)
 	return true;
 }
 
+/* What the peer said last and nobody read would make the end of this
+   connection a reset, which can overtake our own last words. */
+static void
+hang_up(struct engine *e)
+{
+	int i;
+
+	shutdown(STDIN_FILENO, SHUT_WR);
+	for (i = 0; i < DRAIN_MAX; i++)
+		if (read(STDIN_FILENO, e->in.buffer, sizeof e->in.buffer) <= 0)
+			break;
+}
+
 /* Why the handshake failed, err being errno. */
 static _Noreturn void
 refuse(struct engine *e, int err)
 {
 	long verdict = SSL_get_verify_result(e->ssl);
 
+	hang_up(e);
 	if (e->verify != NULL && verdict != X509_V_OK)
 		fail(e, EX_PROTOCOL, "the certificate of %s can not be "
 		    "trusted: %s", e->verify,
@@ -1080,7 +1094,6 @@ static int
 pump(struct engine *e)
 {
 	struct flow *in = &e->in, *out = &e->out;
-	int i;
 
 	e->deadline = -1;
 	while (!in->done || !out->done) {
@@ -1092,12 +1105,7 @@ pump(struct engine *e)
 		    !wait_for(e, in->conn | out->conn, in->clear | out->clear))
 			return EX_TEMPFAIL;
 	}
-	/* What the client said last and nobody read would make the end of this
-	   connection a reset, which can overtake our own last words. */
-	shutdown(STDIN_FILENO, SHUT_WR);
-	for (i = 0; i < DRAIN_MAX; i++)
-		if (read(STDIN_FILENO, in->buffer, sizeof in->buffer) <= 0)
-			break;
+	hang_up(e);
 	return e->broken ? EX_IOERR : EX_OK;
 }
 
