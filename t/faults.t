@@ -544,7 +544,10 @@ def a_tls_engine_that_is_killed_ends_the_session_and_no_more():
             if go:
                 go.write("x\n")
                 go.close()
-            assert read.read() == b""
+            try:
+                assert read.read() == b""
+            except ConnectionResetError:
+                pass    # it had not read all that we said
             read.close()
             under.close()
             assert s.process.wait() == 0
