@@ -546,8 +546,8 @@ def a_tls_engine_that_is_killed_ends_the_session_and_no_more():
                 go.close()
             try:
                 assert read.read() == b""
-            except ConnectionResetError:
-                pass    # it had not read all that we said
+            except ConnectionError:
+                pass    # it left things unread, or half said
             read.close()
             under.close()
             assert s.process.wait() == 0
