@@ -149,7 +149,7 @@ uninstall:
 
 clean:
 	rm -rf smtpd smtpd-tls *.[oad] .built $(SUITES) t/ping t/ask \
-	    t/san t/fuzz t/bench/out
+	    t/san t/fuzz t/bench/out t/__pycache__
 
 .PHONY: FORCE all bench check check-peers check-systemd clean coverage deps \
 	fuzz install lint run uninstall
