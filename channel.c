@@ -288,13 +288,15 @@ append(struct channel *ch, const char *p, size_t len)
 	char *out;
 
 	while (size - ch->outlen < len)
-		size = size == 0 ? 1024 : size * 2;
+		size *= 2;
 	if (size != ch->outsize && !ch->failed) {
-		out = realloc(ch->out, size);
+		out = realloc(ch->out == ch->first ? NULL : ch->out, size);
 		if (out == NULL) {
 			ch->failed = true;
 			ch->want = WANT_CLOSE;
 		} else {
+			if (ch->out == ch->first)
+				memcpy(out, ch->first, ch->outlen);
 			ch->out = out;
 			ch->outsize = size;
 		}
@@ -2328,7 +2330,9 @@ channel_init(struct channel *ch, const struct channel_settings *set,
 {
 	static const struct span unknown = { "unknown", 7 };
 
-	memset(ch, 0, offsetof(struct channel, line));
+	memset(ch, 0, offsetof(struct channel, first));
+	ch->out = ch->first;
+	ch->outsize = sizeof ch->first;
 	ch->set = set;
 	ch->hooks = hooks;
 	ch->ctx = ctx;
@@ -2350,9 +2354,11 @@ channel_free(struct channel *ch)
 {
 	if (ch->set != NULL)
 		forget(ch);
-	free(ch->out);
-	ch->out = NULL;
-	ch->outlen = ch->outsent = ch->outsize = 0;
+	if (ch->out != ch->first)
+		free(ch->out);
+	ch->out = ch->first;
+	ch->outsize = sizeof ch->first;
+	ch->outlen = ch->outsent = 0;
 	ch->smtp_state = PHASE_CLOSED;
 	ch->want = WANT_CLOSE;
 }

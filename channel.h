@@ -47,6 +47,7 @@ extern "C" {
 #define CHANNEL_LINE_MAX 12290	/* octets of a line with CRLF; RFC 4954 4 */
 #define CHANNEL_NAME_MAX 256	/* octets of a host name or address, with NUL */
 #define CHANNEL_REPLY_TEXT 1024	/* octets of a reply's text, with NUL */
+#define CHANNEL_OUT 1024	/* octets of replies that wait without malloc */
 #define CHANNEL_VERBS_MAX 64	/* verbs that command limits can count */
 
 /* Octets that somebody else owns, lent for the duration of one call. */
@@ -293,7 +294,8 @@ struct channel {
 	const struct channel_settings *set;
 	const struct channel_hooks *hooks;
 	void *ctx;		/* the hooks', for embedders' verbs too */
-	char *out;		/* replies that are not written yet */
+	char *out;		/* replies that are not written yet: first, or
+				   owned */
 	size_t outlen, outsent, outsize;
 	bool failed;		/* sticky: no memory for a reply */
 	size_t linelen;		/* octets of line gathered */
@@ -308,7 +310,9 @@ struct channel {
 	unsigned auth_failures;
 	unsigned mails;		/* MAIL commands that were accepted */
 	unsigned calls[CHANNEL_VERBS_MAX];
-	char line[CHANNEL_LINE_MAX + 1];	/* last: never cleared */
+	/* Never cleared: */
+	char first[CHANNEL_OUT];
+	char line[CHANNEL_LINE_MAX + 1];
 };
 
 /*

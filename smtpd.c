@@ -34,6 +34,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -788,8 +789,8 @@ struct session {
 					   the client is */
 	char client_user[USER_MAX];	/* login of a unix socket's peer */
 	size_t prepended;	/* octets of prepend */
-	struct spool spool;	/* its buffer comes last in it */
-	struct channel ch;	/* and its line */
+	struct channel ch;	/* its line comes last in it */
+	struct spool spool;	/* and its buffer */
 	char in_buffer[INPUT];	/* what was read */
 	char prepend[POLICY_PREPEND * 5];	/* policy's header fields, and
 						   room for one answer more */
@@ -2139,7 +2140,34 @@ certain(const struct session *s)
 	return env;
 }
 
-/* Whatever needs files is done here, before the processes part. */
+static struct session *
+open_session(struct options *o, const struct channel_hooks *hook,
+    struct monitor *m, const struct client *who)
+{
+	/* Zeroed, and malloc's own pages stay as they are while nobody asks
+	   for mail. */
+	struct session *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (s == MAP_FAILED)
+		return NULL;
+	s->options = o;
+	s->settings = &o->channel;
+	s->monitor = m;
+	s->in = STDIN_FILENO;
+	s->out = STDOUT_FILENO;
+	s->pid = who->pid;
+	s->nearest = who->peer;
+	memcpy(s->client_user, who->user, sizeof s->client_user);
+	s->idle = s->end = clock_now() + (int64_t)o->session_timeout * 1000;
+	channel_init(&s->ch, &o->channel, hook, s);
+	s->ch.peer = who->peer;
+	return s;
+}
+
+/* Whatever needs files is done before the processes part; what only the
+   channel process needs it makes itself, for pages that both had would be
+   copied. */
 static int
 start(struct session *s, struct options *o, const struct channel_hooks *hook,
     const char *tls_trouble)
