@@ -43,6 +43,7 @@
 
 #include "confine.h"
 
+#include <openssl/decoder.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
@@ -185,19 +186,29 @@ fail(struct engine *e, int status, const char *fmt, ...)
 	_exit(status);
 }
 
-/* What OpenSSL complained of first; otherwise is what it means if it did
-   not. */
+/*
+ * What OpenSSL complained of first; otherwise is what it means if it did not.
+ * prepare() has left out the words of libcrypto: where libssl, or the system,
+ * has none either there is the number, for "openssl errstr".
+ */
 static const char *
 reason(const char *otherwise)
 {
-	unsigned long code = ERR_peek_error();
-	const char *text = ERR_reason_error_string(code);
+	static char number[sizeof "OpenSSL error 0123456789abcdef"];
+	unsigned long code, first = ERR_peek_error();
+	const char *text;
 
-	if (text != NULL)
-		return text;
-	if (ERR_SYSTEM_ERROR(code))
-		return strerror(ERR_GET_REASON(code));
-	return otherwise;
+	while ((code = ERR_get_error()) != 0) {
+		if (ERR_SYSTEM_ERROR(code))
+			return strerror(ERR_GET_REASON(code));
+		text = ERR_reason_error_string(code);
+		if (text != NULL)
+			return text;
+	}
+	if (first == 0)
+		return otherwise;
+	snprintf(number, sizeof number, "OpenSSL error %08lX", first);
+	return number;
 }
 
 /* Command line */
@@ -539,6 +550,37 @@ load_certificate(struct engine *e, const struct source *s)
 	return leaf;
 }
 
+/*
+ * The first private key in bio, if it is in the clear and of leaf's kind; else
+ * NULL, whatever the reason.  PEM_read_bio_PrivateKey() takes any kind, and
+ * for that has OpenSSL 3 prepare all its decoders: a quarter of what this
+ * program executes before the handshake is over.
+ */
+static EVP_PKEY *
+expected_key(BIO *bio, X509 *leaf)
+{
+	const char *kind = EVP_PKEY_get0_type_name(X509_get0_pubkey(leaf));
+	OSSL_DECODER_CTX *decoder;
+	const unsigned char *p;
+	unsigned char *der;
+	EVP_PKEY *key = NULL;
+	size_t left;
+	long len;
+
+	if (!PEM_bytes_read_bio(&der, &len, NULL, PEM_STRING_EVP_PKEY, bio,
+	    no_passphrase, NULL))
+		return NULL;
+	p = der;
+	left = (size_t)len;
+	decoder = OSSL_DECODER_CTX_new_for_pkey(&key, "DER", NULL, kind,
+	    EVP_PKEY_KEYPAIR, NULL, NULL);
+	if (decoder != NULL)
+		OSSL_DECODER_from_data(decoder, &p, &left);
+	OSSL_DECODER_CTX_free(decoder);
+	OPENSSL_free(der);
+	return key;
+}
+
 /* Reads the key of the certificate that was loaded last.  Returns its kind. */
 static int
 load_key(struct engine *e, const struct source *s, X509 *leaf,
@@ -547,9 +589,12 @@ load_key(struct engine *e, const struct source *s, X509 *leaf,
 	size_t len;
 	char *p = slurp(e, s, "key", &len);
 	BIO *bio = BIO_new_mem_buf(p, (int)len);
-	EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+	EVP_PKEY *key = expected_key(bio, leaf);
 	int kind;
 
+	if (key == NULL && BIO_reset(bio) == 1)
+		key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+	ERR_clear_error();
 	BIO_free(bio);
 	explicit_bzero(p, len);
 	free(p);
@@ -768,8 +813,10 @@ new_context(struct engine *e)
 		    reason("no memory"));
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION |
-	    SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF |
-	    SSL_OP_CLEANSE_PLAINTEXT);
+	    SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+	/* A buffer is released, and so wiped, when the records that were read
+	   have been handed on and no further one has begun: that is why we do
+	   without SSL_OP_CLEANSE_PLAINTEXT, a tenth of a large message. */
 	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE |
 	    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS |
 	    SSL_MODE_NO_AUTO_CHAIN);
@@ -786,7 +833,8 @@ new_context(struct engine *e)
 /*
  * Gets everything ready.  OpenSSL's configuration is not read: what we speak
  * is what is written here, no file or variable can load code beside the key,
- * and it would cost half a millisecond, as would the names of all ciphers.
+ * and it would cost half a millisecond, as would the names of all ciphers and
+ * the words for all errors.
  */
 static void
 prepare(struct engine *e)
@@ -795,7 +843,8 @@ prepare(struct engine *e)
 
 	if (!CRYPTO_set_mem_functions(take, resize, wipe) ||
 	    !OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG |
-	    OPENSSL_INIT_NO_ADD_ALL_CIPHERS | OPENSSL_INIT_NO_ATEXIT, NULL) ||
+	    OPENSSL_INIT_NO_ADD_ALL_CIPHERS | OPENSSL_INIT_NO_ATEXIT |
+	    OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS, NULL) ||
 	    RAND_status() != 1)
 		fail(e, EX_OSERR, "cannot start OpenSSL: %s",
 		    reason("no entropy"));
@@ -1112,13 +1161,11 @@ pump(struct engine *e)
 int
 main(int argc, char *argv[])
 {
-	struct engine *e;
+	static struct engine engine;	/* most of it is never touched */
+	struct engine *e = &engine;
 
 	signal(SIGPIPE, SIG_IGN);	/* EPIPE says it */
 	confine_secrets();
-	e = calloc(1, sizeof *e);
-	if (e == NULL)
-		return EX_OSERR;
 	e->report = fcntl(REPORT_FD, F_GETFD) != -1 ? REPORT_FD : STDERR_FILENO;
 	e->timeout = TIMEOUT_SECONDS * 1000;
 	options(e, argc, argv);

@@ -53,7 +53,7 @@ def openssl(*args):
 
 def certificate(name, cn, *more, ca=None, new="ec"):
     kind = {"ec": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
-            "rsa": ["rsa:2048"], "small": ["rsa:1024"]}[new]
+            "rsa": ["rsa:2048"], "ed": ["ed25519"], "small": ["rsa:1024"]}[new]
     sign = ["-CA", ca + ".pem", "-CAkey", ca + ".key"] if ca else []
     openssl("req", "-x509", "-nodes", "-utf8", "-newkey", *kind, "-subj",
             "/O=Test/CN=" + cn, "-keyout", name + ".key", "-out",
@@ -85,6 +85,7 @@ def make_certificates():
     certificate("mid", "Middle CA", ca="ca")
     certificate("ec", "mx.example.org", *san, *leaf, ca="ca")
     certificate("rsa", "mx.example.org", *san, *leaf, ca="ca", new="rsa")
+    certificate("ed", "mx.example.org", *san, *leaf, ca="ca", new="ed")
     certificate("small", "mx.example.org", *san, *leaf, ca="ca", new="small")
     certificate("deep", "mx.example.org", *san, *leaf, ca="mid")
     certificate("client", "J\u00fcrgen", *leaf, ca="ca")
@@ -99,8 +100,28 @@ def make_certificates():
     with open(path("damaged.pem"), "w") as f:
         f.write(open(path("ec.pem")).read().replace("=\n-", "!\n-")
                 .replace("M", "*"))
+    with open(path("torn.pem"), "w") as f:
+        f.write(open(path("deep.pem")).read())
+        f.write(open(path("mid.pem")).read().replace("M", "*", 1))
+    make_keys()
+
+
+def make_keys():
+    """The same keys in every form that there is for them."""
     openssl("ec", "-in", "ec.key", "-aes128", "-passout", "pass:x", "-out",
             "locked.key")
+    openssl("pkcs8", "-topk8", "-in", "ec.key", "-passout", "pass:x", "-out",
+            "locked8.key")
+    openssl("ec", "-in", "ec.key", "-out", "ec-sec1.key")
+    openssl("ec", "-in", "ec.key", "-no_public", "-out", "ec-bare.key")
+    openssl("rsa", "-in", "rsa.key", "-traditional", "-out", "rsa-pkcs1.key")
+    openssl("ecparam", "-name", "P-256", "-out", "curve.pem")
+    for name, parts in (("ec-curve", ("curve.pem", "ec-sec1.key")),
+                        ("ec-both", ("ec.pem", "ec.key")),
+                        ("ec-first", ("ec.key", "rsa.key"))):
+        with open(path(name + ".key"), "w") as f:
+            for part in parts:
+                f.write(open(path(part)).read())
 
 
 def fingerprint(name):
@@ -476,6 +497,14 @@ def test_configuration():
             "the key %s is not an unencrypted private key in PEM form"
             % path("locked.key"), 78,
             "server", *ec[:2], "--key", path("locked.key"))
+    refused("one in the form of PKCS #8",
+            "the key %s is not an unencrypted private key in PEM form"
+            % path("locked8.key"), 78,
+            "server", *ec[:2], "--key", path("locked8.key"))
+    refused("a chain that is damaged, with a number for openssl errstr",
+            "the chain of the certificate %s is damaged: "
+            "OpenSSL error 04800064" % path("torn.pem"), 78, "server",
+            "--cert", path("torn.pem"), "--key", path("deep.key"))
     refused("a certificate where the key should be",
             "the key %s is not an unencrypted private key in PEM form"
             % path("ec.pem"), 78,
@@ -493,6 +522,20 @@ def test_configuration():
     refused("a CA file without any",
             "there are no CA certificates in %s" % path("garbage.pem"), 78,
             "client", "--verify", "a.example", "--ca", path("garbage.pem"))
+
+
+def test_forms_of_keys():
+    for cert, key in (("ec", "ec-sec1"), ("ec", "ec-bare"),
+                      ("ec", "ec-curve"), ("ec", "ec-both"),
+                      ("ec", "ec-first"), ("rsa", "rsa-pkcs1"),
+                      ("ed", "ed")):
+        near, far = tcp_pair()
+        e = Engine(far, "server", "--cert", path(cert + ".pem"), "--key",
+                   path(key + ".key"))
+        Peer(near).handshake()
+        matches(r"(?m)^protocol=TLSv1\.3$", e.report(),
+                "the key in %s.key serves" % key)
+        same(e.end(), 0, "and exit 0")
 
 
 def test_usage():
@@ -922,6 +965,21 @@ def hits(pid, wanted):
     return sum(m.count(w[:32]) for m in memory(pid) for w in wanted)
 
 
+def forgets(e, peer):
+    """What was carried does not stay behind."""
+    for n, text in (1, b"auth plain a secret\r\n"), (4000, b"a message\r\n"):
+        peer.send(n * text)
+        read_exactly(e.clear, n * len(text))
+        e.clear.sendall(n * text.upper())
+        left = n * len(text)
+        while left > 0:
+            left -= len(peer.read(left))
+        while not asleep(e.pid):
+            pass
+        same(hits(e.pid, [text, text.upper()]), 0,
+             "%d octets each way left nothing" % (n * len(text)))
+
+
 def test_confinement():
     for name in ("ec", "rsa"):
         near, far = tcp_pair()
@@ -946,6 +1004,7 @@ def test_confinement():
             ok(during > 0, "the %s key can be found during the handshake"
                % name, during)
             same(hits(e.pid, secrets(name)), 0, "and not after it")
+            forgets(e, peer)
         else:
             try:
                 hits(e.pid, secrets(name))
