@@ -929,9 +929,6 @@ perform(struct monitor *m, const struct question *q, struct verdict *v,
 		break;
 	case ASK_RELAY:
 		relay_message(m, q->env, q->fd, v);
-		if (q->fd != -1)	/* whoever hears of it finds no spool */
-			close(q->fd);
-		q->fd = -1;
 		break;
 	case ASK_FILE:
 		*fd = spool_file(NULL);
@@ -1065,8 +1062,7 @@ static int
 serve(struct monitor *m, int signals)
 {
 	struct received r;
-	sigset_t term;
-	int signals, status, more = 1, error = 0;
+	int status, more = 1, error = 0;
 
 	if (let_go() == -1) {
 		kill(m->child, SIGKILL);
@@ -1080,7 +1076,7 @@ serve(struct monitor *m, int signals)
 		}
 		more = get_question(m, &r);
 		if (more == 1)
-			more = act(m, &r.q) == -1 ? -1 : 1;
+			more = act(m, &r) == -1 ? -1 : 1;
 		if (more == -1)
 			error = errno;
 		dispose(m, &r);
@@ -1158,14 +1154,14 @@ let_keys_go(const struct monitor *m)
 }
 
 int
-monitor_start(struct monitor *m, const struct envelope *known)
+monitor_start(struct monitor *m, int signals, const char *const known[FACTS])
 {
 	int pair[2], status;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
 		return -1;
 	confine_secrets();
-	memcpy(m->known, known->fact, sizeof m->known);
+	memcpy(m->known, known, sizeof m->known);
 	signal(SIGCHLD, SIG_DFL);	/* ignored, it would cost us the status */
 	m->child = _Fork();	/* no handlers: we have neither threads nor stdio */
 	if (m->child == -1) {
@@ -1179,7 +1175,7 @@ monitor_start(struct monitor *m, const struct envelope *known)
 		let_keys_go(m);
 		return give_up_everything(m);
 	}
-	status = serve(m);
+	status = serve(m, signals);
 	monitor_close(m);
 	_exit(status);	/* there is no stdio to flush */
 }

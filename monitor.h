@@ -59,7 +59,8 @@ struct monitor *monitor_open(const struct monitor_settings *set, char *error,
  * status.  SIGTERM must be blocked, and signals is a signalfd for it, borrowed;
  * descriptors 0 and 1 are the client.
  */
-int	monitor_start(struct monitor *m, const struct envelope *known);
+int	monitor_start(struct monitor *m, int signals,
+	    const char *const known[FACTS]);
 
 /* In the channel process: a descriptor that hangs up (POLLHUP) when the monitor
    is gone; before, -1. */

@@ -2123,21 +2123,29 @@ static const unsigned char tellers[FACTS] = {
 };
 
 /* What the monitor shall believe of nobody, NULL for what it must be told. */
-static struct envelope
-certain(const struct session *s)
+static void
+certain(const char *known[FACTS], const struct options *o,
+    const struct client *c)
 {
-	struct envelope env = facts(s);
+	const char *xclient = o->xclient;
 	unsigned who = CLIENT;
 
-	if (s->settings->proxy_protocol)
+	if (o->channel.proxy_protocol)
 		who |= PROXY;
-	if (s->options->xclient != NULL && (s->settings->proxy_protocol ||
-	    in_nets(s->ch.peer.address, s->options->xclient)))
+	if (xclient != NULL && (o->channel.proxy_protocol ||
+	    in_nets(c->peer.address, xclient)))
 		who |= XCLIENT;
 	for (size_t i = 0; i < FACTS; i++)
+		known[i] = "";
+	known[FACT_CLIENT_ADDRESS] = c->peer.address;
+	known[FACT_CLIENT_PORT] = c->peer.port;
+	known[FACT_CLIENT_NAME] = c->peer.name;
+	known[FACT_CLIENT_USER] = c->user;
+	known[FACT_SERVER_ADDRESS] = c->peer.server_address;
+	known[FACT_SERVER_PORT] = c->peer.server_port;
+	for (size_t i = 0; i < FACTS; i++)
 		if ((tellers[i] & who) != 0)
-			env.fact[i] = NULL;
-	return env;
+			known[i] = NULL;
 }
 
 static struct session *
@@ -2169,21 +2177,30 @@ open_session(struct options *o, const struct channel_hooks *hook,
    channel process needs it makes itself, for pages that both had would be
    copied. */
 static int
-start(struct session *s, struct options *o, const struct channel_hooks *hook,
-    const char *tls_trouble)
+start(struct options *o, struct monitor *m, const char *tls_trouble,
+    bool socket)
 {
-	struct envelope known;
+	struct channel_hooks hook = hooks;
+	const char *known[FACTS];
+	struct client who;
+	struct session *s;
+	int signals;
+	bool parted;
 
-	s->pid = getpid();
-	channel_init(&s->ch, &o->channel, hook, s);
-	find_peer(s);
-	s->nearest = s->ch.peer;
-	s->idle = s->end = clock_now() + (int64_t)o->session_timeout * 1000;
-	s->signals = catch_signals();
-	known = certain(s);
-	if (s->signals == -1 || monitor_start(s->monitor, &known) == -1)
-		return turn_away(s, EX_OSERR);
-	return run(s, tls_trouble);
+	if (!o->debug)
+		hook.dialogue = NULL;
+	find_client(&who, o);
+	certain(known, o, &who);
+	signals = catch_signals();
+	parted = signals != -1 && monitor_start(m, signals, known) == 0;
+	s = open_session(o, &hook, m, &who);
+	if (s == NULL) {
+		monitor_log(m, LOG_ERR, "session", NULL, "out of memory");
+		return EX_OSERR;
+	}
+	s->socket = socket;
+	s->signals = signals;
+	return parted ? run(s, tls_trouble) : turn_away(s, EX_OSERR);
 }
 
 int
