@@ -59,6 +59,8 @@ struct monitor {
 	int peer;		/* the other process; -1: there is none yet */
 	pid_t child;		/* the channel process; 0 in itself */
 	bool broken;		/* a question or answer was not whole */
+	bool ended;		/* the channel process took its leave, */
+	int status;		/* to exit with this */
 	int64_t end;		/* of the session: a deadline */
 	/* The monitor's own facts, which take the place of those in questions;
 	   NULL: the channel process knows. */
@@ -83,6 +85,7 @@ enum ask {
 	ASK_TLS,
 	ASK_LOG,		/* not answered */
 	ASK_STATUS,		/* not answered */
+	ASK_END,		/* not answered: nothing will be asked again */
 	ASKS
 };
 
@@ -90,7 +93,8 @@ enum ask {
 struct question {
 	enum ask ask;
 	unsigned number;	/* ASK_STAGE: enum stage; ASK_LOG: priority;
-				   ASK_STATUS: is it about to end? */
+				   ASK_STATUS: is it about to end?;
+				   ASK_END: exit status */
 	const struct envelope *env;	/* NULL: none */
 	const char *a, *b;
 	int fd;			/* -1: none; borrowed */
@@ -537,6 +541,19 @@ monitor_log(struct monitor *m, int priority, const char *event,
 		send_question(m, &q);
 }
 
+void
+monitor_end(struct monitor *m, int status, const char *event,
+    const struct envelope *env, const char *text)
+{
+	char line[2048];
+	const struct question q = { ASK_END, (unsigned)status, env, event,
+		event == NULL ? NULL : line, -1 };
+
+	if (event != NULL)
+		one_line(line, sizeof line, text);
+	send_question(m, &q);
+}
+
 /* ---- the monitor ------------------------------------------------------- */
 
 /* The event that a verdict is. */
@@ -767,6 +784,17 @@ unpack_question(struct received *r, const struct head *h)
 	return p == end;
 }
 
+/* Is a an event, and b a text about it? */
+static bool
+is_record(const struct question *q)
+{
+	const char *p = q->a;
+
+	while (p != NULL && ((*p >= 'a' && *p <= 'z') || *p == '-'))
+		p++;
+	return p != NULL && *p == '\0' && q->b != NULL;
+}
+
 /* Does the question have what its kind needs? */
 static bool
 sensible(const struct monitor *m, const struct question *q)
@@ -794,8 +822,10 @@ sensible(const struct monitor *m, const struct question *q)
 	case ASK_TLS:
 		return file && S_ISSOCK(st.st_mode) && m->set->tls.key != -1;
 	case ASK_LOG:
-		return q->a != NULL && q->b != NULL && q->number <= LOG_DEBUG &&
-		    q->a[strspn(q->a, "abcdefghijklmnopqrstuvwxyz-")] == '\0';
+		return q->number <= LOG_DEBUG && is_record(q);
+	case ASK_END:
+		return q->number <= 255 && q->fd == -1 &&
+		    ((q->a == NULL && q->b == NULL) || is_record(q));
 	default:
 		return q->fd == -1;
 	}
@@ -912,6 +942,13 @@ heed(struct monitor *m, const struct question *q)
 	case ASK_LOG:
 		m->set->log.log(m->set->log.ctx, (int)q->number, q->a, q->env,
 		    q->b);
+		return true;
+	case ASK_END:
+		m->ended = true;
+		m->status = (int)q->number;
+		if (q->a != NULL)
+			m->set->log.log(m->set->log.ctx, LOG_INFO, q->a,
+			    q->env, q->b);
 		return true;
 	default:
 		return false;
@@ -1031,9 +1068,9 @@ wait_question(const struct monitor *m, int signals)
 
 /*
  * Waits for the end of the channel process, and gets its status.  One that is
- * to blame (error) is killed, and so is one that closed its end: if it did so
- * because it has exited, it is past that.  Any other may tell its client that
- * we are going, for a moment.  -1 with errno.
+ * to blame (error) is killed, and so is one that took its leave or closed its
+ * end: it has nothing left to do but exit.  Any other may tell its client
+ * that we are going, for a moment.  -1 with errno.
  */
 static int
 see_off(const struct monitor *m, int error, int *status)
@@ -1069,7 +1106,7 @@ serve(struct monitor *m, int signals)
 		return EX_OSERR;
 	}
 	m->end = clock_now() + (int64_t)m->set->session_timeout * 1000;
-	while (more == 1) {
+	while (more == 1 && !m->ended) {
 		if (wait_question(m, signals) == -1) {
 			error = errno;
 			break;
@@ -1083,6 +1120,8 @@ serve(struct monitor *m, int signals)
 	}
 	if (see_off(m, error, &status) == -1)
 		return EX_OSERR;
+	if (m->ended)
+		return m->status;
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
 	logger_printf(&m->set->log, LOG_CRIT, "channel-broken", NULL,

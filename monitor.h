@@ -116,6 +116,11 @@ int	monitor_tls(struct monitor *m, int client, char *report, size_t size);
 void	monitor_log(struct monitor *m, int priority, const char *event,
 	    const struct envelope *env, const char *text);
 
+/* Takes leave: the monitor will exit with status, 0 to 255, and need not wait
+   for more.  event is the session's last record, or NULL for none. */
+void	monitor_end(struct monitor *m, int status, const char *event,
+	    const struct envelope *env, const char *text);
+
 /* Shows what the session is at: see struct monitor_settings. */
 void	monitor_status(struct monitor *m, const char *text, bool stopping);
 

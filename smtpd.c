@@ -1213,9 +1213,16 @@ read_header(struct session *s, struct span text)
 {
 	static const char name[] = "received:";
 	size_t n = sizeof name - 1;
+	const char *lf;
 	char c;
 
 	for (size_t i = 0; i < text.len && s->column != SIZE_MAX; i++) {
+		if (s->column > n) {	/* the rest of a line says nothing */
+			lf = memchr(text.p + i, '\n', text.len - i);
+			if (lf == NULL)
+				return;
+			i = (size_t)(lf - text.p);
+		}
 		c = text.p[i];
 		if (s->column < n)
 			s->start[s->column] =
@@ -1995,36 +2002,45 @@ catch_signals(void)
 	return signalfd(-1, &term, SFD_CLOEXEC);
 }
 
-/* How the session went: its last record.  A proxy that looks whether we are
-   there (LOCAL, EHLO, QUIT) every other second leaves none. */
+/* How the session went, as its last record says. */
 static void
-log_ending(struct session *s, enum ending why)
+write_ending(char *to, size_t size, const struct channel *ch, enum ending why)
+{
+	const struct reply *first = &ch->refusal;
+	char n[3][TEXT_NUMBER];
+	bool any = ch->errors > 0;
+
+	text_join(to, size, endings[why], " after ",
+	    text_number(n[0], ch->messages, 1),
+	    ch->messages == 1 ? " message, " : " messages, ",
+	    text_number(n[1], ch->errors, 1),
+	    ch->errors == 1 ? " error" : " errors",
+	    ch->errors > 1 ? ", the first" : "", any ? ": " : "",
+	    any ? text_number(n[2], (unsigned)first->code, 3) : "",
+	    any ? " " : "", any ? first->enh : "",
+	    any && first->enh[0] != '\0' ? " " : "", any ? first->text : "",
+	    NULL);
+}
+
+/* The session is over.  A proxy that looks whether we are there (LOCAL, EHLO,
+   QUIT) every other second leaves no record. */
+static void
+end_session(struct session *s, enum ending why)
 {
 	const struct channel *ch = &s->ch;
-	const struct reply *first = &ch->refusal;
-	char text[CHANNEL_REPLY_TEXT + 128], n[2][TEXT_NUMBER];
-	size_t len;
+	struct envelope env = facts(s);
+	char text[CHANNEL_REPLY_TEXT + 128];
+	bool look = why == END_QUIT && ch->set->proxy_protocol &&
+	    ch->mails == 0 && ch->errors == 0 &&
+	    memcmp(&ch->peer, &s->nearest, sizeof ch->peer) == 0;
 
-	if (why == END_QUIT && ch->set->proxy_protocol && ch->mails == 0 &&
-	    ch->errors == 0 &&
-	    memcmp(&ch->peer, &s->nearest, sizeof ch->peer) == 0)
-		return;
 	if (why != END_QUIT && ch->mailfrom != NULL)
 		session_log(s, LOG_WARNING, why == END_TIMEOUT ? "timeout"
 		    : "client-lost", "the transaction was not finished, "
 		    "nothing of it was relayed");
-	text_join(text, sizeof text, endings[why], " after ",
-	    text_number(n[0], ch->messages, 1),
-	    ch->messages == 1 ? " message, " : " messages, ",
-	    text_number(n[1], ch->errors, 1),
-	    ch->errors == 1 ? " error" : " errors", NULL);
-	len = strlen(text);
-	if (ch->errors > 0)
-		snprintf(text + len, sizeof text - len, "%s: %d %s%s%s",
-		    ch->errors == 1 ? "" : ", the first", first->code,
-		    first->enh, first->enh[0] == '\0' ? "" : " ",
-		    first->text);
-	session_log(s, LOG_INFO, "session", text);
+	write_ending(text, sizeof text, ch, why);
+	spool_close(&s->spool);
+	monitor_end(s->monitor, EX_OK, look ? NULL : "session", &env, text);
 }
 
 /* Settles what the options leave to where and how we were started. */
@@ -2090,10 +2106,9 @@ run(struct session *s, const char *tls_trouble)
 		return EX_CONFIG;
 	why = talk(s);
 	hang_up(s, why);
-	log_ending(s, why);
-	channel_free(&s->ch);
 	if (s->engine && why != END_TLS)
 		wait_for_engine(s);
+	end_session(s, why);	/* memory is freed by exit */
 	return EX_OK;
 }
 

@@ -141,7 +141,6 @@ CALL(int, unlinkat, (int at, const char *path, int f), (at, path, f))
 CALL(int, mkostemp, (char *path, int f), (path, f))
 CALL(int, waitid, (idtype_t t, id_t id, siginfo_t *i, int f), (t, id, i, f))
 CALL(pid_t, waitpid, (pid_t pid, int *status, int f), (pid, status, f))
-CALL(int, kill, (pid_t pid, int signal), (pid, signal))
 CALL(int, pidfd_open, (pid_t pid, unsigned f), (pid, f))
 CALL(int, signalfd, (int fd, const sigset_t *m, int f), (fd, m, f))
 CALL(int, setsid, (void), ())
@@ -272,6 +271,23 @@ void *
 realloc(void *p, size_t size)
 {
 	return fails("realloc") ? NULL : __libc_realloc(p, size);
+}
+
+/* Whoever took its leave shall be able to report, before it is killed for not
+   being gone yet; whoever did not has half a second less to live. */
+int
+kill(pid_t pid, int signal)
+{
+	struct pollfd gone = { .events = POLLIN };
+
+	if (fails("kill"))
+		return -1;
+	if (signal == SIGKILL && pid > 0) {
+		gone.fd = (int)syscall(SYS_pidfd_open, pid, 0);
+		syscall(SYS_poll, &gone, 1, 500);
+		syscall(SYS_close, gone.fd);
+	}
+	return (int)syscall(SYS_kill, pid, signal);
 }
 
 /* lseek() is what every process may call. */
