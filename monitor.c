@@ -795,6 +795,18 @@ is_record(const struct question *q)
 	return p != NULL && *p == '\0' && q->b != NULL;
 }
 
+/* Has the client done what it must before its mail is taken?  The channel
+   sees to that, but here is who knows; or nobody does. */
+static bool
+entitled(const struct monitor *m)
+{
+	const char *user = m->known[FACT_SASL_USERNAME];
+	const char *tls = m->known[FACT_TLS_PROTOCOL];
+
+	return (!m->set->auth_required || user == NULL || user[0] != '\0') &&
+	    (!m->set->tls_required || tls == NULL || tls[0] != '\0');
+}
+
 /* Does the question have what its kind needs? */
 static bool
 sensible(const struct monitor *m, const struct question *q)
@@ -810,7 +822,8 @@ sensible(const struct monitor *m, const struct question *q)
 	case ASK_FORGET:
 		return m->policy != NULL && q->fd == -1;
 	case ASK_RELAY:
-		return q->env != NULL && q->env->nrecipients > 0 &&
+		return entitled(m) && q->env != NULL &&
+		    q->env->nrecipients > 0 &&
 		    q->env->fact[FACT_SENDER][0] != '-' &&
 		    (q->fd == -1 || (file && S_ISREG(st.st_mode)));
 	case ASK_MECHANISMS:

@@ -26,6 +26,8 @@ struct monitor_settings {
 	const char *auth;	/* source of AUTH, or NULL */
 	struct tls_settings tls;
 	unsigned session_timeout;	/* seconds, then nothing is begun */
+	bool auth_required;	/* nothing is relayed for who is nobody, */
+	bool tls_required;	/* or without TLS */
 	size_t max_recipients;	/* that an envelope can have; 0: no limit */
 	bool require_sandbox;	/* do not run without the whole jail */
 	struct logger log;

@@ -494,6 +494,8 @@ read_command_line(struct options *o, char **argv)
 	o->monitor.relay.timeout = (unsigned)o->relay_timeout;
 	o->monitor.policy_timeout = (unsigned)o->policy_timeout;
 	o->monitor.session_timeout = (unsigned)o->session_timeout;
+	o->monitor.auth_required = c->auth_required;
+	o->monitor.tls_required = c->require_starttls;
 	o->monitor.max_recipients = c->max_recipients;
 	o->monitor.tls.ca = o->tls_ca;
 	o->monitor.tls.timeout = TLS_TIMEOUT;

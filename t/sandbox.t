@@ -224,6 +224,31 @@ def a_proxys_word_has_to_be_taken():
 
 
 @test
+def nobody_relays_without_auth_or_tls_that_are_required():
+    place = folder()
+    os.mkdir(f"{place}/mail")
+    with open(f"{place}/users", "w") as f:
+        f.write("joe:*\n")
+    tap.certificate(place, "mx", "mx.example.org")
+    for options in (("--auth-required", "--no-auth-require-tls", "--auth",
+                     f"file:{place}/users"),
+                    ("--require-tls", "--tlscert", f"{place}/mx.pem",
+                     "--tlskey", f"{place}/mx.key")):
+        with Planted(*options, f"maildir:{place}/mail") as s:
+            s.start()
+            assert s.say("MAIL FROM:<a@example.org>")[0][:4] == "530 "
+            s.say("PLANT lie")
+            s.send(lines("MAIL FROM:<a@example.org>", "RCPT TO:<b@c.example>",
+                         "DATA", "Subject: x", "", "."))
+            assert not s.read.read().rstrip().split(b"\r\n")[-1].startswith(
+                b"250 ")
+            assert s.process.wait() == 70
+            assert "impossible" in s.logged()
+        assert not os.path.exists(f"{place}/mail/new"), options
+    shutil.rmtree(place)
+
+
+@test
 def nobody_is_external_by_his_own_word():
     place = folder()
     with open(f"{place}/users", "w") as f:
