@@ -1865,7 +1865,7 @@ static void
 find_client(struct client *c, const struct options *o)
 {
 	struct channel_peer *peer = &c->peer;
-	struct sockaddr_storage sa;
+	struct sockaddr_storage sa = { .ss_family = AF_UNSPEC };
 	socklen_t len = sizeof sa;
 	struct ucred cred;
 	const struct passwd *pw;
