@@ -842,7 +842,8 @@ Test(driver, may_free_a_channel_that_never_was)
 
 	channel_free(&ch);
 	channel_free(&ch);
-	cr_expect_null(ch.out);
+	cr_expect_eq(ch.want, WANT_CLOSE);
+	cr_expect_eq(channel_feed(&ch, "NOOP\r\n", 6), 0);
 }
 
 Test(driver, reads_session_and_envelope)
