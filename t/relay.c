@@ -1327,8 +1327,9 @@ Test(relay, what_a_client_said_does_not_become_an_option)
 Test(relay, the_environment_has_the_facts_and_not_our_own)
 {
 	static const char *const lines[] = {
-		"SENDER=a@example.org\n", "RECIPIENT=c+x@example.com\n"
-		"d@example.net\n", "RCPT_OPTIONS=\nNOTIFY=NEVER\n",
+		"SENDER=a@example.org\n",
+		"RECIPIENT=c+x@example.com\nd@example.net\n",
+		"RCPT_OPTIONS=\nNOTIFY=NEVER\n",
 		"MAIL_OPTIONS=SIZE=12\n", "SIZE=12\n", "QUEUE_ID=Q1\n",
 		"CLIENT_ADDRESS=2001:db8::1\n", "CLIENT_PORT=5\n",
 		"CLIENT_HOSTNAME=unknown\n", "CLIENT_HELO=h\n",
