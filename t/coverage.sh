@@ -1,7 +1,12 @@
 #!/bin/bash
-# Runs `make check' with rooms that count, and prints how many of each one's
-# lines were reached.  Processes that end by a signal, by _exit() or in their
-# jail tell nothing, so smtpd.c and monitor.c look worse than they are.
+# Runs `make check' with programs that count, and prints what nothing reached
+# (lines, and conditions that never had one of their two values), then how
+# many of each room's lines and branches were reached.
+#
+# The counters are a file that every process maps when it starts, so those
+# count too that end by _exit() or a signal, or in their jail.  One thing they
+# get wrong: where both processes go on after a fork, what one of them does is
+# inferred from what the other did not.
 #
 # It cleans before and after: nothing else may be built from these objects.
 #
@@ -9,10 +14,28 @@
 
 set -eu -o pipefail
 
+counts=$PWD/t/san/counts
+count="-gdwarf-4 -fprofile-instr-generate=$counts/%c%m -fcoverage-mapping
+    -mllvm -runtime-counter-relocation -Wno-unused-command-line-argument"
+count=${count//$'\n'/}
+status=0
+
 trap 'make -s clean' EXIT
 make -s clean
-make -s SAN='-O0 -g --coverage' SMTPD=t/san/smtpd check
-gcov -n -o t/san "$@" 2>/dev/null | awk -F"[':]" '
-	/^File/	{ file = $2 }
-	/^Lines/ && file ~ /^[a-z]+\.c$/	{ print file ":", $2 }
-	/^Lines/	{ file = "" }'
+make -s t/san/fault.so		# is loaded into what counts
+mkdir $counts
+make -s CC=clang CFLAGS="-O1 $count" SAN="-O0 $count" LDFLAGS="$count" check ||
+    status=$?
+llvm-profdata merge -o $counts/all $counts/*_*
+rooms=(-instr-profile=$counts/all smtpd -object smtpd-tls "$@")
+llvm-cov show -show-branches=count "${rooms[@]}" | awk -F'|' '
+	/^[^ ].*\.c:$/	{ sub(/.*\//, ""); file = $0 }
+	/^ *[0-9]+\|/	{ text = $0; sub(/^[^|]*\|[^|]*\|[ \t]*/, "", text)
+			  line = file $1 + 0 ": " }
+	/^ *[0-9]+\| +0\|/	{ print line "never: " text }
+	/True: 0, False: [^0]/	{ print line "never true: " text }
+	/True: [^0].*False: 0]/	{ print line "never false: " text }'
+llvm-cov report "${rooms[@]}" | awk '
+	$1 ~ /^(TOTAL|.*\.c)$/ { print $1 ":", $8 - $9, "of", $8, "lines,",
+				     $11 - $12, "of", $11, "branches" }'
+exit $status

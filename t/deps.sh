@@ -17,7 +17,9 @@ for target; do
 		    valgrind libnet-ssleay-perl)
 		# inetd and xinetd exclude each other: the tests fetch them
 		# and run them where they are, with these.
-		packages+=(libbsd0 libevent-2.1-7 libtirpc3 libwrap0) ;;
+		packages+=(libbsd0 libevent-2.1-7 libtirpc3 libwrap0)
+		[ "$target" = check ] ||
+		    packages+=(clang libclang-rt-dev llvm) ;;
 	check-peers)
 		packages+=(perl python3 openssl postfix dovecot-lmtpd mailman3
 		    postgrey python3-spf-engine socat gsasl haproxy

@@ -38,6 +38,10 @@
 void	*__libc_malloc(size_t size);
 void	*__libc_calloc(size_t n, size_t size);
 void	*__libc_realloc(void *p, size_t size);
+typedef int program(int argc, char **argv, char **environment);
+int	__libc_start_main(program *start, int argc, char **argv,
+	    void (*init)(void), void (*fini)(void), void (*loader)(void),
+	    void *stack);
 ssize_t	__read_chk(int fd, void *p, size_t len, size_t size);
 
 static int report = -1;
@@ -45,9 +49,16 @@ static char role = 'm';
 static char wanted_role, wanted[32];
 static int wanted_number, wanted_errno, seen;
 static bool wanted_all, forked;
+static program *real_main;
 
-/* Before anything of the program: FAULT is its own from here on. */
-static void __attribute__((constructor))
+static void *
+find(const char *name)
+{
+	return dlsym(RTLD_NEXT, name);
+}
+
+/* FAULT is the program's own from here on. */
+static void
 begin(void)
 {
 	const char *plan = getenv("FAULT"), *fd = getenv("FAULT_FD");
@@ -61,6 +72,27 @@ begin(void)
 		wanted_errno = atoi(strrchr(plan, ':') + 1);
 	}
 	report = atoi(fd);
+}
+
+static int
+begin_main(int argc, char **argv, char **environment)
+{
+	begin();
+	return real_main(argc, argv, environment);
+}
+
+/* What constructors do before main(), counting lines for example, is not the
+   program's. */
+int
+__libc_start_main(program *start, int argc, char **argv, void (*init)(void),
+    void (*fini)(void), void (*loader)(void), void *stack)
+{
+	int (*real)(program *, int, char **, void (*)(void), void (*)(void),
+	    void (*)(void), void *);
+
+	*(void **)(void *)&real = find("__libc_start_main");
+	real_main = start;
+	return real(begin_main, argc, argv, init, fini, loader, stack);
 }
 
 /* Notes the call.  True, with errno, if it is to fail. */
@@ -85,12 +117,6 @@ fails(const char *name)
 		__builtin_trap();	/* it may not be able to kill */
 	errno = now ? wanted_errno : saved;
 	return now;
-}
-
-static void *
-find(const char *name)
-{
-	return dlsym(RTLD_NEXT, name);
 }
 
 #define CALL(type, name, parameters, arguments) \
