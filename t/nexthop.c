@@ -555,6 +555,18 @@ Test(nexthop, dialogue)
 		    "451 4.0.0 \n" },
 		{ .name = "a code that only looks enhanced", PLAIN FROM
 		    "> 550 5.1234.1 Odd\n", "550 5.0.0 5.1234.1 Odd\n" },
+		{ .name = "one without a subject", PLAIN FROM
+		    "> 550 5..1 Odd\n", "550 5.0.0 5..1 Odd\n" },
+		{ .name = "one of two numbers", PLAIN FROM
+		    "> 550 5.1 Odd\n", "550 5.0.0 5.1 Odd\n" },
+		{ .name = "one without a detail", PLAIN FROM
+		    "> 550 5.1. Odd\n", "550 5.0.0 5.1. Odd\n" },
+		{ .name = "one with a long detail", PLAIN FROM
+		    "> 550 5.1.1234 Odd\n", "550 5.0.0 5.1.1234 Odd\n" },
+		{ .name = "one with something behind it", PLAIN FROM
+		    "> 550 5.1.1x Odd\n", "550 5.0.0 5.1.1x Odd\n" },
+		{ .name = "one that is a version", PLAIN FROM
+		    "> 550 55.1.1 Odd\n", "550 5.0.0 55.1.1 Odd\n" },
 		{ .name = "one of two recipients refused", PLAIN MAIL
 		    "N 2 250\n" TEXT QUEUED,
 		    TAKEN "550 5.1.1 RCPT TO:<bad@example.net>\n",
@@ -1204,6 +1216,11 @@ Test(nexthop, no_command_is_smuggled_in)
 	m->to[0].options = "";
 	m->env.fact[FACT_SENDER] = "s@example.org>\nRSET";
 	converse("sender", PLAIN, m, "553 5.1.7 Bad sender address\n");
+	m->env.fact[FACT_SENDER] = "s@example.org\177";
+	converse("sender's DEL", PLAIN, m, "553 5.1.7 Bad sender address\n");
+	m->env.fact[FACT_SENDER] = "s@example.org";
+	m->env.fact[FACT_MAIL_OPTIONS] = "RET=HDRS\r\nRSET";
+	converse("its option", PLAIN, m, "553 5.1.7 Bad sender address\n");
 	post_free(m);
 }
 
@@ -1286,6 +1303,13 @@ Test(nexthop, authenticates)
 		{ "refused", OFFERS("AUTH PLAIN")
 		    "< AUTH PLAIN ...\n> 535 5.7.8 No such user AHVzZXIA\n",
 		    "451 4.7.8 Cannot authenticate to next hop\n" },
+		{ "refused without a name", OFFERS("AUTH LOGIN")
+		    "< AUTH LOGIN\n> 535 5.7.8 No\n",
+		    "451 4.7.8 Cannot authenticate to next hop\n" },
+		{ "refused by name", OFFERS("AUTH LOGIN")
+		    "< AUTH LOGIN\n> 334 VXNlcm5hbWU6\n< dXNlcg==\n"
+		    "> 535 5.7.8 No\n",
+		    "451 4.7.8 Cannot authenticate to next hop\n" },
 		{ "garbage", OFFERS("AUTH PLAIN")
 		    "< AUTH PLAIN ...\n> AHVzZXIA\n", GARBLED "\n" },
 		{ "neither is offered", OFFERS("AUTH CRAM-MD5"),
@@ -1308,7 +1332,7 @@ Test(nexthop, authenticates)
 		    logins[i].name, got);
 		cr_expect_null(strstr(logged, "AHVzZXIA"), "%s", logged);
 		cr_expect_eq(strstr(logged, ": AUTH: refused with 535 5.7.8\n")
-		    != NULL, strcmp(logins[i].name, "refused") == 0, "%s",
+		    != NULL, strncmp(logins[i].name, "refused", 7) == 0, "%s",
 		    logged);
 		finish(&p, logins[i].name);
 	}
@@ -1562,6 +1586,51 @@ Test(stream, connects_to_each_form_of_place)
 }
 
 /* Nobody accepts, and the queue is full: only the deadline ends it. */
+Test(stream, connects_by_ipv6)
+{
+	static const char *const forms[] = { "[::1]", "inet:[::1]" };
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6 };
+	socklen_t len = sizeof in6;
+	int listener = socket(AF_INET6, SOCK_STREAM, 0);
+	char where[64], why[128], port[16];
+	struct stream s;
+	size_t i;
+
+	in6.sin6_addr = in6addr_loopback;
+	if (listener == -1 || bind(listener, (struct sockaddr *)&in6, len) != 0)
+		cr_skip_test("no IPv6 on this machine");
+	cr_assert_eq(listen(listener, 8), 0);
+	getsockname(listener, (struct sockaddr *)&in6, &len);
+	for (i = 0; i < COUNT(forms); i++) {
+		snprintf(where, sizeof where, "%s:%u", forms[i],
+		    ntohs(in6.sin6_port));
+		cr_expect_eq(stream_connect(&s, where, NULL,
+		    clock_now() + PATIENT, why, sizeof why), 0, "%s: %s",
+		    where, why);
+		stream_close(&s);
+	}
+	snprintf(port, sizeof port, "%u", ntohs(in6.sin6_port));
+	cr_expect_eq(stream_connect(&s, "::1", port, clock_now() + PATIENT,
+	    why, sizeof why), 0, "%s", why);
+	stream_close(&s);
+	close(listener);
+}
+
+Test(stream, says_why_a_place_is_none)
+{
+	char why[128];
+	struct stream s;
+
+	cr_expect_eq(stream_connect(&s, "a b", "25", clock_now() + PATIENT,
+	    why, sizeof why), -1);
+	cr_expect_eq(errno, EINVAL);
+	cr_expect_str_eq(why, "not a place to connect to");
+	cr_expect_eq(stream_connect(&s, "127.0.0.1:no-such-port", NULL,
+	    clock_now() + PATIENT, why, sizeof why), -1);
+	cr_expect_eq(errno, EHOSTUNREACH);
+	cr_expect_str_eq(why, "no such port");
+}
+
 Test(stream, full_queue_is_a_timeout)
 {
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
