@@ -501,6 +501,10 @@ static const struct {
 	{ "REJECT 5.7.1x", 554, "5.7.1", "5.7.1x", "" },
 	{ "REJECT 5.7.1234 a", 554, "5.7.1", "5.7.1234 a", "" },
 	{ "REJECT 3.7.1 a", 554, "5.7.1", "3.7.1 a", "" },
+	{ "REJECT 5..1 a", 554, "5.7.1", "5..1 a", "" },
+	{ "REJECT 5.1234.1 a", 554, "5.7.1", "5.1234.1 a", "" },
+	{ "REJECT 5.1 a", 554, "5.7.1", "5.1 a", "" },
+	{ "REJECT 5.7. a", 554, "5.7.1", "5.7. a", "" },
 	{ "DEFER", 450, "4.7.1", "Access denied", "" },
 	{ "DEFER 4.2.0 Greylisted", 450, "4.2.0", "Greylisted", "" },
 	{ "DEFER_IF_PERMIT", 450, "4.7.1", "Service unavailable", "" },
@@ -526,6 +530,8 @@ static const struct {
 	{ "REDIRECT @example.net", 451, "4.3.5", UNSURE_TEXT, "" },
 	{ "REDIRECT a@", 451, "4.3.5", UNSURE_TEXT, "" },
 	{ "REDIRECT a@b c@d", 451, "4.3.5", UNSURE_TEXT, "" },
+	{ "REDIRECT -f@example.net", 451, "4.3.5", UNSURE_TEXT, "" },
+	{ "REDIRECT a\177@example.net", 451, "4.3.5", UNSURE_TEXT, "" },
 	{ "REDIRECT <a@b>", 451, "4.3.5", UNSURE_TEXT, "" },
 	{ "PREPEND X-Spam: yes", 250, "", "", "X-Spam: yes\r\n" },
 	{ "prepend X:\tyes", 250, "", "", "X:\tyes\r\n" },
@@ -1051,8 +1057,10 @@ Test(auth, login)
 {
 	struct bench *b = open_bench();
 	struct auth *a = open_file(b);
+	char name[256];		/* an octet too long, without a NUL */
 	int again;
 
+	memset(name, 'j', sizeof name);
 	for (again = 0; again < 2; again++) {
 		cr_assert_eq(step(b, a, "LOGIN", NULL), 334);
 		cr_assert_str_eq(b->v.text, "VXNlcm5hbWU6");
@@ -1068,6 +1076,9 @@ Test(auth, login)
 	cr_assert_eq(step(b, a, "LOGIN", "="), 334);
 	cr_assert_eq(step(b, a, NULL, B64("secret")), 535);
 	cr_assert_eq(step(b, a, "LOGIN", B64("jo\0e")), 535);
+	cr_assert_eq(step(b, a, "LOGIN", base64(name, sizeof name - 1)), 334);
+	cr_assert_eq(step(b, a, "LOGIN", base64(name, sizeof name)), 535);
+	cr_assert_eq(step(b, a, NULL, B64("secret")), 503);
 	cr_assert_eq(step(b, a, "LOGIN", B64("joe")), 334);
 	cr_assert_eq(step(b, a, NULL, B64("secret\0x")), 535);
 	cr_assert_eq(step(b, a, "LOGIN", B64("joe")), 334);

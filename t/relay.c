@@ -256,6 +256,11 @@ Test(relay, verdict_is_one_safe_reply)
 		{ 250, "2.0.0 x", "no code", "", "no code" },
 		{ 250, "2.0", "no code", "", "no code" },
 		{ 250, "2.1234.0", "no code", "", "no code" },
+		{ 250, "2..0", "no code", "", "no code" },
+		{ 250, "2.0.", "no code", "", "no code" },
+		{ 250, "2.0.1234", "no code", "", "no code" },
+		{ 250, "25.0.0", "no code", "", "no code" },
+		{ 350, "3.0.0", "no code", "", "no code" },
 		{ 250, "2.123.456", "ok", "2.123.456", "ok" },
 		{ 250, "2.0.0", "a\r\nb\nc", "2.0.0", "a\nb\nc" },
 		{ 250, "2.0.0", "a\rb\033[2J\001\177", "2.0.0", "a?b?[2J??" },
@@ -266,6 +271,8 @@ Test(relay, verdict_is_one_safe_reply)
 		    "2.0.0", "C1 ?? bad ?( ? ???" },
 		{ 250, "2.0.0", "overlong \300\257 \340\200\257 cut \342\202",
 		    "2.0.0", "overlong ?? ??? cut ??" },
+		{ 250, "2.0.0", "beyond \364\220\200\200 \365",
+		    "2.0.0", "beyond ???? ?" },
 	};
 	struct verdict v;
 	size_t i;
