@@ -1126,6 +1126,24 @@ def redirect_changes_the_recipient():
 
 
 @test
+def whom_a_message_is_redirected_to_answers_for_all_recipients():
+    place = folder()
+    service, session = with_policy(
+        place, {"END-OF-MESSAGE": "REDIRECT other@example.net"}, "--lmtp")
+    with service, session as s:
+        s.send(lines("LHLO x"))
+        s.replies(2)
+        s.send(message("Subject: x", "", "y",
+                       to=("b@example.org", "c@example.org")))
+        got = s.replies(6)
+        assert [r[:9] for r in got[-2:]] == ["250 2.0.0"] * 2, got
+        log = s.finish()[1]
+    assert log.count("MESSAGE FOLLOWS") == 1, log
+    assert "rcpt to: <other@example.net>\n" in log, log
+    shutil.rmtree(place)
+
+
+@test
 def discard_takes_the_message_and_drops_it():
     for stage in ("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"):
         heard, log, _ = ask_at(stage, "DISCARD")

@@ -440,6 +440,14 @@ USAGE = [
     ["-s", "10 ", "print:"], ["-s", "9223372036854775808", "print:"],
     ["-s", "9999999999G", "print:"], ["-t", "2147483648", "print:"],
     ["--xclient", "::1," * 256 + "x", "print:"],
+    ["--xclient", "192.0.2.0/33", "print:"], ["--xclient", "::/", "print:"],
+    ["--xclient", "::/8x", "print:"], ["--xclient", "::/0008", "print:"],
+    ["--xclient", "1" * 60, "print:"], ["-H", "", "print:"],
+    ["-H", "x" * 256, "print:"], ["-n", "--user", "nobody", "print:"],
+    ["--session-timeout", "0", "print:"], ["--relay-timeout", "0", "print:"],
+    ["--policy-timeout", "0", "print:"],
+    ["--command-limit", "NOOP=1," * 64 + "1", "print:"],
+    ["--command-limit", "X" * 4096 + "=1", "print:"],
 ]
 
 
@@ -659,6 +667,41 @@ def a_peer_that_is_no_socket_is_known_from_the_environment():
             ({}, "(unknown)")):
         _, _, log = run(["print:"], env={**os.environ, **environment})
         assert f"Received: from x {wanted}\n" in log, (environment, log)
+
+
+@test
+def a_peer_that_is_a_socket_is_known_by_his_address():
+    if not socket.has_dualstack_ipv6():
+        raise Skip("no IPv6")
+    with socket.create_server(("::", 0), family=socket.AF_INET6,
+                              dualstack_ipv6=True) as server:
+        for address, wanted in (("127.0.0.1", "([127.0.0.1])"),
+                                ("::1", "([IPv6:::1])")):
+            ours = socket.create_connection(
+                (address, server.getsockname()[1]))
+            with Session("print:", pair=(ours, server.accept()[0])) as s:
+                s.start()
+                assert s.deliver()[:3] == "250"
+                log = s.finish()[1]
+            assert f"Received: from client.example.org {wanted}\n" in log, log
+
+
+@test
+def a_descriptor_that_is_passed_is_a_connected_socket():
+    with socket.create_server(("127.0.0.1", 0)) as server, \
+            open(os.devnull) as nothing:
+        for count, passed, wanted in (
+                (1, server, "descriptor 3 is a listening socket"),
+                (1, nothing, "descriptor 3 is not a socket"),
+                (2, server, "2 descriptors were passed")):
+            number = passed.fileno()
+            done = subprocess.run(
+                ["bash", "-c", f"exec 3<&{number} 4<&{number};"
+                 f"LISTEN_PID=$$ LISTEN_FDS={count} exec $0 print:", SMTPD],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                pass_fds=[number])
+            assert done.returncode == 64, done
+            assert wanted in done.stderr, done.stderr
 
 
 @test
