@@ -670,6 +670,30 @@ def a_peer_that_is_no_socket_is_known_from_the_environment():
 
 
 @test
+def each_recipient_of_lmtp_has_a_verdict_of_its_own():
+    place = folder()
+    routes = os.path.join(place, "routes")
+    with open(routes, "w") as f:
+        f.write("b@example.org maildir:/dev/null/none\n")
+    with Session("--lmtp", "--routes", routes, "discard:") as s:
+        s.send(lines("LHLO x") + message("Subject: x", "", "y", to=(
+            "a@example.org", "b@example.org", "c@example.org")))
+        got = [r[:3] for r in s.replies(10)]
+        assert got == "220 250 250 250 250 250 354 250 451 250".split(), got
+        log = s.finish()[1]
+    assert log.count("event=message-relayed ") == 2, log
+    assert log.count("event=message-deferred ") == 1, log
+    shutil.rmtree(place)
+
+
+@test
+def what_a_client_calls_itself_is_no_comment_in_the_trace():
+    octets = EXAMPLE.replace(b"EHLO x", b'EHLO x(y)<z>;"\\,')
+    log = run(["print:"], octets)[2]
+    assert "Received: from x?y??z????? (unknown)\n" in log, log
+
+
+@test
 def a_peer_that_is_a_socket_is_known_by_his_address():
     if not socket.has_dualstack_ipv6():
         raise Skip("no IPv6")
