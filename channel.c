@@ -555,6 +555,8 @@ leap(const char *p, size_t i, size_t len)
 /*
  * Emits lines, in one span as long as nothing has to change, up to a dot that
  * begins a line behind DATA.  Returns how many octets that were, at least one.
+ * It never looks far for an LF: a flood of bare CRs would have it look as far
+ * for each of them.
  */
 static size_t
 run(struct channel *ch, const char *p, size_t len)
@@ -565,11 +567,17 @@ run(struct channel *ch, const char *p, size_t len)
 	for (;;) {
 		if (p[i] != '\n')
 			i = leap(p, i, len);
-		lf = memchr(p + i, '\n', len - i);
-		end = lf == NULL ? len : (size_t)(lf - p);
+		end = len - i > 2 * BLOCK ? i + 2 * BLOCK : len;
+		lf = memchr(p + i, '\n', end - i);
+		if (lf != NULL)
+			end = (size_t)(lf - p);
 		cr = memchr(p + i, '\r', end - i);
 		if (cr != NULL)
 			end = (size_t)(cr - p);
+		if (lf == NULL && cr == NULL && end < len) {
+			i = end;
+			continue;
+		}
 		if (end == len || (cr != NULL && end + 1 == len)) {
 			emit(ch, p, end);
 			ch->at = end == len ? TEXT : CR;

@@ -750,6 +750,27 @@ Test(driver, sees_what_is_odd_wherever_it_stands)
 	}
 }
 
+/* Nor does it matter how many there are: the work is one with the octets. */
+Test(driver, a_flood_of_bare_crs_costs_no_more_than_its_octets,
+    .timeout = 300)
+{
+	static const char script[] =
+	    "HELO a\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nDATA\r\n";
+	enum { N = 16 << 20 };
+	struct channel ch;
+	char *in = malloc(N);
+
+	cr_assert_not_null(in);
+	memset(in, '\r', N);
+	channel_init(&ch, &plain, &(struct channel_hooks){ 0 }, NULL);
+	channel_greet(&ch);
+	channel_feed(&ch, script, sizeof script - 1);
+	cr_expect_eq(channel_feed(&ch, in, N), N);
+	cr_expect_eq(ch.verdict.code, 550);
+	channel_free(&ch);
+	free(in);
+}
+
 Test(driver, may_write_replies_in_pieces)
 {
 	static const char script[] = "NOOP\r\nHELP\r\nRSET\r\nQUIT\r\n";
