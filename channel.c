@@ -425,8 +425,11 @@ channel_sent(struct channel *ch, size_t len)
 {
 	assert(len <= ch->outlen - ch->outsent);
 	ch->outsent += len;
-	if (ch->outsent == ch->outlen)
-		ch->outsent = ch->outlen = 0;
+	if (ch->outsent > ch->outlen / 2) {	/* also all of it */
+		ch->outlen -= ch->outsent;
+		memmove(ch->out, ch->out + ch->outsent, ch->outlen);
+		ch->outsent = 0;
+	}
 }
 
 /* ---- the transaction --------------------------------------------------- */

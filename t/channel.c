@@ -794,6 +794,25 @@ Test(driver, may_write_replies_in_pieces)
 	free(got.p);
 }
 
+/* Nor does what was written take up room while something always waits. */
+Test(driver, may_always_have_a_reply_that_waits)
+{
+	struct channel ch;
+	size_t len, i;
+
+	channel_init(&ch, &plain, &(struct channel_hooks){ 0 }, NULL);
+	channel_greet(&ch);
+	for (i = 0; i < 100000; i++) {
+		cr_assert_eq(channel_feed(&ch, "NOOP\r\n", 6), 6);
+		channel_output(&ch, &len);
+		channel_sent(&ch, len - 1);
+	}
+	cr_expect_eq(*channel_output(&ch, &len), '\n');
+	cr_expect_eq(len, 1);
+	cr_expect_eq(ch.outsize, CHANNEL_OUT);
+	channel_free(&ch);
+}
+
 Test(driver, is_not_told_of_what_follows_quit)
 {
 	struct recorder r;
