@@ -482,20 +482,23 @@ refuse(struct channel *ch, int code, const char *enh, const char *text)
 }
 
 /* Lends text to the program.  Octets are counted as RFC 1870 5 does: with
-   CRLF, without stuffed dots. */
+   CRLF, without stuffed dots.  What is wrong first is the reason, however the
+   text came in pieces. */
 static void
 emit(struct channel *ch, const char *p, size_t len)
 {
 	uint64_t limit = ch->set->data_size_limit;
 
+	for (size_t i = 0; ch->set->decode_data && i < len; i++)
+		if (!utf8(&ch->utf8, p[i])) {
+			if (limit == 0 || ch->size + i < limit)
+				refuse(ch, 554, "5.6.0",
+				    "Message is not UTF-8");
+			break;
+		}
 	ch->size += len;
 	if (limit != 0 && ch->size > limit)
 		refuse(ch, 552, "5.3.4", "Message is larger than the limit");
-	for (size_t i = 0; ch->set->decode_data && i < len; i++)
-		if (!utf8(&ch->utf8, p[i])) {
-			refuse(ch, 554, "5.6.0", "Message is not UTF-8");
-			break;
-		}
 	if (len > 0 && ch->verdict.code == 0 && ch->hooks->body != NULL)
 		ch->hooks->body(ch->ctx, (struct span){ p, len });
 }
