@@ -1796,7 +1796,8 @@ take_attribute(struct identity *id, struct span name, const char *value)
 }
 
 /* Postfix's XCLIENT_README: all attributes or none; on success the session
-   starts anew, with a greeting. */
+   starts anew, with a greeting.  It is another client's, who has not
+   authenticated unless LOGIN says so. */
 static void
 do_xclient(struct channel *ch, struct span arg)
 {
@@ -1808,7 +1809,6 @@ do_xclient(struct channel *ch, struct span arg)
 		channel_reply(ch, 550, "5.7.0", "XCLIENT is not for you");
 		return;
 	}
-	copy(id.login, sizeof id.login, span(ch->auth_user));
 	while (arg.len > 0)
 		if (!split_parameter(&arg, &name, &value) ||
 		    !xdecode(decoded, sizeof decoded, value) ||
@@ -1819,12 +1819,10 @@ do_xclient(struct channel *ch, struct span arg)
 	forget(ch);
 	ch->peer = id.peer;
 	copy(ch->seen_greeting, sizeof ch->seen_greeting, span(id.helo));
-	if (strcmp(ch->auth_user, id.login) != 0) {
-		channel_set_user(ch, id.login);
-		ch->authenticated = id.login[0] != '\0';
-		copy(ch->auth_method, sizeof ch->auth_method,
-		    span(ch->authenticated ? "XCLIENT" : ""));
-	}
+	channel_set_user(ch, id.login);
+	ch->authenticated = id.login[0] != '\0';
+	copy(ch->auth_method, sizeof ch->auth_method,
+	    span(ch->authenticated ? "XCLIENT" : ""));
 	ch->extended_smtp = false;
 	greet(ch);
 }
