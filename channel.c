@@ -393,7 +393,7 @@ channel_reply(struct channel *ch, int code, const char *enh, const char *text)
 	unsigned max = ch->set->max_errors;
 
 	note(ch, code, enh, text);
-	if (code >= 400 && ch->errors > max && max != 0)
+	if (code >= 400 && code != 421 && ch->errors > max && max != 0)
 		say(ch, 421, "4.7.0", "Too many errors");
 	else
 		say(ch, code, enh, text);

@@ -860,6 +860,23 @@ Test(driver, closes_with_a_reply_of_its_own)
 	recorder_free(&r);
 }
 
+/* A good-bye is no error too many: it has a reason of its own. */
+Test(driver, closes_with_its_own_reply_after_many_errors)
+{
+	struct channel_settings set = plain;
+	struct recorder r;
+
+	set.max_errors = 1;
+	recorder_open(&r, &set, NULL, 0);
+	say(&r, "EHLO c\r\nFROB\r\n");
+	r.replies.len = 0;
+	channel_close(&r.ch, 421, "4.4.2", "Idle too long");
+	recorder_drain(&r);
+	cr_expect_str_eq(r.replies.p, IDLE);
+	recorder_close(&r);
+	recorder_free(&r);
+}
+
 Test(driver, may_close_in_the_middle_of_a_message)
 {
 	static const char script[] =
