@@ -1827,6 +1827,17 @@ do_xclient(struct channel *ch, struct span arg)
 	greet(ch);
 }
 
+/* The IPv4 address in "::ffff:192.0.2.1", or s itself: a proxy that accepts
+   both families with one socket names its IPv4 clients so. */
+static struct span
+unmap(struct span s)
+{
+	static const char mapped[] = "::ffff:";
+	size_t n = sizeof mapped - 1;
+
+	return starts(s, mapped) && ipv4(skip(s, n)) ? skip(s, n) : s;
+}
+
 /* The PROXY protocol's version 1: "PROXY TCP4 src dst sport dport", with
    single blanks; behind UNKNOWN anything. */
 static bool
@@ -1856,20 +1867,33 @@ proxy_v1(struct channel *ch, struct span s)
 	for (; s.len > 0 && n < 6; n++)
 		field[n] = word(&s);
 	return s.len == 0 && n == 6 && fits(field[2]) && fits(field[3]) &&
-	    copy(peer->address, sizeof peer->address, field[2]) &&
-	    copy(peer->server_address, sizeof peer->server_address, field[3]) &&
+	    copy(peer->address, sizeof peer->address, unmap(field[2])) &&
+	    copy(peer->server_address, sizeof peer->server_address,
+	    unmap(field[3])) &&
 	    copy(peer->port, sizeof peer->port, field[4]) &&
 	    copy(peer->server_port, sizeof peer->server_port, field[5]) &&
 	    port(peer->port) && port(peer->server_port);
 }
 
-/* RFC 5952 4: lower case, no leading zeros, the longest run of zeros short. */
+static void
+write_v4(char *to, size_t size, const unsigned char a[4])
+{
+	snprintf(to, size, "%u.%u.%u.%u", a[0], a[1], a[2], a[3]);
+}
+
+/* RFC 5952 4: lower case, no leading zeros, the longest run of zeros short.
+   What a socket for both families calls an IPv4 client is one: see unmap(). */
 static void
 write_v6(char *to, size_t size, const unsigned char a[16])
 {
+	static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
 	unsigned group[8], at = 8, best = 1, run = 0;
 	size_t n = 0;
 
+	if (memcmp(a, mapped, sizeof mapped) == 0) {
+		write_v4(to, size, a + sizeof mapped);
+		return;
+	}
 	for (unsigned i = 0; i < 8; i++) {
 		group[i] = (unsigned)a[2 * i] << 8 | a[2 * i + 1];
 		run = group[i] == 0 ? run + 1 : 0;
@@ -1888,12 +1912,6 @@ write_v6(char *to, size_t size, const unsigned char a[16])
 		n += (size_t)snprintf(to + n, size - n, "%s%x",
 		    i == 0 || i == at + best ? "" : ":", group[i]);
 	}
-}
-
-static void
-write_v4(char *to, size_t size, const unsigned char a[4])
-{
-	snprintf(to, size, "%u.%u.%u.%u", a[0], a[1], a[2], a[3]);
 }
 
 static unsigned
