@@ -886,12 +886,14 @@ static bool
 path(struct span *s, struct span *out)
 {
 	bool angle;
+	size_t n = 0;
 
 	*s = trim(*s);
 	angle = s->len > 0 && s->p[0] == '<';
 	if (angle) {
 		*s = skip(*s, 1);
-		*s = skip(*s, route(*s));
+		n = route(*s);
+		*s = skip(*s, n);
 	}
 	out->p = s->p;
 	out->len = mailbox(*s);
@@ -899,8 +901,8 @@ path(struct span *s, struct span *out)
 	if (angle && (s->len == 0 || s->p[0] != '>'))
 		return false;
 	*s = skip(*s, angle);
-	return (angle || out->len > 0) && (s->len == 0 || s->p[0] == ' ') &&
-	    valid_utf8(*out);
+	return (out->len > 0 || (angle && n == 0)) &&
+	    (s->len == 0 || s->p[0] == ' ') && valid_utf8(*out);
 }
 
 static bool
