@@ -28,6 +28,7 @@
 #define COMMAND_MAX 512	/* octets of a command with CRLF; RFC 5321 4.5.3.1.4 */
 #define DOMAIN_MAX 255	/* RFC 5321 4.5.3.1.2 */
 #define REPLY_LINE 480	/* octets of text in one line; RFC 5321 4.5.3.1.5 */
+#define LIMIT_MAX 999999	/* what LIMITS has digits for; RFC 9422 4 */
 #define PROXY_V1_MAX 107	/* octets of a version 1 header with CRLF */
 #define BLOCK 128	/* octets that are looked at together: n * 16 */
 #define PROXY_V2_HEAD 16	/* octets of a version 2 header's fixed part */
@@ -1168,10 +1169,10 @@ write_limits(const struct channel_settings *set, char *to, size_t size)
 {
 	char n[21], mails[40] = "", rcpts[40] = "";
 
-	if (set->max_messages != 0)
+	if (set->max_messages != 0 && set->max_messages <= LIMIT_MAX)
 		join(mails, sizeof mails, " MAILMAX=",
 		    decimal(n, set->max_messages));
-	if (set->max_recipients != 0)
+	if (set->max_recipients != 0 && set->max_recipients <= LIMIT_MAX)
 		join(rcpts, sizeof rcpts, " RCPTMAX=",
 		    decimal(n, set->max_recipients));
 	join(to, size, mails, rcpts);
