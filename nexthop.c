@@ -872,6 +872,7 @@ spoke(struct stream *s)
  * Sends the group, after which step's reply is waited for.  A next hop that
  * has spoken before it was asked hung up, perhaps with a farewell, or is out
  * of step; then nothing is sent, for its words would be taken as the answer.
+ * What it said while it was kept is not about this message, whatever code.
  */
 static bool
 flush(struct nexthop *h, enum step step, int64_t deadline, struct verdict *r)
@@ -887,7 +888,7 @@ flush(struct nexthop *h, enum step step, int64_t deadline, struct verdict *r)
 		if (err == 0)
 			return true;
 	}
-	if (!spoke(&h->s))
+	if (h->kept || !spoke(&h->s))
 		return lost(h, step, err, r);
 	if (!hear(h, step, within(deadline, 5), r))
 		hang_up(h);

@@ -824,6 +824,9 @@ run_pairs(const struct pair *pair, size_t n)
 
 #define ONE PLAIN MAIL RCPT TEXT QUEUED
 #define NEXT MAIL RCPT TEXT QUEUED
+/* More than was asked for, and in the same packet. */
+#define SAID(x) \
+	PLAIN MAIL RCPT TEXT "+ 250 2.0.0 Queued\\r\\n" x "\\r\\n\n"
 
 Test(nexthop, kept_open_and_opened_again)
 {
@@ -832,6 +835,15 @@ Test(nexthop, kept_open_and_opened_again)
 		    TAKEN },
 		{ "closed while idle", ONE "!\n" ONE, TAKEN, TAKEN },
 		{ "421 while idle", ONE "> 421 4.4.2 Idle\n!\n" ONE, TAKEN,
+		    TAKEN },
+		/* Some say it with other codes, and some do not mean us. */
+		{ "451 while idle", SAID("451 Timeout") "!\n" ONE, TAKEN,
+		    TAKEN },
+		{ "554 while idle", SAID("554 5.0.0 Idle") "!\n" ONE, TAKEN,
+		    TAKEN },
+		{ "half a line while idle", PLAIN MAIL RCPT TEXT
+		    "+ 250 2.0.0 Queued\\r\\n4\n!\n" ONE, TAKEN, TAKEN },
+		{ "250 while idle", SAID("250 2.0.0 Queued") "@\n" ONE, TAKEN,
 		    TAKEN },
 		{ "closed at MAIL", ONE FROM "!\n" ONE, TAKEN, TAKEN },
 		{ "421 at MAIL", ONE FROM "> 421 Bye\n@\n" ONE, TAKEN, TAKEN },
