@@ -1250,8 +1250,8 @@ out:
 	return status;
 }
 
-/* Locks all of a file against other processes.  fcntl(2) knows no deadline,
-   so we ask again.  Returns 0, or -1 with errno. */
+/* Locks all of a file, or a pipe, against others who print.  fcntl(2) knows
+   no deadline, so we ask again.  Returns 0, or -1 with errno. */
 static int
 lock_file(int fd, int64_t deadline)
 {
@@ -1271,7 +1271,7 @@ lock_file(int fd, int64_t deadline)
 	return 0;
 }
 
-/* Appends to a file: all of it, or nothing. */
+/* Appends to a file that is locked: all of it, or nothing. */
 static int
 print_append(const struct job *j, int fd, char *head, size_t len)
 {
@@ -1280,14 +1280,10 @@ print_append(const struct job *j, int fd, char *head, size_t len)
 
 	if (fstat(fd, &st) == -1)
 		return -1;
-	if (!S_ISREG(st.st_mode))
-		return print_parts(j, fd, head, len);
-	if (lock_file(fd, j->deadline) == -1 || fstat(fd, &st) == -1)
-		return -1;
 	if (print_parts(j, fd, head, len) == 0)
 		return 0;
 	error = errno;
-	if (ftruncate(fd, st.st_size) == -1)
+	if (S_ISREG(st.st_mode) && ftruncate(fd, st.st_size) == -1)
 		logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env,
 		    "part of a message is left in the file: %s",
 		    strerror(errno));
@@ -1298,6 +1294,7 @@ print_append(const struct job *j, int fd, char *head, size_t len)
 static void
 take_print(const struct job *j, struct hop *h, struct verdict *v)
 {
+	struct flock none = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
 	bool file = *h->where != '\0';
 	int fd = j->r->set->print;
 	size_t len;
@@ -1317,11 +1314,15 @@ take_print(const struct job *j, struct hop *h, struct verdict *v)
 	if (file)	/* O_NONBLOCK: a FIFO that nobody reads is an error */
 		fd = open(h->where, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
 		    O_NOCTTY | O_NONBLOCK, 0600);
-	if (fd == -1 ||
+	/* Standard error may be something that knows no locks. */
+	if (fd == -1 || (lock_file(fd, j->deadline) == -1 &&
+	    (file || errno == ETIMEDOUT)) ||
 	    (file ? print_append : print_parts)(j, fd, head, len) == -1)
 		fail(j, h->spec, errno, v);
 	if (file && fd != -1)
 		close(fd);
+	else if (!file)
+		fcntl(fd, F_SETLK, &none);
 	free(head);
 }
 

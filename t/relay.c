@@ -845,15 +845,15 @@ Test(relay, print_waits_for_whoever_has_locked_the_file)
 	free(spec);
 }
 
-Test(relay, print_keeps_messages_whole_between_processes)
-{
-	enum { PROCESSES = 4, MESSAGES = 25, LEN = 20000 };
-	char *spec, *text, *p, *message = malloc(LEN);
-	pid_t pid[PROCESSES];
-	int i, k, status, seen = 0;
+enum { PROCESSES = 4, MESSAGES = 25, LEN = 20000 };
 
-	cr_assert(asprintf(&spec, "print:%s/out", dir) > 0);
-	set.spec = spec;
+/* Prints as set.spec says from several processes at once. */
+static void
+print_at_once(pid_t pid[PROCESSES])
+{
+	char *message = malloc(LEN);
+	int i, k;
+
 	for (i = 0; i < PROCESSES; i++) {
 		memset(message, 'a' + i, LEN);
 		pid[i] = fork();
@@ -864,12 +864,20 @@ Test(relay, print_keeps_messages_whole_between_processes)
 				_exit(1);
 		_exit(0);
 	}
+	free(message);
+}
+
+/* Each of them printed, and no message is inside another. */
+static void
+expect_whole(const pid_t pid[PROCESSES], const char *p)
+{
+	int i, status, seen = 0;
+
 	for (i = 0; i < PROCESSES; i++) {
 		cr_assert_eq(waitpid(pid[i], &status, 0), pid[i]);
 		cr_assert_eq(status, 0);
 	}
-	text = slurp(in_dir("out"));
-	for (p = text; *p != '\0'; seen++) {
+	for (; *p != '\0'; seen++) {
 		cr_assert_eq(strncmp(p, "---------- MESSAGE", 18), 0);
 		p = strstr(p, "---\n") + 4;
 		p = strstr(p, "---\n") + 4;
@@ -881,9 +889,45 @@ Test(relay, print_keeps_messages_whole_between_processes)
 		p = strstr(p, "---\n") + 4;
 	}
 	cr_assert_eq(seen, PROCESSES * MESSAGES);
+}
+
+Test(relay, print_keeps_messages_whole_between_processes)
+{
+	pid_t pid[PROCESSES];
+	char *spec, *text;
+	int i;
+
+	cr_assert(asprintf(&spec, "print:%s/out", dir) > 0);
+	set.spec = spec;
+	print_at_once(pid);
+	for (i = 0; i < PROCESSES; i++)
+		cr_assert_eq(waitid(P_PID, (id_t)pid[i], &(siginfo_t){ 0 },
+		    WEXITED | WNOWAIT), 0);
+	text = slurp(in_dir("out"));
+	expect_whole(pid, text);
 	free(text);
-	free(message);
 	free(spec);
+}
+
+/* Standard error that they share may be a pipe, which takes a message only
+   bit by bit. */
+Test(relay, print_keeps_messages_whole_in_a_pipe)
+{
+	pid_t pid[PROCESSES];
+	char *text, path[64];
+	int p[2];
+
+	cr_assert_eq(pipe(p), 0);
+	cr_assert_neq(fcntl(p[1], F_SETPIPE_SZ, 4096), -1);
+	set.spec = "print:";
+	set.print = p[1];
+	print_at_once(pid);
+	close(p[1]);
+	snprintf(path, sizeof path, "/proc/self/fd/%d", p[0]);
+	text = slurp(path);
+	close(p[0]);
+	expect_whole(pid, text);
+	free(text);
 }
 
 /* ---- maildir: ---- */
