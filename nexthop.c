@@ -1279,7 +1279,8 @@ open_any(struct nexthop *h, int64_t deadline, struct verdict *r)
 }
 
 bool
-nexthop_valid(const char *where, char *error, size_t size)
+nexthop_valid(enum nexthop_protocol protocol, const char *where, char *error,
+    size_t size)
 {
 	struct place to;
 	size_t n;
@@ -1289,6 +1290,11 @@ nexthop_valid(const char *where, char *error, size_t size)
 		if (!parse_place(where, n, &to)) {
 			snprintf(error, size, "Not a next hop: %.*s",
 			    n > 100 ? 100 : (int)n, where);
+			return false;
+		}
+		if (to.local && protocol == NEXTHOP_SMTPS) {
+			snprintf(error, size, "A socket has no name that TLS "
+			    "could verify: %.*s", (int)n, where);
 			return false;
 		}
 		if (where[n] == '\0')

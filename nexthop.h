@@ -60,8 +60,10 @@ struct nexthop;
 struct nexthop *nexthop_open(const struct relay_settings *set,
 	    enum nexthop_protocol protocol, const char *where);
 
-/* Checks the syntax of such a list.  False with a sentence in error. */
-bool	nexthop_valid(const char *where, char *error, size_t size);
+/* Checks such a list: its syntax, and NEXTHOP_SMTPS wants names to verify.
+   False with a sentence in error. */
+bool	nexthop_valid(enum nexthop_protocol protocol, const char *where,
+	    char *error, size_t size);
 
 /*
  * Offers the envelope: connects if needed, MAIL, and RCPT for each of

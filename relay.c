@@ -636,7 +636,8 @@ static bool
 check_places(struct hop *h, char *error, size_t size)
 {
 	if (*h->where != '\0')
-		return nexthop_valid(h->where, error, size);
+		return nexthop_valid(h->transport->protocol, h->where, error,
+		    size);
 	snprintf(error, size, "%s needs a host or a socket", h->spec);
 	return false;
 }

@@ -94,8 +94,10 @@ nexthop_open(const struct relay_settings *set, enum nexthop_protocol protocol,
 }
 
 bool
-nexthop_valid(const char *where, char *error, size_t size)
+nexthop_valid(enum nexthop_protocol protocol, const char *where, char *error,
+    size_t size)
 {
+	(void)protocol;
 	snprintf(error, size, "no place: %s", where);
 	return strchr(where, '!') == NULL;
 }

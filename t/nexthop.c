@@ -1548,18 +1548,18 @@ Test(nexthop, valid)
 	size_t i;
 
 	for (i = 0; i < COUNT(good); i++)
-		cr_expect(nexthop_valid(good[i], error, sizeof error), "%s",
-		    good[i]);
+		cr_expect(nexthop_valid(NEXTHOP_LMTP, good[i], error,
+		    sizeof error), "%s", good[i]);
 	for (i = 0; i < COUNT(bad); i++) {
 		error[0] = '\0';
-		cr_expect_not(nexthop_valid(bad[i], error, sizeof error), "%s",
-		    bad[i]);
+		cr_expect_not(nexthop_valid(NEXTHOP_SMTP, bad[i], error,
+		    sizeof error), "%s", bad[i]);
 		cr_expect_neq(error[0], '\0');
 	}
 	memset(path, 'p', sizeof path);
 	memcpy(path, "unix:", 5);
 	path[sizeof path - 1] = '\0';
-	cr_expect_not(nexthop_valid(path, error, sizeof error));
+	cr_expect_not(nexthop_valid(NEXTHOP_SMTP, path, error, sizeof error));
 }
 
 Test(stream, connects_to_each_form_of_place)

@@ -485,6 +485,8 @@ Test(relay, a_senseless_relay_is_one_sentence)
 		{ "maildir:", "needs a folder" },
 		{ "smtp:", "needs a host or a socket" },
 		{ "lmtp:", "needs a host or a socket" },
+		{ "smtps:unix:/run/mx", "no name that TLS could verify: unix" },
+		{ "smtps:mx.example.net,unix:mx", "could verify: unix:mx" },
 		{ "error:2.0.0 fine", "4.y.z or 5.y.z" },
 		{ "error:9.9.9 what", "4.y.z or 5.y.z" },
 		{ "error:5.1 what", "4.y.z or 5.y.z" },
