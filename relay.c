@@ -2104,7 +2104,8 @@ reply_code(const char *line, int *code, char *enh)
  * What became of a program that exited and said line first.  Its status
  * decides whether it has the message; a line may explain that, or refuse it
  * in other words, or make a success a refusal, and never the other way round.
- * If one of the two is temporary, so is the verdict.
+ * If one of the two is temporary, so is the verdict; but a status that has no
+ * meaning of its own leaves that to the line.
  */
 static void
 judge(const struct job *j, int status, const char *line, struct verdict *v)
