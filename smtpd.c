@@ -1071,6 +1071,8 @@ on_vrfy(void *ctx, struct span path, struct reply *r)
 	struct envelope env = facts(s);
 	struct recipient one;
 
+	if (path.len == 0)	/* "<>" is nobody to ask about */
+		return;
 	one.address = string(s->path, sizeof s->path, path);
 	one.options = "";
 	env.recipients = &one;

@@ -14,8 +14,8 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tap import (HELLO, SMTPD, Session, Skip, family, folder, lines, main,
-                 message, need, script, test, whole_calls)
+from tap import (HELLO, SMTPD, PolicyService, Session, Skip, family, folder,
+                 lines, main, message, need, script, test, whole_calls)
 
 SANITIZED = "/san/" in SMTPD
 EXAMPLE = lines("EHLO x", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA",
@@ -797,6 +797,21 @@ def a_sender_that_is_refused_leaves_no_transaction():
         _, log = s.finish()
     assert re.search("event=refused id=", log), log
     assert re.search("event=session client=", log), log
+
+
+@test
+def the_null_path_is_nobody_to_ask_a_policy_service_about():
+    place = folder()
+    with PolicyService(place) as service, \
+            Session("--policy", service.place, "discard:") as s:
+        s.start()
+        assert [r[:3] for r in s.say("VRFY <>", "VRFY x", "NOOP")] == \
+            ["252", "252", "250"]
+        _, log = s.finish()
+    asked = [q["recipient"] for q in service.asked
+             if q["protocol_state"] == "VRFY"]
+    assert asked == ["x"] and "channel-broken" not in log, (asked, log)
+    shutil.rmtree(place)
 
 
 @test
