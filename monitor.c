@@ -1038,16 +1038,18 @@ act(struct monitor *m, struct received *r)
 }
 
 /* The client is the channel process's alone: here its descriptors become
-   nothing, or it would not see us hang up. */
+   nothing, or it would not see us hang up.  -1 with errno. */
 static int
 let_go(void)
 {
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC), status = -1;
 
-	if (null == -1 || dup2(null, STDIN_FILENO) == -1 ||
-	    dup2(null, STDOUT_FILENO) == -1)
-		return -1;
-	return close(null);
+	if (null != -1 && dup2(null, STDIN_FILENO) != -1 &&
+	    dup2(null, STDOUT_FILENO) != -1)
+		status = 0;
+	if (null != -1)
+		close(null);
+	return status;
 }
 
 /* Waits for a question: as long as the session may last, and what was begun
@@ -1095,6 +1097,8 @@ see_off(const struct monitor *m, int error, int *status)
 		    "the channel process %s: it is ended", error == EBADMSG
 		    ? "asked for something impossible" : "does not go on");
 	} else if (error != 0) {
+		logger_printf(&m->set->log, LOG_ERR, "session", NULL,
+		    "the monitor can not go on: %s", strerror(error));
 		shutdown(m->peer, SHUT_RDWR);
 		gone.fd = pidfd_open(m->child, 0);
 		poll(&gone, 1, EXCHANGE * 1000);
@@ -1112,14 +1116,10 @@ static int
 serve(struct monitor *m, int signals)
 {
 	struct received r;
-	int status, more = 1, error = 0;
+	int status, more = 1, error = let_go() == -1 ? errno : 0;
 
-	if (let_go() == -1) {
-		kill(m->child, SIGKILL);
-		return EX_OSERR;
-	}
 	m->end = clock_now() + (int64_t)m->set->session_timeout * 1000;
-	while (more == 1 && !m->ended) {
+	while (error == 0 && more == 1 && !m->ended) {
 		if (wait_question(m, signals) == -1) {
 			error = errno;
 			break;

@@ -1788,8 +1788,11 @@ drop_root(const struct options *o)
 	}
 	/* What root's programs go by is nothing for this user's. */
 	if (setenv("HOME", pw->pw_dir, 1) == -1 ||
-	    setenv("USER", name, 1) == -1 || setenv("LOGNAME", name, 1) == -1)
+	    setenv("USER", name, 1) == -1 ||
+	    setenv("LOGNAME", name, 1) == -1) {
+		complain("out of memory");
 		exit(EX_OSERR);
+	}
 	unsetenv("MAIL");
 }
 
@@ -2089,10 +2092,18 @@ wait_for_engine(struct session *s)
 		;
 }
 
-/* Says that there is no service, when not even the greeting was said. */
+/* Says that there is no service, when not even the greeting was said; and to
+   the log why, unless that was said where it failed. */
 static int
-turn_away(struct session *s, int status)
+turn_away(struct session *s, int error, int status)
 {
+	char text[128];
+
+	if (monitor_fd(s->monitor) == -1) {
+		text_join(text, sizeof text, "no second process: ",
+		    strerror(error), NULL);
+		session_log(s, LOG_ERR, "session", text);
+	}
 	channel_close(&s->ch, 421, "4.3.2", "Service not available");
 	drain(s);
 	return status;
@@ -2203,7 +2214,7 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	const char *known[FACTS];
 	struct client who;
 	struct session *s;
-	int signals;
+	int signals, error;
 	bool parted;
 
 	if (!o->debug)
@@ -2212,6 +2223,7 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	certain(known, o, &who);
 	signals = catch_signals();
 	parted = signals != -1 && monitor_start(m, signals, known) == 0;
+	error = errno;
 	s = open_session(o, &hook, m, &who);
 	if (s == NULL) {
 		monitor_log(m, LOG_ERR, "session", NULL, "out of memory");
@@ -2219,7 +2231,7 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	}
 	s->socket = socket;
 	s->signals = signals;
-	return parted ? run(s, tls_trouble) : turn_away(s, EX_OSERR);
+	return parted ? run(s, tls_trouble) : turn_away(s, error, EX_OSERR);
 }
 
 int

@@ -282,6 +282,11 @@ KNOWN = (
     ("fstat", "the channel process was ended"),
     # A file that could not be removed is still there.
     ("unlinkat", "files left"),
+    # Who is cut off from log or monitor, or does not know which descriptor is
+    # the client, can not say so.
+    ("write", "nothing in the log"),
+    ("sendmsg", "nothing in the log"),
+    ("fstat", "nothing in the log"),
 )
 
 
@@ -315,6 +320,8 @@ def judge(fault, got, taken, left, sound):
     if not ended:
         if got.status not in (0, 64, 70, 71, 75, 78):
             wrong.append(f"exit status {got.status}")
+        if not got.log:
+            wrong.append("nothing in the log")
         if "ended by signal" in got.log or got.status == 70:
             wrong.append("the channel process was ended")
     for who in "mc" if got.status == 0 else "":
