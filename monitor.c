@@ -16,7 +16,8 @@
  * not pass ends the session.  Whom we are connected to, what TLS came to, and
  * who authenticated the monitor knows better: it does not even ask.
  */
-#define _GNU_SOURCE	/* explicit_bzero, MSG_CMSG_CLOEXEC, _Fork */
+#define _GNU_SOURCE	/* explicit_bzero, MSG_CMSG_CLOEXEC, _Fork,
+			   closefrom */
 #include "confine.h"
 #include "monitor.h"
 #include "nexthop.h"
@@ -1038,14 +1039,16 @@ act(struct monitor *m, struct received *r)
 }
 
 /* The client is the channel process's alone: here its descriptors become
-   nothing, or it would not see us hang up.  -1 with errno. */
+   nothing, or it would not see us hang up.  Standard error may be one of them.
+   -1 with errno. */
 static int
-let_go(void)
+let_go(const struct monitor *m)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC), status = -1;
 
 	if (null != -1 && dup2(null, STDIN_FILENO) != -1 &&
-	    dup2(null, STDOUT_FILENO) != -1)
+	    dup2(null, STDOUT_FILENO) != -1 &&
+	    (m->set->relay.print != -1 || dup2(null, STDERR_FILENO) != -1))
 		status = 0;
 	if (null != -1)
 		close(null);
@@ -1116,7 +1119,7 @@ static int
 serve(struct monitor *m, int signals)
 {
 	struct received r;
-	int status, more = 1, error = let_go() == -1 ? errno : 0;
+	int status, more = 1, error = let_go(m) == -1 ? errno : 0;
 
 	m->end = clock_now() + (int64_t)m->set->session_timeout * 1000;
 	while (error == 0 && more == 1 && !m->ended) {
@@ -1195,14 +1198,22 @@ give_up_everything(struct monitor *m)
 	return m->set->require_sandbox ? -1 : 0;
 }
 
-/* What is in files that only root could open is not for this process. */
+/* Closes all but descriptors 0 and 1, which are the client, and these two: the
+   log is not for this process, nor is a key, nor what whoever started us forgot
+   to close.  Standard error becomes signals, which nothing can be written to. */
 static void
-let_keys_go(const struct monitor *m)
+keep_alone(int signals, int peer)
 {
-	if (m->set->tls.cert != -1)
-		close(m->set->tls.cert);
-	if (m->set->tls.key != -1)
-		close(m->set->tls.key);
+	const int low = signals < peer ? signals : peer;
+	const int high = signals < peer ? peer : signals;
+
+#ifndef __SANITIZE_ADDRESS__	/* whose report shall be seen */
+	dup2(signals, STDERR_FILENO);
+#endif
+	for (int fd = STDERR_FILENO + 1; fd < high; fd++)
+		if (fd != low)
+			close(fd);
+	closefrom(high + 1);
 }
 
 int
@@ -1222,11 +1233,11 @@ monitor_start(struct monitor *m, int signals, const char *const known[FACTS])
 		return -1;
 	}
 	m->peer = pair[m->child != 0];
-	close(pair[m->child == 0]);
 	if (m->child == 0) {
-		let_keys_go(m);
+		keep_alone(signals, m->peer);
 		return give_up_everything(m);
 	}
+	close(pair[0]);
 	status = serve(m, signals);
 	monitor_close(m);
 	_exit(status);	/* there is no stdio to flush */

@@ -59,7 +59,8 @@ struct monitor *monitor_open(const struct monitor_settings *set, char *error,
  * if there is no second process.  In the monitor it does not return: that
  * answers questions until the channel process has ended, and exits with its
  * status.  SIGTERM must be blocked, and signals is a signalfd for it, borrowed;
- * descriptors 0 and 1 are the client.
+ * descriptors 0 and 1 are the client, and 2 if relay.print is -1.  The channel
+ * process keeps 0, 1 and signals, and nothing else that was open.
  */
 int	monitor_start(struct monitor *m, int signals,
 	    const char *const known[FACTS]);

@@ -14,7 +14,8 @@
  *	PLANT deaf		asks and asks, and takes no answer
  *	PLANT hang		does nothing any more
  *	PLANT leave		nor has it to do with the monitor
- *	PLANT files		reads what is open: "file NUMBER" for each
+ *	PLANT files		reads what is open, writes to standard error:
+ *				"file NUMBER" for each
  *	PLANT lie		from now on the client is somebody else
  *
  * And kernels that lack something: PLANTED=no-landlock, no-seccomp, neither;
@@ -403,6 +404,8 @@ try_files(void)
 {
 	char octet;
 
+	if (write(STDERR_FILENO, "planted\n", 8) != -1)
+		say("file", STDERR_FILENO);
 	for (int fd = 3; fd < 1024; fd++)
 		if (pread(fd, &octet, 1, 0) == 1)
 			say("file", fd);

@@ -273,15 +273,18 @@ def is_ended(how, *options):
 
 
 @test
-def no_file_is_open_not_even_the_key():
+def no_file_is_open_neither_the_key_nor_the_log_nor_what_was_left_open():
     need("openssl")
     place = folder()
     tap.certificate(place, "mx", "mx.example.org")
     with Planted("--tlscert", f"{place}/mx.pem", "--tlskey",
-                 f"{place}/mx.key", "discard:") as s:
+                 f"{place}/mx.key", "discard:",
+                 wrap=["bash", "-c", 'exec "$@" 3<"$0" 5<"$0" 20<"$0"',
+                       f"{place}/mx.key"]) as s:
         assert "STARTTLS" in s.start()
         assert s.plant("files") == {"done": 0}
-        s.finish()
+        _, log = s.finish()
+    assert "planted" not in log, log
     shutil.rmtree(place)
 
 

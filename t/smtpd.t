@@ -747,6 +747,23 @@ def where_standard_error_is_the_client_nothing_is_written_to_it():
 
 
 @test
+def where_standard_error_is_the_client_only_one_process_has_him():
+    ours, theirs = socket.socketpair()
+    process = subprocess.Popen([SMTPD, "discard:"], stdin=theirs,
+                               stdout=theirs, stderr=theirs)
+    theirs.close()
+    with ours, ours.makefile("rb") as read:
+        ours.sendall(lines(HELLO) + message("Subject: x", "", "y"))
+        while not read.readline().startswith(b"250 2.0.0 "):
+            pass
+        process.send_signal(signal.SIGSTOP)     # the monitor
+        ours.sendall(lines("QUIT"))
+        assert read.readline().startswith(b"221 ") and read.read() == b""
+    process.send_signal(signal.SIGCONT)
+    assert process.wait() == 0
+
+
+@test
 def the_log_has_one_line_for_each_event():
     with Session("print:/dev/null") as s:
         s.start()
