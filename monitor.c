@@ -835,8 +835,9 @@ sensible(const struct monitor *m, const struct question *q)
 		return q->a != NULL && m->set->status != NULL;
 	case ASK_TLS:
 		return file && S_ISSOCK(st.st_mode) && m->set->tls.key != -1;
-	case ASK_LOG:
-		return q->number <= LOG_DEBUG && is_record(q);
+	case ASK_LOG:	/* what is worse is shouted at every terminal */
+		return q->number >= LOG_ERR && q->number <= LOG_DEBUG &&
+		    is_record(q);
 	case ASK_END:
 		return q->number <= 255 && q->fd == -1 &&
 		    ((q->a == NULL && q->b == NULL) || is_record(q));

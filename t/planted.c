@@ -299,6 +299,7 @@ static const struct question {
 	{ "sense", HEAD(LOG, 6, A | B, 0, 0, "planted\0hello\0", 0), -1 },
 	{ "ask", HEAD(99, 0, 0, 0, 0, "", 0), -1 },
 	{ "log-number", HEAD(LOG, 99, A | B, 0, 0, "planted\0hello\0", 0), -1 },
+	{ "log-alarm", HEAD(LOG, 0, A | B, 0, 0, "planted\0hello\0", 0), -1 },
 	{ "log-name", HEAD(LOG, 6, A | B, 0, 0, "pl=nted\0hello\0", 0), -1 },
 	{ "log-alone", HEAD(LOG, 6, A, 0, 0, "planted\0", 0), -1 },
 	{ "control", HEAD(LOG, 6, A | B, 0, 0, "planted\0he\nlo\0", 0), -1 },
