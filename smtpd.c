@@ -348,7 +348,12 @@ read_options(struct options *o, char **argv)
 				break;
 		if (c == ':')
 			misused("%s needs an argument", argv[optind - 1]);
-		if (i == ROWS || c == '?')
+		if (c == '?' && optopt >= 256)
+			misused("--%s takes no argument",
+			    rows[optopt - 256].name);
+		if (c == '?' && optopt != 0)
+			misused("unknown option -%c, try smtpd --help", optopt);
+		if (i == ROWS)
 			misused("unknown or ambiguous option %s, "
 			    "try smtpd --help",
 			    argv[optind - 1]);
@@ -428,6 +433,9 @@ check_options(const struct options *o)
 	    !c->proxy_protocol)		/* which may tell of TLS */
 		misused("--auth would never be offered without TLS: it needs "
 		    "--tlscert, --proxy-protocol or --no-auth-require-tls");
+	if (c->auth_required && o->monitor.auth == NULL && !o->tls_ca &&
+	    !o->xclient && !c->proxy_protocol)	/* which may tell who it is */
+		misused("--auth-required needs --auth: nobody could send mail");
 	if (o->nosetuid && o->user != NULL)
 		misused("--nosetuid and --user exclude each other");
 	if (o->timeout == 0 || o->session_timeout == 0 ||

@@ -434,7 +434,7 @@ USAGE = [
     ["--smtps", "print:"], ["--user", "no such user", "print:"],
     ["--xclient", "1.2.3", "print:"],
     ["--auth", "nosuch:x", "--no-auth-require-tls", "print:"],
-    ["--auth", "file:/x", "print:"],
+    ["--auth", "file:/x", "print:"], ["--auth-required", "print:"],
     ["--policy", "nosuch:x", "print:"], ["-H", "a b", "print:"],
     ["--relay-tls", "maybe", "print:"], ["--command-limit", "x", "print:"],
     ["-s", "10 ", "print:"], ["-s", "9223372036854775808", "print:"],
@@ -478,7 +478,9 @@ def a_wrong_value_is_answered_with_the_right_ones():
             (["--bare-newline", "x", "print:"], "reject, normalize, unix"),
             (["--relay-tls", "x", "print:"], "none, may, must"),
             (["--size", "99999999999999999999", "print:"], "or too large"),
-            (["--tls", "x", "print:"], "ambiguous option --tls")]:
+            (["--tls", "x", "print:"], "ambiguous option --tls"),
+            (["-lmtp", "print:"], "unknown option -m,"),
+            (["--lmtp=yes", "print:"], "--lmtp takes no argument")]:
         log = run(arguments)[2]
         assert wanted in log, (arguments, log)
 
