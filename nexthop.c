@@ -475,7 +475,7 @@ long
 stream_line(struct stream *s, char *line, size_t size, int64_t deadline)
 {
 	const char *p, *lf;
-	size_t len = 0, n, room;
+	size_t len = 0, all = 0, n, room;
 
 	assert(size > 0);
 	for (;;) {
@@ -488,8 +488,13 @@ stream_line(struct stream *s, char *line, size_t size, int64_t deadline)
 		memcpy(line + len, p, n < room ? n : room);
 		len += n < room ? n : room;
 		s->used += n;
+		all += n;
 		if (lf != NULL)
 			break;
+		if (all > STREAM_LINE_MAX) {
+			errno = EMSGSIZE;
+			return -1;
+		}
 		if (wait_for(s->fd, POLLIN, deadline) == -1)
 			return -1;
 		if (fill(s) == -1 && errno != EAGAIN && errno != EINTR)

@@ -15,6 +15,7 @@
  * CLOCK_MONOTONIC (clock_now()).
  */
 #define STREAM_BUFFER 4096
+#define STREAM_LINE_MAX 65536	/* octets of a line */
 
 struct stream {
 	int fd;			/* -1: closed; owned */
@@ -37,7 +38,8 @@ int	stream_write(struct stream *s, const void *p, size_t len,
 /*
  * Reads a line into line[0..size), without its CRLF or LF, NUL-terminated;
  * what is longer is cut, its end skipped.  Returns its length as kept, or -1
- * with errno: 0 for end of file, ETIMEDOUT.
+ * with errno: 0 for end of file, ETIMEDOUT, EMSGSIZE beyond STREAM_LINE_MAX:
+ * who always has more to say would never let a deadline come.
  */
 long	stream_line(struct stream *s, char *line, size_t size,
 	    int64_t deadline);

@@ -52,6 +52,7 @@
 #define OFFER_MAX 512		/* octets of a list of mechanisms, with NUL */
 #define MECHANISM_MAX 20	/* octets of a mechanism's name; RFC 4422 3.1 */
 #define DOVECOT_MAX 16384	/* octets of a line of Dovecot's protocol */
+#define DOVECOT_LINES 256	/* lines of a handshake, or until an answer */
 #define HASH_MAX 512		/* octets of a crypt(3) hash, with NUL */
 #define SOCKET_MAX sizeof ((struct sockaddr_un *)NULL)->sun_path
 
@@ -113,6 +114,8 @@ reason(int error)
 		return "connection closed";
 	if (error == ETIMEDOUT)
 		return "no answer in time";
+	if (error == EMSGSIZE)
+		return "a line that never ends";
 	return strerror(error);
 }
 
@@ -1151,9 +1154,10 @@ shake(struct auth *a, int64_t deadline)
 	char line[1024], *rest;
 	bool ours = false;
 	const char *word;
+	unsigned n;
 
 	a->theirs[0] = '\0';
-	for (;;) {
+	for (n = 0; n < DOVECOT_LINES; n++) {
 		if (stream_line(&a->link, line, sizeof line, deadline) == -1)
 			return reason(errno);
 		rest = line;
@@ -1171,6 +1175,7 @@ shake(struct auth *a, int64_t deadline)
 			return "another VERSION than 1";
 		ours = true;
 	}
+	return "a handshake that never ends";
 }
 
 /* Sees to it that we are connected.  NULL, or what is wrong. */
@@ -1288,10 +1293,12 @@ hear(struct auth *a, int64_t deadline, struct verdict *v, char *user,
 {
 	char line[DOVECOT_MAX], *rest, ours[16];
 	const char *what, *id;
+	unsigned n;
 	long len;
 
 	snprintf(ours, sizeof ours, "%u", a->id);
-	for (*stale = true;; *stale = false) {
+	*stale = true;
+	for (n = 0; n < DOVECOT_LINES; n++, *stale = false) {
 		len = stream_line(&a->link, line, sizeof line, deadline);
 		if (len == -1) {
 			*stale = *stale && errno != ETIMEDOUT;
@@ -1314,6 +1321,7 @@ hear(struct auth *a, int64_t deadline, struct verdict *v, char *user,
 			challenge(a, TURN_DOVECOT, v, rest);
 		return NULL;
 	}
+	return "no answer among all that it says";
 }
 
 /* Appends to a request; sticky: len is size once it did not fit. */

@@ -1707,6 +1707,23 @@ Test(stream, reads_lines)
 	stream_close(&s);
 }
 
+/* Its octets are there before they are asked for: no deadline would end it. */
+Test(stream, a_line_without_end_is_an_error)
+{
+	static char much[STREAM_LINE_MAX + STREAM_BUFFER];
+	char line[8];
+	struct stream s;
+	int fd;
+
+	make_pair(&s, &fd);
+	memset(much, 'm', sizeof much);
+	cr_assert_eq(write(fd, much, sizeof much), sizeof much);
+	cr_expect_eq(stream_line(&s, line, sizeof line, clock_now()), -1);
+	cr_expect_eq(errno, EMSGSIZE);
+	close(fd);
+	stream_close(&s);
+}
+
 Test(stream, writing_to_nobody_is_an_error_and_no_signal)
 {
 	struct stream s;

@@ -25,6 +25,7 @@
 
 #include <criterion/criterion.h>
 
+#include "nexthop.h"
 #include "policy.h"
 
 #define ROOM 65536
@@ -663,6 +664,7 @@ Test(policy, message_actions_without_a_message_are_ignored)
 Test(policy, answers_that_are_none)
 {
 	static char long_action[10100], endless[1024], field[1200];
+	static char line[STREAM_LINE_MAX + STREAM_BUFFER + 2];
 	static const struct {
 		const char *answer, *log;
 	} rows[] = {
@@ -679,12 +681,15 @@ Test(policy, answers_that_are_none)
 		{ long_action, "line of answer too long" },
 		{ field, "PREPEND without" },
 		{ endless, "answer never ends" },
+		{ line, "line that never ends" },
 	};
 	size_t i;
 
 	memset(long_action, 'a', sizeof long_action - 1);
 	memcpy(long_action, ">action=REJECT ", 15);
 	memcpy(long_action + sizeof long_action - 3, "\n\n", 3);
+	memset(line, 'a', sizeof line - 1);
+	line[0] = '>';
 	memset(field, 'a', sizeof field - 1);
 	memcpy(field, ">action=PREPEND X: ", 19);
 	memcpy(field + sizeof field - 3, "\n\n", 3);
@@ -1579,7 +1584,7 @@ Test(auth, dovecot_that_went_away_is_found_again)
 
 Test(auth, dovecot_that_fails)
 {
-	static char big[2100];
+	static char big[2100], many[1600] = ">";
 	const struct {
 		const char *script[10];
 		const char *log;
@@ -1602,6 +1607,8 @@ Test(auth, dovecot_that_fails)
 		{ { HELLO, "<", ">CONT\t1\tYQ==\tx\n", "w" },
 		    "not be understood" },
 		{ { HELLO, "<", big, "w" }, "not be understood" },
+		{ { "<", "<", many, "w" }, "handshake that never ends" },
+		{ { HELLO, "<", many, "w" }, "no answer among all" },
 	};
 	size_t i;
 
@@ -1609,6 +1616,8 @@ Test(auth, dovecot_that_fails)
 	memcpy(big, ">CONT\t1\t", 8);
 	big[8 + 1024] = '\n';
 	big[8 + 1025] = '\0';
+	for (i = 0; i < 300; i++)
+		strcat(many, "OK\t0\n");
 	for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		struct bench *b = open_bench();
 		struct auth *a = open_dovecot(b, rows[i].script);
