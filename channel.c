@@ -1655,8 +1655,10 @@ auth_check(struct channel *ch, struct span mechanism, struct span rest,
 {
 	const char *list = ch->set->auth;
 
-	if (list == NULL || *list == '\0')
+	if (list == NULL)
 		deny(r, 502, "5.5.1", "AUTH is not offered");
+	else if (*list == '\0')
+		deny(r, 454, "4.7.0", "Authentication is not available");
 	else if (!ch->extended_smtp)
 		deny(r, 503, "5.5.1", "Send EHLO first");
 	else if (!ch->ssl && ch->set->auth_require_tls)
@@ -2219,6 +2221,26 @@ within_limit(struct channel *ch, const struct verb *v)
 	return found == NULL || ++*calls(ch, v) <= found->max;
 }
 
+/* What is required may be what we can not do: then it is not the client's
+   mail that is wrong, and he shall keep it. */
+static void
+want_tls(const struct channel_settings *set, struct reply *r)
+{
+	if (set->tls)
+		deny(r, 530, "5.7.0", "Send STARTTLS first");
+	else
+		deny(r, 454, "4.7.0", "TLS is not available");
+}
+
+static void
+want_auth(const struct channel_settings *set, struct reply *r)
+{
+	if (set->auth == NULL || *set->auth != '\0')
+		deny(r, 530, "5.7.0", "Authentication required");
+	else
+		deny(r, 454, "4.7.0", "Authentication is not available");
+}
+
 /* Makes r a refusal if v can not be used now, whatever its handler thinks. */
 static void
 check(struct channel *ch, const struct verb *v, struct span line,
@@ -2241,10 +2263,10 @@ check(struct channel *ch, const struct verb *v, struct span line,
 	}
 	if (ch->set->require_starttls && !ch->ssl &&
 	    (v->flags & VERB_CLEAR) == 0)
-		deny(r, 530, "5.7.0", "Send STARTTLS first");
+		want_tls(ch->set, r);
 	if (ch->set->auth_required && !ch->authenticated &&
 	    (v->flags & VERB_ANON) == 0)
-		deny(r, 530, "5.7.0", "Authentication required");
+		want_auth(ch->set, r);
 	if (missing || extra) {
 		snprintf(text, sizeof text, "Syntax: %s",
 		    v->help == NULL ? v->name : v->help);

@@ -155,9 +155,11 @@ struct channel_settings {
 					   or NULL */
 	bool tls;			/* offer STARTTLS */
 	bool tls_on_connect;		/* TLS before the greeting (RFC 8314 3) */
-	bool require_starttls;		/* no mail without TLS: 530 5.7.0 */
-	const char *auth;		/* mechanisms, separated by spaces, NULL:
-					   AUTH is not offered */
+	bool require_starttls;		/* no mail without TLS: 530 5.7.0; 454
+					   4.7.0 if tls is false */
+	const char *auth;		/* mechanisms, separated by spaces, "":
+					   nobody can say for now, 454 4.7.0;
+					   NULL: AUTH is not offered */
 	bool auth_required;		/* no mail without AUTH: 530 5.7.0 */
 	bool auth_require_tls;		/* AUTH only under TLS */
 	unsigned max_auth_failures;	/* then 421 4.7.0; 0: no limit */

@@ -489,6 +489,30 @@ Test(hooks, auth_gets_mechanism_and_response)
 	    "auth <*>\nauth <EXTERNAL>\n  1 \n");
 }
 
+/* Nobody knows today what there is: tomorrow somebody may. */
+Test(auth, without_mechanisms_is_no_refusal_for_good)
+{
+	static const char *const lines[] = {
+		"AUTH PLAIN AHVzZXIAc2VjcmV0\r\n", "MAIL FROM:<a>\r\n"
+	};
+	struct channel_settings set = plain;
+	struct recorder r;
+	size_t i;
+
+	set.auth = "";
+	set.auth_required = true;
+	for (i = 0; i < sizeof lines / sizeof *lines; i++) {
+		recorder_open(&r, &set, NULL, 0);
+		say(&r, "EHLO c\r\n");
+		say(&r, lines[i]);
+		recorder_close(&r);
+		cr_expect_null(strstr(r.replies.p, "250-AUTH"));
+		cr_expect_not_null(strstr(r.replies.p, "\n454 4.7.0 "
+		    "Authentication is not available\r\n"), "%s", lines[i]);
+		recorder_free(&r);
+	}
+}
+
 /* A log of the dialogue shows who authenticates, and never with what. */
 Test(hooks, dialogue_has_no_credentials)
 {

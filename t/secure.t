@@ -304,6 +304,10 @@ def without_certificate_or_key_there_is_no_starttls():
             status, log = s.finish()
         assert status == 0 and "event=config-error" in log, log
         assert "No such file" in log, log
+        with Session(*arguments, "--require-tls", "discard:") as s:
+            s.start()
+            assert s.say("MAIL FROM:<a@b>")[0][:9] == "454 4.7.0"
+            s.finish()
         with Session(*arguments, "--smtps", "discard:") as s:
             assert s.read.read() == b""
             assert s.process.wait() == 78 and "config-error" in s.logged()
@@ -583,6 +587,17 @@ def a_password_file_that_is_not_there_is_our_mistake():
                  "discard:") as s:
         s.start()
         assert s.say(plain())[0][:9] == "454 4.7.0"
+        _, log = s.finish()
+    assert path("none") in log, log
+
+
+@test
+def a_dovecot_that_is_not_there_refuses_nobody_for_good():
+    with Session("--auth", "dovecot:" + path("none"), "--auth-required",
+                 "--no-auth-require-tls", "discard:", pair=tcp_pair()) as s:
+        assert "AUTH" not in s.start()
+        for command in (plain(), "MAIL FROM:<a@b>"):
+            assert s.say(command)[0][:9] == "454 4.7.0", command
         _, log = s.finish()
     assert path("none") in log, log
 
