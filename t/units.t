@@ -95,6 +95,8 @@ my @sent = sort { $a cmp $b } keys %sent;
 is("@explained", "@sent", 'the catalog explains the events that there are');
 
 my %named = map { $_ => 1 } $table =~ /\{ "([a-z-]+)", "[0-9a-f]{32}"/g;
+my @astray = grep { !$named{$_} } $catalog =~ /records "([a-z-]+)"/g;
+is("@astray", '', 'and sends nobody to events that there are not');
 my @plain = qw(dialogue);
 my @stray = grep { !$named{$_} } events();
 is("@stray", "@plain", 'and these alone need none: their text says it all');
