@@ -846,12 +846,22 @@ sensible(const struct monitor *m, const struct question *q)
 	}
 }
 
-/* Puts what we know in the place of what we are told. */
+/* Puts what we know in the place of what we are told.  But that a client is
+   nobody we take the channel process's word for: XCLIENT may have named who has
+   neither the login nor the certificate of who sent it. */
 static void
 correct(const struct monitor *m, struct envelope *env)
 {
+	static const bool modest[FACTS] = {
+		[FACT_CLIENT_USER] = true,
+		[FACT_TLS_SUBJECT] = true,
+		[FACT_TLS_ISSUER] = true,
+		[FACT_TLS_FINGERPRINT] = true,
+	};
+
 	for (size_t i = 0; i < FACTS; i++)
-		if (m->known[i] != NULL)
+		if (m->known[i] != NULL && (!modest[i] ||
+		    env->fact[i] == NULL || env->fact[i][0] != '\0'))
 			env->fact[i] = m->known[i];
 }
 

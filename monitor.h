@@ -49,8 +49,9 @@ struct monitor *monitor_open(const struct monitor_settings *set, char *error,
 	    size_t size);
 
 /*
- * Forks.  known has the facts that hold whatever the channel process says: its
- * strings are borrowed; NULL stands for those that only it can learn.  What
+ * Forks.  known has the facts that hold whatever the channel process says, but
+ * that a client has no CLIENT_USER or certificate it may say: its strings are
+ * borrowed; NULL stands for those that only it can learn.  What
  * TLS and AUTH come to later is known here in any case, but a SASL_USERNAME
  * that was NULL stays so.
  *

@@ -965,6 +965,18 @@ ask(struct session *s, enum stage stage, const struct envelope *env,
 		    "no room for one more header field, it is left out");
 }
 
+/* After XCLIENT: the login and the certificate are those of who speaks for the
+   client, and not EXTERNAL's affair. */
+static void
+forget_speaker(struct session *s)
+{
+	struct channel_tls *tls = &s->ch.tls;
+
+	s->client_user[0] = '\0';
+	tls->subject[0] = tls->issuer[0] = tls->fingerprint[0] = '\0';
+	s->settings->auth = NULL;
+}
+
 static void
 on_connect(void *ctx, struct reply *r)
 {
@@ -975,6 +987,8 @@ on_connect(void *ctx, struct reply *r)
 	if (!s->greeted && s->options->xclient != NULL)
 		s->settings->xclient = in_nets(s->ch.peer.address,
 		    s->options->xclient);
+	if (s->greeted)
+		forget_speaker(s);
 	s->greeted = true;
 	ask(s, STAGE_CONNECT, &env, r);
 }
@@ -1901,6 +1915,7 @@ find_client(struct client *c, const struct options *o)
 		    sizeof peer->server_port);
 	len = sizeof cred;
 	if (family == AF_UNIX && o->monitor.auth != NULL &&
+	    !o->channel.proxy_protocol &&	/* he only speaks for others */
 	    getsockopt(STDIN_FILENO, SOL_SOCKET, SO_PEERCRED, &cred,
 	    &len) == 0 && (pw = getpwuid(cred.uid)) != NULL)
 		snprintf(c->user, sizeof c->user, "%s", pw->pw_name);

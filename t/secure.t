@@ -674,6 +674,35 @@ def a_client_with_a_verified_certificate_may_be_who_it_says():
         assert ("user=" in log) == (wanted == "235"), log
 
 
+@test
+def nobody_is_who_speaks_for_him():
+    external = ["--no-auth-require-tls", *FILE, "discard:"]
+    for before in (b"PROXY TCP4 192.0.2.7 192.0.2.8 40000 25\r\n",
+                   b"PROXY UNKNOWN\r\n"):
+        with Session("--proxy-protocol", *external) as s:
+            s.send(before)
+            assert "EXTERNAL" not in s.start()
+            assert s.say("AUTH EXTERNAL =")[0][:3] == "504"
+            s.finish()
+    for attribute in ("ADDR=192.0.2.7", "NAME=mail.example.net"):
+        with Session("--xclient", "unix", *external) as s:
+            assert "EXTERNAL" in s.start()
+            assert s.say("XCLIENT " + attribute)[0][:4] == "220 "
+            s.send(lines(HELLO))
+            assert "EXTERNAL" not in s.reply()
+            assert s.say("AUTH EXTERNAL =")[0][:3] == "504"
+            s.finish()
+    for source in (FILE, []):
+        with Secure(*tls(), "--tls-ca", path("ca.pem"), *source, "--xclient",
+                    "127.0.0.1", "discard:", pair=tcp_pair()) as s:
+            assert "EXTERNAL" in s.starttls(context(certificate_of="client"))
+            assert s.say("XCLIENT ADDR=192.0.2.7")[0][:4] == "220 "
+            s.send(lines(HELLO))
+            assert "EXTERNAL" not in s.reply()
+            assert s.say("AUTH EXTERNAL =")[0][:3] in ("502", "504")
+            s.finish()
+
+
 # --- what must be seen nowhere
 
 def secrets():
