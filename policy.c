@@ -614,6 +614,7 @@ act(struct question *q, const char *action)
 {
 	size_t len = strcspn(action, " \t");
 	const struct action *as;
+	char why[64];
 
 	if (numeric(q, action, len))
 		return;
@@ -621,9 +622,11 @@ act(struct question *q, const char *action)
 		if (strlen(as->name) == len &&
 		    strncasecmp(as->name, action, len) == 0)
 			break;
-	if (as->name == NULL)
-		unsure(q, "unknown action");
-	else
+	if (as->name == NULL) {
+		snprintf(why, sizeof why, "unknown action %.*s",
+		    (int)(len < sizeof why ? len : sizeof why), action);
+		unsure(q, why);
+	} else
 		as->run(q, as, action + len + strspn(action + len, " \t"));
 }
 

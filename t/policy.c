@@ -678,6 +678,7 @@ Test(policy, answers_that_are_none)
 		{ ">action=OK\nhello\n\n", "not name=value" },
 		{ ">action=OK\n", "connection closed" },
 		{ ">action=OK", "connection closed" },
+		{ ">action=FILTER smtp:host\n\n", "unknown action FILTER" },
 		{ long_action, "line of answer too long" },
 		{ field, "PREPEND without" },
 		{ endless, "answer never ends" },
