@@ -495,11 +495,20 @@ slurp(struct engine *e, const struct source *s, const char *what, size_t *len)
 	return p;
 }
 
-/* How messages call it. */
+/* How messages, which are our last words, call it: a descriptor was opened by
+   some name, and that is what can be looked at. */
 static const char *
 name_of(const struct source *s)
 {
-	return s->path != NULL ? s->path : "given as a descriptor";
+	char link[sizeof "/proc/self/fd/" + 3 * sizeof s->fd], *name;
+
+	if (s->path != NULL)
+		return s->path;
+	snprintf(link, sizeof link, "/proc/self/fd/%d", s->fd);
+	name = calloc(1, PATH_MAX);
+	if (name == NULL || readlink(link, name, PATH_MAX - 1) == -1)
+		return "given as a descriptor";
+	return name;
 }
 
 /* No passphrase: there is nobody to ask. */

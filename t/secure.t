@@ -332,6 +332,7 @@ def a_certificate_that_makes_no_sense_ends_the_handshake_with_a_word():
                 log = s.finish()[1]
             found = re.search("event=tls-failed.*", log)
             assert found and re.search(word, found[0], re.I), (cert, key, log)
+            assert path(cert) in found[0] or path(key) in found[0], log
 
 
 @test
