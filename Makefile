@@ -51,8 +51,8 @@ libsmtpd-channel.a: channel.o
 	$(AR) rcs $@ $^
 smtpd.o: .built
 .built: FORCE
-	@echo $(PREFIX) $(WITH_SYSTEMD) | cmp -s - $@ || \
-	    echo $(PREFIX) $(WITH_SYSTEMD) >$@
+	@echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) | cmp -s - $@ || \
+	    echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) >$@
 .c.o:
 	$(CC) $(CPPFLAGS) $(ALLCFLAGS) -MMD -c -o $@ $<
 
