@@ -42,8 +42,9 @@ struct monitor_settings {
 struct monitor;
 
 /*
- * Reads the settings, which are borrowed; opens nothing.  NULL, with one
- * sentence in error[0..size), if they make no sense.
+ * Reads the settings, which are borrowed; opens only files that may be root's
+ * alone, of routes and passwords, so root is given up behind it.  NULL, with
+ * one sentence in error[0..size), if they make no sense.
  */
 struct monitor *monitor_open(const struct monitor_settings *set, char *error,
 	    size_t size);

@@ -167,6 +167,7 @@ struct nexthop {
 	const struct relay_settings *set;
 	enum nexthop_protocol protocol;
 	const char *where;
+	int auth;		/* the file of credentials, or -1 */
 	const struct envelope *env;	/* for the log, during a call */
 	struct place place;		/* where s leads, or led */
 	struct stream s;
@@ -1073,7 +1074,7 @@ parse_credentials(const struct nexthop *h, const char *line, size_t len,
 static long
 read_file(const struct nexthop *h, char *text, size_t size)
 {
-	int fd = open(h->set->auth, O_RDONLY | O_CLOEXEC), err;
+	int fd = file_again(h->auth, h->set->auth), err;
 	size_t have = 0;
 	struct stat st;
 	ssize_t n;
@@ -1309,7 +1310,7 @@ nexthop_valid(enum nexthop_protocol protocol, const char *where, char *error,
 
 struct nexthop *
 nexthop_open(const struct relay_settings *set,
-    enum nexthop_protocol protocol, const char *where)
+    enum nexthop_protocol protocol, const char *where, int auth)
 {
 	struct nexthop *h = malloc(sizeof *h);
 
@@ -1320,6 +1321,7 @@ nexthop_open(const struct relay_settings *set,
 	h->set = set;
 	h->protocol = protocol;
 	h->where = where;
+	h->auth = auth;
 	h->s.fd = -1;
 	return h;
 }

@@ -56,11 +56,12 @@ struct nexthop;
 
 /*
  * A next hop, not connected.  where is a comma-separated list of places,
- * tried in turn; borrowed, as set is.  NULL: no memory.  A unix socket counts
- * as safe: set->tls is not for it, and credentials may go there.
+ * tried in turn; borrowed, as set is, and auth, which is set->auth, open, or
+ * -1.  NULL: no memory.  A unix socket counts as safe: set->tls is not for it,
+ * and credentials may go there.
  */
 struct nexthop *nexthop_open(const struct relay_settings *set,
-	    enum nexthop_protocol protocol, const char *where);
+	    enum nexthop_protocol protocol, const char *where, int auth);
 
 /* Checks such a list: its syntax, and NEXTHOP_SMTPS wants names to verify.
    False with a sentence in error. */

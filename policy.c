@@ -708,6 +708,7 @@ struct source {
 struct auth {
 	const struct source *source;
 	char *where;		/* program, file, or "unix:PATH"; owned */
+	int file;		/* that file, open; or -1; owned */
 	char *argv[ARGS_MAX + 2];	/* of the program; within where */
 	unsigned timeout;
 	const struct logger *log;
@@ -822,7 +823,7 @@ auth_open(const char *source, unsigned timeout, const struct logger *log,
 	a->source = as;
 	a->timeout = timeout;
 	a->log = log;
-	a->link.fd = -1;
+	a->link.fd = a->file = -1;
 	if (asprintf(&a->where, "%s%s", as->check == NULL ? "unix:" : "",
 	    path) == -1) {
 		free(a);
@@ -833,6 +834,8 @@ auth_open(const char *source, unsigned timeout, const struct logger *log,
 		return complain(error, size, "authentication source \"%s\": "
 		    "too many arguments", source);
 	}
+	if (as->check == check_file)
+		a->file = open(a->where, O_RDONLY | O_CLOEXEC);
 	return a;
 }
 
@@ -1084,7 +1087,7 @@ check_file(struct auth *a, const char *user, const char *password)
 	FILE *f;
 	int fd;
 
-	if ((fd = open(a->where, O_RDONLY | O_CLOEXEC)) == -1)
+	if ((fd = file_again(a->file, a->where)) == -1)
 		return broken(a, strerror(errno));
 	if ((f = fdopen(fd, "r")) == NULL) {
 		close(fd);
@@ -1668,6 +1671,8 @@ auth_close(struct auth *a)
 		return;
 	auth_abandon(a);
 	stream_close(&a->link);
+	if (a->file != -1)
+		close(a->file);
 	free(a->where);
 	free(a);
 }

@@ -70,7 +70,8 @@ void	policy_close(struct policy *p);
 
 /*
  * AUTH (RFC 4954) by "checkpassword:PROGRAM [ARG]...", "dovecot:PATH" or
- * "file:PATH".  Nothing is opened or run until a client asks for it.
+ * "file:PATH".  Nothing is run or asked until a client wants it; the file is
+ * opened at once, for it may be root's alone.
  *
  * PROGRAM is an absolute path, ARGs are separated by blanks (no quoting), and
  * /bin/true is added as what it is to run when the password is right.  It gets

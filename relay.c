@@ -113,6 +113,7 @@ struct relay {
 	const struct relay_settings *set;
 	struct hop *hops;		/* all of them, owned */
 	struct hop *usual;		/* RELAY, which is one of them */
+	int routes_file, auth_file;	/* open, or -1; owned */
 	enum { UNREAD, READ, BROKEN } routes;
 	char *text;			/* the file, cut up: keys are in it */
 	struct route *keys;		/* sorted, no two alike */
@@ -273,6 +274,17 @@ enhanced(const char *p)
 		return 0;
 	p += 3 + subject + detail;
 	return *p == '\0' || *p == ' ' ? 3 + subject + detail : 0;
+}
+
+int
+file_again(int fd, const char *name)
+{
+	if (fd == -1)
+		return open(name, O_RDONLY | O_CLOEXEC);
+	fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (fd != -1)
+		lseek(fd, 0, SEEK_SET);	/* a pipe is read where it is */
+	return fd;
 }
 
 void
@@ -1012,7 +1024,8 @@ read_routes(struct relay *r)
 	if (name == NULL || r->routes != UNREAD)
 		return r->routes != BROKEN;
 	r->routes = BROKEN;
-	f = fopen(name, "re");
+	f = r->routes_file == -1 ? fopen(name, "re")
+				 : fdopen(r->routes_file, "r");
 	if (f == NULL) {
 		logger_printf(&r->set->log, LOG_ERR, "routes", NULL, "%s: %s",
 		    name, strerror(errno));
@@ -1035,6 +1048,7 @@ read_routes(struct relay *r)
 	sort_routes(r);
 out:
 	fclose(f);
+	r->routes_file = -1;
 	return r->routes == READ;
 }
 
@@ -2311,7 +2325,7 @@ offer(struct fan *f, struct group *g)
 		return;
 	if (h->next == NULL)
 		h->next = nexthop_open(f->r->set, h->transport->protocol,
-		    h->where);
+		    h->where, f->r->auth_file);
 	if (h->next != NULL) {
 		nexthop_offer(h->next, &g->env, f->spool, f->deadline,
 		    g->v);
@@ -2513,6 +2527,12 @@ static const struct verdict broken_routes = {
 	451, "4.3.5", "Local configuration error"
 };
 
+static int
+file_open(const char *name)
+{
+	return name == NULL ? -1 : open(name, O_RDONLY | O_CLOEXEC);
+}
+
 struct relay *
 relay_open(const struct relay_settings *set, char *error, size_t size)
 {
@@ -2523,6 +2543,8 @@ relay_open(const struct relay_settings *set, char *error, size_t size)
 		return NULL;
 	}
 	r->set = set;
+	r->routes_file = file_open(set->routes);
+	r->auth_file = file_open(set->auth);
 	if (set->spec != NULL) {
 		r->usual = hop_find(r, set->spec, error, size);
 	} else if (check_program(set->program, error, size)) {
@@ -2619,6 +2641,10 @@ relay_close(struct relay *r)
 	}
 	for (i = 0; i < r->npatterns; i++)
 		regfree(&r->patterns[i].re);
+	if (r->routes_file != -1)
+		close(r->routes_file);
+	if (r->auth_file != -1)
+		close(r->auth_file);
 	free(r->keys);
 	free(r->patterns);
 	free(r->text);

@@ -157,8 +157,10 @@ struct relay_settings {
 struct relay;
 
 /*
- * Reads the RELAY argument, opens and connects nothing.  Returns NULL with
- * one sentence in error[0..size) if it makes no sense.
+ * Reads the RELAY argument, connects nothing.  The files of routes and
+ * credentials are opened here, for they may be root's alone; one that can not
+ * be is heard of when it is wanted.  Returns NULL with one sentence in
+ * error[0..size) if the argument makes no sense.
  */
 struct relay *relay_open(const struct relay_settings *set, char *error,
 	    size_t size);
@@ -194,6 +196,13 @@ void	relay_deliver(struct relay *r, const struct envelope *env, int spool,
 
 /* Takes leave of next hops that were kept open, frees r.  NULL is legal. */
 void	relay_close(struct relay *r);
+
+/*
+ * For files that an option names: fd is one that was opened before root was
+ * given up, or -1, then it is opened by its name now.  Returns a descriptor at
+ * its beginning, for the caller to close, or -1 with errno.
+ */
+int	file_again(int fd, const char *name);
 
 /* Fills in *v.  text is made safe: one reply, no control characters; it may
    be v's own, and enh too. */

@@ -2276,12 +2276,12 @@ main(int argc, char **argv)
 	settle(&o, &log, std, fqdn, sizeof fqdn);
 	open_keys(&o, one_socket(std), trouble, sizeof trouble);
 	engine = find_engine(&o, &fd);
-	drop_root(&o);
-	o.monitor.tls.program = o.monitor.relay.tls_program =
-	    reach_engine(fd, engine);
 	m = monitor_open(&o.monitor, bad, sizeof bad);
 	if (m == NULL)
 		misused("%s", bad);
+	drop_root(&o);
+	o.monitor.tls.program = o.monitor.relay.tls_program =
+	    reach_engine(fd, engine);
 	o.channel.dsn = monitor_dsn(m);
 	_exit(start(&o, m, trouble, one_socket(std)));	/* no stdio to flush */
 }

@@ -81,11 +81,12 @@ expect_message(int spool)
 
 struct nexthop *
 nexthop_open(const struct relay_settings *set, enum nexthop_protocol protocol,
-    const char *where)
+    const char *where, int auth)
 {
 	struct nexthop *h = calloc(1, sizeof *h);
 
 	(void)set;
+	(void)auth;
 	snprintf(h->where, sizeof h->where, "%s%s",
 	    protocol == NEXTHOP_LMTP ? "L" : protocol == NEXTHOP_SMTPS ? "T" :
 	    "", where);

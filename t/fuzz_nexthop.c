@@ -193,7 +193,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fill_in(&env, data);
 	peer_open(data + HEAD, size - HEAD, data[2] & 8 ? 5000 : SIZE_MAX);
 	h = nexthop_open(&set, (enum nexthop_protocol)((data[0] & 3) % 3),
-	    places[data[2] >> 4 & 3]);
+	    places[data[2] >> 4 & 3], -1);
 	for (i = 0; i < 1U + (data[2] >> 6); i++)
 		deliver(h, &env, data, spool[message], secret);
 	nexthop_close(h);

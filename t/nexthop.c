@@ -491,7 +491,7 @@ run_scenes(const struct scene *scene, size_t n)
 
 	for (; n > 0; n--, scene++) {
 		start(&p, scene->peer);
-		h = nexthop_open(&settings, scene->protocol, p.where);
+		h = nexthop_open(&settings, scene->protocol, p.where, -1);
 		m = post(scene->to ? scene->to : "a@example.net",
 		    scene->text ? scene->text : "x\r\n");
 		got = relay_by(h, m, PATIENT);
@@ -654,7 +654,7 @@ strike(const char *stage, const struct blow *b, bool doubt)
 	snprintf(wanted, sizeof wanted, "%s\n", b->verdict);
 	logged[0] = '\0';
 	start(&p, script);
-	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where, -1);
 	m = post("a@example.net", "x\r\n");
 	got = relay_by(h, m, b->ms);
 	cr_expect_str_eq(got, wanted, "%s at \"%s\": %s", b->name, stage, got);
@@ -745,7 +745,7 @@ Test(nexthop, long_reply_lines_are_cut)
 
 	start(&p, PLAIN FROM "+ 550-5.7.1 \n* 10000 a\n+ \\r\\n550 5.7.1 \n"
 	    "* 10000 b\n> \n");
-	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where, -1);
 	m = post("a@example.net", "x\r\n");
 	relay_by(h, m, PATIENT);
 	cr_expect_eq(m->v[0].code, 550);
@@ -776,7 +776,7 @@ Test(nexthop, thousand_recipients_in_groups)
 	setsockopt(listener, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
 	start_at(&peer, listener, OFFERS("PIPELINING") MAIL "N 1000 250\n"
 	    TEXT QUEUED);
-	h = nexthop_open(&settings, NEXTHOP_SMTP, peer.where);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, peer.where, -1);
 	m = post(list, "x\r\n");
 	relay_by(h, m, PATIENT);
 	for (i = 0; i < 1000; i++)
@@ -805,7 +805,7 @@ run_pairs(const struct pair *pair, size_t n)
 	for (; n > 0; n--, pair++) {
 		logged[0] = '\0';
 		start(&p, pair->peer);
-		h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+		h = nexthop_open(&settings, NEXTHOP_SMTP, p.where, -1);
 		m = post("a@example.net", "x\r\n");
 		got = relay_by(h, m, PATIENT);
 		cr_expect_str_eq(got, pair->first, "%s: 1: %s", pair->name,
@@ -874,14 +874,14 @@ Test(nexthop, opened_again_no_more_than_once)
 	struct post *m = post("a@example.net", "x\r\n");
 
 	start(&p, ONE "!\n" EHLO "!\n" ONE);
-	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where, -1);
 	cr_expect_str_eq(relay_by(h, m, PATIENT), TAKEN);
 	cr_expect_str_eq(relay_by(h, m, PATIENT), LOST "\n");
 	nexthop_close(h);
 	finish(&p, "gone again");
 
 	start(&p, ONE MAIL TO "!\n" ONE);
-	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where, -1);
 	cr_expect_str_eq(relay_by(h, m, PATIENT), TAKEN);
 	cr_expect_str_eq(relay_by(h, m, PATIENT), LOST "\n");
 	nexthop_close(h);
@@ -896,7 +896,7 @@ Test(nexthop, abandoned_and_used_again)
 	struct post *m = post("a@example.net", "x\r\n");
 
 	start(&p, PLAIN MAIL RCPT "< RSET\n> 250 Ok\n" NEXT);
-	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where, -1);
 	nexthop_offer(h, &m->env, m->spool, clock_now() + PATIENT, m->v);
 	cr_expect_eq(m->v[0].code, 250);
 	nexthop_abandon(h, clock_now() + PATIENT);
@@ -964,7 +964,7 @@ Test(nexthop, text_is_stuffed_exactly)
 	for (i = 0; i < COUNT(texts) * (1 + 2 * EDGE); i++)
 		p += sprintf(p, NEXT);
 	start(&peer, script);
-	h = nexthop_open(&settings, NEXTHOP_SMTP, peer.where);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, peer.where, -1);
 	for (i = 0; i < COUNT(texts); i++) {
 		m = post("a@example.net", texts[i]);
 		sent_exactly(h, peer.found, m, wanted,
@@ -1001,7 +1001,7 @@ Test(nexthop, chunk_is_sent_exactly)
 	for (i = 0; i < COUNT(texts) + 4; i++)
 		p += sprintf(p, MAIL RCPT "#\n" QUEUED);
 	start(&peer, script);
-	h = nexthop_open(&settings, NEXTHOP_SMTP, peer.where);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, peer.where, -1);
 	for (i = 0; i < COUNT(texts); i++) {
 		m = post("a@example.net", texts[i]);
 		sent_exactly(h, peer.found, m, texts[i], strlen(texts[i]));
@@ -1028,7 +1028,7 @@ Test(nexthop, lf_form_goes_by_data)
 
 	start(&p, OFFERS("CHUNKING") NEXT);
 	m->form = SPOOL_LF;
-	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where, -1);
 	sent_exactly(h, p.found, m, "a\r\n..b\r\n.\r\n", 11);
 	nexthop_close(h);
 	finish(&p, "lf");
@@ -1044,7 +1044,7 @@ Test(nexthop, unreadable_spool_is_never_ended)
 	close(m->spool);
 	m->spool = open(dir, O_RDONLY | O_CLOEXEC);	/* EISDIR */
 	start(&p, PLAIN MAIL RCPT "< DATA\n> 354 Go\n@\n");
-	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where, -1);
 	cr_expect_str_eq(relay_by(h, m, PATIENT),
 	    "451 4.3.0 Cannot read the message\n");
 	nexthop_close(h);
@@ -1090,7 +1090,7 @@ converse(const char *name, const char *script, struct post *m,
 	struct peer p;
 
 	start(&p, script);
-	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where, -1);
 	got = relay_by(h, m, PATIENT);
 	cr_expect_str_eq(got, verdicts, "%s: got %s", name, got);
 	nexthop_close(h);
@@ -1241,7 +1241,7 @@ static const char *
 relay_once(const char *where, const struct relay_settings *set,
     enum nexthop_protocol protocol)
 {
-	struct nexthop *h = nexthop_open(set, protocol, where);
+	struct nexthop *h = nexthop_open(set, protocol, where, -1);
 	struct post *m = post("a@example.net", "x\r\n");
 	const char *got;
 

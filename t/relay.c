@@ -1702,7 +1702,8 @@ Test(relay, routes_are_found_as_transport_5_says)
 	set.routes = in_dir("map");
 	set.spec = "discard:";
 	r = relay_open(&set, error, sizeof error);
-	cr_assert_eq(entries("/proc/self/fd"), descriptors);
+	cr_assert_eq(entries("/proc/self/fd"), descriptors + 1);
+	unlink(set.routes);	/* it is open, and need not be found again */
 	for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		v = ask(r, cases[i].address);
 		cr_assert_str_eq(v.enh, cases[i].enh, "%s: %s %s\n%s",

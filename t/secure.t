@@ -1275,6 +1275,30 @@ def a_smarthost_gets_the_password_over_tls():
 
 
 @test
+def files_of_passwords_and_routes_may_be_roots_alone():
+    def own(name, text):
+        with open(path(name), "w", opener=lambda file, flags:
+                  os.open(file, flags, 0o600)) as f:
+            f.write(text)
+        return path(name)
+
+    with open(path("passwords")) as f:
+        users = own("own-passwords", f.read())
+    with Listener(*tls(), "--auth", f"file:{users}", "--auth-required",
+                  "print:") as server:
+        place = f"[localhost]:{server.port}"
+        with Session("--no-received", *MUST, "--relay-auth",
+                     own("own-auth", f"{place} user:{PASSWORD}\n"),
+                     "--routes", own("own-routes", f"* smtp:{place}\n"),
+                     "error:5.3.0 No route") as s:
+            s.start()
+            reply = s.deliver("Subject: relayed", "", "y")
+            assert reply[:9] == "250 2.0.0", (reply, s.finish()[1])
+            s.finish()
+        assert " with ESMTPSA (" in received(delivered(server, "relayed"))
+
+
+@test
 def a_password_never_goes_to_a_smarthost_in_the_clear():
     with Listener(*CLEAR, "--auth-required", "-d", "print:") as server:
         with open(path("relay-auth"), "w") as f:
