@@ -2142,6 +2142,16 @@ find_in(const struct channel *ch, const struct verb *table, struct span name)
 	return NULL;
 }
 
+bool
+channel_verb(const char *name)
+{
+	const struct verb *v = verbs;
+
+	while (v->name != NULL && !same(span(name), v->name))
+		v++;
+	return v->name != NULL;
+}
+
 /* The embedder's verbs come first. */
 static const struct verb *
 find(const struct channel *ch, struct span name)

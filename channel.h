@@ -368,6 +368,9 @@ void	channel_free(struct channel *ch);
 void	channel_reply(struct channel *ch, int code, const char *enh,
 	    const char *text);
 
+/* Is name, in any case, one of this file's own verbs? */
+bool	channel_verb(const char *name);
+
 /* For hooks: replaces r.  text may have several lines, separated by '\n'; one
    that is too long for a reply's line becomes several (RFC 5321 4.5.3.1.5).
    Control characters become '?', and text that does not fit in r is cut. */

@@ -60,6 +60,7 @@ struct monitor {
 	int peer;		/* the other process; -1: there is none yet */
 	pid_t child;		/* the channel process; 0 in itself */
 	bool broken;		/* a question or answer was not whole */
+	bool tls;		/* it was served, which is once */
 	bool ended;		/* the channel process took its leave, */
 	int status;		/* to exit with this */
 	int64_t end;		/* of the session: a deadline */
@@ -834,7 +835,8 @@ sensible(const struct monitor *m, const struct question *q)
 	case ASK_STATUS:
 		return q->a != NULL && m->set->status != NULL;
 	case ASK_TLS:
-		return file && S_ISSOCK(st.st_mode) && m->set->tls.key != -1;
+		return file && S_ISSOCK(st.st_mode) &&
+		    m->set->tls.key != -1 && !m->tls;
 	case ASK_LOG:	/* what is worse is shouted at every terminal */
 		return q->number >= LOG_ERR && q->number <= LOG_DEBUG &&
 		    is_record(q);
@@ -1005,6 +1007,7 @@ perform(struct monitor *m, const struct question *q, struct verdict *v,
 		authenticate(m, q, v, m->text);
 		break;
 	case ASK_TLS:
+		m->tls = true;
 		*fd = serve_tls(m, q->fd, m->text, MONITOR_REPORT);
 		break;
 	default:

@@ -409,6 +409,10 @@ read_limits(struct options *o)
 		equals = strchr(item, '=');
 		if (equals != NULL)
 			*equals = '\0';
+		if (equals != NULL && strcmp(item, "*") != 0 &&
+		    !channel_verb(item))
+			misused("--command-limit: there is no verb \"%s\"",
+			    item);
 		o->limits[n].verb = equals == NULL ? "*" : item;
 		o->limits[n++].max =
 		    (unsigned)count(&row, equals == NULL ? item : equals + 1);
@@ -427,8 +431,10 @@ check_options(const struct options *o)
 		misused("--decode-data and --smtputf8 exclude each other");
 	if (tls != (o->tlskey != NULL))
 		misused("--tlscert and --tlskey belong together");
-	if ((c->require_starttls || c->tls_on_connect || o->tls_ca) && !tls)
-		misused("--require-tls, --smtps and --tls-ca need --tlscert");
+	if ((c->tls_on_connect || o->tls_ca) && !tls)
+		misused("--smtps and --tls-ca need --tlscert");
+	if (c->require_starttls && !tls && !c->proxy_protocol)
+		misused("--require-tls needs --tlscert, or --proxy-protocol");
 	if (o->monitor.auth != NULL && !tls && !o->no_auth_require_tls &&
 	    !c->proxy_protocol)		/* which may tell of TLS */
 		misused("--auth would never be offered without TLS: it needs "

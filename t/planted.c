@@ -324,6 +324,7 @@ static const struct question {
 	    0 },
 	{ "auth-alone", HEAD(AUTH, 0, 0, 0, 0, "", 0), -1 },
 	{ "tls-alone", HEAD(TLS, 0, 0, 0, 0, "", 0), -1 },
+	{ "tls-again", HEAD(TLS, 0, 0, 0, 0, "", 0), 0 },
 	{ "status-alone", HEAD(STATUS, 0, 0, 0, 0, "", 0), -1 },
 	{ "file-with", HEAD(FILE_, 0, 0, 0, 0, "", 0), 0 },
 	{ "noise", HEAD(0x5ad1f00d, 0x8badf00d, 0xdeadbeef, 0xfeedface,

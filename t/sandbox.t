@@ -262,6 +262,25 @@ def nobody_is_external_by_his_own_word():
     shutil.rmtree(place)
 
 
+@test
+def tls_is_served_once():
+    need("openssl")
+    place = folder()
+    tap.certificate(place, "mx", "mx.example.org")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with Planted("--tlscert", f"{place}/mx.pem", "--tlskey",
+                 f"{place}/mx.key", "discard:") as s:
+        s.start()
+        assert s.say("STARTTLS")[0][:3] == "220"
+        with context.wrap_socket(s.socket.dup()) as under:
+            under.sendall(lines("PLANT tell tls-again"))
+            assert under.recv(4096) == b""
+        assert s.process.wait() == 70
+        assert "impossible" in s.logged()
+    shutil.rmtree(place)
+
+
 def is_ended(how, *options):
     """A traitor is, with his client; what was logged of it."""
     with Planted(*options, "discard:") as s:

@@ -895,6 +895,17 @@ def a_proxys_word_on_tls_is_taken():
 
 
 @test
+def tls_that_is_required_may_be_the_proxys():
+    for header, code in ((v2(1, 0x11, FOUR, SSL), "250 2.1.0"),
+                         (v2(1, 0x11, FOUR), "454 4.7.0")):
+        with Session("--proxy-protocol", "--require-tls", "discard:") as s:
+            s.send(header)
+            assert "STARTTLS" not in s.start()
+            assert s.say("MAIL FROM:<a@example.org>")[0][:9] == code
+            s.finish()
+
+
+@test
 def a_proxys_word_on_tls_is_not_taken_if_it_is_cut_short():
     with Session("--proxy-protocol", "print:") as s:
         s.send(v2(1, 0x11, FOUR, tlv(0x20, b"\1"), SSL[:9] + b"\0\0"))

@@ -448,6 +448,8 @@ USAGE = [
     ["--policy-timeout", "0", "print:"],
     ["--command-limit", "NOOP=1," * 64 + "1", "print:"],
     ["--command-limit", "X" * 4096 + "=1", "print:"],
+    ["--command-limit", "=1", "print:"],
+    ["--command-limit", "NOOOP=1", "print:"],
 ]
 
 
