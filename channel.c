@@ -435,18 +435,51 @@ channel_sent(struct channel *ch, size_t len)
 
 /* ---- the transaction --------------------------------------------------- */
 
+/* Two strings in one piece of memory, which release() gives back; *second
+   points behind the first. */
+static char *
+keep(struct channel *ch, struct span a, struct span b, char **second)
+{
+	size_t n = a.len + b.len + 2;
+	char *p = ch->kept + ch->keptlen;
+
+	if (n > sizeof ch->kept - ch->keptlen)
+		p = malloc(n);
+	else
+		ch->keptlen += n;
+	if (p == NULL)
+		return NULL;
+	*second = p + a.len + 1;
+	copy(p, a.len + 1, a);
+	copy(*second, b.len + 1, b);
+	return p;
+}
+
+/* Gives back the last that was kept. */
+static void
+release(struct channel *ch, char *p)
+{
+	uintptr_t at = (uintptr_t)p - (uintptr_t)ch->kept;
+
+	if (at < sizeof ch->kept)
+		ch->keptlen = at;
+	else
+		free(p);
+}
+
 /* Ends the transaction, if there is one: RSET, EHLO, STARTTLS, end of text. */
 static void
 forget(struct channel *ch)
 {
 	if (ch->mailfrom != NULL && ch->hooks->forget != NULL)
 		ch->hooks->forget(ch->ctx);
-	for (size_t i = 0; i < ch->nrcpttos; i++)
-		free(ch->rcpttos[i].address);
-	free(ch->rcpttos);
-	free(ch->mailfrom);
+	while (ch->nrcpttos > 0)
+		release(ch, ch->rcpttos[--ch->nrcpttos].address);
+	release(ch, ch->mailfrom);
+	if (ch->rcpttos != ch->few)
+		free(ch->rcpttos);
 	ch->rcpttos = NULL;
-	ch->nrcpttos = ch->rcptsize = 0;
+	ch->rcptsize = 0;
 	ch->mailfrom = ch->mail_options = NULL;
 	ch->smtp_utf8 = false;
 	ch->body = BODY_7BIT;
@@ -456,20 +489,6 @@ forget(struct channel *ch)
 	ch->verdict.code = 0;
 	if (ch->smtp_state >= PHASE_READY && ch->smtp_state < PHASE_CLOSED)
 		ch->smtp_state = PHASE_READY;
-}
-
-/* Two strings in one allocation; *second points behind the first. */
-static char *
-keep(struct span a, struct span b, char **second)
-{
-	char *p = malloc(a.len + b.len + 2);
-
-	if (p == NULL)
-		return NULL;
-	*second = p + a.len + 1;
-	copy(p, a.len + 1, a);
-	copy(*second, b.len + 1, b);
-	return p;
 }
 
 /* ---- message text ------------------------------------------------------ */
@@ -619,7 +638,7 @@ static void
 finish(struct channel *ch)
 {
 	size_t n = ch->set->lmtp ? ch->nrcpttos : 1;
-	struct reply *r = NULL;
+	struct reply one, *r = NULL;
 	bool taken = false;
 
 	if (ch->at == CR)
@@ -627,7 +646,7 @@ finish(struct channel *ch)
 	if (ch->utf8 != 0)
 		refuse(ch, 554, "5.6.0", "Message is not UTF-8");
 	if (ch->verdict.code == 0) {
-		r = calloc(n + 1, sizeof *r);
+		r = n == 1 ? &one : calloc(n + 1, sizeof *r);
 		if (r == NULL)
 			refuse(ch, 452, "4.3.1", "Out of memory");
 	}
@@ -641,7 +660,8 @@ finish(struct channel *ch)
 		taken = taken || (r != NULL && r[i].code < 400);
 		conclude(ch, r != NULL ? &r[i] : &ch->verdict, i + 1 < n);
 	}
-	free(r);
+	if (r != &one)
+		free(r);
 	ch->messages += taken;
 	forget(ch);
 }
@@ -1415,14 +1435,14 @@ do_mail(struct channel *ch, struct span arg)
 	check_ascii(ch, from, &r);
 	if (set->data_size_limit != 0 && ch->declared > set->data_size_limit)
 		deny(&r, 552, "5.3.4", "Message is larger than the limit");
-	kept = keep(from, arg, &options);
+	kept = keep(ch, from, arg, &options);
 	if (kept == NULL)
 		deny(&r, 452, "4.3.1", "Out of memory");
 	if (r.code < 400 && ch->hooks->mail != NULL)
 		ch->hooks->mail(ch->ctx, from, arg, &r);
 	answer(ch, &r);
 	if (r.code >= 400) {
-		free(kept);
+		release(ch, kept);
 		forget(ch);
 		return;
 	}
@@ -1436,14 +1456,22 @@ do_mail(struct channel *ch, struct span arg)
 static bool
 room(struct channel *ch)
 {
-	size_t size = ch->rcptsize == 0 ? 4 : ch->rcptsize * 2;
+	size_t size = ch->rcptsize * 2;
 	struct channel_rcpt *rows;
 
 	if (ch->nrcpttos < ch->rcptsize)
 		return true;
-	rows = realloc(ch->rcpttos, size * sizeof *rows);
+	if (ch->rcptsize == 0) {
+		ch->rcpttos = ch->few;
+		ch->rcptsize = CHANNEL_FEW;
+		return true;
+	}
+	rows = realloc(ch->rcpttos == ch->few ? NULL : ch->rcpttos,
+	    size * sizeof *rows);
 	if (rows == NULL)
 		return false;
+	if (ch->rcpttos == ch->few)
+		memcpy(rows, ch->few, sizeof ch->few);
 	ch->rcpttos = rows;
 	ch->rcptsize = size;
 	return true;
@@ -1465,7 +1493,7 @@ do_rcpt(struct channel *ch, struct span arg)
 	check_ascii(ch, to, &r);
 	if (max != 0 && ch->nrcpttos >= max)
 		deny(&r, 452, "4.5.3", "Too many recipients");
-	rcpt.address = keep(to, arg, &rcpt.options);
+	rcpt.address = keep(ch, to, arg, &rcpt.options);
 	if (rcpt.address == NULL || !room(ch))
 		deny(&r, 452, "4.3.1", "Out of memory");
 	if (r.code < 400 && ch->hooks->rcpt != NULL)
@@ -1474,7 +1502,7 @@ do_rcpt(struct channel *ch, struct span arg)
 		ch->rcpttos[ch->nrcpttos++] = rcpt;
 		ch->smtp_state = PHASE_RCPT;
 	} else {
-		free(rcpt.address);
+		release(ch, rcpt.address);
 	}
 	answer(ch, &r);
 }

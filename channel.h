@@ -47,7 +47,10 @@ extern "C" {
 #define CHANNEL_LINE_MAX 12290	/* octets of a line with CRLF; RFC 4954 4 */
 #define CHANNEL_NAME_MAX 256	/* octets of a host name or address, with NUL */
 #define CHANNEL_REPLY_TEXT 1024	/* octets of a reply's text, with NUL */
-#define CHANNEL_OUT 1024	/* octets of replies that wait without malloc */
+/* What costs no malloc: */
+#define CHANNEL_OUT 1024	/* octets of replies that wait */
+#define CHANNEL_KEPT 512	/* octets of an envelope's strings */
+#define CHANNEL_FEW 4		/* recipients */
 #define CHANNEL_VERBS_MAX 64	/* verbs that command limits can count */
 
 /* Octets that somebody else owns, lent for the duration of one call. */
@@ -302,7 +305,8 @@ struct channel {
 	bool failed;		/* sticky: no memory for a reply */
 	size_t linelen;		/* octets of line gathered */
 	bool overlong;		/* and more that were dropped */
-	size_t rcptsize;	/* rows that rcpttos has room for */
+	size_t keptlen;		/* octets of kept that are taken */
+	size_t rcptsize;	/* rows that rcpttos, few or owned, has */
 	uint64_t chunk;		/* BDAT octets that are still to come */
 	bool last;		/* of the chunk: BDAT LAST */
 	bool drop;		/* of the chunk: belongs to no transaction */
@@ -314,11 +318,14 @@ struct channel {
 	unsigned calls[CHANNEL_VERBS_MAX];
 	/* Never cleared: */
 	char first[CHANNEL_OUT];
+	char kept[CHANNEL_KEPT];	/* the envelope's strings, if they fit */
+	struct channel_rcpt few[CHANNEL_FEW];
 	char line[CHANNEL_LINE_MAX + 1];
 };
 
 /*
  * Sets ch up; says nothing yet.  Borrows set, hooks and ctx for ch's life.
+ * It must stay where it is: its members point into it.
  * ch->peer is "unknown"; a driver that knows better writes it now.
  */
 void	channel_init(struct channel *ch, const struct channel_settings *set,

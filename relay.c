@@ -1085,9 +1085,12 @@ find_pattern(const struct relay *r, const char *address, struct hop **h)
 static struct hop *
 route(const struct relay *r, const char *address)
 {
-	char *key = strdup(address), *at, *plus, *domain;
+	char *key, *at, *plus, *domain;
 	struct hop *h = NULL;
 
+	if (r->set->routes == NULL)
+		return r->usual;
+	key = strdup(address);
 	if (key == NULL)
 		return NULL;
 	unquote(key);
@@ -2221,6 +2224,14 @@ struct fan {
 	struct recipient *recipients;	/* group by group */
 	struct verdict *v;		/* of these */
 	size_t *origin;			/* where they stand in env */
+	/* For one recipient, the usual count, they are these: */
+	struct {
+		struct hop *hop;
+		struct group group;
+		struct recipient recipient;
+		struct verdict v;
+		size_t origin;
+	} one;
 };
 
 /* Adds all the recipients of one hop, of which i is the first. */
@@ -2245,6 +2256,26 @@ add_group(struct fan *f, size_t i, size_t *n)
 	g->env.nrecipients = (size_t)(f->recipients + *n - g->env.recipients);
 }
 
+static bool
+arrays(struct fan *f, size_t count)
+{
+	if (count == 1) {
+		f->hops = &f->one.hop;
+		f->groups = &f->one.group;
+		f->recipients = &f->one.recipient;
+		f->v = &f->one.v;
+		f->origin = &f->one.origin;
+		return true;
+	}
+	f->hops = calloc(count, sizeof(struct hop *));
+	f->groups = calloc(count, sizeof *f->groups);
+	f->recipients = calloc(count, sizeof *f->recipients);
+	f->v = calloc(count, sizeof *f->v);
+	f->origin = calloc(count, sizeof *f->origin);
+	return f->hops != NULL && f->groups != NULL && f->recipients != NULL &&
+	    f->v != NULL && f->origin != NULL;
+}
+
 /* Finds each recipient's hop, and groups them: next hops first.  False: no
    memory. */
 static bool
@@ -2253,13 +2284,7 @@ gather(struct fan *f)
 	static const enum kind order[] = { REFUSAL, REMOTE, LOCAL };
 	size_t count = f->env->nrecipients, n = 0, k, i;
 
-	f->hops = calloc(count, sizeof(struct hop *));
-	f->groups = calloc(count, sizeof *f->groups);
-	f->recipients = calloc(count, sizeof *f->recipients);
-	f->v = calloc(count, sizeof *f->v);
-	f->origin = calloc(count, sizeof *f->origin);
-	if (f->hops == NULL || f->groups == NULL || f->recipients == NULL ||
-	    f->v == NULL || f->origin == NULL)
+	if (!arrays(f, count))
 		return false;
 	for (i = 0; i < count; i++) {
 		f->hops[i] = route(f->r, f->env->recipients[i].address);
@@ -2280,6 +2305,8 @@ fan_free(struct fan *f)
 	if (f->text != NULL)
 		spool_close(f->text);
 	free(f->text);
+	if (f->hops == &f->one.hop)
+		return;
 	free(f->hops);
 	free(f->groups);
 	free(f->recipients);

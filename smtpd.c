@@ -768,6 +768,7 @@ show_status(void *ctx, const char *text, bool stopping)
 /* ---- the session ------------------------------------------------------- */
 
 #define USER_MAX 64		/* octets of a login, with NUL */
+#define FEW 4			/* recipients: more of them need memory */
 
 /* Who is at the other end, and who asks. */
 struct client {
@@ -787,7 +788,7 @@ struct session {
 	bool engine;		/* the client is the TLS engine's clear end */
 	pid_t pid;		/* the monitor's: it names transactions */
 	char queue_id[24];	/* of the open transaction, or "" */
-	struct recipient *recipients;	/* view of the channel's, for env */
+	struct recipient few[FEW], *many;	/* the channel's, for env */
 	int64_t idle, end;	/* deadlines: of the command, of the session */
 	int64_t looked;		/* when deadlines and SIGTERM were looked at */
 	int64_t pause;		/* before the next reply is written; 0 */
@@ -1053,8 +1054,8 @@ on_forget(void *ctx)
 	monitor_forget(s->monitor);
 	s->queue_id[0] = '\0';
 	s->prepended = 0;
-	free(s->recipients);
-	s->recipients = NULL;
+	free(s->many);
+	s->many = NULL;
 }
 
 static void
@@ -1113,17 +1114,20 @@ static bool
 complete(struct session *s, struct envelope *env)
 {
 	const struct channel *ch = &s->ch;
+	struct recipient *to = s->few;
 
 	*env = facts(s);
-	free(s->recipients);
-	s->recipients = calloc(ch->nrcpttos + 1, sizeof *s->recipients);
-	if (s->recipients == NULL)
+	if (ch->nrcpttos > FEW) {
+		free(s->many);
+		to = s->many = calloc(ch->nrcpttos, sizeof *to);
+	}
+	if (to == NULL)
 		return false;
 	for (size_t i = 0; i < ch->nrcpttos; i++) {
-		s->recipients[i].address = ch->rcpttos[i].address;
-		s->recipients[i].options = ch->rcpttos[i].options;
+		to[i].address = ch->rcpttos[i].address;
+		to[i].options = ch->rcpttos[i].options;
 	}
-	env->recipients = s->recipients;
+	env->recipients = to;
 	env->nrecipients = ch->nrcpttos;
 	return true;
 }
@@ -1335,7 +1339,8 @@ on_end(void *ctx, struct reply r[], size_t n)
 	struct session *s = ctx;
 	struct reply one;
 	struct envelope env;
-	struct verdict *v = calloc(s->ch.nrcpttos + 1, sizeof *v);
+	struct verdict only, *v = s->ch.nrcpttos == 1 ? &only :
+	    calloc(s->ch.nrcpttos + 1, sizeof *v);
 	int fd = spool_finish(&s->spool);
 
 	reply_set(&one, 250, "2.0.0", "Message accepted");
@@ -1357,7 +1362,8 @@ on_end(void *ctx, struct reply r[], size_t n)
 			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
 		else
 			r[i] = one;
-	free(v);
+	if (v != &only)
+		free(v);
 }
 
 /* The next reply is written late: two seconds later for each failure, however
