@@ -435,36 +435,49 @@ channel_sent(struct channel *ch, size_t len)
 
 /* ---- the transaction --------------------------------------------------- */
 
-/* Two strings in one piece of memory, which release() gives back; *second
-   points behind the first. */
+/* What does not fit in the channel's own memory. */
+struct channel_kept {
+	struct channel_kept *next;
+	char text[];
+};
+
+/* Keeps two strings until the transaction ends; *second points behind the
+   first.  NULL: no memory. */
 static char *
 keep(struct channel *ch, struct span a, struct span b, char **second)
 {
 	size_t n = a.len + b.len + 2;
 	char *p = ch->kept + ch->keptlen;
+	struct channel_kept *more;
 
-	if (n > sizeof ch->kept - ch->keptlen)
-		p = malloc(n);
-	else
+	if (n > sizeof ch->kept - ch->keptlen) {
+		more = malloc(sizeof *more + n);
+		if (more == NULL)
+			return NULL;
+		more->next = ch->more;
+		ch->more = more;
+		p = more->text;
+	} else {
 		ch->keptlen += n;
-	if (p == NULL)
-		return NULL;
+	}
 	*second = p + a.len + 1;
 	copy(p, a.len + 1, a);
 	copy(*second, b.len + 1, b);
 	return p;
 }
 
-/* Gives back the last that was kept. */
+/* Drops what was kept last. */
 static void
-release(struct channel *ch, char *p)
+drop(struct channel *ch, const char *p)
 {
-	uintptr_t at = (uintptr_t)p - (uintptr_t)ch->kept;
+	struct channel_kept *more = ch->more;
 
-	if (at < sizeof ch->kept)
-		ch->keptlen = at;
-	else
-		free(p);
+	if (more != NULL && p == more->text) {
+		ch->more = more->next;
+		free(more);
+	} else if (p != NULL) {
+		ch->keptlen = (size_t)(p - ch->kept);
+	}
 }
 
 /* Ends the transaction, if there is one: RSET, EHLO, STARTTLS, end of text. */
@@ -473,13 +486,13 @@ forget(struct channel *ch)
 {
 	if (ch->mailfrom != NULL && ch->hooks->forget != NULL)
 		ch->hooks->forget(ch->ctx);
-	while (ch->nrcpttos > 0)
-		release(ch, ch->rcpttos[--ch->nrcpttos].address);
-	release(ch, ch->mailfrom);
+	while (ch->more != NULL)
+		drop(ch, ch->more->text);
+	ch->keptlen = 0;
 	if (ch->rcpttos != ch->few)
 		free(ch->rcpttos);
 	ch->rcpttos = NULL;
-	ch->rcptsize = 0;
+	ch->nrcpttos = ch->rcptsize = 0;
 	ch->mailfrom = ch->mail_options = NULL;
 	ch->smtp_utf8 = false;
 	ch->body = BODY_7BIT;
@@ -638,7 +651,7 @@ static void
 finish(struct channel *ch)
 {
 	size_t n = ch->set->lmtp ? ch->nrcpttos : 1;
-	struct reply one, *r = NULL;
+	struct reply one = { .code = 0 }, *r = NULL;
 	bool taken = false;
 
 	if (ch->at == CR)
@@ -1442,7 +1455,6 @@ do_mail(struct channel *ch, struct span arg)
 		ch->hooks->mail(ch->ctx, from, arg, &r);
 	answer(ch, &r);
 	if (r.code >= 400) {
-		release(ch, kept);
 		forget(ch);
 		return;
 	}
@@ -1502,7 +1514,7 @@ do_rcpt(struct channel *ch, struct span arg)
 		ch->rcpttos[ch->nrcpttos++] = rcpt;
 		ch->smtp_state = PHASE_RCPT;
 	} else {
-		release(ch, rcpt.address);
+		drop(ch, rcpt.address);
 	}
 	answer(ch, &r);
 }

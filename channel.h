@@ -306,6 +306,7 @@ struct channel {
 	size_t linelen;		/* octets of line gathered */
 	bool overlong;		/* and more that were dropped */
 	size_t keptlen;		/* octets of kept that are taken */
+	struct channel_kept *more;	/* what did not fit there; owned */
 	size_t rcptsize;	/* rows that rcpttos, few or owned, has */
 	uint64_t chunk;		/* BDAT octets that are still to come */
 	bool last;		/* of the chunk: BDAT LAST */

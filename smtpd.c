@@ -19,6 +19,7 @@
 #include "monitor.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -1339,10 +1340,12 @@ on_end(void *ctx, struct reply r[], size_t n)
 	struct session *s = ctx;
 	struct reply one;
 	struct envelope env;
-	struct verdict only, *v = s->ch.nrcpttos == 1 ? &only :
-	    calloc(s->ch.nrcpttos + 1, sizeof *v);
+	size_t count = s->ch.nrcpttos;
+	struct verdict only = { .code = 0 };
+	struct verdict *v = count == 1 ? &only : calloc(count + 1, sizeof *v);
 	int fd = spool_finish(&s->spool);
 
+	assert(n <= count);
 	reply_set(&one, 250, "2.0.0", "Message accepted");
 	if (!complete(s, &env) || v == NULL)
 		reply_set(&one, 452, "4.3.1", "Out of memory");
