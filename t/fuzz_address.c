@@ -95,18 +95,16 @@ check_text(const char *s, bool international)
 }
 
 static void
-check_literal(const char *address)
+check_literal(const char *domain)
 {
-	const char *p = strrchr(address, '[');
 	unsigned char to[16];
 	char text[64];
 
-	if (p == NULL || p == address || p[-1] != '@')
+	if (strncmp(domain, "[IPv6:", 6) != 0 || strchr(domain, '.') != NULL)
 		return;
-	if (strncmp(p, "[IPv6:", 6) != 0 || strchr(p, '.') != NULL)
-		return;
-	demand(strlen(p) < sizeof text, "a long address literal");
-	snprintf(text, sizeof text, "%.*s", (int)strcspn(p + 6, "]"), p + 6);
+	demand(strlen(domain) < sizeof text, "a long address literal");
+	domain += 6;
+	snprintf(text, sizeof text, "%.*s", (int)strcspn(domain, "]"), domain);
 	demand(inet_pton(AF_INET6, text, to) == 1, "not an IPv6 address");
 }
 
@@ -126,12 +124,13 @@ check_address(const char *s, bool international)
 		else
 			demand(quoted || strchr(" <>(),;\\", *p) == NULL,
 			    "an address with what would end it");
-		if (!quoted && *p == '@')
+		if (!quoted && *p == '@') {
 			demand(p[1] != '\0' && p[1] != '-' &&
 			    strchr(p + 1, '@') == NULL, "a bad domain");
+			check_literal(p + 1);
+		}
 	}
 	demand(!quoted, "a quote that does not end");
-	check_literal(s);
 }
 
 /* Is it the same transaction when it is told to a next hop? */
