@@ -2,6 +2,7 @@
 """smtpd-tls against openssl s_client and s_server, and against peers that do
 what those can not: half-close, silence, garbage, 50 MB each way."""
 
+import fcntl
 import hashlib
 import os
 import re
@@ -13,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 
 PROGRAM = os.path.abspath("smtpd-tls")
@@ -890,6 +892,12 @@ def writable(sock):
     return select.select([], [sock], [], 0)[1] != []
 
 
+def in_flight(sock):
+    """Octets that its peer's system has not taken yet."""
+    got = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(got, sys.byteorder)
+
+
 def test_gone():
     """Our side is gone, and the client does not read what is left."""
     near, far = socket.socketpair()
@@ -919,10 +927,13 @@ def test_gone():
     same(e.end(), 74, "and exit 74")
 
     near, far = tcp_pair()
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     e = server(far)
     peer = Peer(near).handshake()
     e.report()
-    peer.send(bytes(30000))     # what the socket holds: more might still come
+    peer.send(bytes(300000))    # more than the clear side holds,
+    while in_flight(near) > 0:  # and all of it there: more would be reset
+        pass
     e.clear.sendall(b"421 bye\r\n")
     e.clear.close()
     same(peer.read_all(), b"421 bye\r\n",
