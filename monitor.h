@@ -43,8 +43,9 @@ struct monitor;
 
 /*
  * Reads the settings, which are borrowed; opens only files that may be root's
- * alone, of routes and passwords, so root is given up behind it.  NULL, with
- * one sentence in error[0..size), if they make no sense.
+ * alone, of routes and passwords, so root is given up behind it.  Returns the
+ * process's only monitor, in static memory; or NULL, with one sentence in
+ * error[0..size), if they make no sense.
  */
 struct monitor *monitor_open(const struct monitor_settings *set, char *error,
 	    size_t size);

@@ -2291,6 +2291,7 @@ main(int argc, char **argv)
 	settle(&o, &log, std, fqdn, sizeof fqdn);
 	open_keys(&o, one_socket(std), trouble, sizeof trouble);
 	engine = find_engine(&o, &fd);
+	/* Opens what may be root's alone, so it comes first. */
 	m = monitor_open(&o.monitor, bad, sizeof bad);
 	if (m == NULL)
 		misused("%s", bad);
