@@ -25,31 +25,38 @@
  * A list of system calls for confine(), made when we are compiled:
  *
  *	static const struct sock_filter calls[] = {
- *		CONFINE_BEGIN, CONFINE_ALLOW(read), CONFINE_END
+ *		CONFINE_BEGIN, CONFINE_ALLOW(poll, dup2, lseek, futex),
+ *		CONFINE_END
  *	};
  *
  * Calls by another architecture's numbers kill.  The others that are not
- * listed fail with EPERM, and do not kill: libraries may make one that they
- * can do without, differently in every version, and that is not worth a mail,
- * while to an intruder it is all the same.
+ * listed (x32's are among them) fail with EPERM, and do not kill: libraries
+ * may make one that they can do without, differently in every version, and
+ * that is not worth a mail, while to an intruder it is all the same.
  */
 #define CONFINE_LOAD(member) \
 	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, member))
 #define CONFINE_RETURN(what) BPF_STMT(BPF_RET | BPF_K, what)
-#define CONFINE_ALLOW(name) \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, 0, 1), \
-	    CONFINE_RETURN(SECCOMP_RET_ALLOW)
-
-#ifdef __x86_64__	/* x32 is the same architecture, with bit 30 set */
-#define CONFINE_X32 \
-	BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1), \
-	    CONFINE_RETURN(SECCOMP_RET_KILL_PROCESS),
-#else
-#define CONFINE_X32
+#define CONFINE_IF(name, yes, no) \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, yes, no)
+/* Four at a time, for each instruction takes the kernel time to translate. */
+#define CONFINE_ALLOW(a, b, c, d) \
+	CONFINE_IF(a, 3, 0), CONFINE_IF(b, 2, 0), CONFINE_IF(c, 1, 0), \
+	    CONFINE_IF(d, 0, 1), CONFINE_RETURN(SECCOMP_RET_ALLOW)
+/* What newer architectures lack, another call does. */
+#ifndef __NR_poll
+#define __NR_poll __NR_ppoll
+#endif
+#ifndef __NR_dup2
+#define __NR_dup2 __NR_dup3
+#endif
+#ifndef __NR_time
+#define __NR_time __NR_gettimeofday
 #endif
 
 #ifdef __SANITIZE_ADDRESS__	/* which looks at stacks before it ends */
-#define CONFINE_SANITIZER CONFINE_ALLOW(sigaltstack),
+#define CONFINE_SANITIZER \
+	CONFINE_ALLOW(sigaltstack, sigaltstack, sigaltstack, sigaltstack),
 #else
 #define CONFINE_SANITIZER
 #endif
@@ -64,16 +71,13 @@
 	BPF_STMT(BPF_MISC | BPF_TAX, 0), CONFINE_LOAD(arch), \
 	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, CONFINE_ARCH, 1, 0), \
 	    CONFINE_RETURN(SECCOMP_RET_KILL_PROCESS), CONFINE_LOAD(nr), \
-	    CONFINE_X32 CONFINE_SANITIZER CONFINE_ALLOW(exit_group), \
-	    CONFINE_ALLOW(rt_sigreturn), CONFINE_ALLOW(restart_syscall), \
-	    CONFINE_ALLOW(brk), CONFINE_ALLOW(munmap), CONFINE_ALLOW(mremap), \
-	    CONFINE_ALLOW(madvise), CONFINE_ALLOW(close), \
-	    CONFINE_ALLOW(clock_gettime)
+	    CONFINE_SANITIZER \
+	    CONFINE_ALLOW(exit_group, rt_sigreturn, restart_syscall, close), \
+	    CONFINE_ALLOW(brk, munmap, mremap, madvise), \
+	    CONFINE_ALLOW(clock_gettime, read, write, shutdown)
 /* Memory, but none that can be executed; and a parent to ask is no secret. */
 #define CONFINE_END \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mmap, 2, 0), \
-	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mprotect, 1, 0), \
-	    CONFINE_RETURN(SECCOMP_RET_ERRNO | EPERM), \
+	CONFINE_IF(mmap, 1, 0), CONFINE_IF(mprotect, 0, 2), \
 	    CONFINE_LOAD(args[2]), \
 	    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1), \
 	    CONFINE_RETURN(SECCOMP_RET_ERRNO | EPERM), \

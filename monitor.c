@@ -49,7 +49,7 @@
 #define EXCHANGE 5
 #define SLOW 1000		/* milliseconds until a relay is called slow */
 #define TEXT_MAX 4096		/* octets of an answer's string, with NUL */
-#define USUAL 2048		/* octets of a question, and its recipients: */
+#define USUAL 1024		/* octets of a question, and its recipients: */
 #define FEW 8			/* with more of them it needs memory */
 
 struct monitor {
@@ -339,7 +339,8 @@ send_question(struct monitor *m, const struct question *q)
 	status = send_all(m->peer, &iov, 1, q->fd, 0);
 	if (status == -1)	/* half of it may have been sent */
 		m->broken = true;
-	explicit_bzero(p, size);
+	if (q->ask == ASK_AUTH)
+		explicit_bzero(p, size);
 out:
 	if (p != m->usual)
 		free(p);
@@ -908,9 +909,9 @@ dispose(const struct monitor *m, struct received *r)
 		close(r->q.fd);
 	if (r->strings != NULL)
 		explicit_bzero(r->strings, r->len);
-	if (r->strings != m->usual)
+	if (r->strings != NULL && r->strings != m->usual)
 		free(r->strings);
-	if (r->recipients != m->few)
+	if (r->recipients != NULL && r->recipients != m->few)
 		free(r->recipients);
 	memset(r, 0, sizeof *r);
 	r->q.fd = -1;
@@ -1116,6 +1117,8 @@ see_off(const struct monitor *m, int error, int *status)
 		poll(&gone, 1, EXCHANGE * 1000);
 		close(gone.fd);
 	}
+	if (waitpid(m->child, status, WNOHANG) == m->child)
+		return 0;
 	kill(m->child, SIGKILL);
 	while (waitpid(m->child, status, 0) == -1)
 		if (errno != EINTR)
@@ -1158,19 +1161,9 @@ serve(struct monitor *m, int signals)
 /* What is left to the channel process: its descriptors, memory, time. */
 static const struct sock_filter calls[] = {
 	CONFINE_BEGIN,
-	CONFINE_ALLOW(read), CONFINE_ALLOW(write),
-	CONFINE_ALLOW(sendto), CONFINE_ALLOW(recvfrom),
-	CONFINE_ALLOW(sendmsg), CONFINE_ALLOW(recvmsg),
-	CONFINE_ALLOW(ppoll), CONFINE_ALLOW(shutdown),
-#ifdef __NR_poll
-	CONFINE_ALLOW(poll),
-#endif
-	CONFINE_ALLOW(memfd_create), CONFINE_ALLOW(lseek),
-	CONFINE_ALLOW(pread64), CONFINE_ALLOW(sendfile),
-#ifdef __NR_dup2
-	CONFINE_ALLOW(dup2),
-#endif
-	CONFINE_ALLOW(dup3),
+	CONFINE_ALLOW(poll, ppoll, sendto, recvfrom),
+	CONFINE_ALLOW(sendmsg, recvmsg, dup2, dup3),
+	CONFINE_ALLOW(memfd_create, lseek, pread64, sendfile),
 	CONFINE_END
 };
 #else

@@ -395,16 +395,8 @@ check_descriptors(struct engine *e)
 /* The system calls of handshake and pump. */
 static const struct sock_filter calls[] = {
 	CONFINE_BEGIN,
-	CONFINE_ALLOW(read), CONFINE_ALLOW(write),
-#ifdef __NR_poll
-	CONFINE_ALLOW(poll),
-#endif
-	CONFINE_ALLOW(ppoll), CONFINE_ALLOW(shutdown),
-	CONFINE_ALLOW(getrandom), CONFINE_ALLOW(gettimeofday),
-#ifdef __NR_time
-	CONFINE_ALLOW(time),
-#endif
-	CONFINE_ALLOW(futex), CONFINE_ALLOW(getpid),
+	CONFINE_ALLOW(poll, ppoll, futex, getpid),
+	CONFINE_ALLOW(time, gettimeofday, getrandom, getrandom),
 	CONFINE_END
 };
 #define CALLS (sizeof calls / sizeof calls[0])
