@@ -489,7 +489,7 @@ forget(struct channel *ch)
 	while (ch->more != NULL)
 		drop(ch, ch->more->text);
 	ch->keptlen = 0;
-	if (ch->rcpttos != ch->few)
+	if (ch->rcptsize > CHANNEL_FEW)
 		free(ch->rcpttos);
 	ch->rcpttos = NULL;
 	ch->nrcpttos = ch->rcptsize = 0;
@@ -663,7 +663,7 @@ finish(struct channel *ch)
 		if (r == NULL)
 			refuse(ch, 452, "4.3.1", "Out of memory");
 	}
-	for (size_t i = 0; r != NULL && i < n; i++)
+	for (size_t i = 0; r != NULL && i < n + (n == 0); i++)
 		reply_set(&r[i], 250, "2.0.0", "Message accepted");
 	if (r != NULL && ch->hooks->end != NULL)
 		ch->hooks->end(ch->ctx, r, n);

@@ -203,7 +203,7 @@ struct channel_hooks {
 	void (*body)(void *ctx, struct span text);
 	/* The message is complete: relay it.  r[0..n) are 250; n is 1 in SMTP,
 	   and in LMTP the number of rcpttos, in their order, which may be 0
-	   (RFC 2033 4.3). */
+	   (RFC 2033 4.3); r[0] is there even then. */
 	void (*end)(void *ctx, struct reply r[], size_t n);
 	/* Instead of end, for a log: the message is complete, but the channel
 	   refuses it (too large, a bare newline...), or data did. */

@@ -91,7 +91,7 @@ struct transport {
 /* One place to which messages go: a transport and what it needs to know. */
 struct hop {
 	const struct transport *transport;
-	char *spec;			/* owned; "TRANSPORT:WHERE" */
+	const char *spec;		/* "TRANSPORT:WHERE" */
 	const char *where;		/* in spec */
 	struct nexthop *next;		/* REMOTE, once used; owned */
 	struct verdict refusal;		/* REFUSAL */
@@ -111,8 +111,8 @@ struct pattern {
 
 struct relay {
 	const struct relay_settings *set;
-	struct hop *hops;		/* all of them, owned */
-	struct hop *usual;		/* RELAY, which is one of them */
+	struct hop *hops;		/* all of them; owned, but for: */
+	struct hop usual;		/* RELAY */
 	int routes_file, auth_file;	/* open, or -1; owned */
 	enum { UNREAD, READ, BROKEN } routes;
 	char *text;			/* the file, cut up: keys are in it */
@@ -703,17 +703,29 @@ form_of(const struct relay *r, const struct hop *h)
 	return h->transport->form;
 }
 
-/* Takes spec, which becomes the hop's.  NULL: no memory. */
-static struct hop *
-hop_take(struct relay *r, const struct transport *t, char *spec)
+/* The transport that spec names, or NULL with a sentence in error. */
+static const struct transport *
+transport_find(const char *spec, char *error, size_t size)
 {
-	struct hop *h = calloc(1, sizeof *h);
+	const char *colon = strchr(spec, ':');
+	size_t len = colon == NULL ? 0 : (size_t)(colon - spec), i;
 
-	if (h == NULL || spec == NULL) {
-		free(h);
-		free(spec);
-		return NULL;
-	}
+	for (i = 0; i < COUNT(transports); i++)
+		if (strlen(transports[i].name) == len &&
+		    memcmp(transports[i].name, spec, len) == 0)
+			return &transports[i];
+	snprintf(error, size, "%s: not TRANSPORT:NEXTHOP with one of the "
+	    "transports print, discard, maildir, smtp, smtps, lmtp, error",
+	    spec);
+	return NULL;
+}
+
+/* Adds h, which is all zeros, to r; spec must live as long.  False with a
+   sentence in error if it can not be used. */
+static bool
+hop_add(struct relay *r, struct hop *h, const struct transport *t,
+    const char *spec, char *error, size_t size)
+{
 	h->transport = t;
 	h->spec = spec;
 	h->where = spec + strlen(t->name);
@@ -721,7 +733,7 @@ hop_take(struct relay *r, const struct transport *t, char *spec)
 		h->where++;
 	h->link = r->hops;
 	r->hops = h;
-	return h;
+	return t->check(h, error, size);
 }
 
 /* The hop that spec describes, new or known.  NULL with a sentence in
@@ -729,29 +741,23 @@ hop_take(struct relay *r, const struct transport *t, char *spec)
 static struct hop *
 hop_find(struct relay *r, const char *spec, char *error, size_t size)
 {
-	const char *colon = strchr(spec, ':');
-	size_t len = colon == NULL ? 0 : (size_t)(colon - spec), i;
+	const struct transport *t;
+	size_t len = strlen(spec) + 1;
 	struct hop *h;
 
 	for (h = r->hops; h != NULL; h = h->link)
 		if (strcmp(h->spec, spec) == 0)
 			return h;
-	for (i = 0; i < COUNT(transports); i++)
-		if (strlen(transports[i].name) == len &&
-		    memcmp(transports[i].name, spec, len) == 0)
-			break;
-	if (i == COUNT(transports)) {
-		snprintf(error, size, "%s: not TRANSPORT:NEXTHOP with one of "
-		    "the transports print, discard, maildir, smtp, smtps, "
-		    "lmtp, error", spec);
+	t = transport_find(spec, error, size);
+	if (t == NULL)
 		return NULL;
-	}
-	h = hop_take(r, &transports[i], strdup(spec));
+	h = calloc(1, sizeof *h + len);
 	if (h == NULL) {
 		snprintf(error, size, "out of memory");
 		return NULL;
 	}
-	return h->transport->check(h, error, size) ? h : NULL;
+	memcpy(h + 1, spec, len);
+	return hop_add(r, h, t, (char *)(h + 1), error, size) ? h : NULL;
 }
 
 /* ---- Routes: Postfix's transport(5) ---- */
@@ -774,12 +780,12 @@ more(void *rows, size_t n, size_t size)
 static struct hop *
 route_hop(struct relay *r, const char *result, char *error, size_t size)
 {
-	const struct transport *t = r->usual->transport;
+	const struct transport *t = r->usual.transport;
 	struct hop *h;
 	char *spec;
 
 	if (strcmp(result, ":") == 0)
-		return r->usual;
+		return &r->usual;
 	if (result[0] == '\0') {
 		snprintf(error, size, "no relay stands behind the blank");
 		return NULL;
@@ -1083,13 +1089,13 @@ find_pattern(const struct relay *r, const char *address, struct hop **h)
  * "*", and at last RELAY.  NULL: no memory.
  */
 static struct hop *
-route(const struct relay *r, const char *address)
+route(struct relay *r, const char *address)
 {
 	char *key, *at, *plus, *domain;
 	struct hop *h = NULL;
 
 	if (r->set->routes == NULL)
-		return r->usual;
+		return &r->usual;
 	key = strdup(address);
 	if (key == NULL)
 		return NULL;
@@ -1114,7 +1120,7 @@ route(const struct relay *r, const char *address)
 	if (h == NULL)
 		h = find_route(r, "*");
 	if (h == NULL)
-		h = r->usual;
+		h = &r->usual;
 out:
 	free(key);
 	return h;
@@ -2302,9 +2308,10 @@ gather(struct fan *f)
 static void
 fan_free(struct fan *f)
 {
-	if (f->text != NULL)
+	if (f->text != NULL) {
 		spool_close(f->text);
-	free(f->text);
+		free(f->text);
+	}
 	if (f->hops == &f->one.hop)
 		return;
 	free(f->hops);
@@ -2425,7 +2432,7 @@ send_all(struct fan *f)
 	size_t i, good = 0, bad = 0, failed;
 
 	for (i = 0; i < f->ngroups; i++) {
-		if (f->groups[i].hop != f->r->usual)
+		if (f->groups[i].hop != &f->r->usual)
 			logger_printf(&f->r->set->log, LOG_INFO, "routed",
 			    &f->groups[i].env, "to %s",
 			    f->groups[i].hop->spec);
@@ -2512,7 +2519,7 @@ log_partial(const struct fan *f, size_t good, size_t bad)
  * one, word for word.  Otherwise a refusal names them, and it is temporary if
  * any of them is: what is sent again may arrive twice, and is not lost.
  */
-static void
+static __attribute__((noinline)) void
 unite(const struct fan *f, struct verdict *v)
 {
 	size_t n = f->env->nrecipients, good, bad, alike = 0, i;
@@ -2563,23 +2570,22 @@ file_open(const char *name)
 struct relay *
 relay_open(const struct relay_settings *set, char *error, size_t size)
 {
-	struct relay *r = calloc(1, sizeof *r);
+	static struct relay only;	/* as monitor_open()'s */
+	const struct transport *t = NULL;
+	const char *spec = set->spec;
+	struct relay *r = &only;
 
-	if (r == NULL) {
-		snprintf(error, size, "out of memory");
-		return NULL;
-	}
+	memset(r, 0, sizeof *r);
 	r->set = set;
 	r->routes_file = file_open(set->routes);
 	r->auth_file = file_open(set->auth);
-	if (set->spec != NULL) {
-		r->usual = hop_find(r, set->spec, error, size);
+	if (spec != NULL) {
+		t = transport_find(spec, error, size);
 	} else if (check_program(set->program, error, size)) {
-		r->usual = hop_take(r, &program_transport, strdup("program:"));
-		if (r->usual == NULL)
-			snprintf(error, size, "out of memory");
+		t = &program_transport;
+		spec = "program:";
 	}
-	if (r->usual != NULL)
+	if (t != NULL && hop_add(r, &r->usual, t, spec, error, size))
 		return r;
 	relay_close(r);
 	return NULL;
@@ -2589,19 +2595,19 @@ enum spool_form
 relay_form(const struct relay *r)
 {
 	/* A route may lead to a next hop, and LF can be had from CRLF. */
-	return r->set->routes != NULL ? SPOOL_CRLF : form_of(r, r->usual);
+	return r->set->routes != NULL ? SPOOL_CRLF : form_of(r, &r->usual);
 }
 
 bool
 relay_dsn(const struct relay *r)
 {
-	return r->usual->transport->dsn;
+	return r->usual.transport->dsn;
 }
 
 bool
 relay_screens(const struct relay *r)
 {
-	return r->set->routes != NULL || r->usual->transport->kind == REFUSAL;
+	return r->set->routes != NULL || r->usual.transport->kind == REFUSAL;
 }
 
 void
@@ -2652,28 +2658,34 @@ relay_deliver(struct relay *r, const struct envelope *env, int spool,
 	fan_free(&f);
 }
 
+/* What reading the routes took. */
+static void
+forget_routes(struct relay *r)
+{
+	for (size_t i = 0; i < r->npatterns; i++)
+		regfree(&r->patterns[i].re);
+	free(r->keys);
+	free(r->patterns);
+	free(r->text);
+}
+
 void
 relay_close(struct relay *r)
 {
 	struct hop *h;
-	size_t i;
 
 	if (r == NULL)
 		return;
 	while ((h = r->hops) != NULL) {
 		r->hops = h->link;
 		nexthop_close(h->next);
-		free(h->spec);
-		free(h);
+		if (h != &r->usual)
+			free(h);
 	}
-	for (i = 0; i < r->npatterns; i++)
-		regfree(&r->patterns[i].re);
+	if (r->routes != UNREAD)
+		forget_routes(r);
 	if (r->routes_file != -1)
 		close(r->routes_file);
 	if (r->auth_file != -1)
 		close(r->auth_file);
-	free(r->keys);
-	free(r->patterns);
-	free(r->text);
-	free(r);
 }

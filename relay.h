@@ -83,6 +83,7 @@ enum spool_form {
 };
 
 struct spool {
+	char buffer[SPOOL_BUFFER];
 	int fd;			/* the message, or -1; owned */
 	int error;		/* errno of the first failure, or 0 */
 	enum spool_form form;
@@ -92,7 +93,6 @@ struct spool {
 	int (*file)(void *ctx);	/* opens an unlinked file: fd, or -1 and errno */
 	void *ctx;
 	size_t held;		/* octets in buffer */
-	char buffer[SPOOL_BUFFER];
 };
 
 /* Makes *s empty.  file may be NULL: spool_file() is used then. */

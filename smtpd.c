@@ -681,7 +681,7 @@ put(char *line, size_t size, size_t n, const struct item *item)
 }
 
 /* The record with a field for every fact.  Negative: it was not taken. */
-static int
+static __attribute__((noinline)) int
 send_journal(const struct log *l, const struct record *r, int priority,
     const char *id, const char *line)
 {
@@ -723,7 +723,8 @@ log_event(void *ctx, int priority, const char *event,
 	struct log *l = ctx;
 	const struct event *e = events;
 	struct record r = { .n = 0 };
-	char line[RECORD_MAX], level[TEXT_NUMBER];
+	static char line[RECORD_MAX];
+	char level[TEXT_NUMBER];
 	size_t n;
 
 	while (e->name[0] != '\0' && strcmp(e->name, event) != 0)
@@ -781,6 +782,10 @@ struct client {
 /* What every session touches stands together, what few do behind it: pages
    that nobody touches cost nothing. */
 struct session {
+	/* It begins with a page, and so does what comes behind those two: the
+	   usual session touches one page here, and two there. */
+	char in_buffer[INPUT];	/* what was read */
+	struct spool spool;	/* its buffer comes first */
 	const struct options *options;
 	struct channel_settings *settings;
 	struct monitor *monitor;
@@ -791,7 +796,8 @@ struct session {
 	char queue_id[24];	/* of the open transaction, or "" */
 	struct recipient few[FEW], *many;	/* the channel's, for env */
 	int64_t idle, end;	/* deadlines: of the command, of the session */
-	int64_t looked;		/* when deadlines and SIGTERM were looked at */
+	int64_t looked;		/* when deadlines and SIGTERM were looked at,
+				   in a message's text; or 0 */
 	int64_t pause;		/* before the next reply is written; 0 */
 	int signals;		/* readable when SIGTERM came; -1: it is obeyed */
 	bool terminated;	/* it came */
@@ -808,8 +814,6 @@ struct session {
 	char client_user[USER_MAX];	/* login of a unix socket's peer */
 	size_t prepended;	/* octets of prepend */
 	struct channel ch;	/* its line comes last in it */
-	struct spool spool;	/* and its buffer */
-	char in_buffer[INPUT];	/* what was read */
 	char prepend[POLICY_PREPEND * 5];	/* policy's header fields, and
 						   room for one answer more */
 	char path[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX]; /* scratch */
@@ -1055,8 +1059,10 @@ on_forget(void *ctx)
 	monitor_forget(s->monitor);
 	s->queue_id[0] = '\0';
 	s->prepended = 0;
-	free(s->many);
-	s->many = NULL;
+	if (s->many != NULL) {
+		free(s->many);
+		s->many = NULL;
+	}
 }
 
 static void
@@ -1190,36 +1196,47 @@ write_client(char *to, size_t size, const struct channel_peer *peer)
 	    v6 ? "[IPv6:" : v4 ? "[" : "", address, v6 || v4 ? "]" : "", NULL);
 }
 
+/* Appends strings, up to a NULL, to the message. */
+static void
+write_words(struct session *s, const char *word, ...)
+{
+	va_list words;
+
+	va_start(words, word);
+	for (; word != NULL; word = va_arg(words, const char *))
+		spool_write(&s->spool, word, strlen(word));
+	va_end(words);
+}
+
 /* RFC 5321 4.4; X-Peer is what the seed proxies add. */
 static void
 write_trace(struct session *s, const struct envelope *env)
 {
 	const struct channel *ch = &s->ch;
 	char client[2 * CHANNEL_NAME_MAX + 8], helo[CHANNEL_NAME_MAX];
-	char tls[96] = "", recipient[701] = "", date[64], field[2048];
-	bool one = env->nrecipients == 1;
+	char tls[96] = "", date[64];
+	const char *to = env->nrecipients == 1 ? env->recipients[0].address
+					       : NULL;
 
 	write_client(client, sizeof client, &ch->peer);
 	write_date(date, sizeof date);
 	if (ch->tls.protocol[0] != '\0')
 		text_join(tls, sizeof tls, " (", ch->tls.protocol, " ",
 		    ch->tls.cipher, ")", NULL);
-	if (one)	/* RFC 5322 2.1.1: a line has 998 octets at most */
-		text_join(recipient, sizeof recipient,
-		    env->recipients[0].address, NULL);
-	text_join(field, sizeof field, "Received: from ",
-	    harmless(helo, sizeof helo, ch->seen_greeting), " (", client,
-	    ")\r\n\tby ", ch->set->fqdn, " (smtpd) with ",
-	    env->fact[FACT_CLIENT_PROTOCOL], tls, " id ", s->queue_id,
-	    one ? "\r\n\tfor <" : "", recipient, one ? ">" : "", ";\r\n\t",
-	    date, "\r\n", NULL);
-	if (!s->options->no_received)
-		spool_write(&s->spool, field, strlen(field));
-	if (s->options->x_peer) {
-		text_join(field, sizeof field, "X-Peer: ", ch->peer.address,
-		    "\r\n", NULL);
-		spool_write(&s->spool, field, strlen(field));
+	if (!s->options->no_received) {
+		write_words(s, "Received: from ",
+		    harmless(helo, sizeof helo, ch->seen_greeting), " (",
+		    client, ")\r\n\tby ", ch->set->fqdn, " (smtpd) with ",
+		    env->fact[FACT_CLIENT_PROTOCOL], tls, " id ",
+		    s->queue_id, to == NULL ? NULL : "\r\n\tfor <", NULL);
+		if (to != NULL) {	/* RFC 5322 2.1.1: 998 octets a line */
+			spool_write(&s->spool, to, strnlen(to, 700));
+			write_words(s, ">", NULL);
+		}
+		write_words(s, ";\r\n\t", date, "\r\n", NULL);
 	}
+	if (s->options->x_peer)
+		write_words(s, "X-Peer: ", ch->peer.address, "\r\n", NULL);
 }
 
 /* Text will follow: prepares the spool, the trace header in front. */
@@ -1307,17 +1324,19 @@ on_refused(void *ctx, const struct reply *r)
 	    r->code < 500 ? "message-deferred" : "message-refused", &env, text);
 }
 
-/* Relays the message if policy lets us; else *r says no. */
-static void
+/* Relays the message if policy lets us; if not *r says no, and it returns
+   false. */
+static bool
 relay(struct session *s, struct envelope *env, int spool, struct verdict v[],
     struct reply *r)
 {
 	env->size = s->spool.size;
 	ask(s, STAGE_END_OF_MESSAGE, env, r);
 	if (r->code >= 400)
-		return;
+		return false;
 	monitor_status(s->monitor, "relaying", false);
 	monitor_relay(s->monitor, env, spool, on_slow, s, v);
+	return true;
 }
 
 /* Says in the log where the message had no room, and why. */
@@ -1338,33 +1357,32 @@ static void
 on_end(void *ctx, struct reply r[], size_t n)
 {
 	struct session *s = ctx;
-	struct reply one;
 	struct envelope env;
 	size_t count = s->ch.nrcpttos;
 	struct verdict only = { .code = 0 };
 	struct verdict *v = count == 1 ? &only : calloc(count + 1, sizeof *v);
 	int fd = spool_finish(&s->spool);
+	bool asked = false;
 
 	assert(n <= count);
-	reply_set(&one, 250, "2.0.0", "Message accepted");
 	if (!complete(s, &env) || v == NULL)
-		reply_set(&one, 452, "4.3.1", "Out of memory");
+		reply_set(r, 452, "4.3.1", "Out of memory");
 	else if (s->received > RECEIVED_MAX)
-		reply_set(&one, 554, "5.4.6", "Too many Received: fields, "
+		reply_set(r, 554, "5.4.6", "Too many Received: fields, "
 		    "this is a mail loop");
 	else if (s->spool.error != 0) {
 		log_spool(s, &env);
-		reply_set(&one, 452, "4.3.1", "No room for the message");
+		reply_set(r, 452, "4.3.1", "No room for the message");
 	}
-	if (one.code >= 400)
-		on_refused(s, &one);
+	if (r->code >= 400)
+		on_refused(s, r);
 	else
-		relay(s, &env, fd, v, &one);
+		asked = relay(s, &env, fd, v, r);
 	for (size_t i = 0; i < n; i++)
-		if (one.code < 400 && v != NULL)
+		if (asked)
 			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
 		else
-			r[i] = one;
+			r[i] = *r;
 	if (v != &only)
 		free(v);
 }
@@ -1461,15 +1479,17 @@ wait_for(struct session *s, int fd, short what)
 	struct pollfd p[] = { { .fd = s->signals, .events = POLLIN },
 		{ .fd = fd, .events = what },
 		{ .fd = s->orphaned ? -1 : monitor_fd(s->monitor) } };
-	int n;
+	int n, left;
 
 	if (!s->orphaned && monitor_broken(s->monitor)) {
 		s->orphaned = true;
 		return -1;
 	}
-	do
-		n = poll(p, 3, time_left(s));
-	while (n == -1 && errno == EINTR);
+	do {
+		left = time_left(s);
+		/* Who always has more to say gets no more time for it. */
+		n = left == 0 ? 0 : poll(p, 3, left);
+	} while (n == -1 && errno == EINTR);
 	if (n <= 0)
 		return n;
 	s->terminated = s->terminated || p[0].revents != 0;
@@ -1576,18 +1596,18 @@ static ssize_t
 fill(struct session *s, char *in, size_t size, enum ending *why)
 {
 	bool header = s->ch.smtp_state == PHASE_PROXY && s->socket;
+	bool text = s->ch.smtp_state == PHASE_DATA && s->socket;
 	ssize_t n;
 	int ready;
 
 	for (;;) {
-		/* Of a message more is there already, mostly. */
-		if (s->socket && s->ch.smtp_state == PHASE_DATA &&
+		/* Where there was some of a message there is more, mostly. */
+		if (text && s->looked != 0 &&
 		    clock_now() - s->looked < LOOK_UP &&
 		    (n = recv(s->in, in, size, MSG_DONTWAIT)) > 0)
 			return n;
-		s->looked = clock_now();
-		/* Who always has more to say gets no more time for it. */
-		ready = time_left(s) == 0 ? 0 : wait_for(s, s->in, POLLIN);
+		s->looked = text ? clock_now() : 0;
+		ready = wait_for(s, s->in, POLLIN);
 		if (ready == 0) {
 			*why = END_TIMEOUT;
 			return -1;
@@ -1631,8 +1651,8 @@ static bool
 start_tls(struct session *s)
 {
 	struct channel_tls tls = { .protocol = "" };
-	char report[MONITOR_REPORT];
-	int fd = monitor_tls(s->monitor, s->in, report, sizeof report);
+	char *report = s->in_buffer;	/* there is nothing else in it now */
+	int fd = monitor_tls(s->monitor, s->in, report, MONITOR_REPORT);
 
 	if (fd == -1) {
 		session_log(s, LOG_WARNING, "tls-failed", report);
@@ -1739,6 +1759,7 @@ in_text(const struct session *s)
 static enum ending
 talk(struct session *s)
 {
+	const bool passwords = s->options->monitor.auth != NULL;
 	char *in = s->in_buffer;
 	size_t used = 0, have = 0, len;
 	enum ending why;
@@ -1749,7 +1770,7 @@ talk(struct session *s)
 	for (;;) {
 		if (used < have) {
 			len = feed(s, in + used, have - used);
-			if (!in_text(s))	/* there may be a password */
+			if (passwords && !in_text(s))
 				explicit_bzero(in + used, len);
 			used += len;
 		}
@@ -2147,8 +2168,9 @@ turn_away(struct session *s, int error, int status)
 	return status;
 }
 
-/* What the channel process does from its first breath to its last. */
-static int
+/* What the channel process does from its first breath to its last.  As a part
+   of main() it would write to pages that it shares with the monitor. */
+static __attribute__((noinline)) int
 run(struct session *s, const char *tls_trouble)
 {
 	enum ending why;
@@ -2261,7 +2283,7 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	certain(known, o, &who);
 	signals = catch_signals();
 	parted = signals != -1 && monitor_start(m, signals, known) == 0;
-	error = errno;
+	error = parted ? 0 : errno;
 	s = open_session(o, &hook, m, &who);
 	if (s == NULL) {
 		monitor_log(m, LOG_ERR, "session", NULL, "out of memory");
