@@ -25,7 +25,8 @@
  * A list of system calls for confine(), made when we are compiled:
  *
  *	static const struct sock_filter calls[] = {
- *		CONFINE_BEGIN, CONFINE_ALLOW(poll, dup2, lseek, futex),
+ *		CONFINE_BEGIN,
+ *		CONFINE_ALLOW(poll, ppoll, sendto, recvfrom, dup2, dup3),
  *		CONFINE_END
  *	};
  *
@@ -39,10 +40,19 @@
 #define CONFINE_RETURN(what) BPF_STMT(BPF_RET | BPF_K, what)
 #define CONFINE_IF(name, yes, no) \
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, yes, no)
-/* Four at a time, for each instruction takes the kernel time to translate. */
-#define CONFINE_ALLOW(a, b, c, d) \
-	CONFINE_IF(a, 3, 0), CONFINE_IF(b, 2, 0), CONFINE_IF(c, 1, 0), \
-	    CONFINE_IF(d, 0, 1), CONFINE_RETURN(SECCOMP_RET_ALLOW)
+/* Six at a time, for each instruction takes the kernel time to translate. */
+#define CONFINE_ALLOW(a, b, c, d, e, f) \
+	CONFINE_IF(a, 5, 0), CONFINE_IF(b, 4, 0), CONFINE_IF(c, 3, 0), \
+	    CONFINE_IF(d, 2, 0), CONFINE_IF(e, 1, 0), CONFINE_IF(f, 0, 1), \
+	    CONFINE_RETURN(SECCOMP_RET_ALLOW)
+/* One option of a socket may be set. */
+#define CONFINE_ALLOW_OPTION(level, option) \
+	CONFINE_IF(setsockopt, 0, 6), CONFINE_LOAD(args[1]), \
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, level, 0, 3), \
+	    CONFINE_LOAD(args[2]), \
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, option, 0, 1), \
+	    CONFINE_RETURN(SECCOMP_RET_ALLOW), \
+	    CONFINE_RETURN(SECCOMP_RET_ERRNO | EPERM)
 /* What newer architectures lack, another call does. */
 #ifndef __NR_poll
 #define __NR_poll __NR_ppoll
@@ -56,7 +66,8 @@
 
 #ifdef __SANITIZE_ADDRESS__	/* which looks at stacks before it ends */
 #define CONFINE_SANITIZER \
-	CONFINE_ALLOW(sigaltstack, sigaltstack, sigaltstack, sigaltstack),
+	CONFINE_ALLOW(sigaltstack, sigaltstack, sigaltstack, sigaltstack, \
+	    sigaltstack, sigaltstack),
 #else
 #define CONFINE_SANITIZER
 #endif
@@ -72,9 +83,9 @@
 	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, CONFINE_ARCH, 1, 0), \
 	    CONFINE_RETURN(SECCOMP_RET_KILL_PROCESS), CONFINE_LOAD(nr), \
 	    CONFINE_SANITIZER \
-	    CONFINE_ALLOW(exit_group, rt_sigreturn, restart_syscall, close), \
-	    CONFINE_ALLOW(brk, munmap, mremap, madvise), \
-	    CONFINE_ALLOW(clock_gettime, read, write, shutdown)
+	    CONFINE_ALLOW(exit_group, rt_sigreturn, restart_syscall, brk, \
+	        munmap, mremap), \
+	    CONFINE_ALLOW(madvise, clock_gettime, read, write, close, shutdown)
 /* Memory, but none that can be executed; and a parent to ask is no secret. */
 #define CONFINE_END \
 	CONFINE_IF(mmap, 1, 0), CONFINE_IF(mprotect, 0, 2), \

@@ -25,6 +25,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -1161,9 +1163,9 @@ serve(struct monitor *m, int signals)
 /* What is left to the channel process: its descriptors, memory, time. */
 static const struct sock_filter calls[] = {
 	CONFINE_BEGIN,
-	CONFINE_ALLOW(poll, ppoll, sendto, recvfrom),
-	CONFINE_ALLOW(sendmsg, recvmsg, dup2, dup3),
-	CONFINE_ALLOW(memfd_create, lseek, pread64, sendfile),
+	CONFINE_ALLOW(poll, ppoll, sendto, recvfrom, sendmsg, recvmsg),
+	CONFINE_ALLOW(memfd_create, lseek, pread64, sendfile, dup2, dup3),
+	CONFINE_ALLOW_OPTION(IPPROTO_TCP, TCP_QUICKACK),
 	CONFINE_END
 };
 #else

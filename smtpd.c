@@ -26,6 +26,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
@@ -803,6 +804,7 @@ struct session {
 	bool terminated;	/* it came */
 	bool orphaned;		/* there is no monitor to ask any more */
 	bool quit;		/* the client said so */
+	bool soon;		/* acknowledge_soon() was called in this text */
 	bool greeted;		/* the connect hook was called */
 	enum phase shown;	/* what systemd was told last */
 	/* The header that is being read: */
@@ -1590,6 +1592,22 @@ interrupted(const struct session *s)
 	return s->terminated ? END_TERM : s->orphaned ? END_ORPHAN : END_LOST;
 }
 
+/*
+ * A dialogue makes TCP hold its acknowledgements back, to send them along with
+ * replies.  In a message's text there is none, and a client whose last segment
+ * is short holds that back until all else is acknowledged (RFC 896): both
+ * would wait for 40 ms.
+ */
+static void
+acknowledge_soon(struct session *s)
+{
+	const int yes = 1;
+
+	if (!s->soon)	/* where this is not TCP there is nothing to hasten */
+		setsockopt(s->in, IPPROTO_TCP, TCP_QUICKACK, &yes, sizeof yes);
+	s->soon = true;
+}
+
 /* Reads more octets, waiting for them.  Returns their number, 0 at the end of
    file, or -1 with *why. */
 static ssize_t
@@ -1606,7 +1624,10 @@ fill(struct session *s, char *in, size_t size, enum ending *why)
 		    clock_now() - s->looked < LOOK_UP &&
 		    (n = recv(s->in, in, size, MSG_DONTWAIT)) > 0)
 			return n;
+		if (text && s->looked != 0)
+			acknowledge_soon(s);
 		s->looked = text ? clock_now() : 0;
+		s->soon = s->soon && text;
 		ready = wait_for(s, s->in, POLLIN);
 		if (ready == 0) {
 			*why = END_TIMEOUT;

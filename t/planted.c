@@ -28,6 +28,7 @@
 #include <fcntl.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -144,6 +145,7 @@ static const struct open_how_like {
 	unsigned long long flags, mode, resolve;
 } how;
 static const unsigned long long clone_args[8] = { 0, 0, 0, 0, SIGCHLD };
+static const int one = 1;
 
 #define P(x) ((long)(x))
 
@@ -191,6 +193,12 @@ try_calls(void)
 		{ "prctl", __NR_prctl, { PR_SET_DUMPABLE, 1 } },
 		{ "seccomp", __NR_seccomp, { SECCOMP_SET_MODE_FILTER } },
 		{ "ioctl", __NR_ioctl, { 0, 0x5412 /* TIOCSTI */, P("x") } },
+		{ "setsockopt-level", __NR_setsockopt,
+		    { 0, SOL_SOCKET, TCP_QUICKACK, P(&one), sizeof one } },
+		{ "setsockopt-option", __NR_setsockopt,
+		    { 0, IPPROTO_TCP, TCP_NODELAY, P(&one), sizeof one } },
+		{ "setsockopt-filter", __NR_setsockopt,
+		    { 0, SOL_SOCKET, SO_ATTACH_FILTER, P(&one), sizeof one } },
 		{ "setuid", __NR_setuid, { 0 } },
 		{ "io_uring_setup", __NR_io_uring_setup, { 8, P(&home) } },
 		{ "getppid", __NR_getppid, { 0 } },

@@ -24,6 +24,7 @@ PLAIN = "/san/" not in PRODUCT
 # What DESIGN and manual promise: its descriptors, memory, time.
 LISTED = set("""read write sendto recvfrom sendmsg recvmsg poll ppoll shutdown
     memfd_create lseek pread64 sendfile dup2 dup3 close clock_gettime
+    setsockopt
     brk mmap munmap mremap mprotect madvise
     exit_group rt_sigreturn restart_syscall""".split())
 
@@ -401,6 +402,7 @@ def a_normal_session_makes_listed_calls_alone():
 
     made = spoken_to(talk, f"maildir:{place}/box")
     assert {"read", "sendto", "sendmsg", "recvmsg"} <= made
+    assert "setsockopt" not in made     # where a message is one segment
     shutil.rmtree(place)
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """smtpd.t - the program itself, over socket pairs, pipes, a file, a terminal
 and a super-server, with real clients."""
+import fcntl
 import hashlib
 import os
 import pty
@@ -12,10 +13,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import (HELLO, SMTPD, PolicyService, Session, Skip, family, folder,
-                 lines, main, message, need, script, test, whole_calls)
+                 lines, main, message, need, script, tcp_pair, test,
+                 whole_calls)
 
 SANITIZED = "/san/" in SMTPD
 EXAMPLE = lines("EHLO x", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA",
@@ -165,6 +168,18 @@ FAILURES = [
     ("echo 550 5.7.1 no thanks", "550 5.7.1 no thanks"),
     ("echo taken by script", "250 2.0.0 taken by script"),
 ]
+
+
+def unread(connection):
+    """Octets that the process behind our copy of its socket has to read."""
+    return int.from_bytes(fcntl.ioctl(connection, termios.FIONREAD, bytes(4)),
+                          sys.byteorder)
+
+
+def asleep(pid):
+    """Do pid's children all wait?"""
+    return all(state.rpartition(")")[2].split()[0] == "S"
+               for state in family(pid).values())
 
 
 def open_files(pid):
@@ -712,6 +727,27 @@ def a_peer_that_is_a_socket_is_known_by_his_address():
                 assert s.deliver()[:3] == "250"
                 log = s.finish()[1]
             assert f"Received: from client.example.org {wanted}\n" in log, log
+
+
+@test
+def text_is_acknowledged_at_once_for_its_last_segment_may_wait_for_that():
+    ours, theirs = tcp_pair()
+    watched = theirs.dup()
+
+    def at_once():
+        return watched.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+
+    with Session("discard:", pair=(ours, theirs)) as s, watched:
+        s.start()
+        for command in ("MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA"):
+            s.say(command)
+        if at_once():
+            raise Skip("this kernel holds no acknowledgement back")
+        s.send(lines("x" * 900))
+        while unread(watched) or not asleep(s.process.pid):
+            pass
+        assert at_once()
+        assert s.say(".")[0][:3] == "250"
 
 
 @test
