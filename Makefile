@@ -44,7 +44,7 @@ SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 all: smtpd smtpd-tls libsmtpd-channel.a
 
 # What a usual session writes to is together on the first pages of .bss.
-smtpd: relay.o smtpd.o $(filter-out relay.o,$(OBJ))
+smtpd: relay.o monitor.o smtpd.o $(filter-out relay.o monitor.o,$(OBJ))
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^
 smtpd-tls: tls.o confine.o
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)

@@ -865,6 +865,15 @@ correct(const struct monitor *m, struct envelope *env)
 			env->fact[i] = m->known[i];
 }
 
+/* What came is no question.  (Setting errno in advance would cost each session
+   a page.) */
+static int
+nonsense(void)
+{
+	errno = EBADMSG;
+	return -1;
+}
+
 /* Gets a question.  1: here it is; 0: there will be no more; -1 with errno,
    EBADMSG if what came is none.  The caller calls dispose() in any case. */
 static int
@@ -880,12 +889,11 @@ get_question(struct monitor *m, struct received *r)
 	r->q.fd = fd;
 	if (status != 1)
 		return status;
-	errno = EBADMSG;
 	if (most == 0 || most > RECIPIENTS_MAX)
 		most = RECIPIENTS_MAX;
 	if (h.ask >= ASKS || h.nrecipients > most ||
 	    h.len > STRINGS_MAX + (uint64_t)h.nrecipients * RECIPIENT_MAX)
-		return -1;
+		return nonsense();
 	r->strings = h.len <= sizeof m->usual ? m->usual : calloc(1, h.len);
 	r->recipients = h.nrecipients <= FEW ? m->few
 	    : calloc(h.nrecipients, sizeof *r->recipients);
@@ -896,9 +904,8 @@ get_question(struct monitor *m, struct received *r)
 	r->q.fd = fd;
 	if (status != 1)
 		return status;
-	errno = EBADMSG;
 	if (!unpack_question(r, &h) || !sensible(m, &r->q))
-		return -1;
+		return nonsense();
 	correct(m, &r->env);
 	return 1;
 }

@@ -620,7 +620,8 @@ struct item {
 #define ITEMS_MAX 24
 #define NAMED_MAX 8		/* recipients that a record names */
 #define RECORD_MAX 4096		/* octets of a line */
-#define ENDING 1400		/* of them kept for relay and reply */
+#define RECORD_USUAL 512	/* where that will do: it is on a page in use */
+#define ENDING 1400		/* octets kept for relay and reply */
 
 struct record {
 	struct item items[ITEMS_MAX];
@@ -653,6 +654,18 @@ add_envelope(struct record *r, const struct envelope *env)
 	if (env->nrecipients > 0 && env->size > 0)
 		add(r, "size", "SMTPD_SIZE",
 		    text_number(r->size, env->size, 1));
+}
+
+/* Octets of its line, at most. */
+static size_t
+record_length(const struct record *r)
+{
+	size_t n = sizeof "<0>smtpd:\n";
+
+	for (size_t i = 0; i < r->n; i++)
+		n += strlen(r->items[i].key) + strlen(r->items[i].value) +
+		    sizeof " =\"\"";
+	return n;
 }
 
 /* Appends " key=value" to line[0..size), in which n octets are; a value with
@@ -724,9 +737,9 @@ log_event(void *ctx, int priority, const char *event,
 	struct log *l = ctx;
 	const struct event *e = events;
 	struct record r = { .n = 0 };
-	static char line[RECORD_MAX];
-	char level[TEXT_NUMBER];
-	size_t n;
+	static char large[RECORD_MAX];
+	char level[TEXT_NUMBER], usual[RECORD_USUAL], *line = usual;
+	size_t n, size = sizeof usual, kept = 0;
 
 	while (e->name[0] != '\0' && strcmp(e->name, event) != 0)
 		e++;
@@ -736,12 +749,17 @@ log_event(void *ctx, int priority, const char *event,
 	add(&r, "relay", "SMTPD_RELAY", e->reply ? l->relay : "");
 	add(&r, e->reply ? "reply" : "text", e->reply ? "SMTPD_REPLY" : "",
 	    text);
-	text_join(line, sizeof line, l->sink == SINK_JOURNAL ? "<" : "",
+	if (record_length(&r) >= size) {
+		line = large;
+		size = sizeof large;
+		kept = ENDING;
+	}
+	text_join(line, size, l->sink == SINK_JOURNAL ? "<" : "",
 	    l->sink == SINK_JOURNAL ? text_number(level, (unsigned)priority, 1)
 	    : "", l->sink == SINK_JOURNAL ? ">" : "", "smtpd:", NULL);
 	n = strlen(line);
 	for (size_t i = 0; i < r.n; i++)
-		n = put(line, sizeof line - (i + 2 < r.n ? ENDING : 1), n,
+		n = put(line, size - 1 - (i + 2 < r.n ? kept : 0), n,
 		    &r.items[i]);
 	if (l->systemd.journal != NULL && send_journal(l, &r, priority, e->id,
 	    strchr(line, ' ') + 1) >= 0)
