@@ -98,7 +98,7 @@ struct engine {
 	bool verified;		/* the peer has a certificate we trust */
 	bool hung;		/* the clear-text end was closed */
 	bool broken;		/* the connection can carry no more */
-	unsigned heard;		/* reads since something was written to it */
+	size_t heard;		/* octets since something was written to it */
 	struct flow in, out;	/* to the clear text, and from it */
 };
 
@@ -1055,14 +1055,16 @@ spent(struct flow *f, size_t n)
 }
 
 /* Who sends, and is sent nothing, may hold back his last segment until the
-   others are acknowledged (RFC 896), which TCP is slow to do in a dialogue:
-   this is none. */
+   others are acknowledged (RFC 896), which TCP is slow to do in a dialogue.
+   More than a command line (RFC 5321 4.5.3.1.4) is none. */
 static void
-acknowledge_soon(struct engine *e)
+acknowledge_soon(struct engine *e, size_t more)
 {
 	const int yes = 1;
+	const bool known = e->heard > 512;
 
-	if (++e->heard == 2)
+	e->heard += more;
+	if (!known && e->heard > 512)
 		setsockopt(STDIN_FILENO, IPPROTO_TCP, TCP_QUICKACK, &yes,
 		    sizeof yes);
 }
@@ -1091,7 +1093,7 @@ decrypt(struct engine *e, struct flow *f)
 		break;
 	}
 	if (f->len > had && f->conn == POLLIN)
-		acknowledge_soon(e);
+		acknowledge_soon(e, f->len - had);
 	if (f->len > 0) {
 		n = write(STDOUT_FILENO, f->buffer + f->start, f->len);
 		if (n > 0)

@@ -736,6 +736,30 @@ def test_conversation():
     same(s.over()[1], 0, "and exit 0")
 
 
+def test_acknowledgements():
+    near, far = tcp_pair()
+    watched = far.dup()
+    e = server(far)
+    peer = Peer(near).handshake()
+
+    def at_once():
+        return watched.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+
+    for _ in range(3):
+        peer.send(b"NOOP\r\n")
+        e.clear.recv(100)
+        held = not at_once()
+        e.clear.sendall(b"250 OK\r\n")
+        peer.read()
+    peer.send(b"x" * 600)
+    e.clear.recv(1000)
+    ok(at_once(), "in a long text acknowledgements do not wait for replies" +
+       ("" if held else " # SKIP nor in this kernel's dialogues"))
+    watched.close()
+    near.close()
+    e.end()
+
+
 def test_bulk():
     data = os.urandom(1000 * 1000) * (BULK // 1000000)
     want = hashlib.sha256(data).hexdigest()

@@ -591,7 +591,7 @@ maillog_file_prefixes = %(dir)s
 """
 
 MASTER_CF = """\
-127.0.0.1:%(port)d inet n - n - - smtpd
+127.0.0.1:%(port)d inet n - n - - smtpd -o max_use=%(sessions)d
 tlsmgr unix - - n 1000? 1 tlsmgr
 rewrite unix - - n - - trivial-rewrite
 proxymap unix - - n - - proxymap
@@ -601,22 +601,23 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
-def postfix(tmp, cert, key):
-    """One of our own, that hands on to smtp-sink before there is a queue, and
-    so does what "smtpd smtp:" does.  None if it can not be had."""
+def postfix(tmp, cert, key, sessions, name):
+    """One of our own, each of its processes for so many sessions, that hands on
+    to smtp-sink before there is a queue, and so does what "smtpd smtp:" does.
+    None if it can not be had."""
     if os.geteuid() != 0 or not find("postconf") or not find("postfix"):
         return None
-    folder = tmp + "/postfix"
-    for name in ("", "/spool", "/data"):
-        os.mkdir(folder + name)
-        os.chmod(folder + name, 0o755)
+    folder = "%s/postfix-%d" % (tmp, sessions)
+    for place in ("", "/spool", "/data"):
+        os.mkdir(folder + place)
+        os.chmod(folder + place, 0o755)
     shutil.chown(folder + "/data", "postfix")
 
     def prepare(port, hop):
         values = {"dir": folder, "cert": cert, "key": key, "port": port,
-                  "hop": hop}
-        for name, text in (("main.cf", MAIN_CF), ("master.cf", MASTER_CF)):
-            with open(folder + "/" + name, "w", encoding="utf-8") as file:
+                  "hop": hop, "sessions": sessions}
+        for place, text in (("main.cf", MAIN_CF), ("master.cf", MASTER_CF)):
+            with open(folder + "/" + place, "w", encoding="utf-8") as file:
                 file.write(text % values)
 
     prepare(1, 1)
@@ -626,9 +627,8 @@ def postfix(tmp, cert, key):
     if subprocess.run(["postfix", "-c", folder, "check"], env={"PATH": PATH},
                       check=False, stderr=subprocess.DEVNULL).returncode:
         return None
-    return Candidate("Postfix to smtp-sink", [daemons + "/master", "-c",
-                                              folder],
-                     hop=[], serves=True, root=True, prepare=prepare)
+    return Candidate(name, [daemons + "/master", "-c", folder], hop=[],
+                     serves=True, root=True, prepare=prepare)
 
 
 def tls_candidates(tmp, missing):
@@ -656,10 +656,13 @@ def tls_candidates(tmp, missing):
                            hop=[])]
     else:
         missing.append("smtpd with smtpd-tls")
-    mta = postfix(tmp, cert, key)
-    if mta is None:
-        missing.append("Postfix (as root)")
-    return some + ([mta] if mta else [])
+    for sessions, name in ((1, "Postfix, max_use=1"), (100, "Postfix")):
+        mta = postfix(tmp, cert, key, sessions, name)
+        if mta is None:
+            missing.append(name + " (as root)")
+        else:
+            some.append(mta)
+    return some
 
 
 # What is shown
@@ -742,9 +745,10 @@ a time.  us/session: CPU of a session with STARTTLS and no message, of the
 server and all its children; plain:us: the same without TLS (of the floor, where
 stunnel is in front of it); TLS:us: what it adds.  hands/s: sessions by the
 clock.  MB/cpu-s, MB/s: messages of 10 MB.  xstunnel: ratio to "%s".
-Postfix's processes are there already and serve many sessions, those of the
-others are new for each.  It hands on to smtp-sink without a queue, by its
-smtpd_proxy_filter, as "smtpd smtp:" does; smtp-sink is not counted.""" % (
+Postfix's processes are there already and serve a hundred sessions each; with
+max_use=1 they are new for each, as those of the others are.  It hands on to
+smtp-sink without a queue, by its smtpd_proxy_filter, as "smtpd smtp:" does;
+smtp-sink is not counted.""" % (
     CIPHER, STUNNEL)
 
 ACCEPT_LEGEND = """\
