@@ -1394,10 +1394,10 @@ on_end(void *ctx, struct reply r[], size_t n)
 		log_spool(s, &env);
 		reply_set(r, 452, "4.3.1", "No room for the message");
 	}
-	if (r->code >= 400)
-		on_refused(s, r);
-	else
+	if (v != NULL && r->code < 400)
 		asked = relay(s, &env, fd, v, r);
+	else
+		on_refused(s, r);
 	for (size_t i = 0; i < n; i++)
 		if (asked)
 			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
