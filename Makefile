@@ -22,8 +22,9 @@ CRITERION = $(shell pkg-config --cflags --libs criterion)
 TLS = $(shell pkg-config --libs openssl)
 
 # What only sessions with neighbours load, and what it wants of smtpd.
-APART = nexthop policy
-WANTED = clock_left clock_now file_again logger_printf verdict_set
+APART = nexthop policy routes
+WANTED = clock_left clock_now file_again logger_printf more_rows \
+	verdict_set
 ROOMS = channel monitor confine relay $(APART)
 OBJ = $(ROOMS:=.o)
 SRC = smtpd.c tls.c neighbours.c table.c $(ROOMS:=.c)

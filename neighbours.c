@@ -167,3 +167,25 @@ auth_close(struct auth *a)
 	if (a != NULL)
 		them->auth_close(a);
 }
+
+struct routes *
+routes_read(int fd, const char *name, const struct logger *log,
+    struct hop *(*hop)(void *ctx, const char *result, char *error, size_t size),
+    void *ctx)
+{
+	assert(them != NULL);
+	return them->routes_read(fd, name, log, hop, ctx);
+}
+
+bool
+routes_find(const struct routes *r, const char *address, struct hop **h)
+{
+	return them->routes_find(r, address, h);
+}
+
+void
+routes_close(struct routes *r)
+{
+	if (r != NULL)
+		them->routes_close(r);
+}

@@ -12,6 +12,7 @@
 
 #include "nexthop.h"
 #include "policy.h"
+#include "routes.h"
 
 #ifndef VERSION
 #define VERSION "1.0"
@@ -38,6 +39,9 @@ struct neighbours {
 	__typeof__(&auth_step) auth_step;
 	__typeof__(&auth_abandon) auth_abandon;
 	__typeof__(&auth_close) auth_close;
+	__typeof__(&routes_read) routes_read;
+	__typeof__(&routes_find) routes_find;
+	__typeof__(&routes_close) routes_close;
 };
 
 /*

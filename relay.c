@@ -30,20 +30,17 @@
 #include <sys/wait.h>
 
 #include <assert.h>
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
-#include <regex.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sysexits.h>
 #include <syslog.h>
 #include <time.h>
@@ -51,6 +48,7 @@
 
 #include "nexthop.h"
 #include "relay.h"
+#include "routes.h"
 
 #define LOG_TEXT 1500		/* octets of a log line's text, with NUL */
 #define OUTPUT_LINES 50		/* of each of a program's outputs: logged */
@@ -98,28 +96,13 @@ struct hop {
 	struct hop *link;
 };
 
-struct route {
-	const char *key;	/* "user@domain", "domain", ".domain" or "*" */
-	unsigned line;
-	struct hop *hop;
-};
-
-struct pattern {
-	regex_t re;
-	struct hop *hop;
-};
-
 struct relay {
 	const struct relay_settings *set;
 	struct hop *hops;		/* all of them; owned, but for: */
 	struct hop usual;		/* RELAY */
 	int routes_file, auth_file;	/* open, or -1; owned */
 	enum { UNREAD, READ, BROKEN } routes;
-	char *text;			/* the file, cut up: keys are in it */
-	struct route *keys;		/* sorted, no two alike */
-	size_t nkeys;
-	struct pattern *patterns;	/* in the file's order */
-	size_t npatterns;
+	struct routes *table;		/* READ; owned */
 	unsigned delivered;		/* messages put into Maildirs */
 };
 
@@ -274,6 +257,14 @@ enhanced(const char *p)
 		return 0;
 	p += 3 + subject + detail;
 	return *p == '\0' || *p == ' ' ? 3 + subject + detail : 0;
+}
+
+void *
+more_rows(void *rows, size_t n, size_t size)
+{
+	if ((n & (n - 1)) != 0)
+		return rows;
+	return reallocarray(rows, n == 0 ? 1 : n * 2, size);
 }
 
 int
@@ -662,8 +653,7 @@ check_refusal(struct hop *h, char *error, size_t size)
 	size_t len = enhanced(p);
 	char enh[12] = "5.0.0";
 
-	if (*p == '2' ? len > 0 : len == 0 && isdigit((unsigned char)p[0]) &&
-	    p[1] == '.') {
+	if (*p == '2' ? len > 0 : len == 0 && digits(p) == 1 && p[1] == '.') {
 		snprintf(error, size, "%s: the status code must be 4.y.z or "
 		    "5.y.z", h->spec);
 		return false;
@@ -760,17 +750,7 @@ hop_find(struct relay *r, const char *spec, char *error, size_t size)
 	return hop_add(r, h, t, (char *)(h + 1), error, size) ? h : NULL;
 }
 
-/* ---- Routes: Postfix's transport(5) ---- */
-
-/* Makes room for row n of a table: its new place, or NULL with the old one
-   as it was.  It doubles whenever n is a power of two. */
-static void *
-more(void *rows, size_t n, size_t size)
-{
-	if ((n & (n - 1)) != 0)
-		return rows;
-	return reallocarray(rows, n == 0 ? 1 : n * 2, size);
-}
+/* ---- Routes ---- */
 
 /*
  * The hop of a route's right-hand side.  As in transport(5) an empty
@@ -778,8 +758,9 @@ more(void *rows, size_t n, size_t size)
  * an empty transport alone leaves RELAY's.
  */
 static struct hop *
-route_hop(struct relay *r, const char *result, char *error, size_t size)
+route_hop(void *relay, const char *result, char *error, size_t size)
 {
+	struct relay *r = relay;
 	const struct transport *t = r->usual.transport;
 	struct hop *h;
 	char *spec;
@@ -806,324 +787,35 @@ route_hop(struct relay *r, const char *result, char *error, size_t size)
 	return h;
 }
 
-/*
- * Removes the quotes of a local part: "a b"@example.org is looked up as
- * a b@example.org, and "a"@example.org is a@example.org (RFC 5321 4.1.2).
- */
-static void
-unquote(char *address)
-{
-	char *at = strrchr(address, '@'), *p, *to = address;
-
-	if (at == NULL || at < address + 2 || *address != '"' || at[-1] != '"')
-		return;
-	for (p = address + 1; p < at - 1; p++) {
-		if (*p == '\\' && p + 1 < at - 1)
-			p++;
-		*to++ = *p;
-	}
-	memmove(to, at, strlen(at) + 1);
-}
-
-/* Splits text at its first blanks: ends the first part, returns the rest. */
-static char *
-split(char *text)
-{
-	char *rest = text + strcspn(text, " \t");
-
-	if (*rest != '\0')
-		*rest++ = '\0';
-	return rest + strspn(rest, " \t");
-}
-
-/* "user@domain transport:nexthop".  The key stays where it is, in r->text. */
-static bool
-parse_key(struct relay *r, char *text, unsigned line, char *error,
-    size_t size)
-{
-	char *result = split(text);
-	struct route *rows;
-	struct hop *h;
-
-	if (*text == '!') {
-		snprintf(error, size, "negated patterns are not supported");
-		return false;
-	}
-	h = route_hop(r, result, error, size);
-	if (h == NULL)
-		return false;
-	rows = more(r->keys, r->nkeys, sizeof *rows);
-	if (rows == NULL) {
-		snprintf(error, size, "out of memory");
-		return false;
-	}
-	r->keys = rows;
-	unquote(text);
-	rows[r->nkeys++] = (struct route){ text, line, h };
-	return true;
-}
-
-/* Compiles the regular expression at text ("/.../flags").  Returns what
-   follows it, or NULL with a sentence in error. */
-static char *
-compile(regex_t *re, char *text, char *error, size_t size)
-{
-	static const struct {
-		char letter;
-		int flag;
-	} letters[] = {		/* regexp_table(5): each toggles its flag */
-		{ 'i', REG_ICASE }, { 'm', REG_NEWLINE }, { 'x', REG_EXTENDED },
-	};
-	int flags = REG_EXTENDED | REG_ICASE | REG_NOSUB, failure;
-	char *end, *rest, *p;
-	size_t i;
-
-	for (end = text + 1; *end != '/' && *end != '\0'; end++)
-		if (*end == '\\' && end[1] != '\0')
-			end++;
-	if (*end == '\0') {
-		snprintf(error, size, "pattern without its last /");
-		return NULL;
-	}
-	*end = '\0';
-	rest = split(end + 1);
-	for (p = end + 1; *p != '\0'; p++) {
-		for (i = 0; i < COUNT(letters) && letters[i].letter != *p; i++)
-			;
-		if (i == COUNT(letters)) {
-			snprintf(error, size, "unknown flag %c", *p);
-			return NULL;
-		}
-		flags ^= letters[i].flag;
-	}
-	failure = regcomp(re, text + 1, flags);
-	if (failure == 0)
-		return rest;
-	regerror(failure, re, error, size);
-	return NULL;
-}
-
-/* "/^user@domain$/ transport:nexthop". */
-static bool
-parse_pattern(struct relay *r, char *text, char *error, size_t size)
-{
-	struct pattern *rows = more(r->patterns, r->npatterns, sizeof *rows);
-	char *result;
-	struct hop *h;
-
-	if (rows == NULL) {
-		snprintf(error, size, "out of memory");
-		return false;
-	}
-	r->patterns = rows;
-	result = compile(&rows[r->npatterns].re, text, error, size);
-	if (result == NULL)
-		return false;
-	h = NULL;
-	if (strchr(result, '$') != NULL)
-		snprintf(error, size, "$ is not replaced in results");
-	else
-		h = route_hop(r, result, error, size);
-	if (h == NULL) {
-		regfree(&rows[r->npatterns].re);
-		return false;
-	}
-	rows[r->npatterns++].hop = h;
-	return true;
-}
-
-/*
- * The next logical line at *p: lines that begin with a blank continue the one
- * before, with empty lines and comments in between too.  It is put together
- * where it stands; *number counts lines, *first becomes the number of its
- * own.  NULL at the end.
- */
-static char *
-logical_line(char **p, unsigned *number, unsigned *first)
-{
-	char *line = NULL, *end = NULL;
-	size_t blank, len;
-
-	while (**p != '\0') {
-		len = strcspn(*p, "\n");
-		blank = strspn(*p, " \t\r");
-		if (blank < len && (*p)[blank] != '#') {
-			if (line != NULL && blank == 0)
-				break;
-			if (line == NULL) {
-				line = end = *p;
-				*first = *number + 1;
-			}
-			memmove(end, *p, len);
-			end += len;
-		}
-		++*number;
-		*p += len + ((*p)[len] == '\n');
-	}
-	if (line != NULL)
-		*end = '\0';
-	return line;
-}
-
-/* One logical line. */
-static bool
-parse_route(struct relay *r, char *text, unsigned line, char *error,
-    size_t size)
-{
-	size_t len = strlen(text);
-
-	while (len > 0 && isspace((unsigned char)text[len - 1]))
-		text[--len] = '\0';
-	if (isspace((unsigned char)*text)) {
-		snprintf(error, size, "continues no line");
-		return false;
-	}
-	if (*text == '/')
-		return parse_pattern(r, text, error, size);
-	return parse_key(r, text, line, error, size);
-}
-
-/* By key, and then by line. */
-static int
-compare_rows(const void *a, const void *b)
-{
-	const struct route *x = a, *y = b;
-	int order = strcasecmp(x->key, y->key);
-
-	return order != 0 ? order : x->line < y->line ? -1 : x->line > y->line;
-}
-
-static int
-compare_key(const void *key, const void *row)
-{
-	return strcasecmp(key, ((const struct route *)row)->key);
-}
-
-/* Sorts the keys; of several alike the first in the file stays, as postmap(1)
-   has it. */
-static void
-sort_routes(struct relay *r)
-{
-	size_t i, n = 0;
-
-	if (r->nkeys == 0)
-		return;
-	qsort(r->keys, r->nkeys, sizeof *r->keys, compare_rows);
-	for (i = 1; i < r->nkeys; i++)
-		if (strcasecmp(r->keys[n].key, r->keys[i].key) != 0)
-			r->keys[++n] = r->keys[i];
-	r->nkeys = n + 1;
-}
-
 /* Reads the file of routes, once.  False if there is anything in it that
    makes no sense: then nothing can be routed. */
 static bool
 read_routes(struct relay *r)
 {
-	const char *name = r->set->routes;
-	char *p, *line, error[256];
-	unsigned number = 0, first = 0;
-	size_t room = 0;
-	ssize_t len;
-	FILE *f;
-
-	if (name == NULL || r->routes != UNREAD)
+	if (r->set->routes == NULL || r->routes != UNREAD)
 		return r->routes != BROKEN;
-	r->routes = BROKEN;
-	f = r->routes_file == -1 ? fopen(name, "re")
-				 : fdopen(r->routes_file, "r");
-	if (f == NULL) {
-		logger_printf(&r->set->log, LOG_ERR, "routes", NULL, "%s: %s",
-		    name, strerror(errno));
-		return false;
-	}
-	len = getdelim(&r->text, &room, '\0', f);
-	if (ferror(f) || (len > 0 && r->text[len - 1] == '\0')) {
-		logger_printf(&r->set->log, LOG_ERR, "routes", NULL,
-		    "%s: not a readable text file", name);
-		goto out;
-	}
-	r->routes = READ;
-	p = len > 0 ? r->text : NULL;
-	while (p != NULL && (line = logical_line(&p, &number, &first)) != NULL)
-		if (!parse_route(r, line, first, error, sizeof error)) {
-			logger_printf(&r->set->log, LOG_ERR, "routes", NULL,
-			    "%s:%u: %s", name, first, error);
-			r->routes = BROKEN;
-		}
-	sort_routes(r);
-out:
-	fclose(f);
-	r->routes_file = -1;
-	return r->routes == READ;
+	r->table = routes_read(r->routes_file, r->set->routes, &r->set->log,
+	    route_hop, r);
+	r->routes = r->table != NULL ? READ : BROKEN;
+	return r->table != NULL;
 }
 
-static struct hop *
-find_route(const struct relay *r, const char *key)
+/* Who has them mended will get the mail. */
+static void
+no_routes(struct verdict *v)
 {
-	const struct route *row = NULL;
-
-	if (r->nkeys > 0)
-		row = bsearch(key, r->keys, r->nkeys, sizeof *row, compare_key);
-	return row != NULL ? row->hop : NULL;
+	verdict_set(v, 451, "4.3.5", "Local configuration error");
 }
 
-/* The first pattern's hop that matches.  False: there was no memory to say. */
-static bool
-find_pattern(const struct relay *r, const char *address, struct hop **h)
-{
-	int failure = REG_NOMATCH;
-	size_t i;
-
-	for (i = 0; i < r->npatterns && failure == REG_NOMATCH; i++) {
-		failure = regexec(&r->patterns[i].re, address, 0, NULL, 0);
-		if (failure == 0)
-			*h = r->patterns[i].hop;
-	}
-	return failure == 0 || failure == REG_NOMATCH;
-}
-
-/*
- * The hop for an address, in the order of transport(5): the whole address,
- * without its +detail, patterns, its domain, that domain's parents (".domain"),
- * "*", and at last RELAY.  NULL: no memory.
- */
+/* The hop for an address, by the routes or RELAY.  NULL: no memory. */
 static struct hop *
 route(struct relay *r, const char *address)
 {
-	char *key, *at, *plus, *domain;
 	struct hop *h = NULL;
 
-	if (r->set->routes == NULL)
-		return &r->usual;
-	key = strdup(address);
-	if (key == NULL)
+	if (r->set->routes != NULL && !routes_find(r->table, address, &h))
 		return NULL;
-	unquote(key);
-	at = strrchr(key, '@');
-	if (at != NULL) {
-		h = find_route(r, key);
-		plus = memchr(key, '+', (size_t)(at - key));
-		if (h == NULL && plus != NULL && plus > key) {
-			memmove(plus, at, strlen(at) + 1);
-			at = plus;
-			h = find_route(r, key);
-		}
-	}
-	if (h == NULL && !find_pattern(r, address, &h))
-		goto out;
-	domain = at != NULL && at[1] != '\0' ? at + 1 : NULL;
-	while (h == NULL && domain != NULL) {
-		h = find_route(r, domain);
-		domain = strchr(domain + 1, '.');
-	}
-	if (h == NULL)
-		h = find_route(r, "*");
-	if (h == NULL)
-		h = &r->usual;
-out:
-	free(key);
-	return h;
+	return h != NULL ? h : &r->usual;
 }
 
 /* ---- print: ---- */
@@ -1553,7 +1245,7 @@ static bool
 vector_take(struct vector *vec, char *text)
 {
 	char **rows = text != NULL ?
-	    more(vec->s, vec->n + 1, sizeof *rows) : NULL;
+	    more_rows(vec->s, vec->n + 1, sizeof *rows) : NULL;
 
 	if (rows == NULL) {
 		free(text);
@@ -2557,10 +2249,6 @@ unite(const struct fan *f, struct verdict *v)
 
 /* ---- The interface ---- */
 
-static const struct verdict broken_routes = {
-	451, "4.3.5", "Local configuration error"
-};
-
 static int
 file_open(const char *name)
 {
@@ -2616,7 +2304,7 @@ relay_rcpt(struct relay *r, const struct envelope *env, struct verdict *v)
 	const struct hop *h;
 
 	if (!read_routes(r)) {
-		*v = broken_routes;
+		no_routes(v);
 		return;
 	}
 	h = route(r, env->recipients[0].address);
@@ -2639,7 +2327,7 @@ relay_deliver(struct relay *r, const struct envelope *env, int spool,
 	if (env->nrecipients == 0)
 		return;
 	if (!read_routes(r)) {
-		v[0] = broken_routes;
+		no_routes(&v[0]);
 		spread(v, env->nrecipients);
 		return;
 	}
@@ -2658,17 +2346,6 @@ relay_deliver(struct relay *r, const struct envelope *env, int spool,
 	fan_free(&f);
 }
 
-/* What reading the routes took. */
-static void
-forget_routes(struct relay *r)
-{
-	for (size_t i = 0; i < r->npatterns; i++)
-		regfree(&r->patterns[i].re);
-	free(r->keys);
-	free(r->patterns);
-	free(r->text);
-}
-
 void
 relay_close(struct relay *r)
 {
@@ -2682,8 +2359,7 @@ relay_close(struct relay *r)
 		if (h != &r->usual)
 			free(h);
 	}
-	if (r->routes != UNREAD)
-		forget_routes(r);
+	routes_close(r->table);
 	if (r->routes_file != -1)
 		close(r->routes_file);
 	if (r->auth_file != -1)

@@ -204,6 +204,10 @@ void	relay_close(struct relay *r);
  */
 int	file_again(int fd, const char *name);
 
+/* Makes room for row n of a table: its new place, or NULL with the old one
+   as it was.  It doubles whenever n is a power of two. */
+void	*more_rows(void *rows, size_t n, size_t size);
+
 /* Fills in *v.  text is made safe: one reply, no control characters; it may
    be v's own, and enh too. */
 void	verdict_set(struct verdict *v, int code, const char *enh,

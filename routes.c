@@ -1,0 +1,387 @@
+/*
+ * routes.c - where recipients go: a table in the form of Postfix's
+ * transport(5).
+ *
+ * The file is read whole and cut up where it stands.  Keys are sorted and
+ * looked up by halves; regular expressions are tried in the file's order.
+ * What stands on the right is somebody else's to understand.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <regex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "routes.h"
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+struct route {
+	const char *key;	/* "user@domain", "domain", ".domain" or "*" */
+	unsigned line;
+	struct hop *hop;
+};
+
+struct pattern {
+	regex_t re;
+	struct hop *hop;
+};
+
+struct routes {
+	struct hop *(*hop)(void *ctx, const char *result, char *error,
+	    size_t size);
+	void *ctx;
+	char *text;			/* the file, cut up: keys are in it */
+	struct route *keys;		/* sorted, no two alike */
+	size_t nkeys;
+	struct pattern *patterns;	/* in the file's order */
+	size_t npatterns;
+};
+
+/*
+ * Removes the quotes of a local part: "a b"@example.org is looked up as
+ * a b@example.org, and "a"@example.org is a@example.org (RFC 5321 4.1.2).
+ */
+static void
+unquote(char *address)
+{
+	char *at = strrchr(address, '@'), *p, *to = address;
+
+	if (at == NULL || at < address + 2 || *address != '"' || at[-1] != '"')
+		return;
+	for (p = address + 1; p < at - 1; p++) {
+		if (*p == '\\' && p + 1 < at - 1)
+			p++;
+		*to++ = *p;
+	}
+	memmove(to, at, strlen(at) + 1);
+}
+
+/* Splits text at its first blanks: ends the first part, returns the rest. */
+static char *
+split(char *text)
+{
+	char *rest = text + strcspn(text, " \t");
+
+	if (*rest != '\0')
+		*rest++ = '\0';
+	return rest + strspn(rest, " \t");
+}
+
+/* "user@domain transport:nexthop".  The key stays where it is, in r->text. */
+static bool
+parse_key(struct routes *r, char *text, unsigned line, char *error,
+    size_t size)
+{
+	char *result = split(text);
+	struct route *rows;
+	struct hop *h;
+
+	if (*text == '!') {
+		snprintf(error, size, "negated patterns are not supported");
+		return false;
+	}
+	h = r->hop(r->ctx, result, error, size);
+	if (h == NULL)
+		return false;
+	rows = more_rows(r->keys, r->nkeys, sizeof *rows);
+	if (rows == NULL) {
+		snprintf(error, size, "out of memory");
+		return false;
+	}
+	r->keys = rows;
+	unquote(text);
+	rows[r->nkeys++] = (struct route){ text, line, h };
+	return true;
+}
+
+/* Compiles the regular expression at text ("/.../flags").  Returns what
+   follows it, or NULL with a sentence in error. */
+static char *
+compile(regex_t *re, char *text, char *error, size_t size)
+{
+	static const struct {
+		char letter;
+		int flag;
+	} letters[] = {		/* regexp_table(5): each toggles its flag */
+		{ 'i', REG_ICASE }, { 'm', REG_NEWLINE }, { 'x', REG_EXTENDED },
+	};
+	int flags = REG_EXTENDED | REG_ICASE | REG_NOSUB, failure;
+	char *end, *rest, *p;
+	size_t i;
+
+	for (end = text + 1; *end != '/' && *end != '\0'; end++)
+		if (*end == '\\' && end[1] != '\0')
+			end++;
+	if (*end == '\0') {
+		snprintf(error, size, "pattern without its last /");
+		return NULL;
+	}
+	*end = '\0';
+	rest = split(end + 1);
+	for (p = end + 1; *p != '\0'; p++) {
+		for (i = 0; i < COUNT(letters) && letters[i].letter != *p; i++)
+			;
+		if (i == COUNT(letters)) {
+			snprintf(error, size, "unknown flag %c", *p);
+			return NULL;
+		}
+		flags ^= letters[i].flag;
+	}
+	failure = regcomp(re, text + 1, flags);
+	if (failure == 0)
+		return rest;
+	regerror(failure, re, error, size);
+	return NULL;
+}
+
+/* "/^user@domain$/ transport:nexthop". */
+static bool
+parse_pattern(struct routes *r, char *text, char *error, size_t size)
+{
+	struct pattern *rows = more_rows(r->patterns, r->npatterns, sizeof *rows);
+	char *result;
+	struct hop *h;
+
+	if (rows == NULL) {
+		snprintf(error, size, "out of memory");
+		return false;
+	}
+	r->patterns = rows;
+	result = compile(&rows[r->npatterns].re, text, error, size);
+	if (result == NULL)
+		return false;
+	h = NULL;
+	if (strchr(result, '$') != NULL)
+		snprintf(error, size, "$ is not replaced in results");
+	else
+		h = r->hop(r->ctx, result, error, size);
+	if (h == NULL) {
+		regfree(&rows[r->npatterns].re);
+		return false;
+	}
+	rows[r->npatterns++].hop = h;
+	return true;
+}
+
+/*
+ * The next logical line at *p: lines that begin with a blank continue the one
+ * before, with empty lines and comments in between too.  It is put together
+ * where it stands; *number counts lines, *first becomes the number of its
+ * own.  NULL at the end.
+ */
+static char *
+logical_line(char **p, unsigned *number, unsigned *first)
+{
+	char *line = NULL, *end = NULL;
+	size_t blank, len;
+
+	while (**p != '\0') {
+		len = strcspn(*p, "\n");
+		blank = strspn(*p, " \t\r");
+		if (blank < len && (*p)[blank] != '#') {
+			if (line != NULL && blank == 0)
+				break;
+			if (line == NULL) {
+				line = end = *p;
+				*first = *number + 1;
+			}
+			memmove(end, *p, len);
+			end += len;
+		}
+		++*number;
+		*p += len + ((*p)[len] == '\n');
+	}
+	if (line != NULL)
+		*end = '\0';
+	return line;
+}
+
+/* One logical line. */
+static bool
+parse_route(struct routes *r, char *text, unsigned line, char *error,
+    size_t size)
+{
+	size_t len = strlen(text);
+
+	while (len > 0 && isspace((unsigned char)text[len - 1]))
+		text[--len] = '\0';
+	if (isspace((unsigned char)*text)) {
+		snprintf(error, size, "continues no line");
+		return false;
+	}
+	if (*text == '/')
+		return parse_pattern(r, text, error, size);
+	return parse_key(r, text, line, error, size);
+}
+
+/* By key, and then by line. */
+static int
+compare_rows(const void *a, const void *b)
+{
+	const struct route *x = a, *y = b;
+	int order = strcasecmp(x->key, y->key);
+
+	return order != 0 ? order : x->line < y->line ? -1 : x->line > y->line;
+}
+
+static int
+compare_key(const void *key, const void *row)
+{
+	return strcasecmp(key, ((const struct route *)row)->key);
+}
+
+/* Sorts the keys; of several alike the first in the file stays, as postmap(1)
+   has it. */
+static void
+sort_routes(struct routes *r)
+{
+	size_t i, n = 0;
+
+	if (r->nkeys == 0)
+		return;
+	qsort(r->keys, r->nkeys, sizeof *r->keys, compare_rows);
+	for (i = 1; i < r->nkeys; i++)
+		if (strcasecmp(r->keys[n].key, r->keys[i].key) != 0)
+			r->keys[++n] = r->keys[i];
+	r->nkeys = n + 1;
+}
+
+/* Reads all of the file into r->text.  Returns NULL, or what is wrong. */
+static const char *
+read_text(struct routes *r, int borrowed, const char *name)
+{
+	int fd = file_again(borrowed, name);
+	FILE *f = fd == -1 ? NULL : fdopen(fd, "r");
+	const char *why = NULL;
+	size_t room = 0;
+	ssize_t len;
+
+	if (f == NULL) {
+		why = strerror(errno);
+		if (fd != -1)
+			close(fd);
+		return why;
+	}
+	len = getdelim(&r->text, &room, '\0', f);
+	if (ferror(f) || (len > 0 && r->text[len - 1] == '\0'))
+		why = "not a readable text file";
+	else if (len < 0 && r->text != NULL)
+		r->text[0] = '\0';	/* an empty one */
+	fclose(f);
+	return why;
+}
+
+/* Reads all lines of r->text.  False if there is one that makes no sense. */
+static bool
+parse_text(struct routes *r, const char *name, const struct logger *log)
+{
+	char *p = r->text, *line, error[256];
+	unsigned number = 0, first = 0;
+	bool good = true;
+
+	while (p != NULL && (line = logical_line(&p, &number, &first)) != NULL)
+		if (!parse_route(r, line, first, error, sizeof error)) {
+			logger_printf(log, LOG_ERR, "routes", NULL,
+			    "%s:%u: %s", name, first, error);
+			good = false;
+		}
+	sort_routes(r);
+	return good;
+}
+
+struct routes *
+routes_read(int fd, const char *name, const struct logger *log,
+    struct hop *(*hop)(void *ctx, const char *result, char *error, size_t size),
+    void *ctx)
+{
+	struct routes *r = calloc(1, sizeof *r);
+	const char *why = "out of memory";
+
+	if (r != NULL) {
+		r->hop = hop;
+		r->ctx = ctx;
+		why = read_text(r, fd, name);
+	}
+	if (why != NULL)
+		logger_printf(log, LOG_ERR, "routes", NULL, "%s: %s", name,
+		    why);
+	else if (parse_text(r, name, log))
+		return r;
+	routes_close(r);
+	return NULL;
+}
+
+static struct hop *
+find_route(const struct routes *r, const char *key)
+{
+	const struct route *row = NULL;
+
+	if (r->nkeys > 0)
+		row = bsearch(key, r->keys, r->nkeys, sizeof *row, compare_key);
+	return row != NULL ? row->hop : NULL;
+}
+
+/* The first pattern's hop that matches.  False: there was no memory to say. */
+static bool
+find_pattern(const struct routes *r, const char *address, struct hop **h)
+{
+	int failure = REG_NOMATCH;
+	size_t i;
+
+	for (i = 0; i < r->npatterns && failure == REG_NOMATCH; i++) {
+		failure = regexec(&r->patterns[i].re, address, 0, NULL, 0);
+		if (failure == 0)
+			*h = r->patterns[i].hop;
+	}
+	return failure == 0 || failure == REG_NOMATCH;
+}
+
+bool
+routes_find(const struct routes *r, const char *address, struct hop **h)
+{
+	char *key = strdup(address), *at, *plus, *domain;
+	bool good;
+
+	*h = NULL;
+	if (key == NULL)
+		return false;
+	unquote(key);
+	at = strrchr(key, '@');
+	if (at != NULL) {
+		*h = find_route(r, key);
+		plus = memchr(key, '+', (size_t)(at - key));
+		if (*h == NULL && plus != NULL && plus > key) {
+			memmove(plus, at, strlen(at) + 1);
+			at = plus;
+			*h = find_route(r, key);
+		}
+	}
+	good = *h != NULL || find_pattern(r, address, h);
+	domain = good && at != NULL && at[1] != '\0' ? at + 1 : NULL;
+	while (*h == NULL && domain != NULL) {
+		*h = find_route(r, domain);
+		domain = strchr(domain + 1, '.');
+	}
+	if (good && *h == NULL)
+		*h = find_route(r, "*");
+	free(key);
+	return good;
+}
+
+void
+routes_close(struct routes *r)
+{
+	if (r == NULL)
+		return;
+	for (size_t i = 0; i < r->npatterns; i++)
+		regfree(&r->patterns[i].re);
+	free(r->keys);
+	free(r->patterns);
+	free(r->text);
+	free(r);
+}
