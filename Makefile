@@ -1,6 +1,6 @@
 # make deps run, make deps check: see README.
 PREFIX = /usr/local
-CFLAGS = -Os -g
+CFLAGS = -Oz -g
 PORT = 8025
 SECONDS_EACH = 60
 VERSION = 1.0
@@ -11,7 +11,7 @@ HARDEN = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 \
 	-fstack-protector-strong -fstack-clash-protection -fPIE
 LINK = -pie -Wl,-z,relro,-z,now,-z,pack-relative-relocs,-z,noseparate-code \
 	-Wl,--gc-sections
-SMALL = -ffunction-sections -fno-asynchronous-unwind-tables
+SMALL = -ffunction-sections -fno-asynchronous-unwind-tables -fno-plt
 STD = -std=c11 -D_POSIX_C_SOURCE=200809L $(WARN) \
 	-DVERSION='"$(VERSION)"' -DLIBEXEC='"$(PREFIX)/libexec"' \
 	$(if $(filter yes,$(WITH_SYSTEMD)),-DWITH_SYSTEMD)

@@ -148,95 +148,101 @@ enum kind {
 	TEXT_ARG	/* const char *, borrowed from argv */
 };
 
-/* Its strings stand in it: a pointer would cost every start a relocation. */
+/* Name, letter if it has one, kind, member of struct options; and for --help
+   the argument, and what it means. */
+#define OPTIONS(row) \
+	row("size", 's', OCTETS, channel.data_size_limit, \
+	    "N", "octets of a message at most, 0: any (32M)") \
+	row("smtputf8", 'u', FLAG, channel.enable_SMTPUTF8, \
+	    "", "offer SMTPUTF8") \
+	row("decode-data", '\0', FLAG, channel.decode_data, \
+	    "", "messages must be UTF-8; no 8BITMIME") \
+	row("hostname", 'H', TEXT_ARG, hostname, \
+	    "NAME", "our name (gethostname)") \
+	row("lmtp", 'l', FLAG, channel.lmtp, \
+	    "", "speak LMTP") \
+	row("nosetuid", 'n', FLAG, nosetuid, \
+	    "", "stay root") \
+	row("user", '\0', TEXT_ARG, user, \
+	    "NAME", "become NAME instead of nobody") \
+	row("timeout", 't', COUNT, timeout, \
+	    "SEC", "for one command (300)") \
+	row("session-timeout", '\0', COUNT, session_timeout, \
+	    "SEC", "for the whole session (3600)") \
+	row("relay-timeout", '\0', COUNT, relay_timeout, \
+	    "SEC", "for relaying a message (540)") \
+	row("policy-timeout", '\0', COUNT, policy_timeout, \
+	    "SEC", "for one question (100)") \
+	row("max-recipients", '\0', COUNT, max_recipients, \
+	    "N", "of a message, 0: any (1000)") \
+	row("max-errors", '\0', COUNT, max_errors, \
+	    "N", "of a session, 0: any (20)") \
+	row("max-messages", '\0', COUNT, max_messages, \
+	    "N", "of a session, 0: any (0)") \
+	row("command-limit", '\0', TEXT_ARG, command_limit, \
+	    "N|VERB=N,...", "uses of a verb") \
+	row("routes", '\0', TEXT_ARG, monitor.relay.routes, \
+	    "FILE", "other relays for some recipients") \
+	row("policy", '\0', TEXT_ARG, monitor.policy, \
+	    "SERVICE", "[STAGE,...=]unix:PATH or inet:HOST:PORT") \
+	row("auth", '\0', TEXT_ARG, monitor.auth, \
+	    "SOURCE", "checkpassword:PROGRAM dovecot:PATH file:PATH") \
+	row("auth-required", '\0', FLAG, channel.auth_required, \
+	    "", "no mail without AUTH") \
+	row("no-auth-require-tls", '\0', FLAG, no_auth_require_tls, \
+	    "", "AUTH in clear text too") \
+	row("tlscert", '\0', TEXT_ARG, tlscert, \
+	    "FILE", "offer STARTTLS") \
+	row("tlskey", '\0', TEXT_ARG, tlskey, \
+	    "FILE", "the key that goes with it") \
+	row("tls-ca", '\0', TEXT_ARG, tls_ca, \
+	    "FILE", "ask clients for certificates") \
+	row("require-tls", '\0', FLAG, channel.require_starttls, \
+	    "", "no mail without TLS") \
+	row("smtps", '\0', FLAG, channel.tls_on_connect, \
+	    "", "TLS from the first octet") \
+	row("relay-tls", '\0', TEXT_ARG, relay_tls, \
+	    "WHEN", "none, may, must: TLS to next hops") \
+	row("relay-tls-ca", '\0', TEXT_ARG, monitor.relay.tls_ca, \
+	    "FILE", "whom to trust there") \
+	row("relay-auth", '\0', TEXT_ARG, monitor.relay.auth, \
+	    "FILE", "credentials for next hops") \
+	row("require-sandbox", '\0', FLAG, monitor.require_sandbox, \
+	    "", "refuse to run unconfined") \
+	row("proxy-protocol", '\0', FLAG, channel.proxy_protocol, \
+	    "", "a PROXY header comes first") \
+	row("xclient", '\0', TEXT_ARG, xclient, \
+	    "NET,...", "who may send XCLIENT") \
+	row("bare-newline", '\0', TEXT_ARG, bare_newline, \
+	    "HOW", "reject, normalize or unix") \
+	row("crlf", '\0', FLAG, monitor.relay.crlf, \
+	    "", "programs and Maildirs get CRLF") \
+	row("no-received", '\0', FLAG, no_received, \
+	    "", "no trace header") \
+	row("x-peer", '\0', FLAG, x_peer, \
+	    "", "add X-Peer:") \
+	row("debug", 'd', FLAG, debug, \
+	    "", "log the dialogue") \
+	row("version", 'V', FLAG, version, \
+	    "", "print our version") \
+	row("help", 'h', FLAG, help, \
+	    "", "print this")
+
 struct option_row {
-	char name[20];
 	char letter;		/* '\0': has none */
 	unsigned char kind;	/* enum kind */
 	unsigned short offset;	/* in struct options */
-	char arg[14], what[48];	/* for --help */
 };
 
-#define AT(member) offsetof(struct options, member)
+#define ROW(name, letter, kind, member, arg, what) \
+	{ letter, kind, offsetof(struct options, member) },
+static const struct option_row rows[] = { OPTIONS(ROW) };
 
-static const struct option_row rows[] = {
-	{ "size", 's', OCTETS, AT(channel.data_size_limit),
-	    "N", "octets of a message at most, 0: any (32M)" },
-	{ "smtputf8", 'u', FLAG, AT(channel.enable_SMTPUTF8),
-	    "", "offer SMTPUTF8" },
-	{ "decode-data", '\0', FLAG, AT(channel.decode_data),
-	    "", "messages must be UTF-8; no 8BITMIME" },
-	{ "hostname", 'H', TEXT_ARG, AT(hostname),
-	    "NAME", "our name (gethostname)" },
-	{ "lmtp", 'l', FLAG, AT(channel.lmtp),
-	    "", "speak LMTP" },
-	{ "nosetuid", 'n', FLAG, AT(nosetuid),
-	    "", "stay root" },
-	{ "user", '\0', TEXT_ARG, AT(user),
-	    "NAME", "become NAME instead of nobody" },
-	{ "timeout", 't', COUNT, AT(timeout),
-	    "SEC", "for one command (300)" },
-	{ "session-timeout", '\0', COUNT, AT(session_timeout),
-	    "SEC", "for the whole session (3600)" },
-	{ "relay-timeout", '\0', COUNT, AT(relay_timeout),
-	    "SEC", "for relaying a message (540)" },
-	{ "policy-timeout", '\0', COUNT, AT(policy_timeout),
-	    "SEC", "for one question (100)" },
-	{ "max-recipients", '\0', COUNT, AT(max_recipients),
-	    "N", "of a message, 0: any (1000)" },
-	{ "max-errors", '\0', COUNT, AT(max_errors),
-	    "N", "of a session, 0: any (20)" },
-	{ "max-messages", '\0', COUNT, AT(max_messages),
-	    "N", "of a session, 0: any (0)" },
-	{ "command-limit", '\0', TEXT_ARG, AT(command_limit),
-	    "N|VERB=N,...", "uses of a verb" },
-	{ "routes", '\0', TEXT_ARG, AT(monitor.relay.routes),
-	    "FILE", "other relays for some recipients" },
-	{ "policy", '\0', TEXT_ARG, AT(monitor.policy),
-	    "SERVICE", "[STAGE,...=]unix:PATH or inet:HOST:PORT" },
-	{ "auth", '\0', TEXT_ARG, AT(monitor.auth),
-	    "SOURCE", "checkpassword:PROGRAM dovecot:PATH file:PATH" },
-	{ "auth-required", '\0', FLAG, AT(channel.auth_required),
-	    "", "no mail without AUTH" },
-	{ "no-auth-require-tls", '\0', FLAG, AT(no_auth_require_tls),
-	    "", "AUTH in clear text too" },
-	{ "tlscert", '\0', TEXT_ARG, AT(tlscert),
-	    "FILE", "offer STARTTLS" },
-	{ "tlskey", '\0', TEXT_ARG, AT(tlskey),
-	    "FILE", "the key that goes with it" },
-	{ "tls-ca", '\0', TEXT_ARG, AT(tls_ca),
-	    "FILE", "ask clients for certificates" },
-	{ "require-tls", '\0', FLAG, AT(channel.require_starttls),
-	    "", "no mail without TLS" },
-	{ "smtps", '\0', FLAG, AT(channel.tls_on_connect),
-	    "", "TLS from the first octet" },
-	{ "relay-tls", '\0', TEXT_ARG, AT(relay_tls),
-	    "WHEN", "none, may, must: TLS to next hops" },
-	{ "relay-tls-ca", '\0', TEXT_ARG, AT(monitor.relay.tls_ca),
-	    "FILE", "whom to trust there" },
-	{ "relay-auth", '\0', TEXT_ARG, AT(monitor.relay.auth),
-	    "FILE", "credentials for next hops" },
-	{ "require-sandbox", '\0', FLAG, AT(monitor.require_sandbox),
-	    "", "refuse to run unconfined" },
-	{ "proxy-protocol", '\0', FLAG, AT(channel.proxy_protocol),
-	    "", "a PROXY header comes first" },
-	{ "xclient", '\0', TEXT_ARG, AT(xclient),
-	    "NET,...", "who may send XCLIENT" },
-	{ "bare-newline", '\0', TEXT_ARG, AT(bare_newline),
-	    "HOW", "reject, normalize or unix" },
-	{ "crlf", '\0', FLAG, AT(monitor.relay.crlf),
-	    "", "programs and Maildirs get CRLF" },
-	{ "no-received", '\0', FLAG, AT(no_received),
-	    "", "no trace header" },
-	{ "x-peer", '\0', FLAG, AT(x_peer),
-	    "", "add X-Peer:" },
-	{ "debug", 'd', FLAG, AT(debug),
-	    "", "log the dialogue" },
-	{ "version", 'V', FLAG, AT(version),
-	    "", "print our version" },
-	{ "help", 'h', FLAG, AT(help),
-	    "", "print this" },
-};
+/* Their strings, three of each, one behind the other: pointers would cost
+   every start their relocation. */
+#define WORDS(name, letter, kind, member, arg, what) \
+	name "\0" arg "\0" what "\0"
+static const char option_words[] = OPTIONS(WORDS);
 
 #define ROWS (sizeof rows / sizeof *rows)
 
@@ -263,42 +269,61 @@ misused(const char *fmt, ...)
 	exit(EX_USAGE);
 }
 
+static const char *
+next_word(const char *p)
+{
+	return p + strlen(p) + 1;
+}
+
+/* The name of option number n. */
+static const char *
+option_name(size_t n)
+{
+	const char *p = option_words;
+
+	for (; n > 0; n--)
+		p = next_word(next_word(next_word(p)));
+	return p;
+}
+
 static void
 print_help(void)
 {
 	const struct option_row *row;
+	const char *p = option_words, *arg, *what;
 	char name[40];
 
 	dprintf(STDOUT_FILENO, "%s", usage);
-	for (row = rows; row < rows + ROWS; row++) {
-		text_join(name, sizeof name, "--", row->name,
-		    row->arg[0] == '\0' ? "" : " ", row->arg, NULL);
+	for (row = rows; row < rows + ROWS; row++, p = next_word(what)) {
+		arg = next_word(p);
+		what = next_word(arg);
+		text_join(name, sizeof name, "--", p,
+		    arg[0] == '\0' ? "" : " ", arg, NULL);
 		dprintf(STDOUT_FILENO, "  %c%c%c %-24s %s\n",
 		    row->letter == '\0' ? ' ' : '-',
 		    row->letter == '\0' ? ' ' : row->letter,
-		    row->letter == '\0' ? ' ' : ',', name, row->what);
+		    row->letter == '\0' ? ' ' : ',', name, what);
 	}
 }
 
 static uint64_t
-count(const struct option_row *row, const char *arg)
+count(const char *name, enum kind kind, const char *arg)
 {
 	static const char units[] = "kmgKMG";
-	const uint64_t most = row->kind == COUNT ? INT_MAX : INT64_MAX;
+	const uint64_t most = kind == COUNT ? INT_MAX : INT64_MAX;
 	const char *p = arg, *unit;
 	uint64_t n = 0;
 	int shift = 0;
 
 	for (; *p >= '0' && *p <= '9' && n <= most / 10; p++)
 		n = n * 10 + (uint64_t)(*p - '0');
-	if (p > arg && *p != '\0' && row->kind == OCTETS &&
+	if (p > arg && *p != '\0' && kind == OCTETS &&
 	    (unit = strchr(units, *p)) != NULL) {
 		shift = 10 * (int)((unit - units) % 3 + 1);
 		p++;
 	}
 	if (p == arg || *p != '\0' || n > most >> shift)
-		misused("--%s: \"%s\" is not a number, or too large", row->name,
-		    arg);
+		misused("--%s: \"%s\" is not a number, or too large", name, arg);
 	return n << shift;
 }
 
@@ -313,7 +338,8 @@ take_option(struct options *o, const struct option_row *row, const char *arg)
 		break;
 	case COUNT:
 	case OCTETS:
-		*(uint64_t *)(void *)member = count(row, arg);
+		*(uint64_t *)(void *)member = count(option_name(
+		    (size_t)(row - rows)), (enum kind)row->kind, arg);
 		break;
 	case TEXT_ARG:
 		*(const char **)(void *)member = arg;
@@ -327,12 +353,14 @@ read_options(struct options *o, char **argv)
 {
 	struct option longs[ROWS + 1];
 	char letters[2 * ROWS + 4] = "+:";
+	const char *p = option_words;
 	size_t n = 2, i;
 	int argc = 0, c;
 
 	for (i = 0; i < ROWS; i++) {
-		longs[i] = (struct option){ rows[i].name, rows[i].kind != FLAG,
+		longs[i] = (struct option){ p, rows[i].kind != FLAG,
 			NULL, 256 + (int)i };
+		p = next_word(next_word(next_word(p)));
 		if (rows[i].letter != '\0')
 			letters[n++] = rows[i].letter;
 		if (rows[i].letter != '\0' && rows[i].kind != FLAG)
@@ -350,7 +378,7 @@ read_options(struct options *o, char **argv)
 			misused("%s needs an argument", argv[optind - 1]);
 		if (c == '?' && optopt >= 256)
 			misused("--%s takes no argument",
-			    rows[optopt - 256].name);
+			    longs[optopt - 256].name);
 		if (c == '?' && optopt != 0)
 			misused("unknown option -%c, try smtpd --help", optopt);
 		if (i == ROWS)
@@ -394,8 +422,6 @@ choose(const char *option, const char *arg, const struct choice *c)
 static void
 read_limits(struct options *o)
 {
-	static const struct option_row row = { "command-limit", '\0', COUNT, 0,
-		"", "" };
 	char *rest = o->verbs, *item, *equals;
 	size_t n = 0;
 
@@ -415,7 +441,8 @@ read_limits(struct options *o)
 			    item);
 		o->limits[n].verb = equals == NULL ? "*" : item;
 		o->limits[n++].max =
-		    (unsigned)count(&row, equals == NULL ? item : equals + 1);
+		    (unsigned)count("command-limit", COUNT,
+		    equals == NULL ? item : equals + 1);
 	}
 	o->channel.command_limits = o->limits;
 }

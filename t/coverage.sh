@@ -27,7 +27,8 @@ mkdir "$counts"
 make -s CC=clang CFLAGS="-O1 $count" SAN="-O0 $count" LDFLAGS="$count" check ||
     status=$?
 llvm-profdata merge -o "$counts/all" "$counts"/*_*
-rooms=(-instr-profile="$counts/all" smtpd -object smtpd-tls "$@")
+rooms=(-instr-profile="$counts/all" smtpd -object smtpd-tls
+    -object smtpd-neighbours.so "$@")
 llvm-cov show -show-branches=count "${rooms[@]}" | awk -F'|' '
 	/^[^ ].*\.c:$/	{ sub(/.*\//, ""); file = $0 }
 	/^ *[0-9]+\|/	{ text = $0; sub(/^[^|]*\|[^|]*\|[ \t]*/, "", text)

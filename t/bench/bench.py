@@ -524,6 +524,7 @@ def candidates(tmp, missing):
     static = copied(HERE + "/out/floor-static", tmp)
     smtpd = copied(TOP + "/smtpd", tmp)
     copied(TOP + "/smtpd-tls", tmp)
+    copied(TOP + "/smtpd-neighbours.so", tmp)
     if floor is None or static is None:
         sys.exit("bench: not built: see the recipe in the Makefile")
     everyone = [Candidate("floor", [floor]),
