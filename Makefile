@@ -22,9 +22,11 @@ CRITERION = $(shell pkg-config --cflags --libs criterion)
 TLS = $(shell pkg-config --libs openssl)
 
 # What only sessions with neighbours load, and what it wants of smtpd.
-APART = nexthop policy routes
-WANTED = clock_left clock_now file_again logger_printf more_rows \
-	verdict_set
+APART = fan nexthop policy routes
+WANTED = clock_left clock_now file_again hop_add hop_form hop_transport \
+	job_fail logger_printf more_rows relay_form spool_close spool_finish \
+	spool_open spool_write verdict_accept verdict_same verdict_set \
+	verdict_spread
 ROOMS = channel monitor confine relay $(APART)
 OBJ = $(ROOMS:=.o)
 SRC = smtpd.c tls.c neighbours.c table.c $(ROOMS:=.c)

@@ -1,6 +1,6 @@
 /*
- * neighbours.c - loads nexthop.c and policy.c, which are a shared object, and
- * passes on what they are asked.
+ * neighbours.c - loads the rooms that only some sessions need, which are a
+ * shared object, and passes on what they are asked.
  *
  * It is loaded at start, if any option wants it, and never later: then there
  * is no mail yet that could be lost for want of it.  A channel process that an
@@ -45,34 +45,6 @@ nexthop_valid(enum nexthop_protocol protocol, const char *where, char *error,
 	return them->nexthop_valid(protocol, where, error, size);
 }
 
-struct nexthop *
-nexthop_open(const struct relay_settings *set, enum nexthop_protocol protocol,
-    const char *where, int auth)
-{
-	assert(them != NULL);
-	return them->nexthop_open(set, protocol, where, auth);
-}
-
-void
-nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
-    int64_t deadline, struct verdict v[])
-{
-	them->nexthop_offer(h, env, spool, deadline, v);
-}
-
-void
-nexthop_send(struct nexthop *h, const struct envelope *env, int spool,
-    enum spool_form form, int64_t deadline, struct verdict v[])
-{
-	them->nexthop_send(h, env, spool, form, deadline, v);
-}
-
-void
-nexthop_abandon(struct nexthop *h, int64_t deadline)
-{
-	them->nexthop_abandon(h, deadline);
-}
-
 void
 nexthop_close(struct nexthop *h)
 {
@@ -86,6 +58,18 @@ tls_start(const char *const argv[], const int keep[], int fd, int64_t deadline,
 {
 	assert(them != NULL);
 	return them->tls_start(argv, keep, fd, deadline, report, size);
+}
+
+void
+fan_rcpt(struct relay *r, const struct envelope *env, struct verdict *v)
+{
+	them->fan_rcpt(r, env, v);
+}
+
+void
+fan_out(const struct job *j, struct verdict v[])
+{
+	them->fan_out(j, v);
 }
 
 struct policy *
@@ -166,21 +150,6 @@ auth_close(struct auth *a)
 {
 	if (a != NULL)
 		them->auth_close(a);
-}
-
-struct routes *
-routes_read(int fd, const char *name, const struct logger *log,
-    struct hop *(*hop)(void *ctx, const char *result, char *error, size_t size),
-    void *ctx)
-{
-	assert(them != NULL);
-	return them->routes_read(fd, name, log, hop, ctx);
-}
-
-bool
-routes_find(const struct routes *r, const char *address, struct hop **h)
-{
-	return them->routes_find(r, address, h);
 }
 
 void

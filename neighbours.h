@@ -3,16 +3,15 @@
  * policy services, sources of passwords, the TLS engine), in a shared object
  * of their own: who has none does not pay for them.
  *
- * neighbours.c has the functions of nexthop.h and policy.h that the other
- * rooms call, and passes each call on; table.c is the object's side.  Where
- * nexthop.c and policy.c are linked as they are, neither is needed.
+ * neighbours.c has those of their functions that the other rooms call,
+ * and passes each call on; table.c is the object's side.  Where
+ * those rooms are linked as they are, neither is needed.
  */
 #ifndef NEIGHBOURS_H
 #define NEIGHBOURS_H
 
-#include "nexthop.h"
+#include "fan.h"
 #include "policy.h"
-#include "routes.h"
 
 #ifndef VERSION
 #define VERSION "1.0"
@@ -22,12 +21,10 @@
 struct neighbours {
 	const char *version;	/* VERSION; another has another table */
 	__typeof__(&nexthop_valid) nexthop_valid;
-	__typeof__(&nexthop_open) nexthop_open;
-	__typeof__(&nexthop_offer) nexthop_offer;
-	__typeof__(&nexthop_send) nexthop_send;
-	__typeof__(&nexthop_abandon) nexthop_abandon;
 	__typeof__(&nexthop_close) nexthop_close;
 	__typeof__(&tls_start) tls_start;
+	__typeof__(&fan_rcpt) fan_rcpt;
+	__typeof__(&fan_out) fan_out;
 	__typeof__(&policy_open) policy_open;
 	__typeof__(&policy_ask) policy_ask;
 	__typeof__(&policy_discards) policy_discards;
@@ -39,8 +36,6 @@ struct neighbours {
 	__typeof__(&auth_step) auth_step;
 	__typeof__(&auth_abandon) auth_abandon;
 	__typeof__(&auth_close) auth_close;
-	__typeof__(&routes_read) routes_read;
-	__typeof__(&routes_find) routes_find;
 	__typeof__(&routes_close) routes_close;
 };
 

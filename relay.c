@@ -3,23 +3,12 @@
  * of them, for each recipient.
  *
  * It keeps no queue and tries nothing twice: a verdict below 400 means that
- * somebody else has the message, safely.
+ * somebody else has the message, safely.  What stays within this machine it
+ * does itself; next hops and routes are fan.c's.
  *
- * How a message goes out:
- *  - Each recipient is looked up in the routes, which gives its hop: a
- *    program, a file, a next hop, a refusal.  Recipients are grouped by hop.
- *  - Every group is offered: next hops see the envelope, no data yet.
- *  - In SMTP, where there is one reply for all, one refusal here ends it:
- *    nobody gets the message.  In LMTP only the refused ones drop out.
- *  - The message is sent to next hops first, for they can still say no, then
- *    to what is local, where little can fail.
- *  - If it fails before anybody has it, that failure is the verdict.  After
- *    that the others are still served, and the verdict names those who have
- *    the message and those who have not.
- *
- * The sections: time, log and verdicts; the spool; hops; routes; print;
- * Maildir; programs (their arguments, their start, their output, their end);
- * the way out; the interface.
+ * The sections: time, log and verdicts; the spool; hops; print; Maildir;
+ * programs (their arguments, their start, their output, their end); the
+ * interface.
  */
 #define _GNU_SOURCE	/* memfd_create, O_TMPFILE, ppoll, pipe2, syncfs,
 			   asprintf, POSIX_SPAWN_SETSID */
@@ -46,9 +35,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "nexthop.h"
-#include "relay.h"
-#include "routes.h"
+#include "fan.h"
 
 #define LOG_TEXT 1500		/* octets of a log line's text, with NUL */
 #define OUTPUT_LINES 50		/* of each of a program's outputs: logged */
@@ -57,54 +44,8 @@
 #define KILL_GRACE 5000		/* and from there until we no longer wait */
 #define END_RETRY 20		/* until it is asked again if it has ended */
 #define LOCK_RETRY 20		/* milliseconds between two tries to lock */
-#define REASON_TEXT 200		/* octets of one recipient's reply when it is
-				   quoted within the reply for all */
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-/* One message on its way to one hop. */
-struct job {
-	struct relay *r;
-	const struct envelope *env;	/* with that hop's recipients alone */
-	int spool;			/* borrowed, at any offset */
-	int64_t deadline;
-};
-
-struct hop;
-
-enum kind { LOCAL, REMOTE, REFUSAL };
-
-struct transport {
-	const char *name;
-	enum kind kind;
-	enum spool_form form;
-	bool dsn;	/* parameters of RFC 3461 arrive */
-	enum nexthop_protocol protocol;		/* REMOTE */
-	/* Checks where.  False with a sentence in error[0..size). */
-	bool (*check)(struct hop *h, char *error, size_t size);
-	/* LOCAL: takes the message.  *v is a success; a failure changes it. */
-	void (*take)(const struct job *j, struct hop *h, struct verdict *v);
-};
-
-/* One place to which messages go: a transport and what it needs to know. */
-struct hop {
-	const struct transport *transport;
-	const char *spec;		/* "TRANSPORT:WHERE" */
-	const char *where;		/* in spec */
-	struct nexthop *next;		/* REMOTE, once used; owned */
-	struct verdict refusal;		/* REFUSAL */
-	struct hop *link;
-};
-
-struct relay {
-	const struct relay_settings *set;
-	struct hop *hops;		/* all of them; owned, but for: */
-	struct hop usual;		/* RELAY */
-	int routes_file, auth_file;	/* open, or -1; owned */
-	enum { UNREAD, READ, BROKEN } routes;
-	struct routes *table;		/* READ; owned */
-	unsigned delivered;		/* messages put into Maildirs */
-};
 
 /* ---- Time, log and verdicts ---- */
 
@@ -314,15 +255,30 @@ verdict_printf(struct verdict *v, int code, const char *enh,
 	verdict_set(v, code, enh, text);
 }
 
-/* Says yes, in the words that stand for every relay of this machine. */
-static void
-accept_message(struct verdict *v, const struct envelope *env)
+void
+verdict_accept(struct verdict *v, const struct envelope *env)
 {
 	const char *id = env->fact[FACT_QUEUE_ID];
 	char text[128];
 
 	verdict_set(v, 250, "2.0.0", text_join(text, sizeof text,
 	    "Message accepted", *id != '\0' ? ", id " : "", id, NULL));
+}
+
+bool
+verdict_same(const struct verdict *a, const struct verdict *b)
+{
+	return a->code == b->code && strcmp(a->enh, b->enh) == 0 &&
+	    strcmp(a->text, b->text) == 0;
+}
+
+void
+verdict_spread(struct verdict v[], size_t n)
+{
+	size_t i;
+
+	for (i = 1; i < n; i++)
+		v[i] = v[0];
 }
 
 /* What the client is told when the system refuses us something. */
@@ -349,9 +305,8 @@ static const struct {
 	{ 0, 451, "4.3.0", "Local error in processing" },
 };
 
-/* Sets *v for that error, and tells the administrator what it was. */
-static void
-fail(const struct job *j, const char *what, int error, struct verdict *v)
+void
+job_fail(const struct job *j, const char *what, int error, struct verdict *v)
 {
 	size_t i = 0;
 
@@ -580,27 +535,6 @@ view_close(struct view *w)
 	w->p = NULL;
 }
 
-/* Copies a message with CRLF into s with LF.  Returns s's descriptor, or -1
-   with errno. */
-static int
-unix_lines(struct spool *s, int from)
-{
-	char buffer[16384];
-	off_t at = 0;
-	ssize_t n;
-
-	spool_open(s, SPOOL_LF, NULL, NULL);
-	while ((n = pread(from, buffer, sizeof buffer, at)) > 0) {
-		spool_write(s, buffer, (size_t)n);
-		at += n;
-	}
-	if (n == -1)
-		return -1;
-	if (spool_finish(s) == -1)
-		errno = s->error;
-	return s->error == 0 ? s->fd : -1;
-}
-
 /* ---- Hops ---- */
 
 static void take_print(const struct job *j, struct hop *h, struct verdict *v);
@@ -683,9 +617,8 @@ static const struct transport program_transport = {
 	"program", LOCAL, SPOOL_LF, true, 0, check_anything, take_program
 };
 
-/* The form in which a hop wants the message. */
-static enum spool_form
-form_of(const struct relay *r, const struct hop *h)
+enum spool_form
+hop_form(const struct relay *r, const struct hop *h)
 {
 	if (r->set->crlf && h->transport->form == SPOOL_LF &&
 	    h->transport->take != take_print)
@@ -693,9 +626,8 @@ form_of(const struct relay *r, const struct hop *h)
 	return h->transport->form;
 }
 
-/* The transport that spec names, or NULL with a sentence in error. */
-static const struct transport *
-transport_find(const char *spec, char *error, size_t size)
+const struct transport *
+hop_transport(const char *spec, char *error, size_t size)
 {
 	const char *colon = strchr(spec, ':');
 	size_t len = colon == NULL ? 0 : (size_t)(colon - spec), i;
@@ -710,9 +642,7 @@ transport_find(const char *spec, char *error, size_t size)
 	return NULL;
 }
 
-/* Adds h, which is all zeros, to r; spec must live as long.  False with a
-   sentence in error if it can not be used. */
-static bool
+bool
 hop_add(struct relay *r, struct hop *h, const struct transport *t,
     const char *spec, char *error, size_t size)
 {
@@ -724,98 +654,6 @@ hop_add(struct relay *r, struct hop *h, const struct transport *t,
 	h->link = r->hops;
 	r->hops = h;
 	return t->check(h, error, size);
-}
-
-/* The hop that spec describes, new or known.  NULL with a sentence in
-   error[0..size) if there is none. */
-static struct hop *
-hop_find(struct relay *r, const char *spec, char *error, size_t size)
-{
-	const struct transport *t;
-	size_t len = strlen(spec) + 1;
-	struct hop *h;
-
-	for (h = r->hops; h != NULL; h = h->link)
-		if (strcmp(h->spec, spec) == 0)
-			return h;
-	t = transport_find(spec, error, size);
-	if (t == NULL)
-		return NULL;
-	h = calloc(1, sizeof *h + len);
-	if (h == NULL) {
-		snprintf(error, size, "out of memory");
-		return NULL;
-	}
-	memcpy(h + 1, spec, len);
-	return hop_add(r, h, t, (char *)(h + 1), error, size) ? h : NULL;
-}
-
-/* ---- Routes ---- */
-
-/*
- * The hop of a route's right-hand side.  As in transport(5) an empty
- * transport with an empty next hop is what there would be without routes, and
- * an empty transport alone leaves RELAY's.
- */
-static struct hop *
-route_hop(void *relay, const char *result, char *error, size_t size)
-{
-	struct relay *r = relay;
-	const struct transport *t = r->usual.transport;
-	struct hop *h;
-	char *spec;
-
-	if (strcmp(result, ":") == 0)
-		return &r->usual;
-	if (result[0] == '\0') {
-		snprintf(error, size, "no relay stands behind the blank");
-		return NULL;
-	}
-	if (result[0] != ':')
-		return hop_find(r, result, error, size);
-	if (t->kind != REMOTE) {
-		snprintf(error, size, "%s needs a transport, for RELAY is not "
-		    "a next hop", result);
-		return NULL;
-	}
-	if (asprintf(&spec, "%s%s", t->name, result) == -1) {
-		snprintf(error, size, "out of memory");
-		return NULL;
-	}
-	h = hop_find(r, spec, error, size);
-	free(spec);
-	return h;
-}
-
-/* Reads the file of routes, once.  False if there is anything in it that
-   makes no sense: then nothing can be routed. */
-static bool
-read_routes(struct relay *r)
-{
-	if (r->set->routes == NULL || r->routes != UNREAD)
-		return r->routes != BROKEN;
-	r->table = routes_read(r->routes_file, r->set->routes, &r->set->log,
-	    route_hop, r);
-	r->routes = r->table != NULL ? READ : BROKEN;
-	return r->table != NULL;
-}
-
-/* Who has them mended will get the mail. */
-static void
-no_routes(struct verdict *v)
-{
-	verdict_set(v, 451, "4.3.5", "Local configuration error");
-}
-
-/* The hop for an address, by the routes or RELAY.  NULL: no memory. */
-static struct hop *
-route(struct relay *r, const char *address)
-{
-	struct hop *h = NULL;
-
-	if (r->set->routes != NULL && !routes_find(r->table, address, &h))
-		return NULL;
-	return h != NULL ? h : &r->usual;
 }
 
 /* ---- print: ---- */
@@ -1024,7 +862,7 @@ take_print(const struct job *j, struct hop *h, struct verdict *v)
 	}
 	head = print_head(j->env, &len);
 	if (head == NULL) {
-		fail(j, h->spec, ENOMEM, v);
+		job_fail(j, h->spec, ENOMEM, v);
 		return;
 	}
 	if (file)	/* O_NONBLOCK: a FIFO that nobody reads is an error */
@@ -1034,7 +872,7 @@ take_print(const struct job *j, struct hop *h, struct verdict *v)
 	if (fd == -1 || (lock_file(fd, j->deadline) == -1 &&
 	    (file || errno == ETIMEDOUT)) ||
 	    (file ? print_append : print_parts)(j, fd, head, len) == -1)
-		fail(j, h->spec, errno, v);
+		job_fail(j, h->spec, errno, v);
 	if (file && fd != -1)
 		close(fd);
 	else if (!file)
@@ -1172,7 +1010,7 @@ take_maildir(const struct job *j, struct hop *h, struct verdict *v)
 		    0600);
 	if (fd == -1 || folder_write(j, fd) == -1 ||
 	    folder_publish(dir, name) == -1)
-		fail(j, h->spec, errno, v);
+		job_fail(j, h->spec, errno, v);
 	if (fd != -1) {
 		unlinkat(dir, name, 0);
 		close(fd);
@@ -1415,7 +1253,7 @@ build_arguments(const struct job *j, struct vector *vec, struct verdict *v)
 		n = repeats(*argv) ? j->env->nrecipients : 1;
 		for (i = 0; i < n; i++) {
 			if (!vector_take(vec, expand(*argv, j->env, i))) {
-				fail(j, *argv, ENOMEM, v);
+				job_fail(j, *argv, ENOMEM, v);
 				return false;
 			}
 			if (**argv != '{' || *vec->s[vec->n - 1] != '-')
@@ -1870,7 +1708,7 @@ take_program(const struct job *j, struct hop *h, struct verdict *v)
 
 	(void)h;
 	if (run == NULL || !build_environment(j->env, &envp)) {
-		fail(j, name, ENOMEM, v);
+		job_fail(j, name, ENOMEM, v);
 		goto out;
 	}
 	if (!build_arguments(j, &argv, v))
@@ -1880,7 +1718,7 @@ take_program(const struct job *j, struct hop *h, struct verdict *v)
 	run->err.priority = LOG_NOTICE;
 	error = run_program(j, run, argv.s, envp.s);
 	if (error != 0) {
-		fail(j, name, error, v);
+		job_fail(j, name, error, v);
 	} else if (run->late) {
 		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
 		    "%s: stopped after %u seconds", name, j->r->set->timeout);
@@ -1896,355 +1734,6 @@ out:
 	vector_free(&argv);
 	vector_free(&envp);
 	free(run);
-}
-
-/* ---- The way out ---- */
-
-/* The recipients of one message that go to one hop. */
-struct group {
-	struct hop *hop;
-	struct envelope env;	/* with just these recipients */
-	struct verdict *v;	/* theirs; code 0: nothing was tried */
-};
-
-/* One message on its way to all its hops. */
-struct fan {
-	struct relay *r;
-	const struct envelope *env;
-	int spool;
-	enum spool_form form;		/* of spool */
-	struct spool *text;		/* the same with LF, once somebody wants
-					   it; owned, as all that follows */
-	int64_t deadline;
-	struct hop **hops;		/* of env's recipients, as they stand */
-	struct group *groups;
-	size_t ngroups;
-	struct recipient *recipients;	/* group by group */
-	struct verdict *v;		/* of these */
-	size_t *origin;			/* where they stand in env */
-	/* For one recipient, the usual count, they are these: */
-	struct {
-		struct hop *hop;
-		struct group group;
-		struct recipient recipient;
-		struct verdict v;
-		size_t origin;
-	} one;
-};
-
-/* Adds all the recipients of one hop, of which i is the first. */
-static void
-add_group(struct fan *f, size_t i, size_t *n)
-{
-	struct group *g = &f->groups[f->ngroups++];
-	struct hop *h = f->hops[i];
-
-	g->hop = h;
-	g->env = *f->env;
-	g->env.recipients = f->recipients + *n;
-	g->v = f->v + *n;
-	for (; i < f->env->nrecipients; i++) {
-		if (f->hops[i] != h)
-			continue;
-		f->recipients[*n] = f->env->recipients[i];
-		f->origin[*n] = i;
-		f->hops[i] = NULL;
-		++*n;
-	}
-	g->env.nrecipients = (size_t)(f->recipients + *n - g->env.recipients);
-}
-
-static bool
-arrays(struct fan *f, size_t count)
-{
-	if (count == 1) {
-		f->hops = &f->one.hop;
-		f->groups = &f->one.group;
-		f->recipients = &f->one.recipient;
-		f->v = &f->one.v;
-		f->origin = &f->one.origin;
-		return true;
-	}
-	f->hops = calloc(count, sizeof(struct hop *));
-	f->groups = calloc(count, sizeof *f->groups);
-	f->recipients = calloc(count, sizeof *f->recipients);
-	f->v = calloc(count, sizeof *f->v);
-	f->origin = calloc(count, sizeof *f->origin);
-	return f->hops != NULL && f->groups != NULL && f->recipients != NULL &&
-	    f->v != NULL && f->origin != NULL;
-}
-
-/* Finds each recipient's hop, and groups them: next hops first.  False: no
-   memory. */
-static bool
-gather(struct fan *f)
-{
-	static const enum kind order[] = { REFUSAL, REMOTE, LOCAL };
-	size_t count = f->env->nrecipients, n = 0, k, i;
-
-	if (!arrays(f, count))
-		return false;
-	for (i = 0; i < count; i++) {
-		f->hops[i] = route(f->r, f->env->recipients[i].address);
-		if (f->hops[i] == NULL)
-			return false;
-	}
-	for (k = 0; k < COUNT(order); k++)
-		for (i = 0; i < count; i++)
-			if (f->hops[i] != NULL &&
-			    f->hops[i]->transport->kind == order[k])
-				add_group(f, i, &n);
-	return true;
-}
-
-static void
-fan_free(struct fan *f)
-{
-	if (f->text != NULL) {
-		spool_close(f->text);
-		free(f->text);
-	}
-	if (f->hops == &f->one.hop)
-		return;
-	free(f->hops);
-	free(f->groups);
-	free(f->recipients);
-	free(f->v);
-	free(f->origin);
-}
-
-/* How many of v[0..n) have the message, and in *failed how many are refused. */
-static size_t
-count(const struct verdict v[], size_t n, size_t *failed)
-{
-	size_t i, good = 0;
-
-	*failed = 0;
-	for (i = 0; i < n; i++) {
-		good += v[i].code != 0 && v[i].code < 400;
-		*failed += v[i].code >= 400;
-	}
-	return good;
-}
-
-/* Gives v[1..n) what v[0] is. */
-static void
-spread(struct verdict v[], size_t n)
-{
-	size_t i;
-
-	for (i = 1; i < n; i++)
-		v[i] = v[0];
-}
-
-/* Shows the envelope to a group's hop. */
-static void
-offer(struct fan *f, struct group *g)
-{
-	struct hop *h = g->hop;
-
-	accept_message(&g->v[0], &g->env);
-	if (h->transport->kind == REFUSAL)
-		g->v[0] = h->refusal;
-	spread(g->v, g->env.nrecipients);
-	if (h->transport->kind != REMOTE)
-		return;
-	if (h->next == NULL)
-		h->next = nexthop_open(f->r->set, h->transport->protocol,
-		    h->where, f->r->auth_file);
-	if (h->next != NULL) {
-		nexthop_offer(h->next, &g->env, f->spool, f->deadline,
-		    g->v);
-		return;
-	}
-	verdict_set(&g->v[0], 451, "4.3.0", "Local error in processing");
-	spread(g->v, g->env.nrecipients);
-}
-
-/* Sends nothing to a group that was offered: those that had accepted count as
-   not tried. */
-static void
-abandon(struct fan *f, struct group *g)
-{
-	size_t i;
-
-	if (g->hop->transport->kind == REMOTE && g->hop->next != NULL)
-		nexthop_abandon(g->hop->next, f->deadline);
-	for (i = 0; i < g->env.nrecipients; i++)
-		if (g->v[i].code < 400)
-			g->v[i].code = 0;
-}
-
-/* Delivers within this machine. */
-static void
-deliver(struct fan *f, struct group *g)
-{
-	struct job j = { f->r, &g->env, f->spool, f->deadline };
-
-	/* Binary text has no line ends that could be changed: RFC 3030 3. */
-	if (f->form == SPOOL_CRLF && form_of(f->r, g->hop) == SPOOL_LF &&
-	    f->env->encoding != ENCODING_BINARYMIME) {
-		if (f->text == NULL) {
-			f->text = malloc(sizeof *f->text);
-			if (f->text != NULL &&
-			    unix_lines(f->text, f->spool) == -1)
-				f->text->error = errno;
-		}
-		if (f->text == NULL || f->text->error != 0) {
-			fail(&j, "spool",
-			    f->text != NULL ? f->text->error : ENOMEM, g->v);
-			spread(g->v, g->env.nrecipients);
-			return;
-		}
-		j.spool = f->text->fd;
-	}
-	g->hop->transport->take(&j, g->hop, g->v);
-	spread(g->v, g->env.nrecipients);
-}
-
-static void
-send_to(struct fan *f, struct group *g)
-{
-	size_t failed;
-
-	if (count(g->v, g->env.nrecipients, &failed) == 0)
-		abandon(f, g);
-	else if (g->hop->transport->kind == REMOTE)
-		nexthop_send(g->hop->next, &g->env, f->spool, f->form,
-		    f->deadline, g->v);
-	else
-		deliver(f, g);
-}
-
-/* Sends the message to all groups, or, if all must share one fate, to none of
-   those that are left when it is a failure and nobody has the message. */
-static void
-send_all(struct fan *f)
-{
-	size_t i, good = 0, bad = 0, failed;
-
-	for (i = 0; i < f->ngroups; i++) {
-		if (f->groups[i].hop != &f->r->usual)
-			logger_printf(&f->r->set->log, LOG_INFO, "routed",
-			    &f->groups[i].env, "to %s",
-			    f->groups[i].hop->spec);
-		offer(f, &f->groups[i]);
-	}
-	if (!f->r->set->lmtp)
-		count(f->v, f->env->nrecipients, &bad);
-	for (i = 0; i < f->ngroups; i++) {
-		if (!f->r->set->lmtp && bad > 0 && good == 0) {
-			abandon(f, &f->groups[i]);
-			continue;
-		}
-		send_to(f, &f->groups[i]);
-		good += count(f->groups[i].v, f->groups[i].env.nrecipients,
-		    &failed);
-		bad += failed;
-	}
-}
-
-bool
-verdict_same(const struct verdict *a, const struct verdict *b)
-{
-	return a->code == b->code && strcmp(a->enh, b->enh) == 0 &&
-	    strcmp(a->text, b->text) == 0;
-}
-
-/*
- * Appends to text[0..size) a line for each recipient that has the message, or
- * for each that was refused, as far as there is room; margin octets are left.
- */
-static void
-list(const struct fan *f, bool good, char *text, size_t size, size_t margin)
-{
-	size_t total, done = 0, len = strlen(text), i;
-	const struct verdict *v;
-	char line[640], reason[REASON_TEXT], *p;
-
-	total = count(f->v, f->env->nrecipients, &i);
-	total = good ? total : i;
-	for (i = 0; i < f->env->nrecipients; i++) {
-		v = &f->v[i];
-		if (v->code == 0 || (v->code < 400) != good)
-			continue;
-		snprintf(reason, sizeof reason, "%.*s", REASON_TEXT - 1,
-		    v->text);
-		for (p = reason; (p = strchr(p, '\n')) != NULL; )
-			*p = ' ';
-		snprintf(line, sizeof line, good ?
-		    "\nDelivered to <%.320s>" :
-		    "\nNot delivered to <%.320s>: %d%s%s %s",
-		    f->recipients[i].address, v->code, *v->enh ? " " : "",
-		    v->enh, reason);
-		if (strlen(line) + len + margin >= size)
-			break;
-		len += (size_t)snprintf(text + len, size - len, "%s", line);
-		done++;
-	}
-	if (done < total)
-		snprintf(text + len, size - len, "\nand %zu more",
-		    total - done);
-}
-
-/* Some recipients have the message and some have not: the administrator is
-   to know which. */
-static void
-log_partial(const struct fan *f, size_t good, size_t bad)
-{
-	const struct verdict *v;
-	size_t i;
-
-	logger_printf(&f->r->set->log, LOG_WARNING, "partial", f->env,
-	    "%zu recipients have the message and %zu have not: if it is sent "
-	    "again, duplicates are possible", good, bad);
-	for (i = 0; i < f->env->nrecipients; i++) {
-		v = &f->v[i];
-		logger_printf(&f->r->set->log, LOG_WARNING, "partial", f->env,
-		    "<%s>: %d %s %s", f->recipients[i].address, v->code,
-		    v->enh, v->text);
-	}
-}
-
-/*
- * One reply for all recipients (SMTP).  If they all had the same it is that
- * one, word for word.  Otherwise a refusal names them, and it is temporary if
- * any of them is: what is sent again may arrive twice, and is not lost.
- */
-static __attribute__((noinline)) void
-unite(const struct fan *f, struct verdict *v)
-{
-	size_t n = f->env->nrecipients, good, bad, alike = 0, i;
-	const struct verdict *worst = NULL;
-	char text[VERDICT_TEXT];
-
-	good = count(f->v, n, &bad);
-	for (i = 0; i < n; i++) {
-		if (f->v[i].code == 0 || (bad > 0 && f->v[i].code < 400))
-			continue;
-		if (worst == NULL || (worst->code >= 500 && f->v[i].code < 500))
-			worst = &f->v[i];
-	}
-	assert(worst != NULL);	/* somebody was asked, and said something */
-	for (i = 0; i < n; i++)
-		alike += verdict_same(&f->v[i], worst);
-	if (alike == n || (bad == 0 && f->ngroups == 1)) {
-		*v = *worst;
-		return;
-	}
-	if (bad == 0) {
-		accept_message(v, f->env);
-		return;
-	}
-	snprintf(text, sizeof text, "%s", good == 0 ?
-	    "The message was not accepted for anyone" :
-	    "Some recipients have the message, and some have not");
-	list(f, false, text, sizeof text, good == 0 ? 40 : 440);
-	if (good > 0) {
-		list(f, true, text, sizeof text, 40);
-		log_partial(f, good, bad);
-	}
-	verdict_set(v, worst->code, worst->enh, text);
 }
 
 /* ---- The interface ---- */
@@ -2268,7 +1757,7 @@ relay_open(const struct relay_settings *set, char *error, size_t size)
 	r->routes_file = file_open(set->routes);
 	r->auth_file = file_open(set->auth);
 	if (spec != NULL) {
-		t = transport_find(spec, error, size);
+		t = hop_transport(spec, error, size);
 	} else if (check_program(set->program, error, size)) {
 		t = &program_transport;
 		spec = "program:";
@@ -2283,7 +1772,7 @@ enum spool_form
 relay_form(const struct relay *r)
 {
 	/* A route may lead to a next hop, and LF can be had from CRLF. */
-	return r->set->routes != NULL ? SPOOL_CRLF : form_of(r, &r->usual);
+	return r->set->routes != NULL ? SPOOL_CRLF : hop_form(r, &r->usual);
 }
 
 bool
@@ -2301,49 +1790,34 @@ relay_screens(const struct relay *r)
 void
 relay_rcpt(struct relay *r, const struct envelope *env, struct verdict *v)
 {
-	const struct hop *h;
-
-	if (!read_routes(r)) {
-		no_routes(v);
-		return;
-	}
-	h = route(r, env->recipients[0].address);
-	if (h == NULL)
-		verdict_set(v, 451, "4.3.0", "Local error in processing");
-	else if (h->transport->kind == REFUSAL)
-		*v = h->refusal;
+	if (r->set->routes != NULL)
+		fan_rcpt(r, env, v);
+	else if (r->usual.transport->kind == REFUSAL)
+		*v = r->usual.refusal;
 }
 
 void
 relay_deliver(struct relay *r, const struct envelope *env, int spool,
     struct verdict v[])
 {
-	struct fan f = {
-		.r = r, .env = env, .spool = spool, .form = relay_form(r),
+	const struct job j = {
+		.r = r, .env = env, .spool = spool,
 		.deadline = clock_now() + (int64_t)r->set->timeout * 1000
 	};
-	size_t i;
+	struct hop *h = &r->usual;
 
 	if (env->nrecipients == 0)
 		return;
-	if (!read_routes(r)) {
-		no_routes(&v[0]);
-		spread(v, env->nrecipients);
+	if (r->set->routes != NULL || h->transport->kind == REMOTE) {
+		fan_out(&j, v);
 		return;
 	}
-	if (!gather(&f)) {
-		verdict_set(&v[0], 451, "4.3.0", "Local error in processing");
-		spread(v, env->nrecipients);
-	} else {
-		send_all(&f);
-		for (i = 0; i < env->nrecipients; i++)
-			v[f.origin[i]] = f.v[i];
-		if (!r->set->lmtp) {
-			unite(&f, &v[0]);
-			spread(v, env->nrecipients);
-		}
-	}
-	fan_free(&f);
+	verdict_accept(&v[0], env);
+	if (h->transport->kind == REFUSAL)
+		v[0] = h->refusal;
+	else
+		h->transport->take(&j, h, &v[0]);
+	verdict_spread(v, env->nrecipients);
 }
 
 void

@@ -63,7 +63,7 @@ run(int status, const char *p, size_t len, size_t step, struct verdict *v)
 		take_text(&j, t, p, n);
 	}
 	end_talk(&j, t);
-	accept_message(v, &env);
+	verdict_accept(v, &env);
 	judge(&j, status, t->first, v);
 	demand(lines <= OUTPUT_LINES + 3, "the log is flooded");
 	free(t);

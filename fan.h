@@ -1,0 +1,88 @@
+/*
+ * fan.h - one message to next hops, and to several places at once; and what
+ * this shares with relay.c, which delivers within this machine.
+ */
+#ifndef FAN_H
+#define FAN_H
+
+#include "nexthop.h"
+#include "relay.h"
+#include "routes.h"
+
+/* One message on its way to one hop. */
+struct job {
+	struct relay *r;
+	const struct envelope *env;	/* with that hop's recipients alone */
+	int spool;			/* borrowed, at any offset */
+	int64_t deadline;
+};
+
+struct hop;
+
+enum reach { LOCAL, REMOTE, REFUSAL };
+
+struct transport {
+	const char *name;
+	enum reach kind;
+	enum spool_form form;
+	bool dsn;	/* parameters of RFC 3461 arrive */
+	enum nexthop_protocol protocol;		/* REMOTE */
+	/* Checks where.  False with a sentence in error[0..size). */
+	bool (*check)(struct hop *h, char *error, size_t size);
+	/* LOCAL: takes the message.  *v is a success; a failure changes it. */
+	void (*take)(const struct job *j, struct hop *h, struct verdict *v);
+};
+
+/* One place to which messages go: a transport and what it needs to know. */
+struct hop {
+	const struct transport *transport;
+	const char *spec;		/* "TRANSPORT:WHERE" */
+	const char *where;		/* in spec */
+	struct nexthop *next;		/* REMOTE, once used; owned */
+	struct verdict refusal;		/* REFUSAL */
+	struct hop *link;
+};
+
+struct relay {
+	const struct relay_settings *set;
+	struct hop *hops;		/* all of them; owned, but for: */
+	struct hop usual;		/* RELAY */
+	int routes_file, auth_file;	/* open, or -1; owned */
+	enum { UNREAD, READ, BROKEN } routes;
+	struct routes *table;		/* READ; owned */
+	unsigned delivered;		/* messages put into Maildirs */
+};
+
+/* What the routes think of env's one recipient: relay_rcpt() with routes. */
+void	fan_rcpt(struct relay *r, const struct envelope *env,
+	    struct verdict *v);
+
+/* Sends a message to everywhere: relay_deliver() where RELAY is a next hop, or
+   there are routes. */
+void	fan_out(const struct job *j, struct verdict v[]);
+
+/* And this is relay.c's: */
+
+/* The transport that spec names, or NULL with a sentence in error. */
+const struct transport *hop_transport(const char *spec, char *error,
+	    size_t size);
+
+/* Adds h, which is all zeros, to r; spec must live as long.  False with a
+   sentence in error if it can not be used. */
+bool	hop_add(struct relay *r, struct hop *h, const struct transport *t,
+	    const char *spec, char *error, size_t size);
+
+/* The form in which a hop wants the message. */
+enum spool_form hop_form(const struct relay *r, const struct hop *h);
+
+/* Sets *v for that error, and tells the administrator what it was. */
+void	job_fail(const struct job *j, const char *what, int error,
+	    struct verdict *v);
+
+/* Says yes, in the words that stand for every relay of this machine. */
+void	verdict_accept(struct verdict *v, const struct envelope *env);
+
+/* Gives v[1..n) what v[0] is. */
+void	verdict_spread(struct verdict v[], size_t n);
+
+#endif
