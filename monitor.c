@@ -455,7 +455,7 @@ monitor_file(void *ctx)
 	int fd = -1, err = 0;
 
 	if (ask(m, &q, NULL, 0, text, sizeof text, &fd) && fd == -1)
-		err = (int)strtol(text, NULL, 10);
+		err = (int)strtoul(text, NULL, 10);
 	errno = err > 0 ? err : EIO;
 	return fd;
 }

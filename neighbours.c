@@ -37,12 +37,19 @@ neighbours_load(const char *path, char *error, size_t size)
 	return true;
 }
 
+/* Who opens anything was loaded before: has_neighbours() saw to it. */
+static const struct neighbours *
+opener(void)
+{
+	assert(them != NULL);
+	return them;
+}
+
 bool
 nexthop_valid(enum nexthop_protocol protocol, const char *where, char *error,
     size_t size)
 {
-	assert(them != NULL);
-	return them->nexthop_valid(protocol, where, error, size);
+	return opener()->nexthop_valid(protocol, where, error, size);
 }
 
 void
@@ -56,8 +63,7 @@ int
 tls_start(const char *const argv[], const int keep[], int fd, int64_t deadline,
     char *report, size_t size)
 {
-	assert(them != NULL);
-	return them->tls_start(argv, keep, fd, deadline, report, size);
+	return opener()->tls_start(argv, keep, fd, deadline, report, size);
 }
 
 void
@@ -76,8 +82,7 @@ struct policy *
 policy_open(const char *service, unsigned timeout, const struct logger *log,
     char *error, size_t size)
 {
-	assert(them != NULL);
-	return them->policy_open(service, timeout, log, error, size);
+	return opener()->policy_open(service, timeout, log, error, size);
 }
 
 void
@@ -116,8 +121,7 @@ struct auth *
 auth_open(const char *source, unsigned timeout, const struct logger *log,
     char *error, size_t size)
 {
-	assert(them != NULL);
-	return them->auth_open(source, timeout, log, error, size);
+	return opener()->auth_open(source, timeout, log, error, size);
 }
 
 const char *

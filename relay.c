@@ -281,39 +281,39 @@ verdict_spread(struct verdict v[], size_t n)
 		v[i] = v[0];
 }
 
-/* What the client is told when the system refuses us something. */
+/* What the client is told when the system refuses us something: */
+enum { NO_ROOM, TOO_MANY, MISTAKE, TROUBLE };
+
 static const struct {
-	int error;
 	int code;
 	const char *enh;
 	const char *text;
+} told[] = {
+	[NO_ROOM] = { 452, "4.3.1", "Insufficient system storage" },
+	[TOO_MANY] = { 452, "4.5.3", "Too many recipients" },
+	[MISTAKE] = { 451, "4.3.5", "Local configuration error" },
+	[TROUBLE] = { 451, "4.3.0", "Local error in processing" },
+};
+
+static const struct {
+	unsigned short error, told;
 } failures[] = {
-	{ ENOSPC, 452, "4.3.1", "Insufficient system storage" },
-	{ EDQUOT, 452, "4.3.1", "Insufficient system storage" },
-	{ EFBIG, 452, "4.3.1", "Insufficient system storage" },
-	{ E2BIG, 452, "4.5.3", "Too many recipients" },
-	{ EACCES, 451, "4.3.5", "Local configuration error" },
-	{ EISDIR, 451, "4.3.5", "Local configuration error" },
-	{ ELOOP, 451, "4.3.5", "Local configuration error" },
-	{ ENAMETOOLONG, 451, "4.3.5", "Local configuration error" },
-	{ ENOENT, 451, "4.3.5", "Local configuration error" },
-	{ ENOEXEC, 451, "4.3.5", "Local configuration error" },
-	{ ENOTDIR, 451, "4.3.5", "Local configuration error" },
-	{ ENXIO, 451, "4.3.5", "Local configuration error" },
-	{ EPERM, 451, "4.3.5", "Local configuration error" },
-	{ EROFS, 451, "4.3.5", "Local configuration error" },
-	{ 0, 451, "4.3.0", "Local error in processing" },
+	{ ENOSPC, NO_ROOM }, { EDQUOT, NO_ROOM }, { EFBIG, NO_ROOM },
+	{ E2BIG, TOO_MANY }, { EACCES, MISTAKE }, { EISDIR, MISTAKE },
+	{ ELOOP, MISTAKE }, { ENAMETOOLONG, MISTAKE }, { ENOENT, MISTAKE },
+	{ ENOEXEC, MISTAKE }, { ENOTDIR, MISTAKE }, { ENXIO, MISTAKE },
+	{ EPERM, MISTAKE }, { EROFS, MISTAKE }, { 0, TROUBLE },
 };
 
 void
 job_fail(const struct job *j, const char *what, int error, struct verdict *v)
 {
-	size_t i = 0;
+	size_t i = 0, n;
 
 	while (failures[i].error != 0 && failures[i].error != error)
 		i++;
-	verdict_set(v, failures[i].code, failures[i].enh,
-	    failures[i].text);
+	n = failures[i].told;
+	verdict_set(v, told[n].code, told[n].enh, told[n].text);
 	logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env, "%s: %s", what,
 	    strerror(error));
 }
@@ -352,7 +352,7 @@ spool_file(void *ctx)
 		return -1;
 	fd = mkostemp(name, O_CLOEXEC);
 	if (fd != -1)
-		unlink(name);
+		unlinkat(AT_FDCWD, name, 0);
 	free(name);
 	return fd;
 }
@@ -894,7 +894,7 @@ folder_open(const char *where)
 	int dir, error;
 	size_t i;
 
-	if (mkdir(where, 0700) == 0)
+	if (mkdirat(AT_FDCWD, where, 0700) == 0)
 		made = true;
 	else if (errno != EEXIST)
 		return -1;

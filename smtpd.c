@@ -476,7 +476,7 @@ check_options(const struct options *o)
 		misused("a timeout must be at least 1 second");
 	if (o->hostname != NULL && (o->hostname[0] == '\0' ||
 	    strlen(o->hostname) >= CHANNEL_NAME_MAX ||
-	    strpbrk(o->hostname, " \t\r\n") != NULL))
+	    o->hostname[strcspn(o->hostname, " \t\r\n")] != '\0'))
 		misused("--hostname: \"%s\" is not a host name", o->hostname);
 }
 
