@@ -89,10 +89,11 @@ run: all
 t/san/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(STD) -I. $(SAN) -MMD -c -o $@ $<
-t/san/rooms.a: $(OBJ:%=t/san/%) $(patsubst %.h,t/san/%.o,$(wildcard t/*.h))
+t/san/rooms.a: $(OBJ:%=t/san/%) t/san/t/united.o \
+    $(patsubst %.h,t/san/%.o,$(wildcard t/*.h))
 	$(AR) rcs $@ $^
-t/san/smtpd: t/san/smtpd.o t/san/t/united.o t/san/rooms.a t/san/smtpd-tls
-	$(CC) $(SAN) -o $@ $(filter-out %-tls,$^) -lcrypt
+t/san/smtpd: t/san/smtpd.o t/san/rooms.a t/san/smtpd-tls
+	$(CC) $(SAN) -o $@ t/san/smtpd.o t/san/rooms.a -lcrypt
 t/san/smtpd-tls: t/san/tls.o t/san/confine.o
 	$(CC) $(SAN) -o $@ $^ $(TLS)
 $(SUITES): %: t/san/%.o t/san/rooms.a
@@ -132,7 +133,7 @@ t/fuzz/%.o: %.c
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) $(STD) -I. $(SAN) -fsanitize=fuzzer-no-link -MMD \
 	    -c -o $@ $<
-t/fuzz/rooms.a: $(OBJ:%=t/fuzz/%) t/fuzz/t/recorder.o
+t/fuzz/rooms.a: $(OBJ:%=t/fuzz/%) t/fuzz/t/united.o t/fuzz/t/recorder.o
 	$(AR) rcs $@ $^
 $(FUZZ): t/fuzz/%: t/fuzz/t/fuzz_%.o t/fuzz/rooms.a
 	@mkdir -p $@.new
