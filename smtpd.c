@@ -2090,8 +2090,7 @@ has_neighbours(const struct options *o)
 }
 
 /* Names a file of ours that only some need, who pay for looking: beside us
-   where we were built, or where it is installed.  Returns a path that nobody
-   frees. */
+   where we were built, or where it is installed.  The caller frees it. */
 static char *
 find_part(const char *name, bool *beside)
 {
@@ -2115,18 +2114,22 @@ find_part(const char *name, bool *beside)
 static void
 load_neighbours(const struct options *o)
 {
-	char why[512];
-	bool beside;
+	char why[512], *path;
+	bool beside, loaded;
 
-	if (!has_neighbours(o) || neighbours_load(
-	    find_part("smtpd-neighbours.so", &beside), why, sizeof why))
+	if (!has_neighbours(o))
+		return;
+	path = find_part("smtpd-neighbours.so", &beside);
+	loaded = neighbours_load(path, why, sizeof why);
+	free(path);
+	if (loaded)
 		return;
 	complain(why);
 	exit(EX_CONFIG);
 }
 
 /* Names the TLS engine.  *fd has it open if it is beside us, or is -1: only
-   root may be able to enter that folder. */
+   root may be able to enter that folder.  Returns a path that nobody frees. */
 static char *
 find_engine(const struct options *o, int *fd)
 {
