@@ -933,6 +933,17 @@ refuse(struct engine *e, int err)
 	    reason("an error without a name"));
 }
 
+/* Who has said something, and is not answered yet, may hold back what he has
+   to say next until that is acknowledged (RFC 896); which TCP does not hurry
+   to do in a dialogue.  Both would wait for 40 ms. */
+static void
+acknowledge(void)
+{
+	const int yes = 1;
+
+	setsockopt(STDIN_FILENO, IPPROTO_TCP, TCP_QUICKACK, &yes, sizeof yes);
+}
+
 static void
 shake_hands(struct engine *e)
 {
@@ -944,8 +955,10 @@ shake_hands(struct engine *e)
 		errno = 0;
 		n = SSL_do_handshake(e->ssl);
 		err = errno;
-		if (n == 1)
+		if (n == 1) {
+			acknowledge();
 			return;
+		}
 		switch (SSL_get_error(e->ssl, n)) {
 		case SSL_ERROR_WANT_READ:
 			in_time = wait_for(e, POLLIN, 0);
@@ -1054,19 +1067,15 @@ spent(struct flow *f, size_t n)
 	f->len -= n;
 }
 
-/* Who sends, and is sent nothing, may hold back his last segment until the
-   others are acknowledged (RFC 896), which TCP is slow to do in a dialogue.
-   More than a command line (RFC 5321 4.5.3.1.4) is none. */
+/* More than a command line (RFC 5321 4.5.3.1.4) is no dialogue. */
 static void
-acknowledge_soon(struct engine *e, size_t more)
+notice_text(struct engine *e, size_t more)
 {
-	const int yes = 1;
 	const bool known = e->heard > 512;
 
 	e->heard += more;
 	if (!known && e->heard > 512)
-		setsockopt(STDIN_FILENO, IPPROTO_TCP, TCP_QUICKACK, &yes,
-		    sizeof yes);
+		acknowledge();
 }
 
 /* Carries a buffer at most from the connection to the clear text.  If f waits
@@ -1093,7 +1102,7 @@ decrypt(struct engine *e, struct flow *f)
 		break;
 	}
 	if (f->len > had && f->conn == POLLIN)
-		acknowledge_soon(e, f->len - had);
+		notice_text(e, f->len - had);
 	if (f->len > 0) {
 		n = write(STDOUT_FILENO, f->buffer + f->start, f->len);
 		if (n > 0)

@@ -745,6 +745,8 @@ def test_acknowledgements():
     def at_once():
         return watched.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
 
+    e.report()
+    ok(at_once(), "the end of a handshake is acknowledged at once")
     for _ in range(3):
         peer.send(b"NOOP\r\n")
         e.clear.recv(100)
