@@ -23,6 +23,7 @@ TLS = $(shell pkg-config --libs openssl)
 
 # What only sessions with neighbours load, and what it wants of smtpd.
 APART = fan nexthop policy routes
+START = -nostartfiles	# it has nothing to do when it is loaded
 WANTED = clock_left clock_now file_again hop_add hop_form hop_transport \
 	job_fail logger_printf more_rows relay_form spool_close spool_finish \
 	spool_open spool_write verdict_accept verdict_same verdict_set \
@@ -56,8 +57,7 @@ smtpd: relay.o monitor.o smtpd.o $(filter-out relay.o monitor.o $(APART:=.o), \
 	$(CC) $(LINK) $(WANTED:%=-Wl,--export-dynamic-symbol=%) $(LDFLAGS) \
 	    -o $@ $^
 smtpd-neighbours.so: table.o $(APART:=.o)
-	$(CC) $(filter-out -pie,$(LINK)) $(LDFLAGS) -shared -nostartfiles \
-	    -o $@ $^
+	$(CC) $(filter-out -pie,$(LINK)) $(LDFLAGS) -shared $(START) -o $@ $^
 table.o $(APART:=.o): SHARED = -fPIC -fvisibility=hidden
 smtpd-tls: tls.o confine.o
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)

@@ -24,8 +24,8 @@ trap 'make -s clean' EXIT
 make -s clean
 make -s t/san/fault.so		# is loaded into what counts
 mkdir "$counts"
-make -s CC=clang CFLAGS="-O1 $count" SAN="-O0 $count" LDFLAGS="$count" check ||
-    status=$?
+make -s CC=clang CFLAGS="-O1 $count" SAN="-O0 $count" LDFLAGS="$count" START= \
+    check || status=$?
 llvm-profdata merge -o "$counts/all" "$counts"/*_*
 rooms=(-instr-profile="$counts/all" smtpd -object smtpd-tls
     -object smtpd-neighbours.so "$@")
