@@ -545,7 +545,7 @@ def an_installed_smtpd_finds_it_or_begins_no_session():
         shutil.copy(name, place)
     shutil.copytree("units", f"{place}/units")
     clean = {name: value for name, value in os.environ.items()
-             if not name.startswith(("MAKE", "MFLAGS"))}
+             if not name.startswith(("MAKE", "MFLAGS", "CC", "LDFLAGS"))}
 
     def make(*arguments):
         subprocess.run(["make", "-s", "-C", place, f"PREFIX={place}/root",
