@@ -159,8 +159,9 @@ struct relay;
 /*
  * Reads the RELAY argument, connects nothing.  The files of routes and
  * credentials are opened here, for they may be root's alone; one that can not
- * be is heard of when it is wanted.  Returns NULL with one sentence in
- * error[0..size) if the argument makes no sense.
+ * be is heard of when it is wanted.  Returns the process's only relay, in
+ * static memory; or NULL with one sentence in error[0..size) if the argument
+ * makes no sense.
  */
 struct relay *relay_open(const struct relay_settings *set, char *error,
 	    size_t size);

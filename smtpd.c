@@ -1635,6 +1635,14 @@ interrupted(const struct session *s)
 	return s->terminated ? END_TERM : s->orphaned ? END_ORPHAN : END_LOST;
 }
 
+/* Is the client sending a message's text? */
+static bool
+in_text(const struct session *s)
+{
+	return s->ch.smtp_state == PHASE_DATA ||
+	    s->ch.smtp_state == PHASE_BDAT;
+}
+
 /*
  * A dialogue makes TCP hold its acknowledgements back, to send them along with
  * replies.  In a message's text there is none, and a client whose last segment
@@ -1657,7 +1665,7 @@ static ssize_t
 fill(struct session *s, char *in, size_t size, enum ending *why)
 {
 	bool header = s->ch.smtp_state == PHASE_PROXY && s->socket;
-	bool text = s->ch.smtp_state == PHASE_DATA && s->socket;
+	bool text = in_text(s) && s->socket;
 	ssize_t n;
 	int ready;
 
@@ -1667,7 +1675,9 @@ fill(struct session *s, char *in, size_t size, enum ending *why)
 		    clock_now() - s->looked < LOOK_UP &&
 		    (n = recv(s->in, in, size, MSG_DONTWAIT)) > 0)
 			return n;
-		if (text && s->looked != 0)
+		/* Text comes behind DATA's reply, and right behind BDAT. */
+		if (text && (s->looked != 0 ||
+		    s->ch.smtp_state == PHASE_BDAT))
 			acknowledge_soon(s);
 		s->looked = text ? clock_now() : 0;
 		s->soon = s->soon && text;
@@ -1809,14 +1819,6 @@ feed(struct session *s, const char *in, size_t len)
 		used -= (size_t)n;
 	}
 	return len;
-}
-
-/* Is the client sending a message's text? */
-static bool
-in_text(const struct session *s)
-{
-	return s->ch.smtp_state == PHASE_DATA ||
-	    s->ch.smtp_state == PHASE_BDAT;
 }
 
 /* The dialogue, from greeting to end. */

@@ -818,6 +818,14 @@ def text_is_acknowledged_at_once_for_its_last_segment_may_wait_for_that():
             pass
         assert at_once()
         assert s.say(".")[0][:3] == "250"
+        s.say("MAIL FROM:<a@b>")
+        s.say("RCPT TO:<c@d>")
+        assert not at_once()
+        s.send(lines("BDAT 1802 LAST", "x" * 900))
+        while unread(watched) or not asleep(s.process.pid):
+            pass
+        assert at_once()
+        assert s.say("x" * 898)[0][:3] == "250"
 
 
 @test
