@@ -95,12 +95,12 @@ route_hop(void *relay, const char *result, char *error, size_t size)
 static bool
 read_routes(struct relay *r)
 {
-	if (r->set->routes == NULL || r->routes != UNREAD)
-		return r->routes != BROKEN;
+	if (r->set->routes == NULL || r->table != NULL || r->broken)
+		return !r->broken;
 	r->table = routes_read(r->routes_file, r->set->routes, &r->set->log,
 	    route_hop, r);
-	r->routes = r->table != NULL ? READ : BROKEN;
-	return r->table != NULL;
+	r->broken = r->table == NULL;
+	return !r->broken;
 }
 
 /* Who has them mended will get the mail. */

@@ -48,8 +48,8 @@ struct relay {
 	struct hop *hops;		/* all of them; owned, but for: */
 	struct hop usual;		/* RELAY */
 	int routes_file, auth_file;	/* open, or -1; owned */
-	enum { UNREAD, READ, BROKEN } routes;
-	struct routes *table;		/* READ; owned */
+	struct routes *table;		/* once it was read; owned */
+	bool broken;			/* it makes no sense */
 	unsigned delivered;		/* messages put into Maildirs */
 };
 

@@ -918,6 +918,7 @@ dispose(const struct monitor *m, struct received *r)
 		close(r->q.fd);
 	if (r->strings != NULL)
 		explicit_bzero(r->strings, r->len);
+	/* free(NULL) is legal, and costs a page that nothing else needs. */
 	if (r->strings != NULL && r->strings != m->usual)
 		free(r->strings);
 	if (r->recipients != NULL && r->recipients != m->few)
