@@ -15,22 +15,15 @@ SMALL = -ffunction-sections -fno-asynchronous-unwind-tables -fno-plt
 STD = -std=c11 -D_POSIX_C_SOURCE=200809L $(WARN) \
 	-DVERSION='"$(VERSION)"' -DLIBEXEC='"$(PREFIX)/libexec"' \
 	$(if $(filter yes,$(WITH_SYSTEMD)),-DWITH_SYSTEMD)
-ALLCFLAGS = $(STD) $(HARDEN) $(SMALL) $(CFLAGS) $(SHARED)
+ALLCFLAGS = $(STD) $(HARDEN) $(SMALL) $(CFLAGS)
 SAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
 	-fno-sanitize-recover=undefined
 CRITERION = $(shell pkg-config --cflags --libs criterion)
 TLS = $(shell pkg-config --libs openssl)
 
-# What only sessions with neighbours load, and what it wants of smtpd.
-APART = fan nexthop policy routes
-START = -nostartfiles	# it has nothing to do when it is loaded
-WANTED = clock_left clock_now file_again hop_add hop_form hop_transport \
-	job_fail logger_printf more_rows relay_form spool_close spool_finish \
-	spool_open spool_write verdict_accept verdict_same verdict_set \
-	verdict_spread
-ROOMS = channel monitor confine relay $(APART)
+ROOMS = channel monitor confine relay fan nexthop policy routes
 OBJ = $(ROOMS:=.o)
-SRC = smtpd.c tls.c neighbours.c table.c $(ROOMS:=.c)
+SRC = smtpd.c tls.c $(ROOMS:=.c)
 SUITES = $(basename $(shell grep -l '<criterion/' t/*.c))
 PEERS = $(wildcard t/peers-*.t)
 FUZZ = $(patsubst t/fuzz_%.c,t/fuzz/%,$(wildcard t/fuzz_*.c))
@@ -38,7 +31,6 @@ REPLAY = $(patsubst t/fuzz_%.c,t/san/fuzz_%,$(wildcard t/fuzz_*.c))
 # What is installed, FILE:PLACE below PREFIX; @NAME@ in units is filled in.
 UNITS = $(wildcard units/*.socket units/*.service units/*.d/*)
 SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
-	smtpd-neighbours.so:libexec/smtpd-neighbours.so \
 	smtpd.8:share/man/man8/smtpd.8 channel.h:include/smtpd/channel.h \
 	libsmtpd-channel.a:lib/libsmtpd-channel.a \
 	units/smtpd-channel.pc:lib/pkgconfig/smtpd-channel.pc \
@@ -49,21 +41,15 @@ SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 	$(foreach u,$(filter-out $(UNITS) %.d %.catalog %.pc %/sysusers.conf,\
 	$(wildcard units/*)),$u:$(subst units,share/doc/smtpd,$u))
 
-all: smtpd smtpd-neighbours.so smtpd-tls libsmtpd-channel.a
+all: smtpd smtpd-tls libsmtpd-channel.a
 
-# What a usual session writes to is together on the first pages of .bss.
-smtpd: relay.o monitor.o smtpd.o $(filter-out relay.o monitor.o $(APART:=.o), \
-    $(OBJ)) neighbours.o
-	$(CC) $(LINK) $(WANTED:%=-Wl,--export-dynamic-symbol=%) $(LDFLAGS) \
-	    -o $@ $^
-smtpd-neighbours.so: table.o $(APART:=.o)
-	$(CC) $(filter-out -pie,$(LINK)) $(LDFLAGS) -shared $(START) -o $@ $^
-table.o $(APART:=.o): SHARED = -fPIC -fvisibility=hidden
+smtpd: smtpd.o $(OBJ)
+	$(CC) $(LINK) $(LDFLAGS) -o $@ $^
 smtpd-tls: tls.o confine.o
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)
 libsmtpd-channel.a: channel.o
 	$(AR) rcs $@ $^
-smtpd.o neighbours.o table.o: .built
+smtpd.o: .built
 .built: FORCE
 	@echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) | cmp -s - $@ || \
 	    echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) >$@
@@ -89,7 +75,7 @@ run: all
 t/san/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(STD) -I. $(SAN) -MMD -c -o $@ $<
-t/san/rooms.a: $(OBJ:%=t/san/%) t/san/t/united.o \
+t/san/rooms.a: $(OBJ:%=t/san/%) \
     $(patsubst %.h,t/san/%.o,$(wildcard t/*.h))
 	$(AR) rcs $@ $^
 t/san/smtpd: t/san/smtpd.o t/san/rooms.a t/san/smtpd-tls
@@ -103,7 +89,7 @@ $(REPLAY): t/san/%: t/san/t/%.o t/san/t/replay.o t/san/rooms.a
 t/ask: t/san/t/ask.o t/san/rooms.a
 	$(CC) $(SAN) -o $@ $^
 # A traitor in the channel process, and system calls that fail.
-t/san/planted: t/planted.c t/united.c smtpd.o $(OBJ)
+t/san/planted: t/planted.c smtpd.o $(OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(LINK) -I. -o $@ $^ -Wl,--wrap=channel_feed \
 	    -Wl,--wrap=socketpair -Wl,--wrap=prctl -Wl,--wrap=syscall \
@@ -133,7 +119,7 @@ t/fuzz/%.o: %.c
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) $(STD) -I. $(SAN) -fsanitize=fuzzer-no-link -MMD \
 	    -c -o $@ $<
-t/fuzz/rooms.a: $(OBJ:%=t/fuzz/%) t/fuzz/t/united.o t/fuzz/t/recorder.o
+t/fuzz/rooms.a: $(OBJ:%=t/fuzz/%) t/fuzz/t/recorder.o
 	$(AR) rcs $@ $^
 $(FUZZ): t/fuzz/%: t/fuzz/t/fuzz_%.o t/fuzz/rooms.a
 	@mkdir -p $@.new
@@ -163,7 +149,7 @@ uninstall:
 	    lib/systemd/system/smtpd@.service.d)
 
 clean:
-	rm -rf smtpd smtpd-tls *.[oad] *.so .built $(SUITES) t/ping t/ask \
+	rm -rf smtpd smtpd-tls *.[oad] .built $(SUITES) t/ping t/ask \
 	    t/san t/fuzz t/bench/out t/__pycache__
 
 .PHONY: FORCE all bench check check-peers check-systemd clean coverage deps \

@@ -17,7 +17,6 @@
 #define _GNU_SOURCE	/* getopt_long, struct ucred, initgroups */
 #include "channel.h"
 #include "monitor.h"
-#include "neighbours.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -51,6 +50,9 @@
 #include <systemd/sd-journal.h>
 #endif
 
+#ifndef VERSION
+#define VERSION "1.0"
+#endif
 #ifndef LIBEXEC
 #define LIBEXEC "/usr/local/libexec"
 #endif
@@ -2078,72 +2080,34 @@ uses_tls(const struct options *o)
 	    strncmp(relay->spec, "smtps:", 6) == 0);
 }
 
-/* Or for any other neighbour?  A proxy may tell of a certificate, with which a
-   client can authenticate. */
-static bool
-has_neighbours(const struct options *o)
-{
-	const char *spec = o->monitor.relay.spec;
-
-	return uses_tls(o) || o->channel.proxy_protocol ||
-	    o->monitor.policy != NULL || o->monitor.auth != NULL ||
-	    (spec != NULL && (strncmp(spec, "smtp:", 5) == 0 ||
-	    strncmp(spec, "lmtp:", 5) == 0));
-}
-
-/* Names a file of ours that only some need, who pay for looking: beside us
-   where we were built, or where it is installed.  The caller frees it. */
+/*
+ * Finds smtpd-tls: beside this program where it was built, else where it is
+ * installed.  *fd has it open if it is beside us, else it is -1: only root may
+ * be able to enter that folder.  Returns a path that nobody frees, or NULL if
+ * no option needs TLS.
+ */
 static char *
-find_part(const char *name, bool *beside)
+find_engine(const struct options *o, int *fd)
 {
-	char *path = malloc(PATH_MAX), *slash;
+	char why[512], *path, *slash;
 	ssize_t n;
 
+	*fd = -1;
+	if (!uses_tls(o))
+		return NULL;
+	path = malloc(PATH_MAX);
 	if (path == NULL)
 		misused("out of memory");
 	n = readlink("/proc/self/exe", path, PATH_MAX - 1);
 	path[n < 0 ? 0 : n] = '\0';
 	slash = strrchr(path, '/');
 	if (slash != NULL)
-		snprintf(slash, PATH_MAX - (size_t)(slash - path), "/%s", name);
-	*beside = slash != NULL && access(path, F_OK) == 0;
-	if (!*beside)
-		snprintf(path, PATH_MAX, LIBEXEC "/%s", name);
-	return path;
-}
-
-/* Without what they need sessions do not begin: the client tries again. */
-static void
-load_neighbours(const struct options *o)
-{
-	char why[512], *path;
-	bool beside, loaded;
-
-	if (!has_neighbours(o))
-		return;
-	path = find_part("smtpd-neighbours.so", &beside);
-	loaded = neighbours_load(path, why, sizeof why);
-	free(path);
-	if (loaded)
-		return;
-	complain(why);
-	exit(EX_CONFIG);
-}
-
-/* Names the TLS engine.  *fd has it open if it is beside us, or is -1: only
-   root may be able to enter that folder.  Returns a path that nobody frees. */
-static char *
-find_engine(const struct options *o, int *fd)
-{
-	char why[512], *path;
-	bool beside;
-
-	*fd = -1;
-	if (!uses_tls(o))
-		return NULL;
-	path = find_part("smtpd-tls", &beside);
-	if (beside)
+		snprintf(slash, PATH_MAX - (size_t)(slash - path),
+		    "/smtpd-tls");
+	if (slash != NULL && access(path, F_OK) == 0)
 		*fd = open_key(path, why, sizeof why);
+	else
+		snprintf(path, PATH_MAX, LIBEXEC "/smtpd-tls");
 	return path;
 }
 
@@ -2419,7 +2383,6 @@ main(int argc, char **argv)
 	settle(&o, &log, std, fqdn, sizeof fqdn);
 	open_keys(&o, one_socket(std), trouble, sizeof trouble);
 	engine = find_engine(&o, &fd);
-	load_neighbours(&o);
 	/* Opens what may be root's alone, so it comes first. */
 	m = monitor_open(&o.monitor, bad, sizeof bad);
 	if (m == NULL)

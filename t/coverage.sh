@@ -24,11 +24,10 @@ trap 'make -s clean' EXIT
 make -s clean
 make -s t/san/fault.so		# is loaded into what counts
 mkdir "$counts"
-make -s CC=clang CFLAGS="-O1 $count" SAN="-O0 $count" LDFLAGS="$count" START= \
+make -s CC=clang CFLAGS="-O1 $count" SAN="-O0 $count" LDFLAGS="$count" \
     check || status=$?
 llvm-profdata merge -o "$counts/all" "$counts"/*_*
-rooms=(-instr-profile="$counts/all" smtpd -object smtpd-tls
-    -object smtpd-neighbours.so "$@")
+rooms=(-instr-profile="$counts/all" smtpd -object smtpd-tls "$@")
 llvm-cov show -show-branches=count "${rooms[@]}" | awk -F'|' '
 	/^[^ ].*\.c:$/	{ sub(/.*\//, ""); file = $0 }
 	/^ *[0-9]+\|/	{ text = $0; sub(/^[^|]*\|[^|]*\|[ \t]*/, "", text)

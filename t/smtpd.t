@@ -2,7 +2,6 @@
 """smtpd.t - the program itself, over socket pairs, pipes, a file, a terminal
 and a super-server, with real clients."""
 import fcntl
-import glob
 import hashlib
 import os
 import pty
@@ -511,75 +510,6 @@ def help_and_version_are_said_on_standard_output():
     assert helped.stdout.startswith(b"usage: smtpd ")
     assert b"--bare-newline" in helped.stdout and helped.stderr == b""
     assert re.fullmatch(rb"smtpd \d+\.\d+\n", version.stdout)
-
-
-# --- the part that only some sessions load
-
-NEIGHBOURS = [
-    ["smtp:unix:/no/such"], ["lmtp:unix:/no/such"],
-    ["smtps:[mx.example.org]"], ["--relay-tls", "may", "discard:"],
-    ["--tlscert", "/x", "--tlskey", "/x", "discard:"],
-    ["--routes", "/dev/null", "discard:"],
-    ["--policy", "unix:/no/such", "discard:"],
-    ["--no-auth-require-tls", "--auth", "file:/no/such", "discard:"],
-    ["--proxy-protocol", "discard:"],
-]
-
-
-@test
-def who_has_no_neighbours_does_not_load_what_talks_to_them():
-    if SANITIZED:
-        raise Skip("there it is a part of the program")
-    for relay, loaded in (("discard:", False), ("lmtp:unix:/x", True)):
-        with Session(relay) as s:
-            s.start()
-            for pid in family(s.process.pid):
-                maps = open(f"/proc/{pid}/maps").read()
-                assert ("smtpd-neighbours.so" in maps) == loaded, relay
-
-
-@test
-def an_installed_smtpd_finds_it_or_begins_no_session():
-    place = folder()
-    for name in glob.glob("*.[ch8]") + ["Makefile"]:
-        shutil.copy(name, place)
-    shutil.copytree("units", f"{place}/units")
-    clean = {name: value for name, value in os.environ.items()
-             if not name.startswith(("MAKE", "MFLAGS", "CC", "LDFLAGS"))}
-
-    def make(*arguments):
-        subprocess.run(["make", "-s", "-C", place, f"PREFIX={place}/root",
-                        "CFLAGS=-O1", *arguments], env=clean, check=True,
-                       capture_output=True)
-
-    def smtpd(arguments):
-        done = subprocess.run([f"{place}/root/sbin/smtpd", *arguments],
-                              input=EXAMPLE, capture_output=True)
-        return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-    make("install")
-    for own in ("smtpd-neighbours.so", "smtpd-tls", "smtpd"):
-        os.unlink(f"{place}/{own}")
-    status, output, log = smtpd(["lmtp:unix:/no/such"])
-    assert status == 0 and "\n451 4.4.1 " in output, (output, log)
-    part = f"{place}/root/libexec/smtpd-neighbours.so"
-    make("smtpd-neighbours.so", "VERSION=0.9")
-    for change, why in [
-            (lambda: os.unlink(part), f"{part}: cannot open shared object"),
-            (lambda: shutil.copy("Makefile", part), f"{part}: "),
-            (lambda: shutil.copy(f"{place}/smtpd-neighbours.so", part),
-             f"{part} is of smtpd 0.9, and this is smtpd 1.0")]:
-        change()
-        for arguments in NEIGHBOURS:
-            status, output, log = smtpd(arguments)
-            assert (status, output) == (78, ""), (arguments, status, output)
-            assert log.startswith("smtpd: ") and log.count("\n") == 1, log
-            assert why in log, (arguments, log)
-        for relay in (["discard:"], ["print:"], ["--", "true"],
-                      ["--nosetuid", f"maildir:{place}/mail"]):
-            status, output, log = smtpd(relay)
-            assert status == 0 and "\n250 2.0.0 " in output, (relay, log)
-    shutil.rmtree(place)
 
 
 # --- time and signals
