@@ -12,7 +12,7 @@ HARDEN = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 \
 LINK = -pie -Wl,-z,relro,-z,now,-z,pack-relative-relocs,-z,noseparate-code \
 	-Wl,--gc-sections
 SMALL = -ffunction-sections -fno-asynchronous-unwind-tables -fno-plt
-STD = -std=c11 -D_POSIX_C_SOURCE=200809L $(WARN) \
+STD = -std=c11 -D_POSIX_C_SOURCE=200809L -I. -Isrc $(WARN) \
 	-DVERSION='"$(VERSION)"' -DLIBEXEC='"$(PREFIX)/libexec"' \
 	$(if $(filter yes,$(WITH_SYSTEMD)),-DWITH_SYSTEMD)
 ALLCFLAGS = $(STD) $(HARDEN) $(SMALL) $(CFLAGS)
@@ -21,9 +21,13 @@ SAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
 CRITERION = $(shell pkg-config --cflags --libs criterion)
 TLS = $(shell pkg-config --libs openssl)
 
-ROOMS = channel monitor confine relay fan nexthop policy routes
-OBJ = $(ROOMS:=.o)
-SRC = smtpd.c tls.c $(ROOMS:=.c)
+# What libsmtpd-channel.a has, what smtpd has beside main(), and smtpd-tls.
+CHANNEL = channel.c $(wildcard src/channel/*.c)
+ROOMS = $(CHANNEL) relay.c $(filter-out src/channel/% src/tls/%,\
+	$(wildcard src/*/*.c))
+ENGINE = $(wildcard src/tls/*.c) src/monitor/confine.c
+SRC = $(sort smtpd.c $(ROOMS) $(ENGINE))
+OBJ = $(ROOMS:.c=.o)
 SUITES = $(basename $(shell grep -l '<criterion/' t/*.c))
 PEERS = $(wildcard t/peers-*.t)
 FUZZ = $(patsubst t/fuzz_%.c,t/fuzz/%,$(wildcard t/fuzz_*.c))
@@ -45,9 +49,10 @@ all: smtpd smtpd-tls libsmtpd-channel.a
 
 smtpd: smtpd.o $(OBJ)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^
-smtpd-tls: tls.o confine.o
+smtpd-tls: $(ENGINE:.c=.o)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)
-libsmtpd-channel.a: channel.o
+libsmtpd-channel.a: $(CHANNEL:.c=.o)
+	rm -f $@
 	$(AR) rcs $@ $^
 smtpd.o: .built
 .built: FORCE
@@ -74,13 +79,13 @@ run: all
 # The suites, and a second smtpd, under the sanitizers.
 t/san/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(STD) -I. $(SAN) -MMD -c -o $@ $<
+	$(CC) $(CPPFLAGS) $(STD) $(SAN) -MMD -c -o $@ $<
 t/san/rooms.a: $(OBJ:%=t/san/%) \
     $(patsubst %.h,t/san/%.o,$(wildcard t/*.h))
 	$(AR) rcs $@ $^
 t/san/smtpd: t/san/smtpd.o t/san/rooms.a t/san/smtpd-tls
 	$(CC) $(SAN) -o $@ t/san/smtpd.o t/san/rooms.a -lcrypt
-t/san/smtpd-tls: t/san/tls.o t/san/confine.o
+t/san/smtpd-tls: $(ENGINE:%.c=t/san/%.o)
 	$(CC) $(SAN) -o $@ $^ $(TLS)
 $(SUITES): %: t/san/%.o t/san/rooms.a
 	$(CC) $(SAN) -o $@ $^ -lcrypt $(CRITERION)
@@ -91,14 +96,14 @@ t/ask: t/san/t/ask.o t/san/rooms.a
 # A traitor in the channel process, and system calls that fail.
 t/san/planted: t/planted.c smtpd.o $(OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(ALLCFLAGS) $(LINK) -I. -o $@ $^ -Wl,--wrap=channel_feed \
+	$(CC) $(ALLCFLAGS) $(LINK) -o $@ $^ -Wl,--wrap=channel_feed \
 	    -Wl,--wrap=socketpair -Wl,--wrap=prctl -Wl,--wrap=syscall \
 	    -Wl,--wrap=setrlimit
 t/san/fault.so: t/fault.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) -fPIC -shared -o $@ $^ -ldl
 t/ping: t/ping.c libsmtpd-channel.a
-	$(CC) $(ALLCFLAGS) $(LINK) -I. -o $@ $^
+	$(CC) $(ALLCFLAGS) $(LINK) -o $@ $^
 
 check: all t/san/smtpd t/san/planted t/san/fault.so t/ping $(SUITES) \
     $(REPLAY)
@@ -117,7 +122,7 @@ bench: all t/bench/out/floor t/bench/out/floor-static
 
 t/fuzz/%.o: %.c
 	@mkdir -p $(@D)
-	clang $(CPPFLAGS) $(STD) -I. $(SAN) -fsanitize=fuzzer-no-link -MMD \
+	clang $(CPPFLAGS) $(STD) $(SAN) -fsanitize=fuzzer-no-link -MMD \
 	    -c -o $@ $<
 t/fuzz/rooms.a: $(OBJ:%=t/fuzz/%) t/fuzz/t/recorder.o
 	$(AR) rcs $@ $^
@@ -149,9 +154,10 @@ uninstall:
 	    lib/systemd/system/smtpd@.service.d)
 
 clean:
-	rm -rf smtpd smtpd-tls *.[oad] .built $(SUITES) t/ping t/ask \
+	rm -rf smtpd smtpd-tls *.[oad] src/*/*.[od] .built $(SUITES) t/ping t/ask \
 	    t/san t/fuzz t/bench/out t/__pycache__
 
 .PHONY: FORCE all bench check check-peers check-systemd clean coverage deps \
 	fuzz install lint run uninstall
--include $(wildcard *.d t/san/*.d t/san/t/*.d t/fuzz/*.d t/fuzz/t/*.d)
+-include $(wildcard *.d src/*/*.d $(foreach d,san fuzz,t/$d/*.d t/$d/t/*.d \
+	t/$d/src/*/*.d))

@@ -35,7 +35,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fan.h"
+#include "relay/fan.h"
 
 #define LOG_TEXT 1500		/* octets of a log line's text, with NUL */
 #define OUTPUT_LINES 50		/* of each of a program's outputs: logged */

@@ -16,7 +16,7 @@
  */
 #define _GNU_SOURCE	/* getopt_long, struct ucred, initgroups */
 #include "channel.h"
-#include "monitor.h"
+#include "monitor/monitor.h"
 
 #include <arpa/inet.h>
 #include <assert.h>

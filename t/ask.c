@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "policy.h"
+#include "service/policy.h"
 
 #define TIMEOUT 20	/* seconds; a lookup may take its time */
 

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "nexthop.h"
+#include "relay/smtp.h"
 
 /* ---- The false next hops ---- */
 

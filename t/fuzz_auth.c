@@ -8,7 +8,7 @@
  *  - 235 has a user's name, nothing else has one, and Dovecot said OK.
  */
 #define _GNU_SOURCE	/* memmem; pipe2 in peer.c */
-#include "policy.h"
+#include "service/policy.h"
 #include "peer.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -11,7 +11,7 @@
  * The decoder has no name outside monitor.c, and should have none: there it
  * would be one more door.  So this is one translation unit with it.
  */
-#include "../monitor.c"
+#include "../src/monitor/monitor.c"
 
 #include <sys/mman.h>
 

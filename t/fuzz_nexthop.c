@@ -11,7 +11,7 @@
 #define _GNU_SOURCE	/* memfd_create; pipe2 in peer.c */
 #include <sys/mman.h>
 
-#include "nexthop.h"
+#include "relay/smtp.h"
 #include "peer.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

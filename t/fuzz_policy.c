@@ -10,7 +10,7 @@
  *  - an address to redirect to is one address.
  */
 #define _GNU_SOURCE	/* pipe2, in peer.c */
-#include "policy.h"
+#include "service/policy.h"
 #include "peer.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -35,7 +35,7 @@
 
 #include <criterion/criterion.h>
 
-#include "nexthop.h"
+#include "relay/smtp.h"
 
 #define KEEP (8 * 1024 * 1024)
 

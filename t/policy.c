@@ -25,8 +25,8 @@
 
 #include <criterion/criterion.h>
 
-#include "nexthop.h"
-#include "policy.h"
+#include "relay/smtp.h"
+#include "service/policy.h"
 
 #define ROOM 65536
 /* 33 octets: three of them and 9 more are the most that a socket's path has. */

@@ -45,7 +45,7 @@ sub exposure {
 # The events that are named where something is logged.
 sub events {
 	my %seen;
-	for my $file (glob("$top/*.c")) {
+	for my $file (glob("$top/*.c $top/src/*/*.c")) {
 		my $code = slurp($file);
 		$seen{$1} = 1 while $code =~
 		    /\b(?:logger_printf|session_log|monitor_log)\(

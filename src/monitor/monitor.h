@@ -8,7 +8,7 @@
 #ifndef MONITOR_H
 #define MONITOR_H
 
-#include "policy.h"
+#include "service/policy.h"
 #include "relay.h"
 
 /* How to serve TLS.  Strings are borrowed. */

@@ -5,7 +5,7 @@
  * that this kernel knows; the list of system calls last.
  */
 #define _GNU_SOURCE	/* syscall */
-#include "confine.h"
+#include "monitor/confine.h"
 
 #include <stdint.h>
 #include <sys/prctl.h>

@@ -41,7 +41,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "confine.h"
+#include "monitor/confine.h"
 
 #include <openssl/decoder.h>
 #include <openssl/err.h>

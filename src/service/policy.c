@@ -35,8 +35,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "nexthop.h"
-#include "policy.h"
+#include "relay/smtp.h"
+#include "service/policy.h"
 
 #define REQUEST_MAX 8192	/* octets of a question */
 #define ANSWER_MAX 2048		/* octets of a line of its answer, with NUL */

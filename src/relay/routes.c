@@ -16,7 +16,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include "routes.h"
+#include "relay/routes.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 

@@ -5,9 +5,9 @@
 #ifndef FAN_H
 #define FAN_H
 
-#include "nexthop.h"
+#include "relay/smtp.h"
 #include "relay.h"
-#include "routes.h"
+#include "relay/routes.h"
 
 /* One message on its way to one hop. */
 struct job {

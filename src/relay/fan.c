@@ -22,7 +22,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include "fan.h"
+#include "relay/fan.h"
 
 #define REASON_TEXT 200		/* octets of one recipient's reply when it is
 				   quoted within the reply for all */

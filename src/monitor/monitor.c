@@ -18,9 +18,9 @@
  */
 #define _GNU_SOURCE	/* explicit_bzero, MSG_CMSG_CLOEXEC, _Fork,
 			   closefrom */
-#include "confine.h"
-#include "monitor.h"
-#include "nexthop.h"
+#include "monitor/confine.h"
+#include "monitor/monitor.h"
+#include "relay/smtp.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -41,7 +41,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include "nexthop.h"
+#include "relay/smtp.h"
 
 #define PLACE_HOST_MAX 256	/* octets of a host name or path, with NUL */
 #define PLACE_PORT_MAX 32	/* octets of a port's number or name */
