@@ -22,8 +22,8 @@ CRITERION = $(shell pkg-config --cflags --libs criterion)
 TLS = $(shell pkg-config --libs openssl)
 
 # What libsmtpd-channel.a has, what smtpd has beside main(), and smtpd-tls.
-CHANNEL = channel.c $(wildcard src/channel/*.c)
-ROOMS = $(CHANNEL) relay.c $(filter-out src/channel/% src/tls/%,\
+CHANNEL = channel.c $(wildcard src/channel/*.c) src/base/reply.c src/base/text.c
+ROOMS = $(CHANNEL) relay.c $(filter-out $(CHANNEL) src/tls/%,\
 	$(wildcard src/*/*.c))
 ENGINE = $(wildcard src/tls/*.c) src/monitor/confine.c
 SRC = $(sort smtpd.c $(ROOMS) $(ENGINE))
@@ -36,6 +36,7 @@ REPLAY = $(patsubst t/fuzz_%.c,t/san/fuzz_%,$(wildcard t/fuzz_*.c))
 UNITS = $(wildcard units/*.socket units/*.service units/*.d/*)
 SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 	smtpd.8:share/man/man8/smtpd.8 channel.h:include/smtpd/channel.h \
+	src/base/mail.h:include/smtpd/base/mail.h \
 	libsmtpd-channel.a:lib/libsmtpd-channel.a \
 	units/smtpd-channel.pc:lib/pkgconfig/smtpd-channel.pc \
 	units/sysusers.conf:lib/sysusers.d/smtpd.conf \
@@ -134,7 +135,7 @@ t/fuzz/%.run: t/fuzz/%
 	    -artifact_prefix=t/fuzz/ $<.new $(wildcard t/corpus/$*)
 fuzz: $(FUZZ:=.run)
 
-lint: channel.o
+lint: libsmtpd-channel.a
 	t/lint.sh $(STD) $(HARDEN) -O2 -- $(SRC)
 
 coverage:
@@ -150,7 +151,7 @@ install: all
 uninstall:
 	cd $(DESTDIR)$(PREFIX) && rm -fv $(foreach f,$(SHIP),$(lastword \
 	    $(subst :, ,$f)))
-	-rmdir $(addprefix $(DESTDIR)$(PREFIX)/,include/smtpd share/doc/smtpd \
+	-rmdir $(addprefix $(DESTDIR)$(PREFIX)/,include/smtpd/base include/smtpd share/doc/smtpd \
 	    lib/systemd/system/smtpd@.service.d)
 
 clean:

@@ -256,24 +256,6 @@ wipe(char *p, size_t len)
 
 /* ---- replies ----------------------------------------------------------- */
 
-void
-reply_set(struct reply *r, int code, const char *enh, const char *text)
-{
-	size_t n = 0;
-
-	assert(200 <= code && code <= 599);
-	r->code = code;
-	join(r->enh, sizeof r->enh, enh, "");
-	for (; *text != '\0' && n < sizeof r->text - 1; text++) {
-		if (*text == '\r' && text[1] == '\n')
-			continue;
-		r->text[n++] = *text == '\n' || !control(*text) ? *text : '?';
-	}
-	while (n > 0 && r->text[n - 1] == '\n')
-		n--;
-	r->text[n] = '\0';
-}
-
 /* Refuses by r unless it is a refusal already: the first reason counts. */
 static void
 deny(struct reply *r, int code, const char *enh, const char *text)
@@ -341,7 +323,7 @@ static struct span
 next_line(int code, const char **text)
 {
 	struct span s = { *text, 0 };
-	size_t most = code == 334 ? CHANNEL_REPLY_TEXT : REPLY_LINE;
+	size_t most = code == 334 ? REPLY_TEXT : REPLY_LINE;
 
 	while (s.p[s.len] != '\0' && s.p[s.len] != '\n' && s.len < most)
 		s.len++;
@@ -356,7 +338,7 @@ next_line(int code, const char **text)
 static void
 say(struct channel *ch, int code, const char *enh, const char *text)
 {
-	char named[CHANNEL_REPLY_TEXT];
+	char named[REPLY_TEXT];
 	struct span line;
 	bool bye = code == 221 || code == 421;
 
@@ -1469,7 +1451,7 @@ static bool
 room(struct channel *ch)
 {
 	size_t size = ch->rcptsize * 2;
-	struct channel_rcpt *rows;
+	struct recipient *rows;
 
 	if (ch->nrcpttos < ch->rcptsize)
 		return true;
@@ -1493,9 +1475,9 @@ static void
 do_rcpt(struct channel *ch, struct span arg)
 {
 	struct reply r;
-	struct channel_rcpt rcpt = { NULL, NULL };
 	struct span to = { "", 0 };
 	size_t max = ch->set->max_recipients;
+	char *address, *options = NULL;
 
 	reply_set(&r, 250, "2.1.5", "Recipient OK");
 	sender_or_recipient("RCPT TO:", &arg, &to, "5.1.3", &r);
@@ -1505,16 +1487,17 @@ do_rcpt(struct channel *ch, struct span arg)
 	check_ascii(ch, to, &r);
 	if (max != 0 && ch->nrcpttos >= max)
 		deny(&r, 452, "4.5.3", "Too many recipients");
-	rcpt.address = keep(ch, to, arg, &rcpt.options);
-	if (rcpt.address == NULL || !room(ch))
+	address = keep(ch, to, arg, &options);
+	if (address == NULL || !room(ch))
 		deny(&r, 452, "4.3.1", "Out of memory");
 	if (r.code < 400 && ch->hooks->rcpt != NULL)
 		ch->hooks->rcpt(ch->ctx, to, arg, &r);
 	if (r.code < 400) {
-		ch->rcpttos[ch->nrcpttos++] = rcpt;
+		ch->rcpttos[ch->nrcpttos++] =
+		    (struct recipient){ address, options };
 		ch->smtp_state = PHASE_RCPT;
 	} else {
-		drop(ch, rcpt.address);
+		drop(ch, address);
 	}
 	answer(ch, &r);
 }

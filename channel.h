@@ -40,34 +40,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/mail.h"	/* span, reply, recipient, body */
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 #define CHANNEL_LINE_MAX 12290	/* octets of a line with CRLF; RFC 4954 4 */
 #define CHANNEL_NAME_MAX 256	/* octets of a host name or address, with NUL */
-#define CHANNEL_REPLY_TEXT 1024	/* octets of a reply's text, with NUL */
 /* What costs no malloc: */
 #define CHANNEL_OUT 1024	/* octets of replies that wait */
 #define CHANNEL_KEPT 512	/* octets of an envelope's strings */
 #define CHANNEL_FEW 4		/* recipients */
 #define CHANNEL_VERBS_MAX 64	/* verbs that command limits can count */
-
-/* Octets that somebody else owns, lent for the duration of one call. */
-struct span {
-	const char *p;
-	size_t len;
-};
-
-/*
- * A reply.  Hooks get one that says yes and may overwrite it by reply_set():
- * code < 400 commits the step, anything else refuses it.
- */
-struct reply {
-	int code;			/* 200 to 599 */
-	char enh[12];			/* RFC 3463 "2.1.5", or "" for none */
-	char text[CHANNEL_REPLY_TEXT];	/* '\n' separates lines */
-};
 
 /*
  * Where the dialogue stands: the seed modules' smtp_state.  A verb is legal
@@ -99,13 +84,6 @@ enum bare_newline {
 	BARE_NORMALIZE,	/* each becomes CRLF, and never ends a message */
 	BARE_UNIX	/* LF ends lines, "LF . LF" ends messages; a lone CR is
 			   refused */
-};
-
-/* How a message body was announced: RFC 6152, RFC 3030 3. */
-enum body {
-	BODY_7BIT,
-	BODY_8BITMIME,
-	BODY_BINARYMIME
 };
 
 struct channel;
@@ -258,12 +236,6 @@ struct channel_peer {
 	char server_port[8];
 };
 
-/* One accepted recipient. */
-struct channel_rcpt {
-	char *address;	/* byte for byte, without angle brackets */
-	char *options;	/* "NOTIFY=NEVER ORCPT=rfc822;a@example.org", or "" */
-};
-
 /*
  * One conversation.  Members above the line are for everyone to read, and
  * are written by the functions below alone; those under it are private.
@@ -286,7 +258,7 @@ struct channel {
 	/* The envelope. */
 	char *mailfrom;		/* NULL: no MAIL yet; "": null reverse-path */
 	char *mail_options;	/* "SIZE=12 BODY=8BITMIME", or ""; NULL as above */
-	struct channel_rcpt *rcpttos;
+	struct recipient *rcpttos;
 	size_t nrcpttos;
 	bool smtp_utf8;		/* MAIL had SMTPUTF8 */
 	enum body body;
@@ -320,7 +292,7 @@ struct channel {
 	/* Never cleared: */
 	char first[CHANNEL_OUT];
 	char kept[CHANNEL_KEPT];	/* the envelope's strings, if they fit */
-	struct channel_rcpt few[CHANNEL_FEW];
+	struct recipient few[CHANNEL_FEW];
 	char line[CHANNEL_LINE_MAX + 1];
 };
 
@@ -378,12 +350,6 @@ void	channel_reply(struct channel *ch, int code, const char *enh,
 
 /* Is name, in any case, one of this file's own verbs? */
 bool	channel_verb(const char *name);
-
-/* For hooks: replaces r.  text may have several lines, separated by '\n'; one
-   that is too long for a reply's line becomes several (RFC 5321 4.5.3.1.5).
-   Control characters become '?', and text that does not fit in r is cut. */
-void	reply_set(struct reply *r, int code, const char *enh,
-	    const char *text);
 
 #ifdef __cplusplus
 }

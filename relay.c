@@ -35,472 +35,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "relay/fan.h"
 
-#define LOG_TEXT 1500		/* octets of a log line's text, with NUL */
 #define OUTPUT_LINES 50		/* of each of a program's outputs: logged */
 #define OUTPUT_READS 64		/* of what is left when a program has ended */
 #define TERM_GRACE 2000		/* milliseconds between SIGTERM and SIGKILL */
 #define KILL_GRACE 5000		/* and from there until we no longer wait */
 #define END_RETRY 20		/* until it is asked again if it has ended */
 #define LOCK_RETRY 20		/* milliseconds between two tries to lock */
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-/* ---- Time, log and verdicts ---- */
-
-int64_t
-clock_now(void)
-{
-	struct timespec now;
-
-	if (clock_gettime(CLOCK_MONOTONIC, &now) == -1)
-		abort();
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-int
-clock_left(int64_t deadline)
-{
-	int64_t left = deadline - clock_now();
-
-	if (left <= 0)
-		return 0;
-	return left > INT_MAX ? INT_MAX : (int)left;
-}
-
-/*
- * How many octets the character at p has if it can be shown: UTF-8 (RFC 3629)
- * or ASCII.  0 for a control character (C1 too) and for what is no UTF-8.
- */
-static size_t
-printable(const char *p, size_t len)
-{
-	static const unsigned long least[] = { 0, 0, 0xa0, 0x800, 0x10000 };
-	unsigned char c = (unsigned char)*p;
-	unsigned long code;
-	size_t i, n;
-
-	if (c < 0x80)
-		return c >= ' ' && c != 0x7f;
-	n = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
-	if (c < 0xc2 || c > 0xf4 || n > len)
-		return 0;
-	code = c & (0x7fU >> n);
-	for (i = 1; i < n; i++) {
-		c = (unsigned char)p[i];
-		if ((c & 0xc0) != 0x80)
-			return 0;
-		code = code << 6 | (c & 0x3f);
-	}
-	if (code < least[n] || code > 0x10ffff)
-		return 0;
-	return code >= 0xd800 && code <= 0xdfff ? 0 : n;
-}
-
-/*
- * Copies text to safe, which has room for as many octets and may be text
- * itself.  What can not be shown becomes '?', except '\n' if lines is set.
- */
-static void
-make_safe(char *safe, const char *text, bool lines)
-{
-	size_t len = strlen(text), n;
-
-	for (; len > 0; len -= n) {
-		n = printable(text, len);
-		if (n == 0) {
-			*safe++ = lines && *text == '\n' ? '\n' : '?';
-			text++;
-			n = 1;
-		} else
-			for (size_t i = 0; i < n; i++)
-				*safe++ = *text++;
-	}
-	*safe = '\0';
-}
-
-char *
-text_join(char *to, size_t size, ...)
-{
-	const char *s;
-	va_list ap;
-	size_t n = 0;
-
-	va_start(ap, size);
-	while ((s = va_arg(ap, const char *)) != NULL)
-		while (*s != '\0' && n < size - 1)
-			to[n++] = *s++;
-	va_end(ap);
-	to[n] = '\0';
-	return to;
-}
-
-const char *
-text_number(char to[TEXT_NUMBER], uint64_t n, size_t digits)
-{
-	char *p = to + TEXT_NUMBER - 1;
-
-	*p = '\0';
-	do {
-		*--p = (char)('0' + n % 10);
-		n /= 10;
-	} while (n > 0 || p > to + TEXT_NUMBER - 1 - digits);
-	return p;
-}
-
-void
-logger_put(const struct logger *l, int priority, const char *event,
-    const struct envelope *env, char *text)
-{
-	if (l->log == NULL)
-		return;
-	make_safe(text, text, false);
-	l->log(l->ctx, priority, event, env, text);
-}
-
-void
-logger_printf(const struct logger *l, int priority, const char *event,
-    const struct envelope *env, const char *fmt, ...)
-{
-	char text[LOG_TEXT];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
-	va_end(ap);
-	logger_put(l, priority, event, env, text);
-}
-
-static size_t
-digits(const char *p)
-{
-	size_t n = 0;
-
-	while (p[n] >= '0' && p[n] <= '9')
-		n++;
-	return n;
-}
-
-/* How many octets of p are an enhanced status code (RFC 3463 2), or 0. */
-static size_t
-enhanced(const char *p)
-{
-	size_t subject, detail;
-
-	if ((p[0] != '2' && p[0] != '4' && p[0] != '5') || p[1] != '.')
-		return 0;
-	subject = digits(p + 2);
-	if (subject < 1 || subject > 3 || p[2 + subject] != '.')
-		return 0;
-	detail = digits(p + 3 + subject);
-	if (detail < 1 || detail > 3)
-		return 0;
-	p += 3 + subject + detail;
-	return *p == '\0' || *p == ' ' ? 3 + subject + detail : 0;
-}
-
-void *
-more_rows(void *rows, size_t n, size_t size)
-{
-	if ((n & (n - 1)) != 0)
-		return rows;
-	return reallocarray(rows, n == 0 ? 1 : n * 2, size);
-}
-
-int
-file_again(int fd, const char *name)
-{
-	if (fd == -1)
-		return open(name, O_RDONLY | O_CLOEXEC);
-	fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	if (fd != -1)
-		lseek(fd, 0, SEEK_SET);	/* a pipe is read where it is */
-	return fd;
-}
-
-void
-verdict_set(struct verdict *v, int code, const char *enh, const char *text)
-{
-	char *to = v->text;
-	size_t len;
-
-	assert(code >= 200 && code <= 599);
-	v->code = code;
-	/* RFC 2034 4: its class is that of the reply.  enh may be v->enh. */
-	len = enhanced(enh);
-	if (enh[len] != '\0' || enh[0] != '0' + code / 100)
-		len = 0;
-	memmove(v->enh, enh, len);
-	v->enh[len] = '\0';
-	for (; *text != '\0' && to < v->text + VERDICT_TEXT - 1; text++)
-		if (text[0] != '\r' || text[1] != '\n')
-			*to++ = *text;
-	while (to > v->text && (to[-1] == '\n' || to[-1] == '\r'))
-		to--;
-	*to = '\0';
-	make_safe(v->text, v->text, true);
-}
-
-void
-verdict_printf(struct verdict *v, int code, const char *enh,
-    const char *fmt, ...)
-{
-	char text[VERDICT_TEXT];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
-	va_end(ap);
-	verdict_set(v, code, enh, text);
-}
-
-void
-verdict_accept(struct verdict *v, const struct envelope *env)
-{
-	const char *id = env->fact[FACT_QUEUE_ID];
-	char text[128];
-
-	verdict_set(v, 250, "2.0.0", text_join(text, sizeof text,
-	    "Message accepted", *id != '\0' ? ", id " : "", id, NULL));
-}
-
-bool
-verdict_same(const struct verdict *a, const struct verdict *b)
-{
-	return a->code == b->code && strcmp(a->enh, b->enh) == 0 &&
-	    strcmp(a->text, b->text) == 0;
-}
-
-void
-verdict_spread(struct verdict v[], size_t n)
-{
-	size_t i;
-
-	for (i = 1; i < n; i++)
-		v[i] = v[0];
-}
-
-/* What the client is told when the system refuses us something: */
-enum { NO_ROOM, TOO_MANY, MISTAKE, TROUBLE };
-
-static const struct {
-	int code;
-	const char *enh;
-	const char *text;
-} told[] = {
-	[NO_ROOM] = { 452, "4.3.1", "Insufficient system storage" },
-	[TOO_MANY] = { 452, "4.5.3", "Too many recipients" },
-	[MISTAKE] = { 451, "4.3.5", "Local configuration error" },
-	[TROUBLE] = { 451, "4.3.0", "Local error in processing" },
-};
-
-static const struct {
-	unsigned short error, told;
-} failures[] = {
-	{ ENOSPC, NO_ROOM }, { EDQUOT, NO_ROOM }, { EFBIG, NO_ROOM },
-	{ E2BIG, TOO_MANY }, { EACCES, MISTAKE }, { EISDIR, MISTAKE },
-	{ ELOOP, MISTAKE }, { ENAMETOOLONG, MISTAKE }, { ENOENT, MISTAKE },
-	{ ENOEXEC, MISTAKE }, { ENOTDIR, MISTAKE }, { ENXIO, MISTAKE },
-	{ EPERM, MISTAKE }, { EROFS, MISTAKE }, { 0, TROUBLE },
-};
-
-void
-job_fail(const struct job *j, const char *what, int error, struct verdict *v)
-{
-	size_t i = 0, n;
-
-	while (failures[i].error != 0 && failures[i].error != error)
-		i++;
-	n = failures[i].told;
-	verdict_set(v, told[n].code, told[n].enh, told[n].text);
-	logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env, "%s: %s", what,
-	    strerror(error));
-}
-
-/* ---- The spool ---- */
-
-void
-spool_open(struct spool *s, enum spool_form form, int (*file)(void *ctx),
-    void *ctx)
-{
-	s->fd = -1;
-	s->error = 0;
-	s->form = form;
-	s->size = s->stored = 0;
-	s->cr = false;
-	s->file = file != NULL ? file : spool_file;
-	s->ctx = ctx;
-	s->held = 0;
-}
-
-int
-spool_file(void *ctx)
-{
-	const char *dir = getenv("TMPDIR");
-	char *name;
-	int fd;
-
-	(void)ctx;
-	if (dir == NULL || *dir == '\0')
-		dir = "/var/tmp";
-	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (fd != -1 || (errno != EOPNOTSUPP && errno != EISDIR))
-		return fd;
-	/* A file system that has no O_TMPFILE. */
-	if (asprintf(&name, "%s/smtpd.XXXXXX", dir) == -1)
-		return -1;
-	fd = mkostemp(name, O_CLOEXEC);
-	if (fd != -1)
-		unlinkat(AT_FDCWD, name, 0);
-	free(name);
-	return fd;
-}
-
-/* Writes all of it to a file.  Returns 0, or -1 with errno. */
-static int
-write_all(int fd, const char *p, size_t len)
-{
-	ssize_t n;
-
-	while (len > 0) {
-		n = write(fd, p, len);
-		if (n == -1 && errno == EINTR)
-			continue;
-		if (n == -1)
-			return -1;
-		p += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
-/* Appends the file from, from its start, to the file to.  0, or -1, errno. */
-static int
-copy_all(int to, int from)
-{
-	off_t at = 0;
-	ssize_t n;
-
-	do {
-		n = sendfile(to, from, &at, 1 << 30);
-	} while (n > 0 || (n == -1 && errno == EINTR));
-	return (int)n;
-}
-
-/* Has s->fd be what is to hold size octets.  Returns 0, or -1 with errno. */
-static int
-make_room(struct spool *s, uint64_t size)
-{
-	int fd = -1, error;
-
-	if (s->fd != -1 && (s->stored > SPOOL_MEMORY || size <= SPOOL_MEMORY))
-		return 0;
-	if (size <= SPOOL_MEMORY)
-		fd = memfd_create("spool", MFD_CLOEXEC);
-	if (fd == -1)
-		fd = s->file(s->ctx);
-	if (fd == -1)
-		return -1;
-	if (s->fd != -1 && copy_all(fd, s->fd) == -1) {
-		error = errno;
-		close(fd);
-		errno = error;
-		return -1;
-	}
-	if (s->fd != -1)
-		close(s->fd);
-	s->fd = fd;
-	return 0;
-}
-
-/* Writes to s->fd what follows what it has. */
-static void
-store(struct spool *s, const char *p, size_t len)
-{
-	if (s->error != 0)
-		return;
-	/* s->file is somebody else's, and may have failed without a word. */
-	if (make_room(s, s->stored + len) == -1 ||
-	    write_all(s->fd, p, len) == -1)
-		s->error = errno != 0 ? errno : EIO;
-	else
-		s->stored += len;
-}
-
-/* Gathers small pieces; large ones are written as they are. */
-static void
-put(struct spool *s, const char *p, size_t len)
-{
-	if (len > sizeof s->buffer - s->held) {
-		store(s, s->buffer, s->held);
-		s->held = 0;
-	}
-	if (len >= sizeof s->buffer / 2) {
-		store(s, s->buffer, s->held);
-		s->held = 0;
-		store(s, p, len);
-		return;
-	}
-	memcpy(s->buffer + s->held, p, len);
-	s->held += len;
-}
-
-/* Puts len octets with each CRLF as LF.  A CR at the end is held back. */
-static void
-put_lines(struct spool *s, const char *p, size_t len)
-{
-	const char *end = p + len, *cr;
-
-	while (p < end) {
-		if (s->cr && *p != '\n')
-			put(s, "\r", 1);
-		s->cr = false;
-		cr = memchr(p, '\r', (size_t)(end - p));
-		if (cr == NULL) {
-			put(s, p, (size_t)(end - p));
-			return;
-		}
-		put(s, p, (size_t)(cr - p));
-		s->cr = true;
-		p = cr + 1;
-	}
-}
-
-void
-spool_write(struct spool *s, const char *p, size_t len)
-{
-	s->size += len;
-	if (s->error != 0 || len == 0)
-		return;
-	if (s->form == SPOOL_LF)
-		put_lines(s, p, len);
-	else if (s->form == SPOOL_CRLF)
-		put(s, p, len);
-}
-
-int
-spool_finish(struct spool *s)
-{
-	if (s->form == SPOOL_NONE)
-		return -1;
-	if (s->cr)
-		put(s, "\r", 1);
-	s->cr = false;
-	store(s, s->buffer, s->held);
-	s->held = 0;
-	if (s->error == 0 && lseek(s->fd, 0, SEEK_SET) == -1)
-		s->error = errno;
-	return s->error == 0 ? s->fd : -1;
-}
-
-void
-spool_close(struct spool *s)
-{
-	if (s->fd > 0)
-		close(s->fd);
-	s->fd = -1;
-}
 
 /* The whole of a file, in memory as far as it is looked at. */
 struct view {
@@ -535,16 +81,34 @@ view_close(struct view *w)
 	w->p = NULL;
 }
 
+void
+reply_accept(struct reply *v, const struct envelope *env)
+{
+	const char *id = env->fact[FACT_QUEUE_ID];
+	char text[128];
+
+	reply_set(v, 250, "2.0.0", text_join(text, sizeof text,
+	    "Message accepted", *id != '\0' ? ", id " : "", id, NULL));
+}
+
+void
+job_fail(const struct job *j, const char *what, int error, struct reply *v)
+{
+	reply_errno(v, error);
+	logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env, "%s: %s", what,
+	    strerror(error));
+}
+
 /* ---- Hops ---- */
 
-static void take_print(const struct job *j, struct hop *h, struct verdict *v);
+static void take_print(const struct job *j, struct hop *h, struct reply *v);
 static void take_maildir(const struct job *j, struct hop *h,
-    struct verdict *v);
+    struct reply *v);
 static void take_program(const struct job *j, struct hop *h,
-    struct verdict *v);
+    struct reply *v);
 
 static void
-take_nothing(const struct job *j, struct hop *h, struct verdict *v)
+take_nothing(const struct job *j, struct hop *h, struct reply *v)
 {
 	(void)j;
 	(void)h;
@@ -584,10 +148,10 @@ static bool
 check_refusal(struct hop *h, char *error, size_t size)
 {
 	const char *p = h->where;
-	size_t len = enhanced(p);
+	size_t len = text_enhanced(p);
 	char enh[12] = "5.0.0";
 
-	if (*p == '2' ? len > 0 : len == 0 && digits(p) == 1 && p[1] == '.') {
+	if (*p == '2' ? len > 0 : len == 0 && text_digits(p) == 1 && p[1] == '.') {
 		snprintf(error, size, "%s: the status code must be 4.y.z or "
 		    "5.y.z", h->spec);
 		return false;
@@ -596,7 +160,7 @@ check_refusal(struct hop *h, char *error, size_t size)
 		snprintf(enh, sizeof enh, "%.*s", (int)len, p);
 	p += len;
 	p += strspn(p, " \t");
-	verdict_set(&h->refusal, enh[0] == '4' ? 451 : 550, enh,
+	reply_set(&h->refusal, enh[0] == '4' ? 451 : 550, enh,
 	    *p != '\0' ? p : "Mail is not accepted for this address");
 	return true;
 }
@@ -711,7 +275,7 @@ put_visibly(struct spool *s, const char *p, size_t len)
 	size_t n, run = 0;
 
 	while (run < len) {
-		n = printable(p + run, len - run);
+		n = text_printable(p + run, len - run);
 		if (n == 0 && (p[run] == '\n' || p[run] == '\t'))
 			n = 1;
 		run += n;
@@ -846,7 +410,7 @@ print_append(const struct job *j, int fd, char *head, size_t len)
 }
 
 static void
-take_print(const struct job *j, struct hop *h, struct verdict *v)
+take_print(const struct job *j, struct hop *h, struct reply *v)
 {
 	struct flock none = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
 	bool file = *h->where != '\0';
@@ -857,7 +421,7 @@ take_print(const struct job *j, struct hop *h, struct verdict *v)
 	if (!file && fd == -1) {
 		logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env,
 		    "print: standard error is the client, name a file");
-		verdict_set(v, 451, "4.3.5", "Local configuration error");
+		reply_set(v, 451, "4.3.5", "Local configuration error");
 		return;
 	}
 	head = print_head(j->env, &len);
@@ -962,8 +526,8 @@ folder_write(const struct job *j, int fd)
 	for (i = 0; i < j->env->nrecipients; i++)
 		fprintf(f, "Delivered-To: %s%s", j->env->recipients[i].address,
 		    end);
-	if (fclose(f) == 0 && write_all(fd, head, len) == 0 &&
-	    copy_all(fd, j->spool) == 0)
+	if (fclose(f) == 0 && file_write_all(fd, head, len) == 0 &&
+	    file_copy_all(fd, j->spool) == 0)
 		status = fsync(fd);
 	free(head);
 	return status;
@@ -1000,7 +564,7 @@ folder_publish(int dir, const char *name)
 }
 
 static void
-take_maildir(const struct job *j, struct hop *h, struct verdict *v)
+take_maildir(const struct job *j, struct hop *h, struct reply *v)
 {
 	char name[FOLDER_NAME];
 	int dir = folder_open(h->where), fd = -1;
@@ -1083,7 +647,7 @@ static bool
 vector_take(struct vector *vec, char *text)
 {
 	char **rows = text != NULL ?
-	    more_rows(vec->s, vec->n + 1, sizeof *rows) : NULL;
+	    table_grow(vec->s, vec->n + 1, sizeof *rows) : NULL;
 
 	if (rows == NULL) {
 		free(text);
@@ -1244,7 +808,7 @@ expand(const char *template, const struct envelope *env, size_t i)
  * can tell has it behind something of the administrator's own.
  */
 static bool
-build_arguments(const struct job *j, struct vector *vec, struct verdict *v)
+build_arguments(const struct job *j, struct vector *vec, struct reply *v)
 {
 	char *const *argv = j->r->set->program;
 	size_t i, n;
@@ -1258,7 +822,7 @@ build_arguments(const struct job *j, struct vector *vec, struct verdict *v)
 			}
 			if (**argv != '{' || *vec->s[vec->n - 1] != '-')
 				continue;
-			verdict_printf(v, 550, "5.7.1", "A name must not begin "
+			reply_printf(v, 550, "5.7.1", "A name must not begin "
 			    "with a hyphen: %s", vec->s[vec->n - 1]);
 			return false;
 		}
@@ -1336,8 +900,8 @@ struct talk {
 	bool heard;		/* a first line was there */
 	unsigned long lines;	/* for the log */
 	size_t len;		/* octets in line; the rest of it is dropped */
-	char line[VERDICT_TEXT];
-	char first[VERDICT_TEXT];
+	char line[REPLY_TEXT];
+	char first[REPLY_TEXT];
 };
 
 struct run {
@@ -1646,10 +1210,10 @@ reply_code(const char *line, int *code, char *enh)
 	*code = (line[0] - '0') * 100 + (line[1] - '0') * 10 + line[2] - '0';
 	len = 3 + strspn(line + 3, " ");
 	snprintf(enh, 12, "%c.0.0", *line);
-	if (enhanced(line + len) == 0)
+	if (text_enhanced(line + len) == 0)
 		return len;
-	snprintf(enh, 12, "%.*s", (int)enhanced(line + len), line + len);
-	len += enhanced(line + len);
+	snprintf(enh, 12, "%.*s", (int)text_enhanced(line + len), line + len);
+	len += text_enhanced(line + len);
 	return len + strspn(line + len, " ");
 }
 
@@ -1661,7 +1225,7 @@ reply_code(const char *line, int *code, char *enh)
  * meaning of its own leaves that to the line.
  */
 static void
-judge(const struct job *j, int status, const char *line, struct verdict *v)
+judge(const struct job *j, int status, const char *line, struct reply *v)
 {
 	const struct outcome *o = outcomes;
 	char enh[12];
@@ -1671,14 +1235,14 @@ judge(const struct job *j, int status, const char *line, struct verdict *v)
 	while (o->status != ANY_STATUS && o->status != status)
 		o++;
 	if (o->text != NULL)
-		verdict_set(v, o->code, o->enh, o->text);
+		reply_set(v, o->code, o->enh, o->text);
 	if (o->status == ANY_STATUS || o->status == EX_CONFIG)
 		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
 		    "%s: exit status %d", j->r->set->program[0], status);
 	len = reply_code(line, &code, enh);
 	if (len == 0) {
 		if (*line != '\0')
-			verdict_set(v, o->code, o->enh, line);
+			reply_set(v, o->code, o->enh, line);
 		return;
 	}
 	if (code < 300 && o->code >= 400) {
@@ -1695,11 +1259,11 @@ judge(const struct job *j, int status, const char *line, struct verdict *v)
 		snprintf(enh, sizeof enh, "%s", o->enh);
 	}
 	line += len;
-	verdict_set(v, code, enh, *line != '\0' ? line : v->text);
+	reply_set(v, code, enh, *line != '\0' ? line : v->text);
 }
 
 static void
-take_program(const struct job *j, struct hop *h, struct verdict *v)
+take_program(const struct job *j, struct hop *h, struct reply *v)
 {
 	struct vector argv = { NULL, 0 }, envp = { NULL, 0 };
 	struct run *run = calloc(1, sizeof *run);
@@ -1722,11 +1286,11 @@ take_program(const struct job *j, struct hop *h, struct verdict *v)
 	} else if (run->late) {
 		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
 		    "%s: stopped after %u seconds", name, j->r->set->timeout);
-		verdict_set(v, 451, "4.3.0", "The relay took too long");
+		reply_set(v, 451, "4.3.0", "The relay took too long");
 	} else if (!WIFEXITED(run->status)) {
 		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
 		    "%s: killed by signal %d", name, WTERMSIG(run->status));
-		verdict_set(v, 451, "4.3.0", "Local error in processing");
+		reply_set(v, 451, "4.3.0", "Local error in processing");
 	} else {
 		judge(j, WEXITSTATUS(run->status), run->out.first, v);
 	}
@@ -1788,7 +1352,7 @@ relay_screens(const struct relay *r)
 }
 
 void
-relay_rcpt(struct relay *r, const struct envelope *env, struct verdict *v)
+relay_rcpt(struct relay *r, const struct envelope *env, struct reply *v)
 {
 	if (r->set->routes != NULL)
 		fan_rcpt(r, env, v);
@@ -1798,7 +1362,7 @@ relay_rcpt(struct relay *r, const struct envelope *env, struct verdict *v)
 
 void
 relay_deliver(struct relay *r, const struct envelope *env, int spool,
-    struct verdict v[])
+    struct reply v[])
 {
 	const struct job j = {
 		.r = r, .env = env, .spool = spool,
@@ -1812,12 +1376,12 @@ relay_deliver(struct relay *r, const struct envelope *env, int spool,
 		fan_out(&j, v);
 		return;
 	}
-	verdict_accept(&v[0], env);
+	reply_accept(&v[0], env);
 	if (h->transport->kind == REFUSAL)
 		v[0] = h->refusal;
 	else
 		h->transport->take(&j, h, &v[0]);
-	verdict_spread(v, env->nrecipients);
+	reply_spread(v, env->nrecipients);
 }
 
 void

@@ -16,6 +16,9 @@
  */
 #define _GNU_SOURCE	/* getopt_long, struct ucred, initgroups */
 #include "channel.h"
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "monitor/monitor.h"
 
 #include <arpa/inet.h>
@@ -145,7 +148,7 @@ struct options {
 
 enum kind {
 	FLAG,		/* bool */
-	COUNT,		/* uint64_t */
+	NUMBER,		/* uint64_t */
 	OCTETS,		/* uint64_t, with K, M or G behind it if need be */
 	TEXT_ARG	/* const char *, borrowed from argv */
 };
@@ -167,19 +170,19 @@ enum kind {
 	    "", "stay root") \
 	row("user", '\0', TEXT_ARG, user, \
 	    "NAME", "become NAME instead of nobody") \
-	row("timeout", 't', COUNT, timeout, \
+	row("timeout", 't', NUMBER, timeout, \
 	    "SEC", "for one command (300)") \
-	row("session-timeout", '\0', COUNT, session_timeout, \
+	row("session-timeout", '\0', NUMBER, session_timeout, \
 	    "SEC", "for the whole session (3600)") \
-	row("relay-timeout", '\0', COUNT, relay_timeout, \
+	row("relay-timeout", '\0', NUMBER, relay_timeout, \
 	    "SEC", "for relaying a message (540)") \
-	row("policy-timeout", '\0', COUNT, policy_timeout, \
+	row("policy-timeout", '\0', NUMBER, policy_timeout, \
 	    "SEC", "for one question (100)") \
-	row("max-recipients", '\0', COUNT, max_recipients, \
+	row("max-recipients", '\0', NUMBER, max_recipients, \
 	    "N", "of a message, 0: any (1000)") \
-	row("max-errors", '\0', COUNT, max_errors, \
+	row("max-errors", '\0', NUMBER, max_errors, \
 	    "N", "of a session, 0: any (20)") \
-	row("max-messages", '\0', COUNT, max_messages, \
+	row("max-messages", '\0', NUMBER, max_messages, \
 	    "N", "of a session, 0: any (0)") \
 	row("command-limit", '\0', TEXT_ARG, command_limit, \
 	    "N|VERB=N,...", "uses of a verb") \
@@ -312,7 +315,7 @@ static uint64_t
 count(const char *name, enum kind kind, const char *arg)
 {
 	static const char units[] = "kmgKMG";
-	const uint64_t most = kind == COUNT ? INT_MAX : INT64_MAX;
+	const uint64_t most = kind == NUMBER ? INT_MAX : INT64_MAX;
 	const char *p = arg, *unit;
 	uint64_t n = 0;
 	int shift = 0;
@@ -338,7 +341,7 @@ take_option(struct options *o, const struct option_row *row, const char *arg)
 	case FLAG:
 		*(bool *)(void *)member = true;
 		break;
-	case COUNT:
+	case NUMBER:
 	case OCTETS:
 		*(uint64_t *)(void *)member = count(option_name(
 		    (size_t)(row - rows)), (enum kind)row->kind, arg);
@@ -443,7 +446,7 @@ read_limits(struct options *o)
 			    item);
 		o->limits[n].verb = equals == NULL ? "*" : item;
 		o->limits[n++].max =
-		    (unsigned)count("command-limit", COUNT,
+		    (unsigned)count("command-limit", NUMBER,
 		    equals == NULL ? item : equals + 1);
 	}
 	o->channel.command_limits = o->limits;
@@ -816,7 +819,6 @@ show_status(void *ctx, const char *text, bool stopping)
 /* ---- the session ------------------------------------------------------- */
 
 #define USER_MAX 64		/* octets of a login, with NUL */
-#define FEW 4			/* recipients: more of them need memory */
 
 /* Who is at the other end, and who asks. */
 struct client {
@@ -840,7 +842,6 @@ struct session {
 	bool engine;		/* the client is the TLS engine's clear end */
 	pid_t pid;		/* the monitor's: it names transactions */
 	char queue_id[24];	/* of the open transaction, or "" */
-	struct recipient few[FEW], *many;	/* the channel's, for env */
 	int64_t idle, end;	/* deadlines: of the command, of the session */
 	int64_t looked;		/* when deadlines and SIGTERM were looked at,
 				   in a message's text; or 0 */
@@ -916,9 +917,9 @@ facts(const struct session *s)
 
 	env.size = ch->declared;
 	env.smtputf8 = ch->smtp_utf8;
-	env.encoding = ch->body == BODY_BINARYMIME ? ENCODING_BINARYMIME
-	    : ch->body == BODY_8BITMIME	       ? ENCODING_8BITMIME
-					       : ENCODING_7BIT;
+	env.body = ch->body == BODY_BINARYMIME ? BODY_BINARYMIME
+	    : ch->body == BODY_8BITMIME	       ? BODY_8BITMIME
+					       : BODY_7BIT;
 	return env;
 }
 
@@ -1008,7 +1009,7 @@ ask(struct session *s, enum stage stage, const struct envelope *env,
     struct reply *r)
 {
 	char *prepend = s->prepend + s->prepended;
-	struct verdict v;
+	struct reply v;
 	size_t n;
 
 	if (!monitor_asks(s->monitor, stage))
@@ -1106,10 +1107,6 @@ on_forget(void *ctx)
 	monitor_forget(s->monitor);
 	s->queue_id[0] = '\0';
 	s->prepended = 0;
-	if (s->many != NULL) {
-		free(s->many);
-		s->many = NULL;
-	}
 }
 
 static void
@@ -1163,27 +1160,15 @@ on_vrfy(void *ctx, struct span path, struct reply *r)
 	ask(s, STAGE_VRFY, &env, r);
 }
 
-/* The envelope with all its recipients; false without memory for the view. */
-static bool
-complete(struct session *s, struct envelope *env)
+/* The envelope with all its recipients. */
+static struct envelope
+whole_envelope(const struct session *s)
 {
-	const struct channel *ch = &s->ch;
-	struct recipient *to = s->few;
+	struct envelope env = facts(s);
 
-	*env = facts(s);
-	if (ch->nrcpttos > FEW) {
-		free(s->many);
-		to = s->many = calloc(ch->nrcpttos, sizeof *to);
-	}
-	if (to == NULL)
-		return false;
-	for (size_t i = 0; i < ch->nrcpttos; i++) {
-		to[i].address = ch->rcpttos[i].address;
-		to[i].options = ch->rcpttos[i].options;
-	}
-	env->recipients = to;
-	env->nrecipients = ch->nrcpttos;
-	return true;
+	env.recipients = s->ch.rcpttos;
+	env.nrecipients = s->ch.nrcpttos;
+	return env;
 }
 
 /* RFC 5322 3.3, in UTC: neither locale nor time zone file is read for it. */
@@ -1291,12 +1276,8 @@ static void
 on_data(void *ctx, struct reply *r)
 {
 	struct session *s = ctx;
-	struct envelope env;
+	struct envelope env = whole_envelope(s);
 
-	if (!complete(s, &env)) {
-		reply_set(r, 452, "4.3.1", "Out of memory");
-		return;
-	}
 	ask(s, STAGE_DATA, &env, r);
 	if (r->code >= 400)
 		return;
@@ -1361,10 +1342,9 @@ static void
 on_refused(void *ctx, const struct reply *r)
 {
 	struct session *s = ctx;
-	struct envelope env;
-	char text[CHANNEL_REPLY_TEXT + 24];
+	struct envelope env = whole_envelope(s);
+	char text[REPLY_TEXT + 24];
 
-	complete(s, &env);	/* if not: without recipients */
 	env.size = s->ch.size;
 	snprintf(text, sizeof text, "%d %s %s", r->code, r->enh, r->text);
 	monitor_log(s->monitor, LOG_WARNING,
@@ -1374,7 +1354,7 @@ on_refused(void *ctx, const struct reply *r)
 /* Relays the message if policy lets us; if not *r says no, and it returns
    false. */
 static bool
-relay(struct session *s, struct envelope *env, int spool, struct verdict v[],
+relay(struct session *s, struct envelope *env, int spool, struct reply v[],
     struct reply *r)
 {
 	env->size = s->spool.size;
@@ -1404,15 +1384,15 @@ static void
 on_end(void *ctx, struct reply r[], size_t n)
 {
 	struct session *s = ctx;
-	struct envelope env;
+	struct envelope env = whole_envelope(s);
 	size_t count = s->ch.nrcpttos;
-	struct verdict only = { .code = 0 };
-	struct verdict *v = count == 1 ? &only : calloc(count + 1, sizeof *v);
+	struct reply only = { .code = 0 };
+	struct reply *v = count == 1 ? &only : calloc(count + 1, sizeof *v);
 	int fd = spool_finish(&s->spool);
 	bool asked = false;
 
 	assert(n <= count);
-	if (!complete(s, &env) || v == NULL)
+	if (v == NULL)
 		reply_set(r, 452, "4.3.1", "Out of memory");
 	else if (s->received > RECEIVED_MAX)
 		reply_set(r, 554, "5.4.6", "Too many Received: fields, "
@@ -1452,7 +1432,7 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 	struct session *s = ctx;
 	struct envelope env = facts(s);
 	char name[32], user[MONITOR_USER];
-	struct verdict v;
+	struct reply v;
 
 	if (mechanism.p == NULL) {
 		monitor_auth_abandon(s->monitor);
@@ -2165,7 +2145,7 @@ end_session(struct session *s, enum ending why)
 {
 	const struct channel *ch = &s->ch;
 	struct envelope env = facts(s);
-	char text[CHANNEL_REPLY_TEXT + 128];
+	char text[REPLY_TEXT + 128];
 	bool look = why == END_QUIT && ch->set->proxy_protocol &&
 	    ch->mails == 0 && ch->errors == 0 &&
 	    memcmp(&ch->peer, &s->nearest, sizeof ch->peer) == 0;

@@ -16,6 +16,9 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "service/policy.h"
 
 #define TIMEOUT 20	/* seconds; a lookup may take its time */
@@ -67,7 +70,7 @@ policy(struct policy *p, struct envelope *env, struct recipient *to,
     char *argv[])
 {
 	char prepend[POLICY_PREPEND];
-	struct verdict v;
+	struct reply v;
 	int stage;
 
 	for (; *argv != NULL; argv++) {
@@ -79,7 +82,7 @@ policy(struct policy *p, struct envelope *env, struct recipient *to,
 		if (stage == STAGES)
 			return EX_USAGE;
 		env->nrecipients = stage >= STAGE_RCPT;
-		verdict_set(&v, 250, "2.0.0", "Ok");
+		reply_set(&v, 250, "2.0.0", "Ok");
 		policy_ask(p, (enum stage)stage, env, &v, prepend);
 		printf("%s %d %s %s\n", stages[stage], v.code, v.enh, v.text);
 		if (prepend[0] != '\0')
@@ -92,7 +95,7 @@ static int
 auth(struct auth *a, const struct envelope *env)
 {
 	char line[12300], user[256], *response;
-	struct verdict v;
+	struct reply v;
 
 	printf("%s\n", auth_mechanisms(a, env));
 	fflush(stdout);

@@ -591,13 +591,13 @@ Test(hooks, a_long_text_is_cut_into_lines_that_fit)
 Test(reply, keeps_what_fits_and_nothing_that_ends_a_line)
 {
 	struct reply r;
-	char text[2 * CHANNEL_REPLY_TEXT];
+	char text[2 * REPLY_TEXT];
 	size_t i;
 
 	reply_set(&r, 250, "2.1.0", "one\r\ntwo\rthree\x80\n");
 	cr_expect_eq(r.code, 250);
 	cr_expect_str_eq(r.enh, "2.1.0");
-	cr_expect_str_eq(r.text, "one\ntwo?three\x80");
+	cr_expect_str_eq(r.text, "one\ntwo?three?");
 	memset(text, 'x', sizeof text);
 	text[sizeof text - 1] = '\0';
 	reply_set(&r, 599, "", text);

@@ -14,6 +14,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "relay/smtp.h"
 
 /* ---- The false next hops ---- */
@@ -49,12 +52,12 @@ note(const char *what, const struct nexthop *h, const struct envelope *env)
 
 /* Sets *v to what code stands for, as where says it. */
 static void
-answer(struct verdict *v, int code, const char *where)
+answer(struct reply *v, int code, const char *where)
 {
 	char enh[] = "2.0.0";
 
 	enh[0] = (char)('0' + code / 100);
-	verdict_printf(v, code, enh, "%s says %s", where,
+	reply_printf(v, code, enh, "%s says %s", where,
 	    code < 300 ? "yes" : code < 500 ? "later" : "no\nnever");
 }
 
@@ -105,7 +108,7 @@ nexthop_valid(enum nexthop_protocol protocol, const char *where, char *error,
 
 void
 nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
-    int64_t deadline, struct verdict v[])
+    int64_t deadline, struct reply v[])
 {
 	size_t i;
 	int code;
@@ -121,7 +124,7 @@ nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
 
 void
 nexthop_send(struct nexthop *h, const struct envelope *env, int spool,
-    enum spool_form form, int64_t deadline, struct verdict v[])
+    enum spool_form form, int64_t deadline, struct reply v[])
 {
 	size_t i;
 	int code;
@@ -158,7 +161,7 @@ static char dir[64], routes[80], out[80];
 static struct relay_settings set;
 static struct envelope env;
 static struct recipient to[64];
-static struct verdict got[64];
+static struct reply got[64];
 static struct relay *relay;
 
 static void
@@ -425,7 +428,7 @@ Test(fanout, the_names_in_a_reply_are_bounded)
 	answers = table;
 	deliver(addresses);
 	cr_assert_eq(got[0].code, 452);
-	cr_assert_lt(strlen(got[0].text), VERDICT_TEXT - 1);
+	cr_assert_lt(strlen(got[0].text), REPLY_TEXT - 1);
 	for (p = got[0].text; (p = strchr(p, '\n')) != NULL; p++)
 		lines++;
 	cr_assert(strstr(got[0].text, "Not delivered to <recipient-number-30@")

@@ -8,6 +8,9 @@
  *  - 235 has a user's name, nothing else has one, and Dovecot said OK.
  */
 #define _GNU_SOURCE	/* memmem; pipe2 in peer.c */
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "service/policy.h"
 #include "peer.c"
 
@@ -40,7 +43,7 @@ log_line(void *ctx, int priority, const char *event,
 }
 
 static void
-check(const struct verdict *v, const char *user, bool dovecot)
+check(const struct reply *v, const char *user, bool dovecot)
 {
 	static const int codes[] = { 235, 334, 454, 500, 501, 503, 504, 535 };
 	const char *p;
@@ -88,7 +91,7 @@ static void
 answer(struct auth *a, const struct envelope *env, const char *name,
     char *response[STEPS], bool dovecot)
 {
-	struct verdict v = { .code = 0 };
+	struct reply v = { .code = 0 };
 	char user[USER];
 	size_t i;
 

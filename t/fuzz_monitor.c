@@ -49,7 +49,7 @@ same_envelope(const struct envelope *a, const struct envelope *b)
 		    b->recipients[i].options))
 			return false;
 	return a->nrecipients == b->nrecipients && a->size == b->size &&
-	    a->smtputf8 == b->smtputf8 && a->encoding == b->encoding;
+	    a->smtputf8 == b->smtputf8 && a->body == b->body;
 }
 
 static void
@@ -85,7 +85,7 @@ check(const struct question *q)
 	if (env == NULL)
 		return;
 	demand(env->nrecipients <= 100, "too many recipients passed");
-	demand(env->encoding <= ENCODING_BINARYMIME, "an unknown encoding");
+	demand(env->body <= BODY_BINARYMIME, "an unknown encoding");
 	for (i = 0; i < FACTS; i++)
 		check_string(env->fact[i]);
 	for (i = 0; i < env->nrecipients; i++) {

@@ -11,6 +11,9 @@
 #define _GNU_SOURCE	/* memfd_create; pipe2 in peer.c */
 #include <sys/mman.h>
 
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "relay/smtp.h"
 #include "peer.c"
 
@@ -86,7 +89,7 @@ static const char *const messages[] = {
 };
 
 static void
-check(const struct verdict v[], size_t n, bool secret)
+check(const struct reply v[], size_t n, bool secret)
 {
 	const char *p;
 	size_t i;
@@ -109,7 +112,7 @@ static void
 deliver(struct nexthop *h, const struct envelope *env, const uint8_t *head,
     int spool, bool secret)
 {
-	struct verdict v[RECIPIENTS];
+	struct reply v[RECIPIENTS];
 	size_t i, good = 0, n = env->nrecipients;
 
 	memset(v, 'x', sizeof v);
@@ -154,7 +157,7 @@ fill_in(struct envelope *env, const uint8_t *head)
 	env->recipients = to;
 	env->nrecipients = 1 + (head[0] >> 2 & 3);
 	env->smtputf8 = (head[1] & 4) != 0;
-	env->encoding = (enum encoding)((head[1] >> 3) % 3);
+	env->body = (enum body)((head[1] >> 3) % 3);
 	env->size = head[1] & 128 ? 0 : 40;
 }
 

@@ -10,6 +10,9 @@
  *  - an address to redirect to is one address.
  */
 #define _GNU_SOURCE	/* pipe2, in peer.c */
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "service/policy.h"
 #include "peer.c"
 
@@ -40,7 +43,7 @@ log_line(void *ctx, int priority, const char *event,
 }
 
 static void
-check_verdict(const struct verdict *v)
+check_verdict(const struct reply *v)
 {
 	const char *p;
 
@@ -93,7 +96,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const struct logger log = { log_line, NULL };
 	struct envelope env = { .recipients = &to };
 	char prepend[POLICY_PREPEND], error[256];
-	struct verdict v;
+	struct reply v;
 	struct policy *p;
 	unsigned stage;
 	size_t i;
@@ -112,7 +115,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (stage == STAGE_CONNECT || data[1] & 16)
 			policy_forget(p);
 		acted = false;
-		verdict_set(&v, 250, "2.0.0", "OK");
+		reply_set(&v, 250, "2.0.0", "OK");
 		policy_ask(p, (enum stage)stage, &env, &v, prepend);
 		check_verdict(&v);
 		check_prepend(prepend);

@@ -40,7 +40,7 @@ count_line(void *ctx, int priority, const char *event,
 
 /* What is made of it, taken in pieces of size step. */
 static void
-run(int status, const char *p, size_t len, size_t step, struct verdict *v)
+run(int status, const char *p, size_t len, size_t step, struct reply *v)
 {
 	static char name[] = "program", *const argv[] = { name, NULL };
 	unsigned lines = 0;
@@ -63,7 +63,7 @@ run(int status, const char *p, size_t len, size_t step, struct verdict *v)
 		take_text(&j, t, p, n);
 	}
 	end_talk(&j, t);
-	verdict_accept(v, &env);
+	reply_accept(v, &env);
 	judge(&j, status, t->first, v);
 	demand(lines <= OUTPUT_LINES + 3, "the log is flooded");
 	free(t);
@@ -73,7 +73,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const char *text = (const char *)data + HEAD, *p;
-	struct verdict v, w;
+	struct reply v, w;
 	int status;
 
 	if (size < HEAD)
@@ -81,7 +81,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	status = data[0] & 128 ? data[0] & 127 : 0;
 	run(status, text, size - HEAD, SIZE_MAX, &v);
 	run(status, text, size - HEAD, 1U + data[1], &w);
-	demand(verdict_same(&v, &w), "packet edges show");
+	demand(reply_same(&v, &w), "packet edges show");
 	demand(v.code == 250 || (v.code >= 400 && v.code <= 599),
 	    "not a verdict");
 	demand(v.code >= 400 || status == 0, "a failure is a success");

@@ -19,6 +19,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "relay.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -56,7 +59,7 @@ struct part {
 /* What the address is told by a file of these parts.  True if it is good. */
 static bool
 ask(const char *address, const struct part part[], size_t n,
-    struct verdict *v)
+    struct reply *v)
 {
 	const struct recipient to = { address, "" };
 	struct envelope env = { .recipients = &to, .nrecipients = 1 };
@@ -78,7 +81,7 @@ ask(const char *address, const struct part part[], size_t n,
 	snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
 	r = relay_open(&set, error, sizeof error);
 	demand(r != NULL, "no relay");
-	verdict_set(v, 250, "2.0.0", "fuzzed");
+	reply_set(v, 250, "2.0.0", "fuzzed");
 	relay_rcpt(r, &env, v);
 	good = v->code != 451 || strcmp(v->enh, "4.3.5") != 0 ||
 	    strcmp(v->text, "Local configuration error") != 0;
@@ -94,7 +97,7 @@ ask(const char *address, const struct part part[], size_t n,
 /* What the same file does when something is added that changes nothing, or
    everything. */
 static void
-vary(const char *address, struct part file, const struct verdict *v)
+vary(const char *address, struct part file, const struct reply *v)
 {
 	static const char remark[] = "\n# remark\n\n",
 	    elsewhere[] = "\nother.invalid.example smtp:[192.0.2.2]:25\n",
@@ -105,12 +108,12 @@ vary(const char *address, struct part file, const struct verdict *v)
 		sizeof elsewhere - 1 }, { nonsense, sizeof nonsense - 1 }
 	};
 	struct part all[4] = { file };
-	struct verdict w;
+	struct reply w;
 	size_t i;
 
 	for (i = 0; i < 2; i++) {
 		all[1] = more[i];
-		demand(ask(address, all, 2, &w) && verdict_same(v, &w),
+		demand(ask(address, all, 2, &w) && reply_same(v, &w),
 		    "what should change nothing does");
 	}
 	all[1] = more[2];
@@ -150,7 +153,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const char *p = (const char *)data, *lf = NULL;
 	char address[256];
-	struct verdict v;
+	struct reply v;
 	struct part file;
 
 	if (size > 0)

@@ -20,21 +20,49 @@ say() {
 say smtpd.8
 mandoc -Tlint -Wwarning smtpd.8
 
+# Which folder may include which: DIRECTORY CALLS... (the doors beside src are
+# smtpd.c, which may call everything, channel and relay).
+say layers
+while read -r folder calls; do
+	grep -HoE '^#include "[^"]+"' "src/$folder"/*.[ch] \
+	    $([ ! -e "$folder.c" ] || echo "$folder".[ch]) |
+	    while IFS=: read -r file include; do
+		name=${include#*\"}
+		name=${name%%[/.\"]*}
+		case " $folder $calls " in
+		*" $name "*) ;;
+		*) [ -e "${file%/*}/$name.h" ] ||
+			say "$file includes $include: not below src/$folder" ;;
+		esac
+	    done
+done <<'LAYERS' | tee /dev/stderr | { ! grep -q .; }
+base
+net base
+channel base
+relay base net
+service base net
+monitor base net relay service
+session base channel monitor service relay net
+tls base net monitor
+LAYERS
+
 # The channel is a function of bytes: it may use memory, and nothing else
 # (bcmp is what clang makes of memcmp).
-say channel.o
-if nm -u channel.o | sed 's/.* //; s/@.*//' | grep -vxE \
+say libsmtpd-channel.a
+if nm -u libsmtpd-channel.a | sed -n 's/^ *U //p' | sort -u |
+    grep -vxF -f <(nm --defined-only libsmtpd-channel.a | sed -n \
+        's/^[0-9a-f]* [TRDBC] //p') | grep -vxE \
     -e 'bcmp|(mem|str)[a-z]+|is[a-z]+|to(low|upp)er|v?snprintf' \
     -e 'malloc|calloc|realloc|free|abort|_GLOBAL_OFFSET_TABLE_' \
     -e '__(assert|stack_chk)_fail|__ctype_[a-z]+_loc|__[a-z]+_chk'; then
-	say 'channel.o uses these, and must not'
+	say 'libsmtpd-channel.a uses these, and must not'
 	exit 1
 fi
 
 # An embedder's first line, in either language.
 say channel.h
-gcc -std=c11 -Wall -Wextra -Wpedantic -Werror -xc -fsyntax-only channel.h
-g++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -xc++ -fsyntax-only channel.h
+gcc -std=c11 -Wall -Wextra -Wpedantic -Werror -Isrc -xc -fsyntax-only channel.h
+g++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -Isrc -xc++ -fsyntax-only channel.h
 
 for f; do
 	say "$f"

@@ -35,6 +35,9 @@
 
 #include <criterion/criterion.h>
 
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "relay/smtp.h"
 
 #define KEEP (8 * 1024 * 1024)
@@ -405,7 +408,7 @@ static struct relay_settings settings = {
 struct post {
 	struct envelope env;
 	struct recipient to[RECIPIENTS_MAX];
-	struct verdict v[RECIPIENTS_MAX];
+	struct reply v[RECIPIENTS_MAX];
 	int spool;
 	enum spool_form form;
 	char *list;		/* what to[] points into */
@@ -454,7 +457,7 @@ post_free(struct post *m)
 static const char *
 relay_by(struct nexthop *h, struct post *m, int ms)
 {
-	static char all[RECIPIENTS_MAX * 64 + VERDICT_TEXT];
+	static char all[RECIPIENTS_MAX * 64 + REPLY_TEXT];
 	int64_t deadline = clock_now() + ms;
 	size_t i, n = 0;
 
@@ -508,7 +511,6 @@ run_scenes(const struct scene *scene, size_t n)
 	}
 }
 
-#define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
 /* Pieces of scripts. */
 #define EHLO "> 220 mx.example.net ESMTP\n< EHLO smtpd.example.org\n"
@@ -751,7 +753,7 @@ Test(nexthop, long_reply_lines_are_cut)
 	cr_expect_eq(m->v[0].code, 550);
 	cr_expect_str_eq(m->v[0].enh, "5.7.1");
 	cr_expect_eq(strspn(m->v[0].text, "a"), 1023 - 10);
-	cr_expect_lt(strlen(m->v[0].text), VERDICT_TEXT);
+	cr_expect_lt(strlen(m->v[0].text), REPLY_TEXT);
 	nexthop_close(h);
 	post_free(m);
 	finish(&p, "long lines");
@@ -1147,7 +1149,7 @@ Test(nexthop, parameters_are_handed_on)
 	m->env.fact[FACT_MAIL_OPTIONS] =
 	    "SIZE=99 ret=HDRS BODY=8BITMIME ENVID=QQ+2B314159";
 	m->to[0].options = "ORCPT=rfc822;A@example.net Notify=SUCCESS,DELAY";
-	m->env.encoding = ENCODING_8BITMIME;
+	m->env.body = BODY_8BITMIME;
 	converse("all", OFFERS2("SIZE 1000\n> 250-DSN", "8BITMIME")
 	    "< MAIL FROM:<s@example.org> SIZE=3 BODY=8BITMIME ret=HDRS "
 	    "ENVID=QQ+2B314159\n> 250 Ok\n"
@@ -1157,17 +1159,17 @@ Test(nexthop, parameters_are_handed_on)
 	    TAKEN TAKEN);
 	converse("none", PLAIN MAIL "N 2 250\n" TEXT QUEUED, m, TAKEN TAKEN);
 	m->env.smtputf8 = true;
-	m->env.encoding = ENCODING_7BIT;
+	m->env.body = BODY_7BIT;
 	converse("utf8", OFFERS2("SMTPUTF8", "8BITMIME")
 	    "< MAIL FROM:<s@example.org> SMTPUTF8\n> 250 Ok\nN 2 250\n"
 	    TEXT QUEUED, m, TAKEN TAKEN);
 	m->env.smtputf8 = false;
-	m->env.encoding = ENCODING_BINARYMIME;
+	m->env.body = BODY_BINARYMIME;
 	converse("binary", OFFERS2("CHUNKING", "BINARYMIME")
 	    "< MAIL FROM:<s@example.org> BODY=BINARYMIME\n> 250 Ok\n"
 	    "N 2 250\n#\n" QUEUED, m, TAKEN TAKEN);
 	m->env.fact[FACT_SENDER] = "";
-	m->env.encoding = ENCODING_7BIT;
+	m->env.body = BODY_7BIT;
 	converse("null sender", PLAIN "< MAIL FROM:<>\n> 250 Ok\nN 2 250\n"
 	    TEXT QUEUED, m, TAKEN TAKEN);
 	post_free(m);
@@ -1178,18 +1180,18 @@ Test(nexthop, what_it_can_not_carry)
 	struct post *m = post("a@example.net",
 	    "Subject: x\r\n\r\n\xc3\xa4\r\n");
 
-	m->env.encoding = ENCODING_8BITMIME;
+	m->env.body = BODY_8BITMIME;
 	converse("8-bit body", PLAIN, m, "554 5.6.3 Next hop lacks 8BITMIME\n");
-	m->env.encoding = ENCODING_7BIT;
+	m->env.body = BODY_7BIT;
 	converse("8-bit body, never announced", ONE, m, TAKEN);
-	m->env.encoding = ENCODING_BINARYMIME;
+	m->env.body = BODY_BINARYMIME;
 	converse("binary", OFFERS2("CHUNKING", "8BITMIME"), m,
 	    "554 5.6.3 Next hop lacks BINARYMIME\n");
 	m->form = SPOOL_LF;
 	converse("binary in LF form", OFFERS2("CHUNKING", "BINARYMIME")
 	    "< MAIL FROM:<s@example.org> BODY=BINARYMIME\n> 250 Ok\n" RCPT, m,
 	    "554 5.6.3 Cannot relay BINARYMIME\n");
-	m->env.encoding = ENCODING_7BIT;
+	m->env.body = BODY_7BIT;
 	m->env.smtputf8 = true;
 	converse("8-bit body, ASCII header", ONE, m, TAKEN);
 	m->env.fact[FACT_SENDER] = "s\xc3\xa4@example.org";
@@ -1200,14 +1202,14 @@ Test(nexthop, what_it_can_not_carry)
 	m->env.smtputf8 = true;
 	converse("one recipient", ONE, m,
 	    TAKEN "553 5.6.7 Next hop lacks SMTPUTF8\n");
-	m->env.encoding = ENCODING_8BITMIME;
+	m->env.body = BODY_8BITMIME;
 	converse("announced as 8-bit, but is not", ONE, m,
 	    TAKEN "553 5.6.7 Next hop lacks SMTPUTF8\n");
 	post_free(m);
 
 	m = post("a@example.net", "Subject: \xc3\xa4\r\n\r\nx\r\n");
 	m->env.smtputf8 = true;
-	m->env.encoding = ENCODING_8BITMIME;
+	m->env.body = BODY_8BITMIME;
 	converse("UTF-8 header", OFFERS("8BITMIME"), m,
 	    "554 5.6.7 Next hop lacks SMTPUTF8\n");
 	m->env.size = 1001;

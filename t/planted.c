@@ -126,7 +126,7 @@ __wrap_socketpair(int domain, int type, int protocol, int pair[2])
 /* ---- calls -------------------------------------------------------------- */
 
 /* What an answer is made of; one session, so there is one. */
-static char said[CHANNEL_REPLY_TEXT];
+static char said[REPLY_TEXT];
 
 static void
 say(const char *name, long number)

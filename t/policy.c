@@ -25,6 +25,9 @@
 
 #include <criterion/criterion.h>
 
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "relay/smtp.h"
 #include "service/policy.h"
 
@@ -41,7 +44,7 @@ struct bench {
 	pid_t peer;
 	struct envelope env;
 	struct recipient recipients[2];
-	struct verdict v;
+	struct reply v;
 	char prepend[POLICY_PREPEND];
 	char user[256];
 	char text[ROOM];	/* of a file that was read back */

@@ -32,7 +32,7 @@ struct rule {
 	char word[64];
 	int code;
 	char enh[12];
-	char text[CHANNEL_REPLY_TEXT];
+	char text[REPLY_TEXT];
 };
 
 struct recorder {

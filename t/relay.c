@@ -25,6 +25,9 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "relay.h"
 
 /* ---- The world of one test ---- */
@@ -181,10 +184,10 @@ spooled(enum spool_form form, const char *text, size_t len)
 }
 
 /* Relays text by set: the first recipient's verdict. */
-static struct verdict
+static struct reply
 relay_text(const char *text, size_t len)
 {
-	struct verdict v[3];
+	struct reply v[3];
 	char error[256];
 	struct relay *r = relay_open(&set, error, sizeof error);
 	struct spool *s;
@@ -201,14 +204,14 @@ relay_text(const char *text, size_t len)
 	return v[0];
 }
 
-static struct verdict
+static struct reply
 relay_to(const char *spec)
 {
 	set.spec = spec;
 	return relay_text("Subject: t\r\n\r\nbody\r\n", 20);
 }
 
-static struct verdict
+static struct reply
 relay_program(char *const argv[])
 {
 	set.spec = NULL;
@@ -216,7 +219,7 @@ relay_program(char *const argv[])
 	return relay_text("Subject: t\r\n\r\nbody\r\n", 20);
 }
 
-static struct verdict
+static struct reply
 relay_script(const char *body)
 {
 	char *argv[] = { script("prog", body), NULL };
@@ -225,7 +228,7 @@ relay_script(const char *body)
 }
 
 static void
-expect_at(int line, const struct verdict *v, int code, const char *enh,
+expect_at(int line, const struct reply *v, int code, const char *enh,
     const char *text)
 {
 	cr_assert(v->code == code && strcmp(v->enh, enh) == 0 &&
@@ -274,11 +277,11 @@ Test(relay, verdict_is_one_safe_reply)
 		{ 250, "2.0.0", "beyond \364\220\200\200 \365",
 		    "2.0.0", "beyond ???? ?" },
 	};
-	struct verdict v;
+	struct reply v;
 	size_t i;
 
 	for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		verdict_printf(&v, cases[i].code, cases[i].enh, "%s",
+		reply_printf(&v, cases[i].code, cases[i].enh, "%s",
 		    cases[i].text);
 		expect(&v, cases[i].code, cases[i].want_enh, cases[i].want);
 	}
@@ -286,22 +289,22 @@ Test(relay, verdict_is_one_safe_reply)
 
 Test(relay, verdict_may_be_made_from_itself)
 {
-	struct verdict v;
+	struct reply v;
 
-	verdict_printf(&v, 550, "5.1.1", "no %s", "such user");
-	verdict_printf(&v, v.code, v.enh, "<a>: %s", v.text);
+	reply_printf(&v, 550, "5.1.1", "no %s", "such user");
+	reply_printf(&v, v.code, v.enh, "<a>: %s", v.text);
 	expect(&v, 550, "5.1.1", "<a>: no such user");
 }
 
 Test(relay, verdict_is_cut_at_its_size)
 {
-	char text[3 * VERDICT_TEXT];
-	struct verdict v;
+	char text[3 * REPLY_TEXT];
+	struct reply v;
 
 	memset(text, 'x', sizeof text);
 	text[sizeof text - 1] = '\0';
-	verdict_printf(&v, 550, "5.0.0", "%s", text);
-	cr_assert_eq(strlen(v.text), VERDICT_TEXT - 1);
+	reply_printf(&v, 550, "5.0.0", "%s", text);
+	cr_assert_eq(strlen(v.text), REPLY_TEXT - 1);
 }
 
 Test(relay, log_lines_are_one_line_without_control_characters)
@@ -573,7 +576,7 @@ Test(relay, form_and_dsn_follow_the_relay)
 
 Test(relay, discard_accepts)
 {
-	struct verdict v = relay_to("discard:");
+	struct reply v = relay_to("discard:");
 
 	expect(&v, 250, "2.0.0", "Message accepted, id Q1");
 	env.fact[FACT_QUEUE_ID] = "";
@@ -596,7 +599,7 @@ Test(relay, error_refuses_with_its_text_at_rcpt_and_after)
 		{ "error:", 550, "5.0.0",
 		    "Mail is not accepted for this address" },
 	};
-	struct verdict v;
+	struct reply v;
 	struct relay *r;
 	char error[256];
 	size_t i;
@@ -604,7 +607,7 @@ Test(relay, error_refuses_with_its_text_at_rcpt_and_after)
 	for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		set.spec = cases[i].spec;
 		r = relay_open(&set, error, sizeof error);
-		verdict_set(&v, 250, "2.1.5", "OK");
+		reply_set(&v, 250, "2.1.5", "OK");
 		relay_rcpt(r, &env, &v);
 		expect(&v, cases[i].code, cases[i].enh, cases[i].text);
 		relay_close(r);
@@ -618,7 +621,7 @@ Test(relay, error_refuses_with_its_text_at_rcpt_and_after)
 Test(relay, print_shows_envelope_and_message)
 {
 	char *spec, *text;
-	struct verdict v;
+	struct reply v;
 
 	cr_assert(asprintf(&spec, "print:%s/out", dir) > 0);
 	env.nrecipients = 2;
@@ -661,7 +664,7 @@ Test(relay, print_shows_envelope_and_message)
 
 Test(relay, print_without_a_place_to_print_defers)
 {
-	struct verdict v = relay_to("print:");
+	struct reply v = relay_to("print:");
 
 	expect(&v, 451, "4.3.5", "Local configuration error");
 	cr_assert(logged("standard error is the client"));
@@ -689,7 +692,7 @@ Test(relay, print_waits_for_a_slow_reader_and_sees_a_dead_one)
 {
 	size_t len = 1 << 20, got = 0;
 	char *text = malloc(len), *buffer = malloc(len);
-	struct verdict v;
+	struct reply v;
 	int p[2];
 	ssize_t n;
 	pid_t pid;
@@ -756,11 +759,11 @@ Test(relay, print_shows_control_characters_to_a_terminal)
 }
 
 /* Relays s to spec while files can not grow beyond 1000. */
-static struct verdict
+static struct reply
 relay_to_full_disk(const char *spec, struct spool *s)
 {
 	struct rlimit limit, small = { 1000, RLIM_INFINITY };
-	struct verdict v;
+	struct reply v;
 	struct relay *r;
 	char error[256];
 
@@ -778,7 +781,7 @@ relay_to_full_disk(const char *spec, struct spool *s)
 Test(relay, print_to_a_full_file_leaves_nothing_of_the_message)
 {
 	char *spec, *text, *big = calloc(1, 5000);
-	struct verdict v = relay_to("print:/dev/full");
+	struct reply v = relay_to("print:/dev/full");
 	struct spool *s = spooled(SPOOL_LF, big, 5000);
 
 	expect(&v, 452, "4.3.1", "Insufficient system storage");
@@ -798,7 +801,7 @@ Test(relay, print_to_a_full_file_leaves_nothing_of_the_message)
 Test(relay, print_to_what_can_not_be_opened_defers)
 {
 	char *spec;
-	struct verdict v = relay_to("print:/none/such/file");
+	struct reply v = relay_to("print:/none/such/file");
 
 	expect(&v, 451, "4.3.5", "Local configuration error");
 	cr_assert(logged("print:/none/such/file: No such file"));
@@ -814,7 +817,7 @@ Test(relay, print_waits_for_whoever_has_locked_the_file)
 	struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	int ready[2], over[2], fd;
 	char *spec, *text, c;
-	struct verdict v;
+	struct reply v;
 	pid_t pid;
 
 	cr_assert(pipe(ready) == 0 && pipe(over) == 0);
@@ -960,7 +963,7 @@ only_file(const char *folder)
 Test(relay, maildir_is_made_and_filled)
 {
 	char *spec, *text;
-	struct verdict v;
+	struct reply v;
 	struct stat st;
 
 	cr_assert(asprintf(&spec, "maildir:%s/box", dir) > 0);
@@ -984,7 +987,7 @@ Test(relay, maildir_is_made_and_filled)
 Test(relay, maildir_names_are_unique_and_crlf_is_kept_if_wanted)
 {
 	char *spec, *text, error[256], host[65];
-	struct verdict v[3];
+	struct reply v[3];
 	struct relay *r;
 	struct spool *s = spooled(SPOOL_CRLF, "x\r\n", 3);
 	struct dirent *e;
@@ -1031,7 +1034,7 @@ Test(relay, maildir_names_are_unique_and_crlf_is_kept_if_wanted)
 Test(relay, maildir_that_can_not_be_entered_defers)
 {
 	char *spec;
-	struct verdict v = relay_to("maildir:/none/such/box");
+	struct reply v = relay_to("maildir:/none/such/box");
 
 	expect(&v, 451, "4.3.5", "Local configuration error");
 	cr_assert(logged("maildir:/none/such/box: No such file"));
@@ -1047,7 +1050,7 @@ Test(relay, maildir_on_a_full_disk_defers_and_leaves_nothing)
 {
 	char *spec, *big = calloc(1, 5000);
 	struct spool *s = spooled(SPOOL_LF, big, 5000);
-	struct verdict v;
+	struct reply v;
 
 	cr_assert(asprintf(&spec, "maildir:%s/box", dir) > 0);
 	v = relay_to_full_disk(spec, s);
@@ -1063,7 +1066,7 @@ Test(relay, maildir_on_a_full_disk_defers_and_leaves_nothing)
 Test(relay, maildir_that_can_only_be_read_defers_and_leaves_nothing)
 {
 	bool root = getuid() == 0;
-	struct verdict v;
+	struct reply v;
 	char *spec;
 
 	cr_assert(asprintf(&spec, "maildir:%s/box", dir) > 0);
@@ -1142,7 +1145,7 @@ Test(relay, exit_status_and_first_line_make_the_reply)
 		{ "echo 450 4.2.0 later; exit 67", 450, "4.2.0", "later" },
 		{ "printf 'a\\033[2Jb\\001\\n'", 250, "2.0.0", "a?[2Jb?" },
 	};
-	struct verdict v;
+	struct reply v;
 	size_t i;
 
 	for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -1160,7 +1163,7 @@ Test(relay, exit_status_and_first_line_make_the_reply)
 Test(relay, all_recipients_share_a_program_s_verdict)
 {
 	char error[256], *argv[] = { script("prog", "exit 67"), NULL };
-	struct verdict v[3];
+	struct reply v[3];
 	struct spool *s = spooled(SPOOL_LF, "x\n", 2);
 	struct relay *r;
 	int i;
@@ -1183,7 +1186,7 @@ Test(relay, all_recipients_share_a_program_s_verdict)
 
 Test(relay, output_goes_to_the_log_line_by_line)
 {
-	struct verdict v = relay_script("echo reply; echo out; echo err >&2; "
+	struct reply v = relay_script("echo reply; echo out; echo err >&2; "
 	    "printf 'last\\033' >&2");
 
 	expect(&v, 250, "2.0.0", "reply");
@@ -1195,7 +1198,7 @@ Test(relay, output_goes_to_the_log_line_by_line)
 
 Test(relay, output_in_the_log_is_bounded)
 {
-	struct verdict v = relay_script("echo reply; i=0; "
+	struct reply v = relay_script("echo reply; i=0; "
 	    "while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done");
 
 	expect(&v, 250, "2.0.0", "reply");
@@ -1206,12 +1209,12 @@ Test(relay, output_in_the_log_is_bounded)
 
 Test(relay, a_megabyte_of_output_is_fine)
 {
-	struct verdict v = relay_script(
+	struct reply v = relay_script(
 	    "head -c 1048576 /dev/zero | tr '\\0' x; echo; "
 	    "head -c 1048576 /dev/zero | tr '\\0' y >&2; exit 75");
 
 	cr_assert_eq(v.code, 451);
-	cr_assert_eq(strlen(v.text), VERDICT_TEXT - 1);
+	cr_assert_eq(strlen(v.text), REPLY_TEXT - 1);
 	cr_assert_eq(v.text[0], 'x');
 	cr_assert(logged("prog: yyyy"));
 	v = relay_script("yes | head -c 1048576; yes | head -c 1048576 >&2");
@@ -1227,7 +1230,7 @@ Test(relay, a_program_that_can_not_be_executed_defers)
 	char *unfound[] = { (char[]){ "no-such-program-here" }, NULL };
 	char *plain[] = { in_dir("plain"), NULL };
 	char *folder[] = { dir, NULL };
-	struct verdict v;
+	struct reply v;
 
 	setenv("PATH", "/usr/bin:/bin", 1);
 	v = relay_program(missing);
@@ -1247,7 +1250,7 @@ Test(relay, a_program_that_can_not_be_executed_defers)
 Test(relay, a_program_is_found_in_path)
 {
 	char *argv[] = { (char[]){ "smtpd-test-program" }, NULL };
-	struct verdict v;
+	struct reply v;
 
 	script("smtpd-test-program", "echo found");
 	setenv("PATH", dir, 1);
@@ -1258,7 +1261,7 @@ Test(relay, a_program_is_found_in_path)
 
 Test(relay, the_message_is_a_file_at_its_start)
 {
-	struct verdict v = relay_script("test -f /dev/stdin || exit 1\n"
+	struct reply v = relay_script("test -f /dev/stdin || exit 1\n"
 	    "set -- $(grep pos: /proc/self/fdinfo/0); test $2 = 0 || exit 1\n"
 	    "read a; read b; read c; echo \"$a|$b|$c\"");
 
@@ -1273,7 +1276,7 @@ Test(relay, a_program_gets_three_descriptors)
 	char *argv[] = { (char[]){ "/bin/ls" },
 	    (char[]){ "/proc/self/fd" }, NULL };
 	int low = open("/dev/null", O_RDONLY), high = fcntl(low, F_DUPFD, 200);
-	struct verdict v;
+	struct reply v;
 
 	/* 3 is ls's own. */
 	v = relay_program(argv);
@@ -1289,7 +1292,7 @@ Test(relay, a_program_gets_clean_signals_and_a_session_of_its_own)
 	char *argv[] = { (char[]){ "/bin/grep" },
 	    (char[]){ "^Sig[BI]" }, (char[]){ "/proc/self/status" }, NULL };
 	sigset_t all;
-	struct verdict v;
+	struct reply v;
 	const char *p;
 
 	sigemptyset(&all);
@@ -1319,7 +1322,7 @@ Test(relay, low_descriptors_that_are_closed_do_no_harm)
 		char error[256];
 		struct spool *s;
 		struct relay *r;
-		struct verdict v;
+		struct reply v;
 
 		set.program = argv;
 		r = relay_open(&set, error, sizeof error);
@@ -1345,7 +1348,7 @@ Test(relay, arguments_are_replaced)
 	    (char[]){ "{recipient}" },
 	    (char[]){ "u={user},x={extension},d={domain}" },
 	    (char[]){ "{ {}} {A} $HOME" }, (char[]){ "" }, NULL };
-	struct verdict v;
+	struct reply v;
 
 	env.nrecipients = 2;
 	env.fact[FACT_CLIENT_ADDRESS] = "192.0.2.1";
@@ -1367,7 +1370,7 @@ Test(relay, what_a_client_said_does_not_become_an_option)
 	char *argv[] = { script("prog", "echo ran"), (char[]){ "{recipient}" },
 	    NULL };
 	char *safe[] = { argv[0], (char[]){ "--to={recipient}" }, NULL };
-	struct verdict v;
+	struct reply v;
 
 	to[0].address = "-oQ/tmp@example.org";
 	v = relay_program(argv);
@@ -1399,7 +1402,7 @@ Test(relay, the_environment_has_the_facts_and_not_our_own)
 		"INVOCATION_ID",
 	};
 	char *text, body[300];
-	struct verdict v;
+	struct reply v;
 	size_t i;
 
 	for (i = 0; i < 9; i++)
@@ -1441,7 +1444,7 @@ Test(relay, too_many_recipients_for_an_exec_is_said_so)
 {
 	enum { MANY = 2000 };
 	struct recipient *many = calloc(MANY, sizeof *many);
-	struct verdict *v = calloc(MANY, sizeof *v);
+	struct reply *v = calloc(MANY, sizeof *v);
 	char error[256], *argv[] = { (char[]){ "/bin/true" }, NULL };
 	char address[200];
 	struct spool *s = spooled(SPOOL_LF, "x\n", 2);
@@ -1472,7 +1475,7 @@ Test(relay, a_program_need_not_read_its_input)
 {
 	char *argv[] = { script("prog", "echo enough"), NULL };
 	char *big = malloc(5 << 20);
-	struct verdict v;
+	struct reply v;
 
 	memset(big, 'x', 5 << 20);
 	set.program = argv;
@@ -1488,7 +1491,7 @@ Test(relay, a_hundred_megabytes_arrive_and_memory_stays_flat)
 	struct rusage before, after;
 	struct relay *r;
 	struct spool *s = malloc(sizeof *s);
-	struct verdict v;
+	struct reply v;
 	FILE *f;
 	int i;
 
@@ -1519,7 +1522,7 @@ Test(relay, a_hundred_megabytes_arrive_and_memory_stays_flat)
 
 Test(relay, a_program_that_hangs_is_stopped)
 {
-	struct verdict v;
+	struct reply v;
 
 	set.timeout = 1;
 	v = relay_script("echo 250 fine; exec tail -f /dev/null");
@@ -1530,7 +1533,7 @@ Test(relay, a_program_that_hangs_is_stopped)
 Test(relay, a_program_that_will_not_be_stopped_is_killed_with_its_children)
 {
 	char body[300], *text;
-	struct verdict v;
+	struct reply v;
 	pid_t child;
 	int status;
 
@@ -1550,7 +1553,7 @@ Test(relay, a_program_that_will_not_be_stopped_is_killed_with_its_children)
 Test(relay, a_child_that_keeps_the_pipes_does_not_delay_the_reply)
 {
 	char body[300], *text;
-	struct verdict v;
+	struct reply v;
 	sigset_t blocked;
 	pid_t child;
 
@@ -1573,7 +1576,7 @@ Test(relay, a_child_that_keeps_the_pipes_does_not_delay_the_reply)
 Test(relay, a_child_that_goes_on_writing_does_not_delay_the_reply)
 {
 	char body[300], *text;
-	struct verdict v;
+	struct reply v;
 
 	snprintf(body, sizeof body, "echo done\nyes &\necho $! > %s\nexit 0",
 	    in_dir("child"));
@@ -1597,7 +1600,7 @@ Test(relay, signals_do_not_disturb_the_wait_and_are_given_back)
 {
 	struct sigaction action;
 	sigset_t term, mask;
-	struct verdict v;
+	struct reply v;
 	int taken;
 
 	sigemptyset(&term);
@@ -1644,13 +1647,13 @@ static const char map[] =
     "a@b@example.net error:5.0.13 two\n"
     "@example.org error:5.0.14 nobody\n";
 
-static struct verdict
+static struct reply
 ask(struct relay *r, const char *address)
 {
-	struct verdict v;
+	struct reply v;
 
 	to[0].address = address;
-	verdict_set(&v, 250, "2.1.5", "OK");
+	reply_set(&v, 250, "2.1.5", "OK");
 	relay_rcpt(r, &env, &v);
 	return v;
 }
@@ -1695,7 +1698,7 @@ Test(relay, routes_are_found_as_transport_5_says)
 	};
 	char error[256];
 	struct relay *r;
-	struct verdict v;
+	struct reply v;
 	size_t i;
 
 	write_file(in_dir("map"), map, 0644);
@@ -1723,7 +1726,7 @@ Test(relay, a_star_takes_what_nothing_else_takes)
 {
 	char error[256];
 	struct relay *r;
-	struct verdict v;
+	struct reply v;
 
 	write_file(in_dir("map"), "a@example.org :\n* error:4.0.1 rest", 0644);
 	set.routes = in_dir("map");
@@ -1762,7 +1765,7 @@ Test(relay, a_broken_route_defers_all_mail_and_is_named)
 	};
 	char error[256];
 	struct relay *r;
-	struct verdict v;
+	struct reply v;
 	size_t i;
 
 	set.spec = "discard:";
@@ -1788,7 +1791,7 @@ Test(relay, a_broken_route_defers_all_mail_and_is_named)
 Test(relay, routes_that_can_not_be_read_defer)
 {
 	int fd = open(in_dir("map"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	struct verdict v;
+	struct reply v;
 
 	set.routes = in_dir("none");
 	v = relay_to("discard:");
@@ -1810,7 +1813,7 @@ Test(relay, routes_that_can_not_be_read_defer)
 Test(relay, routed_recipients_go_where_they_are_sent)
 {
 	char *text, routes[512], box[128];
-	struct verdict v;
+	struct reply v;
 
 	snprintf(routes, sizeof routes, "example.net maildir:%s/box\n"
 	    "example.com print:%s/out\n", dir, dir);
@@ -1840,7 +1843,7 @@ Test(relay, a_binary_message_keeps_its_octets)
 	snprintf(routes, sizeof routes, "* print:%s/out\n", dir);
 	write_file(in_dir("map"), routes, 0644);
 	set.routes = in_dir("map");
-	env.encoding = ENCODING_BINARYMIME;
+	env.body = BODY_BINARYMIME;
 	relay_to("discard:");
 	text = slurp(in_dir("out"));
 	cr_assert(strstr(text, "Subject: t\r\n\r\nbody\r\n---") != NULL);
@@ -1850,7 +1853,7 @@ Test(relay, a_binary_message_keeps_its_octets)
 Test(relay, one_refusal_stops_the_message_for_all_in_smtp)
 {
 	char routes[512];
-	struct verdict v;
+	struct reply v;
 
 	snprintf(routes, sizeof routes, "example.net error:5.1.1 moved\n"
 	    "* print:%s/out\n", dir);

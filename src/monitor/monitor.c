@@ -18,6 +18,9 @@
  */
 #define _GNU_SOURCE	/* explicit_bzero, MSG_CMSG_CLOEXEC, _Fork,
 			   closefrom */
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "monitor/confine.h"
 #include "monitor/monitor.h"
 #include "relay/smtp.h"
@@ -332,7 +335,7 @@ send_question(struct monitor *m, const struct question *q)
 	}
 	if (q->env != NULL) {
 		h.flags |= q->env->smtputf8 ? HAS_SMTPUTF8 : 0;
-		h.encoding = (uint32_t)q->env->encoding;
+		h.encoding = (uint32_t)q->env->body;
 		h.nrecipients = (uint32_t)q->env->nrecipients;
 		h.size = q->env->size;
 	}
@@ -355,7 +358,7 @@ out:
  * monitor is not there any more.
  */
 static bool
-hear(struct monitor *m, struct verdict *v, size_t n, char *text, size_t size,
+hear(struct monitor *m, struct reply *v, size_t n, char *text, size_t size,
     int *fd)
 {
 	struct tail t;
@@ -381,7 +384,7 @@ hear(struct monitor *m, struct verdict *v, size_t n, char *text, size_t size,
 }
 
 static bool
-ask(struct monitor *m, const struct question *q, struct verdict *v, size_t n,
+ask(struct monitor *m, const struct question *q, struct reply *v, size_t n,
     char *text, size_t size, int *fd)
 {
 	return send_question(m, q) == 0 && hear(m, v, n, text, size, fd);
@@ -389,10 +392,10 @@ ask(struct monitor *m, const struct question *q, struct verdict *v, size_t n,
 
 /* The monitor died: what it was asked to do may or may not have happened. */
 static void
-lost(struct verdict *v, size_t n)
+lost(struct reply *v, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		verdict_set(&v[i], 421, "4.3.0", "Internal error, try again");
+		reply_set(&v[i], 421, "4.3.0", "Internal error, try again");
 }
 
 bool
@@ -409,7 +412,7 @@ monitor_fd(const struct monitor *m)
 
 void
 monitor_stage(struct monitor *m, enum stage stage, const struct envelope *env,
-    struct verdict *v, char *prepend)
+    struct reply *v, char *prepend)
 {
 	const struct question q = { ASK_STAGE, (unsigned)stage, env, NULL, NULL,
 		-1 };
@@ -421,7 +424,7 @@ monitor_stage(struct monitor *m, enum stage stage, const struct envelope *env,
 
 void
 monitor_relay(struct monitor *m, const struct envelope *env, int spool,
-    void (*slow)(void *ctx), void *ctx, struct verdict v[])
+    void (*slow)(void *ctx), void *ctx, struct reply v[])
 {
 	const struct question q = { ASK_RELAY, 0, env, NULL, NULL, spool };
 	char text[1];
@@ -472,7 +475,7 @@ monitor_mechanisms(struct monitor *m, const struct envelope *env)
 
 void
 monitor_auth(struct monitor *m, const struct envelope *env,
-    const char *mechanism, const char *response, struct verdict *v,
+    const char *mechanism, const char *response, struct reply *v,
     char *user, size_t size)
 {
 	const struct question q = { ASK_AUTH, 0, env,
@@ -558,7 +561,7 @@ monitor_end(struct monitor *m, int status, const char *event,
 
 /* The event that a verdict is. */
 static const char *
-event_of(const struct verdict *v)
+event_of(const struct reply *v)
 {
 	return v->code < 400 ? "message-relayed"
 	    : v->code < 500  ? "message-deferred"
@@ -567,9 +570,9 @@ event_of(const struct verdict *v)
 
 static void
 log_verdict(struct monitor *m, int priority, const char *event,
-    const struct envelope *env, const struct verdict *v)
+    const struct envelope *env, const struct reply *v)
 {
-	char text[VERDICT_TEXT + 24], code[TEXT_NUMBER];
+	char text[REPLY_TEXT + 24], code[TEXT_NUMBER];
 
 	text_join(text, sizeof text, text_number(code, (uint64_t)v->code, 3),
 	    v->enh[0] == '\0' ? "" : " ", v->enh, " ", v->text, NULL);
@@ -579,14 +582,14 @@ log_verdict(struct monitor *m, int priority, const char *event,
 /* One record for all recipients that share a verdict, so usually one. */
 static void
 log_verdicts(struct monitor *m, const struct envelope *env,
-    const struct verdict v[])
+    const struct reply v[])
 {
 	struct envelope one = *env;
 	size_t i = 0, n;
 
 	for (; i < env->nrecipients; i += n) {
 		for (n = 1; i + n < env->nrecipients; n++)
-			if (!verdict_same(&v[i], &v[i + n]))
+			if (!reply_same(&v[i], &v[i + n]))
 				break;
 		one.recipients = env->recipients + i;
 		one.nrecipients = n;
@@ -599,7 +602,7 @@ log_verdicts(struct monitor *m, const struct envelope *env,
    somewhere else: then all recipients share what became of it. */
 static void
 relay_message(struct monitor *m, const struct envelope *env, int spool,
-    struct verdict v[])
+    struct reply v[])
 {
 	const char *to = m->policy == NULL ? NULL : policy_redirects(m->policy);
 	struct envelope other = *env;
@@ -607,7 +610,7 @@ relay_message(struct monitor *m, const struct envelope *env, int spool,
 
 	if (m->policy != NULL && policy_discards(m->policy)) {
 		for (size_t i = 0; i < env->nrecipients; i++)
-			verdict_set(&v[i], 250, "2.0.0", "Message accepted");
+			reply_set(&v[i], 250, "2.0.0", "Message accepted");
 	} else if (to != NULL) {
 		other.recipients = &one;
 		other.nrecipients = 1;
@@ -622,9 +625,9 @@ relay_message(struct monitor *m, const struct envelope *env, int spool,
 
 static void
 think_of_stage(struct monitor *m, enum stage stage, const struct envelope *env,
-    struct verdict *v, char *prepend)
+    struct reply *v, char *prepend)
 {
-	verdict_set(v, 250, "2.0.0", "OK");
+	reply_set(v, 250, "2.0.0", "OK");
 	if (stage == STAGE_RCPT)
 		relay_rcpt(m->relay, env, v);
 	if (m->policy != NULL && v->code < 400)
@@ -675,7 +678,7 @@ know_tls(struct monitor *m, const char *report)
 }
 
 static void
-authenticate(struct monitor *m, const struct question *q, struct verdict *v,
+authenticate(struct monitor *m, const struct question *q, struct reply *v,
     char *user)
 {
 	const char *mechanism = q->a[0] == '\0' ? NULL : q->a;
@@ -746,8 +749,8 @@ unpack_envelope(struct envelope *env, struct recipient *rows,
 	env->nrecipients = h->nrecipients;
 	env->size = h->size;
 	env->smtputf8 = (h->flags & HAS_SMTPUTF8) != 0;
-	env->encoding = (enum encoding)h->encoding;
-	if (h->encoding > ENCODING_BINARYMIME)
+	env->body = (enum body)h->encoding;
+	if (h->encoding > BODY_BINARYMIME)
 		return false;
 	for (size_t i = 0; i < FACTS; i++)
 		if ((env->fact[i] = unpack(p, end)) == NULL)
@@ -930,14 +933,14 @@ dispose(const struct monitor *m, struct received *r)
 /* Answers: v[0..n), or v[0] alone if all are the same; m->text; fd.  What was
    done can not be undone, so it takes no memory that might not be there. */
 static int
-answer(struct monitor *m, struct verdict *v, size_t n, int fd)
+answer(struct monitor *m, struct reply *v, size_t n, int fd)
 {
 	struct tail t = { .len = (uint32_t)strlen(m->text) + 1 };
 	struct iovec iov[] = { { &t, sizeof t }, { v, 0 }, { m->text, t.len } };
 	size_t same = 1;
 	int status;
 
-	while (same < n && verdict_same(&v[0], &v[same]))
+	while (same < n && reply_same(&v[0], &v[same]))
 		same++;
 	t.nverdicts = same < n ? (uint32_t)n : n > 0;
 	iov[1].iov_len = t.nverdicts * sizeof *v;
@@ -950,7 +953,7 @@ answer(struct monitor *m, struct verdict *v, size_t n, int fd)
 /* What stands behind the words in a verdict's memory was the monitor's own,
    and is nothing for the channel process. */
 static void
-scrub(struct verdict *v)
+scrub(struct reply *v)
 {
 	size_t enh = strlen(v->enh), text = strlen(v->text);
 
@@ -990,7 +993,7 @@ heed(struct monitor *m, const struct question *q)
 
 /* Does what is asked: fills in v, m->text and *fd. */
 static void
-perform(struct monitor *m, const struct question *q, struct verdict *v,
+perform(struct monitor *m, const struct question *q, struct reply *v,
     int *fd)
 {
 	switch (q->ask) {
@@ -1031,7 +1034,7 @@ act(struct monitor *m, struct received *r)
 	    ? q->env->nrecipients
 	    : q->ask == ASK_STAGE || q->ask == ASK_AUTH;
 	/* Zeroed: what lay there before is not for the channel process. */
-	struct verdict one = { .code = 0 }, *v = &one;
+	struct reply one = { .code = 0 }, *v = &one;
 	int fd = -1, status;
 
 	/* sensible() saw to it. */
@@ -1044,7 +1047,7 @@ act(struct monitor *m, struct received *r)
 	m->text[0] = '\0';
 	if (n > 0 && clock_left(m->end) == 0)
 		for (size_t i = 0; i < n; i++)
-			verdict_set(&v[i], 421, "4.4.2", "Timed out");
+			reply_set(&v[i], 421, "4.4.2", "Timed out");
 	else
 		perform(m, q, v, &fd);
 	for (size_t i = 0; i < n; i++)

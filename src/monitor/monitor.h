@@ -90,12 +90,12 @@ bool	monitor_asks(const struct monitor *m, enum stage stage);
  * header fields to put in front of the message, or "".
  */
 void	monitor_stage(struct monitor *m, enum stage stage,
-	    const struct envelope *env, struct verdict *v, char *prepend);
+	    const struct envelope *env, struct reply *v, char *prepend);
 
 /* Relays a message: see relay_deliver().  Logs what became of it.  If that
    takes long, slow(ctx) is called once: it writes what the client waits for. */
 void	monitor_relay(struct monitor *m, const struct envelope *env, int spool,
-	    void (*slow)(void *ctx), void *ctx, struct verdict v[]);
+	    void (*slow)(void *ctx), void *ctx, struct reply v[]);
 
 /* The transaction is over. */
 void	monitor_forget(struct monitor *m);
@@ -107,7 +107,7 @@ int	monitor_file(void *ctx);
 /* AUTH: see policy.h.  The list is good until the next call. */
 const char *monitor_mechanisms(struct monitor *m, const struct envelope *env);
 void	monitor_auth(struct monitor *m, const struct envelope *env,
-	    const char *mechanism, const char *response, struct verdict *v,
+	    const char *mechanism, const char *response, struct reply *v,
 	    char *user, size_t size);
 void	monitor_auth_abandon(struct monitor *m);
 

@@ -22,12 +22,13 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "relay/fan.h"
 
 #define REASON_TEXT 200		/* octets of one recipient's reply when it is
 				   quoted within the reply for all */
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* ---- Routes ---- */
 
@@ -105,9 +106,9 @@ read_routes(struct relay *r)
 
 /* Who has them mended will get the mail. */
 static void
-no_routes(struct verdict *v)
+no_routes(struct reply *v)
 {
-	verdict_set(v, 451, "4.3.5", "Local configuration error");
+	reply_set(v, 451, "4.3.5", "Local configuration error");
 }
 
 /* The hop for an address, by the routes or RELAY.  NULL: no memory. */
@@ -148,7 +149,7 @@ unix_lines(struct spool *s, int from)
 struct group {
 	struct hop *hop;
 	struct envelope env;	/* with just these recipients */
-	struct verdict *v;	/* theirs; code 0: nothing was tried */
+	struct reply *v;	/* theirs; code 0: nothing was tried */
 };
 
 /* One message on its way to all its hops. */
@@ -164,14 +165,14 @@ struct fan {
 	struct group *groups;
 	size_t ngroups;
 	struct recipient *recipients;	/* group by group */
-	struct verdict *v;		/* of these */
+	struct reply *v;		/* of these */
 	size_t *origin;			/* where they stand in env */
 	/* For one recipient, the usual count, they are these: */
 	struct {
 		struct hop *hop;
 		struct group group;
 		struct recipient recipient;
-		struct verdict v;
+		struct reply v;
 		size_t origin;
 	} one;
 };
@@ -259,7 +260,7 @@ fan_free(struct fan *f)
 
 /* How many of v[0..n) have the message, and in *failed how many are refused. */
 static size_t
-count(const struct verdict v[], size_t n, size_t *failed)
+count(const struct reply v[], size_t n, size_t *failed)
 {
 	size_t i, good = 0;
 
@@ -277,10 +278,10 @@ offer(struct fan *f, struct group *g)
 {
 	struct hop *h = g->hop;
 
-	verdict_accept(&g->v[0], &g->env);
+	reply_accept(&g->v[0], &g->env);
 	if (h->transport->kind == REFUSAL)
 		g->v[0] = h->refusal;
-	verdict_spread(g->v, g->env.nrecipients);
+	reply_spread(g->v, g->env.nrecipients);
 	if (h->transport->kind != REMOTE)
 		return;
 	if (h->next == NULL)
@@ -291,8 +292,8 @@ offer(struct fan *f, struct group *g)
 		    g->v);
 		return;
 	}
-	verdict_set(&g->v[0], 451, "4.3.0", "Local error in processing");
-	verdict_spread(g->v, g->env.nrecipients);
+	reply_set(&g->v[0], 451, "4.3.0", "Local error in processing");
+	reply_spread(g->v, g->env.nrecipients);
 }
 
 /* Sends nothing to a group that was offered: those that had accepted count as
@@ -317,7 +318,7 @@ deliver(struct fan *f, struct group *g)
 
 	/* Binary text has no line ends that could be changed: RFC 3030 3. */
 	if (f->form == SPOOL_CRLF && hop_form(f->r, g->hop) == SPOOL_LF &&
-	    f->env->encoding != ENCODING_BINARYMIME) {
+	    f->env->body != BODY_BINARYMIME) {
 		if (f->text == NULL) {
 			f->text = malloc(sizeof *f->text);
 			if (f->text != NULL &&
@@ -327,13 +328,13 @@ deliver(struct fan *f, struct group *g)
 		if (f->text == NULL || f->text->error != 0) {
 			job_fail(&j, "spool",
 			    f->text != NULL ? f->text->error : ENOMEM, g->v);
-			verdict_spread(g->v, g->env.nrecipients);
+			reply_spread(g->v, g->env.nrecipients);
 			return;
 		}
 		j.spool = f->text->fd;
 	}
 	g->hop->transport->take(&j, g->hop, g->v);
-	verdict_spread(g->v, g->env.nrecipients);
+	reply_spread(g->v, g->env.nrecipients);
 }
 
 static void
@@ -386,7 +387,7 @@ static void
 list(const struct fan *f, bool good, char *text, size_t size, size_t margin)
 {
 	size_t total, done = 0, len = strlen(text), i;
-	const struct verdict *v;
+	const struct reply *v;
 	char line[640], reason[REASON_TEXT], *p;
 
 	total = count(f->v, f->env->nrecipients, &i);
@@ -419,7 +420,7 @@ list(const struct fan *f, bool good, char *text, size_t size, size_t margin)
 static void
 log_partial(const struct fan *f, size_t good, size_t bad)
 {
-	const struct verdict *v;
+	const struct reply *v;
 	size_t i;
 
 	logger_printf(&f->r->set->log, LOG_WARNING, "partial", f->env,
@@ -439,11 +440,11 @@ log_partial(const struct fan *f, size_t good, size_t bad)
  * any of them is: what is sent again may arrive twice, and is not lost.
  */
 static void
-unite(const struct fan *f, struct verdict *v)
+unite(const struct fan *f, struct reply *v)
 {
 	size_t n = f->env->nrecipients, good, bad, alike = 0, i;
-	const struct verdict *worst = NULL;
-	char text[VERDICT_TEXT];
+	const struct reply *worst = NULL;
+	char text[REPLY_TEXT];
 
 	good = count(f->v, n, &bad);
 	for (i = 0; i < n; i++) {
@@ -454,13 +455,13 @@ unite(const struct fan *f, struct verdict *v)
 	}
 	assert(worst != NULL);	/* somebody was asked, and said something */
 	for (i = 0; i < n; i++)
-		alike += verdict_same(&f->v[i], worst);
+		alike += reply_same(&f->v[i], worst);
 	if (alike == n || (bad == 0 && f->ngroups == 1)) {
 		*v = *worst;
 		return;
 	}
 	if (bad == 0) {
-		verdict_accept(v, f->env);
+		reply_accept(v, f->env);
 		return;
 	}
 	snprintf(text, sizeof text, "%s", good == 0 ?
@@ -471,13 +472,13 @@ unite(const struct fan *f, struct verdict *v)
 		list(f, true, text, sizeof text, 40);
 		log_partial(f, good, bad);
 	}
-	verdict_set(v, worst->code, worst->enh, text);
+	reply_set(v, worst->code, worst->enh, text);
 }
 
 /* ---- The interface ---- */
 
 void
-fan_rcpt(struct relay *r, const struct envelope *env, struct verdict *v)
+fan_rcpt(struct relay *r, const struct envelope *env, struct reply *v)
 {
 	const struct hop *h;
 
@@ -487,13 +488,13 @@ fan_rcpt(struct relay *r, const struct envelope *env, struct verdict *v)
 	}
 	h = route(r, env->recipients[0].address);
 	if (h == NULL)
-		verdict_set(v, 451, "4.3.0", "Local error in processing");
+		reply_set(v, 451, "4.3.0", "Local error in processing");
 	else if (h->transport->kind == REFUSAL)
 		*v = h->refusal;
 }
 
 void
-fan_out(const struct job *j, struct verdict v[])
+fan_out(const struct job *j, struct reply v[])
 {
 	struct relay *r = j->r;
 	const struct envelope *env = j->env;
@@ -505,19 +506,19 @@ fan_out(const struct job *j, struct verdict v[])
 
 	if (!read_routes(r)) {
 		no_routes(&v[0]);
-		verdict_spread(v, env->nrecipients);
+		reply_spread(v, env->nrecipients);
 		return;
 	}
 	if (!gather(&f)) {
-		verdict_set(&v[0], 451, "4.3.0", "Local error in processing");
-		verdict_spread(v, env->nrecipients);
+		reply_set(&v[0], 451, "4.3.0", "Local error in processing");
+		reply_spread(v, env->nrecipients);
 	} else {
 		send_all(&f);
 		for (i = 0; i < env->nrecipients; i++)
 			v[f.origin[i]] = f.v[i];
 		if (!r->set->lmtp) {
 			unite(&f, &v[0]);
-			verdict_spread(v, env->nrecipients);
+			reply_spread(v, env->nrecipients);
 		}
 	}
 	fan_free(&f);

@@ -30,7 +30,7 @@ struct transport {
 	/* Checks where.  False with a sentence in error[0..size). */
 	bool (*check)(struct hop *h, char *error, size_t size);
 	/* LOCAL: takes the message.  *v is a success; a failure changes it. */
-	void (*take)(const struct job *j, struct hop *h, struct verdict *v);
+	void (*take)(const struct job *j, struct hop *h, struct reply *v);
 };
 
 /* One place to which messages go: a transport and what it needs to know. */
@@ -39,7 +39,7 @@ struct hop {
 	const char *spec;		/* "TRANSPORT:WHERE" */
 	const char *where;		/* in spec */
 	struct nexthop *next;		/* REMOTE, once used; owned */
-	struct verdict refusal;		/* REFUSAL */
+	struct reply refusal;		/* REFUSAL */
 	struct hop *link;
 };
 
@@ -55,11 +55,11 @@ struct relay {
 
 /* What the routes think of env's one recipient: relay_rcpt() with routes. */
 void	fan_rcpt(struct relay *r, const struct envelope *env,
-	    struct verdict *v);
+	    struct reply *v);
 
 /* Sends a message to everywhere: relay_deliver() where RELAY is a next hop, or
    there are routes. */
-void	fan_out(const struct job *j, struct verdict v[]);
+void	fan_out(const struct job *j, struct reply v[]);
 
 /* And this is relay.c's: */
 
@@ -77,12 +77,9 @@ enum spool_form hop_form(const struct relay *r, const struct hop *h);
 
 /* Sets *v for that error, and tells the administrator what it was. */
 void	job_fail(const struct job *j, const char *what, int error,
-	    struct verdict *v);
+	    struct reply *v);
 
 /* Says yes, in the words that stand for every relay of this machine. */
-void	verdict_accept(struct verdict *v, const struct envelope *env);
-
-/* Gives v[1..n) what v[0] is. */
-void	verdict_spread(struct verdict v[], size_t n);
+void	reply_accept(struct reply *v, const struct envelope *env);
 
 #endif

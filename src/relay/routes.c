@@ -16,9 +16,9 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/file.h"
+#include "base/text.h"
 #include "relay/routes.h"
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 struct route {
 	const char *key;	/* "user@domain", "domain", ".domain" or "*" */
@@ -88,7 +88,7 @@ parse_key(struct routes *r, char *text, unsigned line, char *error,
 	h = r->hop(r->ctx, result, error, size);
 	if (h == NULL)
 		return false;
-	rows = more_rows(r->keys, r->nkeys, sizeof *rows);
+	rows = table_grow(r->keys, r->nkeys, sizeof *rows);
 	if (rows == NULL) {
 		snprintf(error, size, "out of memory");
 		return false;
@@ -143,7 +143,7 @@ compile(regex_t *re, char *text, char *error, size_t size)
 static bool
 parse_pattern(struct routes *r, char *text, char *error, size_t size)
 {
-	struct pattern *rows = more_rows(r->patterns, r->npatterns, sizeof *rows);
+	struct pattern *rows = table_grow(r->patterns, r->npatterns, sizeof *rows);
 	char *result;
 	struct hop *h;
 

@@ -41,11 +41,12 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/reply.h"
+#include "base/text.h"
 #include "relay/smtp.h"
 
-#define PLACE_HOST_MAX 256	/* octets of a host name or path, with NUL */
-#define PLACE_PORT_MAX 32	/* octets of a port's number or name */
-#define CONNECT_SECONDS 30	/* for one address */
 #define TLS_SECONDS 60		/* for a handshake */
 #define QUIT_SECONDS 1		/* for a farewell */
 #define BLOCK_SECONDS 180	/* for a block of data; RFC 5321 4.5.3.2.5 */
@@ -59,13 +60,6 @@
 #define XFORWARD_LINE 256	/* octets after which another command begins */
 
 #define DIGITS "0123456789"
-
-/* One of the list of places that a next hop has. */
-struct place {
-	bool local;		/* a unix socket, host is its path */
-	char host[PLACE_HOST_MAX];
-	char port[PLACE_PORT_MAX];	/* "" if none was given */
-};
 
 /* What EHLO may offer. */
 enum {
@@ -121,8 +115,6 @@ static const struct {
 	{ "PROTO", CAN_XFORWARD_PROTO, FACT_CLIENT_PROTOCOL },
 	{ "HELO", CAN_XFORWARD_HELO, FACT_CLIENT_HELO },
 };
-
-#define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
 enum step {
 	GREETING,
@@ -185,450 +177,6 @@ struct nexthop {
 	char in[BLOCK_MAX];
 };
 
-/* Of two deadlines the earlier: this one, or seconds from now. */
-static int64_t
-within(int64_t deadline, int seconds)
-{
-	int64_t t = clock_now() + (int64_t)seconds * 1000;
-
-	return t < deadline ? t : deadline;
-}
-
-/* Waits.  Returns what poll() saw, or -1 with errno, ETIMEDOUT among them. */
-static int
-wait_for(int fd, short events, int64_t deadline)
-{
-	struct pollfd p = { .fd = fd, .events = events };
-	int n;
-
-	do
-		n = poll(&p, 1, clock_left(deadline));
-	while (n == -1 && errno == EINTR);
-	if (n == 0)
-		errno = ETIMEDOUT;
-	return n == 1 ? p.revents : -1;
-}
-
-static bool
-copy(char *to, size_t size, const char *from, size_t len)
-{
-	if (len == 0 || len >= size)
-		return false;
-	memcpy(to, from, len);
-	to[len] = '\0';
-	return true;
-}
-
-static bool
-starts(const char *p, size_t len, const char *prefix)
-{
-	size_t n = strlen(prefix);
-
-	return len >= n && strncasecmp(p, prefix, n) == 0;
-}
-
-/* The number that a port is, or 0. */
-static in_port_t
-port_number(const char *port)
-{
-	unsigned n = 0;
-
-	if (strlen(port) > 5 || port[strspn(port, DIGITS)] != '\0')
-		return 0;
-	while (*port != '\0')
-		n = n * 10 + (unsigned)(*port++ - '0');
-	return n <= 65535 ? (in_port_t)n : 0;
-}
-
-/* Reads one place.  More than one colon without brackets is IPv6. */
-static bool
-parse_place(const char *p, size_t len, struct place *to)
-{
-	const char *end, *colon, *rest;
-	const size_t path_max = sizeof ((struct sockaddr_un *)0)->sun_path;
-
-	memset(to, 0, sizeof *to);
-	if (starts(p, len, "unix:")) {
-		to->local = true;
-		return copy(to->host, path_max, p + 5, len - 5);
-	}
-	if (starts(p, len, "inet:")) {
-		p += 5;
-		len -= 5;
-	}
-	end = p + len;
-	if (len > 0 && *p == '[') {
-		rest = memchr(++p, ']', len - 1);
-		if (rest == NULL)
-			return false;
-		colon = rest + 1;
-	} else {
-		colon = memchr(p, ':', len);
-		if (colon == NULL || memchr(colon + 1, ':',
-		    (size_t)(end - colon - 1)) != NULL)
-			colon = end;
-		rest = colon;
-	}
-	if (!copy(to->host, sizeof to->host, p, (size_t)(rest - p)) ||
-	    to->host[strspn(to->host, "abcdefghijklmnopqrstuvwxyz" DIGITS
-	    "ABCDEFGHIJKLMNOPQRSTUVWXYZ-._:%")] != '\0')
-		return false;
-	if (colon == end)
-		return true;
-	return *colon == ':' && copy(to->port, sizeof to->port, colon + 1,
-	    (size_t)(end - colon - 1)) && to->port[strspn(to->port,
-	    "abcdefghijklmnopqrstuvwxyz-" DIGITS)] == '\0' &&
-	    (port_number(to->port) != 0 ||
-	    to->port[strspn(to->port, DIGITS)] != '\0');
-}
-
-/* Connects to one address.  Returns a descriptor, or -1 with errno. */
-static int
-dial(const struct sockaddr *to, socklen_t len, int64_t deadline)
-{
-	int fd, err = 0, on = 1;
-	socklen_t size = sizeof err;
-
-	fd = socket(to->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
-	    0);
-	if (fd == -1)
-		return -1;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	if (connect(fd, to, len) == -1) {
-		err = errno;
-		if (err == EINPROGRESS || err == EINTR) {
-			if (wait_for(fd, POLLOUT, deadline) == -1 ||
-			    getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size)
-			    == -1)
-				err = errno;
-		}
-	}
-	if (err == 0)
-		return fd;
-	close(fd);
-	errno = err;
-	return -1;
-}
-
-/* The same for a unix socket.  If its queue is full a connect() that does not
-   block fails, and poll() can not wait for a place: it has to block. */
-static int
-dial_path(const char *path, int64_t deadline)
-{
-	struct sockaddr_un un = { .sun_family = AF_UNIX };
-	int left = clock_left(deadline), fd, n, err;
-	struct timeval tv;
-
-	if (left == 0) {
-		errno = ETIMEDOUT;
-		return -1;
-	}
-	memcpy(un.sun_path, path, strlen(path) + 1);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd == -1)
-		return -1;
-	tv.tv_sec = left / 1000;
-	tv.tv_usec = left % 1000 * 1000;
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
-	do
-		n = connect(fd, (struct sockaddr *)&un, sizeof un);
-	while (n == -1 && errno == EINTR && clock_left(deadline) > 0);
-	if (n == 0)
-		return fd;
-	err = errno == EAGAIN || errno == EINTR ? ETIMEDOUT : errno;
-	close(fd);
-	errno = err;
-	return -1;
-}
-
-/* The same for a host's name: one address after the other.  The time that
-   there is is shared among them. */
-static int
-dial_name(const char *host, const char *port, int64_t deadline,
-    const char **phrase)
-{
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *a;
-	int n = 0, fd = -1, err;
-
-	err = getaddrinfo(host, port, &hints, &list);
-	if (err != 0) {
-		if (err != EAI_SYSTEM) {
-			*phrase = err == EAI_SERVICE ? "no such port"
-			    : gai_strerror(err);
-			errno = EHOSTUNREACH;
-		}
-		return -1;
-	}
-	for (a = list; a != NULL; a = a->ai_next)
-		n++;
-	for (a = list; a != NULL && fd == -1; a = a->ai_next, n--)
-		fd = dial(a->ai_addr, a->ai_addrlen, within(clock_now() +
-		    clock_left(deadline) / n, CONNECT_SECONDS));
-	err = errno;
-	freeaddrinfo(list);
-	errno = err;
-	return fd;
-}
-
-static int
-dial_place(const struct place *to, const char *port, int64_t deadline,
-    const char **phrase)
-{
-	struct sockaddr_in in = { .sin_family = AF_INET };
-	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6 };
-
-	if (to->local)
-		return dial_path(to->host, deadline);
-	if (to->port[0] != '\0')
-		port = to->port;
-	if (port == NULL) {
-		*phrase = "no port given";
-		errno = EINVAL;
-		return -1;
-	}
-	/* The resolver costs much, and is needed for names alone. */
-	in.sin_port = in6.sin6_port = htons(port_number(port));
-	if (in.sin_port != 0 && inet_pton(AF_INET, to->host, &in.sin_addr))
-		return dial((struct sockaddr *)&in, sizeof in,
-		    within(deadline, CONNECT_SECONDS));
-	if (in.sin_port != 0 && inet_pton(AF_INET6, to->host, &in6.sin6_addr))
-		return dial((struct sockaddr *)&in6, sizeof in6,
-		    within(deadline, CONNECT_SECONDS));
-	return dial_name(to->host, port, deadline, phrase);
-}
-
-int
-stream_connect(struct stream *s, const char *where, const char *port,
-    int64_t deadline, char *why, size_t size)
-{
-	struct place to;
-	const char *phrase = NULL;
-	int err;
-
-	s->fd = -1;
-	s->have = s->used = 0;
-	if (!parse_place(where, strlen(where), &to)) {
-		phrase = "not a place to connect to";
-		errno = EINVAL;
-	} else
-		s->fd = dial_place(&to, port, deadline, &phrase);
-	if (s->fd != -1)
-		return 0;
-	err = errno;
-	snprintf(why, size, "%s", phrase != NULL ? phrase : strerror(err));
-	errno = err;
-	return -1;
-}
-
-/* Reads what has come, and waits for none.  Returns the count, or -1 with
-   errno, 0 for end of file. */
-static long
-fill(struct stream *s)
-{
-	ssize_t n;
-
-	if (s->used == s->have)
-		s->used = s->have = 0;
-	n = recv(s->fd, s->buffer + s->have, sizeof s->buffer - s->have,
-	    MSG_DONTWAIT);
-	if (n == 0)
-		errno = 0;
-	if (n <= 0)
-		return -1;
-	s->have += (size_t)n;
-	return n;
-}
-
-/*
- * Where the peer does not read, what it says is read meanwhile, as far as
- * there is room: it may be stuck in writing.
- */
-int
-stream_write(struct stream *s, const void *p, size_t len, int64_t deadline)
-{
-	const char *from = p;
-	bool ended = false;
-	ssize_t n;
-	int seen;
-
-	while (len > 0) {
-		n = send(s->fd, from, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (n >= 0) {
-			from += n;
-			len -= (size_t)n;
-		} else if (errno == EAGAIN) {
-			if (s->have == sizeof s->buffer)
-				ended = true;
-			seen = wait_for(s->fd, ended ? POLLOUT :
-			    POLLOUT | POLLIN, deadline);
-			if (seen == -1)
-				return -1;
-			if ((seen & POLLIN) && fill(s) == -1 &&
-			    errno != EAGAIN && errno != EINTR)
-				ended = true;
-		} else if (errno != EINTR)
-			return -1;
-	}
-	return 0;
-}
-
-long
-stream_line(struct stream *s, char *line, size_t size, int64_t deadline)
-{
-	const char *p, *lf;
-	size_t len = 0, all = 0, n, room;
-
-	assert(size > 0);
-	for (;;) {
-		p = s->buffer + s->used;
-		n = s->have - s->used;
-		lf = memchr(p, '\n', n);
-		if (lf != NULL)
-			n = (size_t)(lf - p);
-		room = size - 1 - len;
-		memcpy(line + len, p, n < room ? n : room);
-		len += n < room ? n : room;
-		s->used += n;
-		all += n;
-		if (lf != NULL)
-			break;
-		if (all > STREAM_LINE_MAX) {
-			errno = EMSGSIZE;
-			return -1;
-		}
-		if (wait_for(s->fd, POLLIN, deadline) == -1)
-			return -1;
-		if (fill(s) == -1 && errno != EAGAIN && errno != EINTR)
-			return -1;
-	}
-	s->used++;
-	if (len > 0 && line[len - 1] == '\r')
-		len--;
-	line[len] = '\0';
-	return (long)len;
-}
-
-void
-stream_close(struct stream *s)
-{
-	if (s->fd != -1)
-		close(s->fd);
-	s->fd = -1;
-	s->have = s->used = 0;
-}
-
-/* In the engine's process: puts its descriptors in place, and becomes it. */
-static _Noreturn void
-become_engine(const char *const argv[], const int keep[], int fd, int clear,
-    int report)
-{
-	int from[3] = { fd, clear, report };
-	static const int to[3] = { 0, 1, 3 };
-	size_t i;
-
-	/* Out of the way first: one may sit where another belongs. */
-	for (i = 0; i < 3; i++)
-		if ((from[i] = fcntl(from[i], F_DUPFD_CLOEXEC, 10)) == -1)
-			_exit(71);
-	for (i = 0; i < 3; i++)
-		if (dup2(from[i], to[i]) == -1)
-			_exit(71);
-	for (; keep != NULL && *keep != -1; keep++)
-		if (fcntl(*keep, F_SETFD, 0) == -1)
-			_exit(71);
-	signal(SIGPIPE, SIG_DFL);
-	/* execv() promises not to write, in a prototype that is older. */
-	execv(argv[0], (char *const *)(uintptr_t)argv);
-	dprintf(3, "error=%s: %s\n\n", argv[0], strerror(errno));
-	_exit(71);
-}
-
-/* Starts it as nobody's child: it outlives us if there are last words to
-   bring to the client, and need not be waited for. */
-static int
-spawn_engine(const char *const argv[], const int keep[], int fd, int clear,
-    int report)
-{
-	pid_t pid = fork();
-	int status;
-
-	if (pid == 0) {
-		pid = fork();
-		if (pid == 0)
-			become_engine(argv, keep, fd, clear, report);
-		_exit(pid == -1);
-	}
-	if (pid == -1)
-		return -1;
-	while (waitpid(pid, &status, 0) == -1)
-		if (errno != EINTR)
-			return -1;
-	if (status == 0)
-		return 0;
-	errno = EAGAIN;
-	return -1;
-}
-
-/* Reads the engine's report.  False: it is a sentence, and an error. */
-static bool
-read_report(int fd, int64_t deadline, char *report, size_t size)
-{
-	size_t have = 0;
-	ssize_t n = 0;
-
-	report[0] = '\0';
-	while (strstr(report, "\n\n") == NULL && have < size - 1) {
-		n = -1;
-		if (wait_for(fd, POLLIN, deadline) != -1)
-			n = read(fd, report + have, size - 1 - have);
-		if (n == -1 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		have += (size_t)n;
-		report[have] = '\0';
-	}
-	if (strncmp(report, "error=", 6) == 0) {
-		report[strcspn(report, "\n")] = '\0';
-		memmove(report, report + 6, strlen(report + 6) + 1);
-		return false;
-	}
-	if (strstr(report, "\n\n") != NULL)
-		return true;
-	snprintf(report, size, "%s", n == -1 && errno == ETIMEDOUT ?
-	    "the handshake took too long" : "the TLS engine gave up");
-	return false;
-}
-
-int
-tls_start(const char *const argv[], const int keep[], int fd,
-    int64_t deadline, char *report, size_t size)
-{
-	int pair[2] = { -1, -1 }, line[2] = { -1, -1 };
-	int flags = fcntl(fd, F_GETFL);
-	bool ok;
-
-	ok = flags != -1 && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != -1 &&
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != -1 &&
-	    pipe2(line, O_CLOEXEC) != -1 &&
-	    spawn_engine(argv, keep, fd, pair[1], line[1]) != -1;
-	if (!ok)
-		snprintf(report, size, "%s", strerror(errno));
-	if (line[1] != -1) {
-		close(line[1]);
-		ok = ok && read_report(line[0], deadline, report, size);
-		close(line[0]);
-	}
-	if (pair[1] != -1)
-		close(pair[1]);
-	if (ok)
-		return pair[0];
-	if (pair[0] != -1)
-		close(pair[0]);
-	shutdown(fd, SHUT_RDWR);	/* ends the engine, wherever it is */
-	return -1;
-}
-
 /* Tells the administrator about the next hop. */
 static void
 complain(const struct nexthop *h, const char *what, const char *why)
@@ -648,7 +196,7 @@ hang_up(struct nexthop *h)
 
 /* The connection failed, with errno or 0 for its end.  Returns false. */
 static bool
-lost(struct nexthop *h, enum step step, int err, struct verdict *r)
+lost(struct nexthop *h, enum step step, int err, struct reply *r)
 {
 	hang_up(h);
 	h->doubt = true;
@@ -657,23 +205,23 @@ lost(struct nexthop *h, enum step step, int err, struct verdict *r)
 		complain(h, steps[step].name, err == 0 ? "connection closed" :
 		    strerror(err));
 	if (err == ETIMEDOUT)
-		verdict_set(r, 451, "4.4.2", "Next hop timed out");
+		reply_set(r, 451, "4.4.2", "Next hop timed out");
 	else
-		verdict_set(r, 451, "4.4.2", "Connection to next hop lost");
+		reply_set(r, 451, "4.4.2", "Connection to next hop lost");
 	return false;
 }
 
 /* It says what makes no sense.  Returns false. */
 static bool
 garbled(struct nexthop *h, enum step step, const char *line,
-    struct verdict *r)
+    struct reply *r)
 {
 	hang_up(h);
 	h->doubt = true;
 	/* It may repeat what we said, and passwords are not logged. */
 	complain(h, steps[step].name, step == AUTH || step == CHALLENGE ?
 	    "not a reply" : line);
-	verdict_set(r, 451, "4.5.0", "Next hop broke the protocol");
+	reply_set(r, 451, "4.5.0", "Next hop broke the protocol");
 	return false;
 }
 
@@ -761,7 +309,7 @@ reply_code(const char *line, bool *more)
 
 /* Adds a line to a reply, whose first line has the enhanced code. */
 static void
-add_line(struct verdict *r, bool first, const char *text)
+add_line(struct reply *r, bool first, const char *text)
 {
 	size_t used = strlen(r->text);
 	char enh[sizeof r->enh] = "";
@@ -784,7 +332,7 @@ add_line(struct verdict *r, bool first, const char *text)
  */
 static bool
 read_reply(struct nexthop *h, enum step step, int64_t deadline,
-    struct verdict *r)
+    struct reply *r)
 {
 	char line[REPLY_LINE_MAX];
 	bool more = true;
@@ -812,9 +360,9 @@ read_reply(struct nexthop *h, enum step step, int64_t deadline,
 
 /* Tells where the next hop refused, for our client is told only what. */
 static void
-refused(const struct nexthop *h, enum step step, const struct verdict *r)
+refused(const struct nexthop *h, enum step step, const struct reply *r)
 {
-	char why[VERDICT_TEXT + 32];
+	char why[REPLY_TEXT + 32];
 
 	snprintf(why, sizeof why, "%d %s %s", r->code, r->enh, r->text);
 	complain(h, steps[step].name, why);
@@ -826,11 +374,11 @@ refused(const struct nexthop *h, enum step step, const struct verdict *r)
  * so to its own client hangs up.  The connection is closed if it is lost.
  */
 static bool
-hear(struct nexthop *h, enum step step, int64_t deadline, struct verdict *r)
+hear(struct nexthop *h, enum step step, int64_t deadline, struct reply *r)
 {
 	int want = steps[step].want;
 
-	if (!read_reply(h, step, within(deadline, steps[step].seconds), r))
+	if (!read_reply(h, step, clock_within(deadline, steps[step].seconds), r))
 		return false;
 	if (r->code >= 400 && steps[step].told &&
 	    !(h->kept && r->code == 421))
@@ -881,12 +429,12 @@ spoke(struct stream *s)
  * What it said while it was kept is not about this message, whatever code.
  */
 static bool
-flush(struct nexthop *h, enum step step, int64_t deadline, struct verdict *r)
+flush(struct nexthop *h, enum step step, int64_t deadline, struct reply *r)
 {
 	int err = h->error;
 
 	h->error = 0;
-	deadline = within(deadline, BLOCK_SECONDS);
+	deadline = clock_within(deadline, BLOCK_SECONDS);
 	if (err == 0 && !spoke(&h->s)) {
 		if (stream_write(&h->s, h->out, h->held, deadline) == -1)
 			err = errno;
@@ -896,7 +444,7 @@ flush(struct nexthop *h, enum step step, int64_t deadline, struct verdict *r)
 	}
 	if (h->kept || !spoke(&h->s))
 		return lost(h, step, err, r);
-	if (!hear(h, step, within(deadline, 5), r))
+	if (!hear(h, step, clock_within(deadline, 5), r))
 		hang_up(h);
 	else
 		garbled(h, step, r->text, r);
@@ -905,7 +453,7 @@ flush(struct nexthop *h, enum step step, int64_t deadline, struct verdict *r)
 
 /* Sends a command and hears its reply. */
 static bool
-turn(struct nexthop *h, enum step step, int64_t deadline, struct verdict *r)
+turn(struct nexthop *h, enum step step, int64_t deadline, struct reply *r)
 {
 	return flush(h, step, deadline, r) && hear(h, step, deadline, r);
 }
@@ -916,7 +464,7 @@ part(struct nexthop *h, int64_t deadline)
 {
 	char line[REPLY_LINE_MAX];
 
-	deadline = within(deadline, QUIT_SECONDS);
+	deadline = clock_within(deadline, QUIT_SECONDS);
 	if (h->s.fd != -1 &&
 	    stream_write(&h->s, "QUIT\r\n", 6, deadline) == 0)
 		stream_line(&h->s, line, sizeof line, deadline);
@@ -932,7 +480,7 @@ default_port(enum nexthop_protocol protocol)
 }
 
 static bool
-hello(struct nexthop *h, int64_t deadline, struct verdict *r)
+hello(struct nexthop *h, int64_t deadline, struct reply *r)
 {
 	bool lmtp = h->protocol == NEXTHOP_LMTP;
 
@@ -949,7 +497,7 @@ hello(struct nexthop *h, int64_t deadline, struct verdict *r)
 
 /* Puts TLS between the next hop and us. */
 static bool
-encrypt(struct nexthop *h, bool verify, int64_t deadline, struct verdict *r)
+encrypt(struct nexthop *h, bool verify, int64_t deadline, struct reply *r)
 {
 	const char *argv[7];
 	char report[1024] = "";
@@ -967,7 +515,7 @@ encrypt(struct nexthop *h, bool verify, int64_t deadline, struct verdict *r)
 		argv[n++] = h->set->tls_ca;
 	}
 	argv[n] = NULL;
-	fd = tls_start(argv, NULL, h->s.fd, within(deadline, TLS_SECONDS),
+	fd = tls_start(argv, NULL, h->s.fd, clock_within(deadline, TLS_SECONDS),
 	    report, sizeof report);
 	stream_close(&h->s);
 	h->s.fd = fd;
@@ -976,7 +524,7 @@ encrypt(struct nexthop *h, bool verify, int64_t deadline, struct verdict *r)
 		return true;
 	strip(report, strlen(report));
 	complain(h, "TLS", report);
-	verdict_set(r, 451, "4.7.5", "No secure connection to next hop");
+	reply_set(r, 451, "4.7.5", "No secure connection to next hop");
 	return false;
 }
 
@@ -986,7 +534,7 @@ encrypt(struct nexthop *h, bool verify, int64_t deadline, struct verdict *r)
  * next hop's own refusal counts as success.
  */
 static bool
-starttls(struct nexthop *h, bool must, int64_t deadline, struct verdict *r)
+starttls(struct nexthop *h, bool must, int64_t deadline, struct reply *r)
 {
 	bool offered = (h->can & CAN_STARTTLS) != 0;
 
@@ -1007,29 +555,36 @@ starttls(struct nexthop *h, bool must, int64_t deadline, struct verdict *r)
 		return true;
 	if (!offered)
 		complain(h, "STARTTLS", "not offered");
-	verdict_set(r, 451, "4.7.4", "Next hop offers no TLS");
+	reply_set(r, 451, "4.7.4", "Next hop offers no TLS");
 	return false;
 }
 
 /* Connects to h->place and greets it. */
 static bool
-reach(struct nexthop *h, int64_t deadline, struct verdict *r)
+reach(struct nexthop *h, int64_t deadline, struct reply *r)
 {
-	const char *phrase = NULL;
+	char why[128];
 
-	h->s.have = h->s.used = 0;
-	h->s.fd = dial_place(&h->place, default_port(h->protocol), deadline,
-	    &phrase);
-	if (h->s.fd == -1) {
-		complain(h, "cannot connect", phrase != NULL ? phrase :
-		    strerror(errno));
-		verdict_set(r, 451, "4.4.1", "Cannot connect to next hop");
+	if (stream_dial(&h->s, &h->place, default_port(h->protocol), deadline,
+	    why, sizeof why) == -1) {
+		complain(h, "cannot connect", why);
+		reply_set(r, 451, "4.4.1", "Cannot connect to next hop");
 		return false;
 	}
 	h->secure = h->place.local;
 	if (h->protocol == NEXTHOP_SMTPS && !encrypt(h, true, deadline, r))
 		return false;
 	return hear(h, GREETING, deadline, r) && hello(h, deadline, r);
+}
+
+static bool
+copy(char *to, size_t size, const char *from, size_t len)
+{
+	if (len == 0 || len >= size)
+		return false;
+	memcpy(to, from, len);
+	to[len] = '\0';
+	return true;
 }
 
 struct credentials {
@@ -1051,7 +606,7 @@ parse_credentials(const struct nexthop *h, const char *line, size_t len,
 		end--;
 	while (line < end && !isspace((unsigned char)*line))
 		line++;
-	if (*key == '#' || !parse_place(key, (size_t)(line - key), &to) ||
+	if (*key == '#' || !place_parse(key, (size_t)(line - key), &to) ||
 	    to.local != h->place.local ||
 	    strcasecmp(to.host, h->place.host) != 0 ||
 	    strcmp(to.port[0] ? to.port : standard,
@@ -1142,7 +697,7 @@ say_base64(struct nexthop *h, const char *p, size_t len)
 
 static bool
 auth_plain(struct nexthop *h, const struct credentials *c, int64_t deadline,
-    struct verdict *r)
+    struct reply *r)
 {
 	char message[1 + 2 * CREDENTIAL_MAX];	/* RFC 4616 */
 	size_t user = strlen(c->user) + 1, password = strlen(c->password);
@@ -1159,7 +714,7 @@ auth_plain(struct nexthop *h, const struct credentials *c, int64_t deadline,
 
 static bool
 auth_login(struct nexthop *h, const struct credentials *c, int64_t deadline,
-    struct verdict *r)
+    struct reply *r)
 {
 	say(h, "AUTH LOGIN\r\n");
 	if (!turn(h, CHALLENGE, deadline, r))
@@ -1175,17 +730,17 @@ auth_login(struct nexthop *h, const struct credentials *c, int64_t deadline,
 
 /* Our own configuration does not fit: an error of ours, so temporary. */
 static bool
-misfit(const struct nexthop *h, struct verdict *r, const char *enh,
+misfit(const struct nexthop *h, struct reply *r, const char *enh,
     const char *why)
 {
 	complain(h, "AUTH", why);
-	verdict_set(r, 451, enh, "Cannot authenticate to next hop");
+	reply_set(r, 451, enh, "Cannot authenticate to next hop");
 	return false;
 }
 
 /* What the file of credentials has against itself. */
 static bool
-unusable(const struct nexthop *h, int err, struct verdict *r)
+unusable(const struct nexthop *h, int err, struct reply *r)
 {
 	char why[512];
 
@@ -1196,7 +751,7 @@ unusable(const struct nexthop *h, int err, struct verdict *r)
 
 /* It refuses them.  Its text may repeat them, so it is not told. */
 static bool
-denied(const struct nexthop *h, struct verdict *r)
+denied(const struct nexthop *h, struct reply *r)
 {
 	char why[64];
 
@@ -1205,10 +760,10 @@ denied(const struct nexthop *h, struct verdict *r)
 }
 
 static bool
-authenticate(struct nexthop *h, int64_t deadline, struct verdict *r)
+authenticate(struct nexthop *h, int64_t deadline, struct reply *r)
 {
 	bool (*mechanism)(struct nexthop *, const struct credentials *,
-	    int64_t, struct verdict *);
+	    int64_t, struct reply *);
 	struct credentials c;
 	bool ok = false;
 	int n = 0;
@@ -1238,7 +793,7 @@ authenticate(struct nexthop *h, int64_t deadline, struct verdict *r)
 
 /* Opens h->place as far as MAIL. */
 static bool
-open_place(struct nexthop *h, int64_t deadline, struct verdict *r)
+open_place(struct nexthop *h, int64_t deadline, struct reply *r)
 {
 	bool must = h->set->tls == TLS_MUST;
 	bool tls = h->set->tls != TLS_NONE && !h->place.local &&
@@ -1262,10 +817,10 @@ open_place(struct nexthop *h, int64_t deadline, struct verdict *r)
  * what the last one said, or the first of those that may change their minds.
  */
 static bool
-open_any(struct nexthop *h, int64_t deadline, struct verdict *r)
+open_any(struct nexthop *h, int64_t deadline, struct reply *r)
 {
 	const char *p = h->where;
-	struct verdict said;
+	struct reply said;
 	int left = 1;
 	size_t n;
 
@@ -1273,8 +828,8 @@ open_any(struct nexthop *h, int64_t deadline, struct verdict *r)
 		left += p[n] == ',';
 	for (r->code = 0; left > 0; p += n + 1, left--) {
 		n = strcspn(p, ",");
-		if (!parse_place(p, n, &h->place))
-			verdict_set(&said, 451, "4.3.5", "No such next hop");
+		if (!place_parse(p, n, &h->place))
+			reply_set(&said, 451, "4.3.5", "No such next hop");
 		else if (open_place(h, clock_now() +
 		    clock_left(deadline) / left, &said))
 			return true;
@@ -1293,7 +848,7 @@ nexthop_valid(enum nexthop_protocol protocol, const char *where, char *error,
 
 	for (;; where += n + 1) {
 		n = strcspn(where, ",");
-		if (!parse_place(where, n, &to)) {
+		if (!place_parse(where, n, &to)) {
 			snprintf(error, size, "Not a next hop: %.*s",
 			    n > 100 ? 100 : (int)n, where);
 			return false;
@@ -1352,7 +907,7 @@ say_fact(struct nexthop *h, const char *name, const char *value)
  */
 static bool
 forward(struct nexthop *h, const struct envelope *env, int64_t deadline,
-    struct verdict *r)
+    struct reply *r)
 {
 	size_t i;
 
@@ -1425,30 +980,30 @@ eight_bit(struct nexthop *h, int spool)
 /* False: the next hop can not carry this message, and *r says why. */
 static bool
 carries(struct nexthop *h, const struct envelope *env, int spool,
-    struct verdict *r)
+    struct reply *r)
 {
 	bool utf8 = env->smtputf8 && !(h->can & CAN_SMTPUTF8);
-	bool eight = env->encoding == ENCODING_8BITMIME &&
+	bool eight = env->body == BODY_8BITMIME &&
 	    !(h->can & CAN_8BITMIME);
-	bool binary = env->encoding == ENCODING_BINARYMIME &&
+	bool binary = env->body == BODY_BINARYMIME &&
 	    !((h->can & CAN_BINARYMIME) && (h->can & CAN_CHUNKING));
 	int found = utf8 || eight ? eight_bit(h, spool) : 0;
 
 	if (!printable(env->fact[FACT_SENDER]) ||
 	    !printable(env->fact[FACT_MAIL_OPTIONS]))
-		verdict_set(r, 553, "5.1.7", "Bad sender address");
+		reply_set(r, 553, "5.1.7", "Bad sender address");
 	else if (h->size_max != 0 && env->size > h->size_max)
-		verdict_set(r, 552, "5.3.4", "Message too big for next hop");
+		reply_set(r, 552, "5.3.4", "Message too big for next hop");
 	else if (found == -1)
-		verdict_set(r, 451, "4.3.0", "Cannot read the message");
+		reply_set(r, 451, "4.3.0", "Cannot read the message");
 	else if (utf8 && !ascii(env->fact[FACT_SENDER]))
-		verdict_set(r, 553, "5.6.7", "Next hop lacks SMTPUTF8");
+		reply_set(r, 553, "5.6.7", "Next hop lacks SMTPUTF8");
 	else if (utf8 && (found & EIGHT_HEADER))
-		verdict_set(r, 554, "5.6.7", "Next hop lacks SMTPUTF8");
+		reply_set(r, 554, "5.6.7", "Next hop lacks SMTPUTF8");
 	else if (eight && found != 0)
-		verdict_set(r, 554, "5.6.3", "Next hop lacks 8BITMIME");
+		reply_set(r, 554, "5.6.3", "Next hop lacks 8BITMIME");
 	else if (binary)
-		verdict_set(r, 554, "5.6.3", "Next hop lacks BINARYMIME");
+		reply_set(r, 554, "5.6.3", "Next hop lacks BINARYMIME");
 	else
 		return true;
 	return false;
@@ -1457,12 +1012,12 @@ carries(struct nexthop *h, const struct envelope *env, int spool,
 /* The same for one recipient. */
 static bool
 carries_to(const struct nexthop *h, const struct recipient *to,
-    struct verdict *r)
+    struct reply *r)
 {
 	if (!printable(to->address) || !printable(to->options))
-		verdict_set(r, 553, "5.1.3", "Bad recipient address");
+		reply_set(r, 553, "5.1.3", "Bad recipient address");
 	else if (!(h->can & CAN_SMTPUTF8) && !ascii(to->address))
-		verdict_set(r, 553, "5.6.7", "Next hop lacks SMTPUTF8");
+		reply_set(r, 553, "5.6.7", "Next hop lacks SMTPUTF8");
 	else
 		return true;
 	return false;
@@ -1484,9 +1039,9 @@ say_mail(struct nexthop *h, const struct envelope *env)
 	say(h, "MAIL FROM:<%s>", env->fact[FACT_SENDER]);
 	if ((h->can & CAN_SIZE) && env->size != 0)
 		say(h, " SIZE=%" PRIu64, env->size);
-	if ((h->can & CAN_8BITMIME) && env->encoding == ENCODING_8BITMIME)
+	if ((h->can & CAN_8BITMIME) && env->body == BODY_8BITMIME)
 		say(h, " BODY=8BITMIME");
-	if (env->encoding == ENCODING_BINARYMIME)
+	if (env->body == BODY_BINARYMIME)
 		say(h, " BODY=BINARYMIME");
 	if ((h->can & CAN_SMTPUTF8) && env->smtputf8)
 		say(h, " SMTPUTF8");
@@ -1514,10 +1069,10 @@ say_rcpt(struct nexthop *h, const struct recipient *to)
  */
 static bool
 offer(struct nexthop *h, const struct envelope *env, int64_t deadline,
-    struct verdict v[], struct verdict *r)
+    struct reply v[], struct reply *r)
 {
 	size_t said = 0, heard = 0, n = env->nrecipients;
-	struct verdict unheeded;
+	struct reply unheeded;
 	bool mail = false;
 
 	say_mail(h, env);
@@ -1536,7 +1091,7 @@ offer(struct nexthop *h, const struct envelope *env, int64_t deadline,
 		for (; heard < said && h->s.fd != -1; heard++)
 			if (v[heard].code == 0 && hear(h, RCPT, deadline,
 			    mail ? &v[heard] : &unheeded) && mail)
-				verdict_set(&v[heard], 250, "2.1.5", "Ok");
+				reply_set(&v[heard], 250, "2.1.5", "Ok");
 		if (mail && h->s.fd == -1)
 			*r = v[heard - 1];
 	} while (mail && said < n && h->s.fd != -1);
@@ -1544,7 +1099,7 @@ offer(struct nexthop *h, const struct envelope *env, int64_t deadline,
 }
 
 static bool
-reset(struct nexthop *h, int64_t deadline, struct verdict *r)
+reset(struct nexthop *h, int64_t deadline, struct reply *r)
 {
 	say(h, "RSET\r\n");
 	if (!turn(h, RSET, deadline, r)) {
@@ -1558,7 +1113,7 @@ reset(struct nexthop *h, int64_t deadline, struct verdict *r)
 /* One attempt at a transaction; v as offer() wants it. */
 static bool
 begin(struct nexthop *h, const struct envelope *env, int spool,
-    int64_t deadline, struct verdict v[], struct verdict *r)
+    int64_t deadline, struct reply v[], struct reply *r)
 {
 	bool any = false;
 	size_t i;
@@ -1579,9 +1134,9 @@ begin(struct nexthop *h, const struct envelope *env, int spool,
 
 void
 nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
-    int64_t deadline, struct verdict v[])
+    int64_t deadline, struct reply v[])
 {
-	struct verdict r;
+	struct reply r;
 	bool ok = false;
 	size_t i;
 
@@ -1608,24 +1163,24 @@ static void
 push(struct nexthop *h, int64_t deadline)
 {
 	if (h->error == 0 && stream_write(&h->s, h->out, h->held,
-	    within(deadline, BLOCK_SECONDS)) == -1)
+	    clock_within(deadline, BLOCK_SECONDS)) == -1)
 		h->error = errno;
 	h->held = 0;
 }
 
 /* Our own copy can not be read: nothing may end it.  Returns false. */
 static bool
-unreadable(struct nexthop *h, int err, struct verdict *r)
+unreadable(struct nexthop *h, int err, struct reply *r)
 {
 	hang_up(h);
 	complain(h, "cannot read the message", strerror(err));
-	verdict_set(r, 451, "4.3.0", "Cannot read the message");
+	reply_set(r, 451, "4.3.0", "Cannot read the message");
 	return false;
 }
 
 /* The message as one chunk (RFC 3030), just as it is. */
 static bool
-send_chunk(struct nexthop *h, int spool, int64_t deadline, struct verdict *r)
+send_chunk(struct nexthop *h, int spool, int64_t deadline, struct reply *r)
 {
 	off_t offset = 0;
 	size_t room, left;
@@ -1698,7 +1253,7 @@ put_text(struct nexthop *h, const char *p, size_t len, char last,
 
 /* The message as DATA, up to and with the final dot. */
 static bool
-send_text(struct nexthop *h, int spool, int64_t deadline, struct verdict *r)
+send_text(struct nexthop *h, int spool, int64_t deadline, struct reply *r)
 {
 	off_t offset = 0;
 	char last = '\n';
@@ -1722,16 +1277,16 @@ send_text(struct nexthop *h, int spool, int64_t deadline, struct verdict *r)
 /* Sends the message.  False: it did not go out whole, and *r says why. */
 static bool
 transfer(struct nexthop *h, const struct envelope *env, int spool,
-    enum spool_form form, int64_t deadline, struct verdict *r)
+    enum spool_form form, int64_t deadline, struct reply *r)
 {
 	if (h->s.fd == -1) {
-		verdict_set(r, 451, "4.4.2", "Connection to next hop lost");
+		reply_set(r, 451, "4.4.2", "Connection to next hop lost");
 		return false;
 	}
 	if ((h->can & CAN_CHUNKING) && form == SPOOL_CRLF)
 		return send_chunk(h, spool, deadline, r);
-	if (env->encoding == ENCODING_BINARYMIME) {
-		verdict_set(r, 554, "5.6.3", "Cannot relay BINARYMIME");
+	if (env->body == BODY_BINARYMIME) {
+		reply_set(r, 554, "5.6.3", "Cannot relay BINARYMIME");
 		return false;
 	}
 	say(h, "DATA\r\n");
@@ -1741,7 +1296,7 @@ transfer(struct nexthop *h, const struct envelope *env, int spool,
 /* Hears what became of the message that went out.  Where that stays unknown
    our client will try again, and the next hop may have it twice. */
 static void
-conclude(struct nexthop *h, int64_t deadline, struct verdict *r)
+conclude(struct nexthop *h, int64_t deadline, struct reply *r)
 {
 	if (h->s.fd == -1)
 		return;
@@ -1757,11 +1312,11 @@ conclude(struct nexthop *h, int64_t deadline, struct verdict *r)
 
 void
 nexthop_send(struct nexthop *h, const struct envelope *env, int spool,
-    enum spool_form form, int64_t deadline, struct verdict v[])
+    enum spool_form form, int64_t deadline, struct reply v[])
 {
 	bool each = h->protocol == NEXTHOP_LMTP, sent;
 	size_t i, n = 0;
-	struct verdict r;
+	struct reply r;
 
 	for (i = 0; i < env->nrecipients; i++)
 		n += v[i].code == 250;
@@ -1786,7 +1341,7 @@ nexthop_send(struct nexthop *h, const struct envelope *env, int spool,
 void
 nexthop_abandon(struct nexthop *h, int64_t deadline)
 {
-	struct verdict r;
+	struct reply r;
 
 	h->accepted = 0;
 	if (h->s.fd != -1 && h->dirty)

@@ -35,7 +35,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "relay/smtp.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/reply.h"
+#include "base/text.h"
+#include "net/stream.h"
 #include "service/policy.h"
 
 #define REQUEST_MAX 8192	/* octets of a question */
@@ -66,7 +70,7 @@ struct policy {
 	unsigned message;	/* its last part: which of the session's */
 	bool discard;
 	char redirect[ADDRESS_MAX];	/* or "" */
-	struct verdict excuse;	/* DEFER_IF_REJECT's; code 0: none */
+	struct reply excuse;	/* DEFER_IF_REJECT's; code 0: none */
 	size_t len;		/* octets of request, more than it has room
 				   for if something was left out */
 	char request[REQUEST_MAX];
@@ -77,7 +81,7 @@ struct question {
 	struct policy *p;
 	enum stage stage;
 	const struct envelope *env;
-	struct verdict *v;
+	struct reply *v;
 	char *prepend;
 };
 
@@ -425,7 +429,7 @@ unsure(const struct question *q, const char *why)
 {
 	logger_printf(q->p->log, LOG_ERR, "policy", q->env,
 	    "policy service %s: %s: %s", q->p->service, states[q->stage], why);
-	verdict_set(q->v, 451, "4.3.5", "Policy service not available");
+	reply_set(q->v, 451, "4.3.5", "Policy service not available");
 }
 
 /*
@@ -462,7 +466,7 @@ struct action {
 
 /* A reply with the policy's own status and text, where it has them. */
 static void
-phrase(struct verdict *v, const struct action *as, const char *text)
+phrase(struct reply *v, const struct action *as, const char *text)
 {
 	char enh[12] = "";
 
@@ -470,7 +474,7 @@ phrase(struct verdict *v, const struct action *as, const char *text)
 	if (enh[0] == '\0')
 		memcpy(enh, "4.7.1", sizeof "4.7.1");
 	enh[0] = (char)('0' + as->code / 100);	/* RFC 2034 4 */
-	verdict_set(v, as->code, enh, *text == '\0' ? as->text : text);
+	reply_set(v, as->code, enh, *text == '\0' ? as->text : text);
 }
 
 static void
@@ -632,7 +636,7 @@ act(struct question *q, const char *action)
 
 void
 policy_ask(struct policy *p, enum stage stage, const struct envelope *env,
-    struct verdict *v, char *prepend)
+    struct reply *v, char *prepend)
 {
 	struct question q = { p, stage, env, v, prepend };
 	char action[ANSWER_MAX], why[256];
@@ -1239,24 +1243,24 @@ name_user(const char *name, char *user, size_t size)
 }
 
 static void
-say(struct verdict *v, enum answer answer)
+say(struct reply *v, enum answer answer)
 {
 	if (answer == YES)
-		verdict_set(v, 235, "2.7.0", "Authentication successful");
+		reply_set(v, 235, "2.7.0", "Authentication successful");
 	else if (answer == NO)
-		verdict_set(v, 535, "5.7.8",
+		reply_set(v, 535, "5.7.8",
 		    "Authentication credentials invalid");
 	else
-		verdict_set(v, 454, "4.7.0",
+		reply_set(v, 454, "4.7.0",
 		    "Temporary authentication failure");
 }
 
 static void
-challenge(struct auth *a, enum turn turn, struct verdict *v, const char *text)
+challenge(struct auth *a, enum turn turn, struct reply *v, const char *text)
 {
 	if (a != NULL)
 		a->turn = turn;
-	verdict_set(v, 334, "", text);
+	reply_set(v, 334, "", text);
 }
 
 /* "OK id user=name...": only that name counts. */
@@ -1294,7 +1298,7 @@ failure(struct auth *a, char *rest)
  * NULL, or what is wrong; then *stale tells whether there was no line at all.
  */
 static const char *
-hear(struct auth *a, int64_t deadline, struct verdict *v, char *user,
+hear(struct auth *a, int64_t deadline, struct reply *v, char *user,
     size_t size, bool *stale)
 {
 	char line[DOVECOT_MAX], *rest, ours[16];
@@ -1321,7 +1325,7 @@ hear(struct auth *a, int64_t deadline, struct verdict *v, char *user,
 			say(v, failure(a, rest));
 		else if (strcmp(what, "CONT") != 0 || rest == NULL ||
 		    unbase64(rest, NULL, 0) == -1 ||
-		    strlen(rest) >= VERDICT_TEXT)
+		    strlen(rest) >= REPLY_TEXT)
 			return "an answer that can not be understood";
 		else
 			challenge(a, TURN_DOVECOT, v, rest);
@@ -1385,7 +1389,7 @@ request(const struct auth *a, const struct envelope *env, const char *name,
 /* One step that Dovecot takes.  The response is base64, and was checked. */
 static void
 dovecot(struct auth *a, const struct envelope *env, const char *name,
-    const char *response, struct verdict *v, char *user, size_t size)
+    const char *response, struct reply *v, char *user, size_t size)
 {
 	int64_t deadline = clock_now() + (int64_t)a->timeout * 1000;
 	char line[DOVECOT_MAX], why[256];
@@ -1401,7 +1405,7 @@ dovecot(struct auth *a, const struct envelope *env, const char *name,
 			a->id++;
 		len = request(a, env, name, response, line, sizeof line);
 		if (len >= sizeof line) {
-			verdict_set(v, 500, "5.5.6", "Response too long");
+			reply_set(v, 500, "5.5.6", "Response too long");
 			break;
 		}
 		stale = true;
@@ -1481,7 +1485,7 @@ auth_mechanisms(struct auth *a, const struct envelope *env)
 /* An authorization identity may only repeat who one is (RFC 4616 2). */
 static void
 settle_external(const struct envelope *env, const char *authzid, size_t len,
-    struct verdict *v, char *user, size_t size)
+    struct reply *v, char *user, size_t size)
 {
 	const char *name = external(env);
 
@@ -1494,7 +1498,7 @@ settle_external(const struct envelope *env, const char *authzid, size_t len,
 /* An empty password is never right, whatever a source makes of it. */
 static void
 settle(struct auth *a, const char *name, const char *password,
-    struct verdict *v, char *user, size_t size)
+    struct reply *v, char *user, size_t size)
 {
 	enum answer answer = NO;
 	char known[USER_MAX];
@@ -1510,7 +1514,7 @@ settle(struct auth *a, const char *name, const char *password,
 
 /* RFC 4616: authzid NUL authcid NUL password. */
 static void
-settle_plain(struct auth *a, const char *text, size_t len, struct verdict *v,
+settle_plain(struct auth *a, const char *text, size_t len, struct reply *v,
     char *user, size_t size)
 {
 	const char *authcid = memchr(text, '\0', len), *password = NULL;
@@ -1523,7 +1527,7 @@ settle_plain(struct auth *a, const char *text, size_t len, struct verdict *v,
 	if (password != NULL)
 		password++;
 	if (password == NULL || strlen(password) != (size_t)(end - password))
-		verdict_set(v, 501, "5.5.2", "Response is not as in RFC 4616");
+		reply_set(v, 501, "5.5.2", "Response is not as in RFC 4616");
 	else if (text[0] != '\0' && strcmp(text, authcid) != 0)
 		say(v, NO);
 	else
@@ -1533,7 +1537,7 @@ settle_plain(struct auth *a, const char *text, size_t len, struct verdict *v,
 /* LOGIN (draft-murchison-sasl-login): a name, then a password. */
 static void
 settle_login(struct auth *a, enum turn turn, const char *text, size_t len,
-    struct verdict *v, char *user, size_t size)
+    struct reply *v, char *user, size_t size)
 {
 	if (strlen(text) != len)
 		say(v, NO);
@@ -1550,14 +1554,14 @@ settle_login(struct auth *a, enum turn turn, const char *text, size_t len,
 /* A response, in base64, to a mechanism that is spoken here. */
 static void
 respond(struct auth *a, const struct envelope *env, enum turn turn,
-    const char *response, struct verdict *v, char *user, size_t size)
+    const char *response, struct reply *v, char *user, size_t size)
 {
 	char text[SECRET_MAX];
 	size_t len = (size_t)unbase64(response, text, sizeof text - 1);
 
 	text[len < sizeof text ? len : 0] = '\0';
 	if (len >= sizeof text)
-		verdict_set(v, 500, "5.5.6", "Response too long");
+		reply_set(v, 500, "5.5.6", "Response too long");
 	else if (turn == TURN_EXTERNAL)
 		settle_external(env, text, len, v, user, size);
 	else if (turn == TURN_PLAIN)
@@ -1581,7 +1585,7 @@ static const struct {
 /* The turn that mechanism begins; TURN_NONE, with *v filled in, if none. */
 static enum turn
 begin(struct auth *a, const struct envelope *env, const char *name,
-    const char **first, struct verdict *v)
+    const char **first, struct reply *v)
 {
 	bool certain = strcmp(name, "EXTERNAL") == 0;
 	const char *list = "EXTERNAL";
@@ -1597,7 +1601,7 @@ begin(struct auth *a, const struct envelope *env, const char *name,
 		return TURN_NONE;
 	}
 	if (!among(list, name)) {
-		verdict_set(v, 504, "5.5.4", "Unknown mechanism");
+		reply_set(v, 504, "5.5.4", "Unknown mechanism");
 		return TURN_NONE;
 	}
 	if (!certain && a->source->check == NULL)
@@ -1610,7 +1614,7 @@ begin(struct auth *a, const struct envelope *env, const char *name,
 
 void
 auth_step(struct auth *a, const struct envelope *env, const char *name,
-    const char *response, struct verdict *v, char *user, size_t size)
+    const char *response, struct reply *v, char *user, size_t size)
 {
 	/* Without a source EXTERNAL is all there is, and needs no memory. */
 	enum turn turn = a == NULL ? TURN_EXTERNAL : a->turn;
@@ -1625,13 +1629,13 @@ auth_step(struct auth *a, const struct envelope *env, const char *name,
 		if (response != NULL && strcmp(response, "=") == 0)
 			response = "";
 	} else if (turn == TURN_NONE) {
-		verdict_set(v, 503, "5.5.1", "No AUTH exchange is going on");
+		reply_set(v, 503, "5.5.1", "No AUTH exchange is going on");
 		return;
 	} else if (response == NULL)
 		response = "";
 	if (response != NULL && unbase64(response, NULL, 0) == -1) {
 		auth_abandon(a);
-		verdict_set(v, 501, "5.5.2", "Response is not base64");
+		reply_set(v, 501, "5.5.2", "Response is not base64");
 		return;
 	}
 	if (a != NULL)

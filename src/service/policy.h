@@ -5,7 +5,8 @@
 #ifndef POLICY_H
 #define POLICY_H
 
-#include "relay.h"
+#include "base/envelope.h"
+#include "base/logger.h"
 
 /* When a policy service is asked: protocol_state of Postfix's protocol. */
 enum stage {
@@ -55,7 +56,7 @@ struct policy *policy_open(const char *service, unsigned timeout,
  * log record, where no transaction is open; PREPEND at END-OF-MESSAGE too.
  */
 void	policy_ask(struct policy *p, enum stage stage,
-	    const struct envelope *env, struct verdict *v, char *prepend);
+	    const struct envelope *env, struct reply *v, char *prepend);
 
 /* What earlier answers decided for the transaction that is open: take the
    message and drop it; send it to this address alone (NULL: no). */
@@ -105,7 +106,7 @@ const char *auth_mechanisms(struct auth *a, const struct envelope *env);
  * for 235.  a may be NULL if the mechanism is EXTERNAL.
  */
 void	auth_step(struct auth *a, const struct envelope *env,
-	    const char *mechanism, const char *response, struct verdict *v,
+	    const char *mechanism, const char *response, struct reply *v,
 	    char *user, size_t size);
 
 /* The exchange was abandoned by the client ("*"). */

@@ -1,0 +1,52 @@
+/*
+ * clock.c - monotonic deadlines, and waiting for a descriptor until one.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/clock.h"
+
+int64_t
+clock_now(void)
+{
+	struct timespec now;
+
+	if (clock_gettime(CLOCK_MONOTONIC, &now) == -1)
+		abort();
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int
+clock_left(int64_t deadline)
+{
+	int64_t left = deadline - clock_now();
+
+	if (left <= 0)
+		return 0;
+	return left > INT_MAX ? INT_MAX : (int)left;
+}
+
+int64_t
+clock_within(int64_t deadline, int seconds)
+{
+	int64_t t = clock_now() + (int64_t)seconds * 1000;
+
+	return t < deadline ? t : deadline;
+}
+
+int
+clock_wait(int fd, short events, int64_t deadline)
+{
+	struct pollfd p = { .fd = fd, .events = events };
+	int n;
+
+	do
+		n = poll(&p, 1, clock_left(deadline));
+	while (n == -1 && errno == EINTR);
+	if (n == 0)
+		errno = ETIMEDOUT;
+	return n == 1 ? p.revents : -1;
+}

@@ -1,0 +1,22 @@
+/*
+ * clock.h - monotonic deadlines, and waiting for a descriptor until one.
+ */
+#ifndef BASE_CLOCK_H
+#define BASE_CLOCK_H
+
+#include <stdint.h>
+
+/* Milliseconds of CLOCK_MONOTONIC: deadlines are counted in them. */
+int64_t	clock_now(void);
+
+/* Milliseconds from now to deadline: 0 when it has passed, at most INT_MAX. */
+int	clock_left(int64_t deadline);
+
+/* The earlier of deadline and that many seconds from now. */
+int64_t	clock_within(int64_t deadline, int seconds);
+
+/* Waits until poll(2) reports any of events, or an error, on fd.  Returns what
+   it reported, or -1 with errno: ETIMEDOUT at the deadline. */
+int	clock_wait(int fd, short events, int64_t deadline);
+
+#endif

@@ -1,0 +1,59 @@
+/*
+ * file.c - files written and copied whole, and tables that grow.
+ */
+#define _GNU_SOURCE	/* reallocarray */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/sendfile.h>
+#include <unistd.h>
+
+#include "base/file.h"
+
+int
+file_write_all(int fd, const char *p, size_t len)
+{
+	ssize_t n;
+
+	while (len > 0) {
+		n = write(fd, p, len);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n == -1)
+			return -1;
+		p += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+int
+file_copy_all(int to, int from)
+{
+	off_t at = 0;
+	ssize_t n;
+
+	do {
+		n = sendfile(to, from, &at, 1 << 30);
+	} while (n > 0 || (n == -1 && errno == EINTR));
+	return (int)n;
+}
+
+int
+file_again(int fd, const char *name)
+{
+	if (fd == -1)
+		return open(name, O_RDONLY | O_CLOEXEC);
+	fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (fd != -1)
+		lseek(fd, 0, SEEK_SET);	/* a pipe is read where it is */
+	return fd;
+}
+
+void *
+table_grow(void *rows, size_t n, size_t size)
+{
+	if ((n & (n - 1)) != 0)
+		return rows;
+	return reallocarray(rows, n == 0 ? 1 : n * 2, size);
+}

@@ -1,0 +1,28 @@
+/*
+ * file.h - files written and copied whole, and tables that grow.
+ */
+#ifndef BASE_FILE_H
+#define BASE_FILE_H
+
+#include <stddef.h>
+
+/* Writes all of p[0..len).  Returns 0, or -1 with errno. */
+int	file_write_all(int fd, const char *p, size_t len);
+
+/* Appends the file from, from its start, to the file to.  Returns 0, or -1
+   with errno. */
+int	file_copy_all(int to, int from);
+
+/*
+ * For files that an option names: fd is one that was opened before root was
+ * given up, or -1, then it is opened by its name now.  Returns a descriptor at
+ * its beginning, for the caller to close, or -1 with errno.
+ */
+int	file_again(int fd, const char *name);
+
+/* Makes room for row n of a table of rows of size octets: returns its new
+   place, or NULL with the old one as it was.  The table doubles whenever n is
+   a power of two, so call it for every n from 0. */
+void	*table_grow(void *rows, size_t n, size_t size);
+
+#endif

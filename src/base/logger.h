@@ -1,0 +1,27 @@
+/*
+ * logger.h - where all parts tell the administrator something.
+ */
+#ifndef BASE_LOGGER_H
+#define BASE_LOGGER_H
+
+#include "base/envelope.h"
+
+/*
+ * Where all parts tell the administrator something: priority as in
+ * syslog(3), event one word ([a-z-]+), env NULL if it concerns no
+ * transaction, text one line without control characters.
+ */
+struct logger {
+	void (*log)(void *ctx, int priority, const char *event,
+	    const struct envelope *env, const char *text);
+	void *ctx;
+};
+
+/* text is made safe where it stands. */
+void	logger_put(const struct logger *l, int priority, const char *event,
+	    const struct envelope *env, char *text);
+void	logger_printf(const struct logger *l, int priority, const char *event,
+	    const struct envelope *env, const char *fmt, ...)
+	    __attribute__((format(printf, 5, 6)));
+
+#endif

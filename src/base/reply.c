@@ -1,0 +1,98 @@
+/*
+ * reply.c - making, comparing and spreading replies.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/reply.h"
+#include "base/text.h"
+
+void
+reply_set(struct reply *r, int code, const char *enh, const char *text)
+{
+	char *to = r->text;
+	size_t len;
+
+	assert(code >= 200 && code <= 599);
+	r->code = code;
+	/* RFC 2034 4: its class is that of the reply.  enh may be r->enh. */
+	len = text_enhanced(enh);
+	if (enh[len] != '\0' || enh[0] != '0' + code / 100)
+		len = 0;
+	memmove(r->enh, enh, len);
+	r->enh[len] = '\0';
+	for (; *text != '\0' && to < r->text + REPLY_TEXT - 1; text++)
+		if (text[0] != '\r' || text[1] != '\n')
+			*to++ = *text;
+	while (to > r->text && (to[-1] == '\n' || to[-1] == '\r'))
+		to--;
+	*to = '\0';
+	text_make_safe(r->text, r->text, true);
+}
+
+void
+reply_printf(struct reply *r, int code, const char *enh,
+    const char *fmt, ...)
+{
+	char text[REPLY_TEXT];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	reply_set(r, code, enh, text);
+}
+
+bool
+reply_same(const struct reply *a, const struct reply *b)
+{
+	return a->code == b->code && strcmp(a->enh, b->enh) == 0 &&
+	    strcmp(a->text, b->text) == 0;
+}
+
+void
+reply_spread(struct reply r[], size_t n)
+{
+	size_t i;
+
+	for (i = 1; i < n; i++)
+		r[i] = r[0];
+}
+
+/* What the client is told when the system refuses something: */
+enum { NO_ROOM, TOO_MANY, MISTAKE, TROUBLE };
+
+static const struct {
+	int code;
+	const char *enh;
+	const char *text;
+} told[] = {
+	[NO_ROOM] = { 452, "4.3.1", "Insufficient system storage" },
+	[TOO_MANY] = { 452, "4.5.3", "Too many recipients" },
+	[MISTAKE] = { 451, "4.3.5", "Local configuration error" },
+	[TROUBLE] = { 451, "4.3.0", "Local error in processing" },
+};
+
+static const struct {
+	unsigned short error, told;
+} failures[] = {
+	{ ENOSPC, NO_ROOM }, { EDQUOT, NO_ROOM }, { EFBIG, NO_ROOM },
+	{ E2BIG, TOO_MANY }, { EACCES, MISTAKE }, { EISDIR, MISTAKE },
+	{ ELOOP, MISTAKE }, { ENAMETOOLONG, MISTAKE }, { ENOENT, MISTAKE },
+	{ ENOEXEC, MISTAKE }, { ENOTDIR, MISTAKE }, { ENXIO, MISTAKE },
+	{ EPERM, MISTAKE }, { EROFS, MISTAKE }, { 0, TROUBLE },
+};
+
+void
+reply_errno(struct reply *r, int error)
+{
+	size_t i = 0, n;
+
+	while (failures[i].error != 0 && failures[i].error != error)
+		i++;
+	n = failures[i].told;
+	reply_set(r, told[n].code, told[n].enh, told[n].text);
+}

@@ -1,0 +1,251 @@
+/*
+ * text.c - strings and numbers in the forms that mail and its logs need.
+ *
+ * What every session says is put together without stdio, whose pages the
+ * channel process would have to fault in for it.
+ */
+#include <stdarg.h>
+#include <string.h>
+
+#include "base/text.h"
+
+size_t
+text_printable(const char *p, size_t len)
+{
+	static const unsigned long least[] = { 0, 0, 0xa0, 0x800, 0x10000 };
+	unsigned char c = (unsigned char)*p;
+	unsigned long code;
+	size_t i, n;
+
+	if (c < 0x80)
+		return c >= ' ' && c != 0x7f;
+	n = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
+	if (c < 0xc2 || c > 0xf4 || n > len)
+		return 0;
+	code = c & (0x7fU >> n);
+	for (i = 1; i < n; i++) {
+		c = (unsigned char)p[i];
+		if ((c & 0xc0) != 0x80)
+			return 0;
+		code = code << 6 | (c & 0x3f);
+	}
+	if (code < least[n] || code > 0x10ffff)
+		return 0;
+	return code >= 0xd800 && code <= 0xdfff ? 0 : n;
+}
+
+void
+text_make_safe(char *safe, const char *text, bool lines)
+{
+	size_t len = strlen(text), n;
+
+	for (; len > 0; len -= n) {
+		n = text_printable(text, len);
+		if (n == 0) {
+			*safe++ = lines && *text == '\n' ? '\n' : '?';
+			text++;
+			n = 1;
+		} else
+			for (size_t i = 0; i < n; i++)
+				*safe++ = *text++;
+	}
+	*safe = '\0';
+}
+
+char *
+text_join(char *to, size_t size, ...)
+{
+	const char *s;
+	va_list ap;
+	size_t n = 0;
+
+	va_start(ap, size);
+	while ((s = va_arg(ap, const char *)) != NULL)
+		while (*s != '\0' && n < size - 1)
+			to[n++] = *s++;
+	va_end(ap);
+	to[n] = '\0';
+	return to;
+}
+
+const char *
+text_number(char to[TEXT_NUMBER], uint64_t n, size_t digits)
+{
+	char *p = to + TEXT_NUMBER - 1;
+
+	*p = '\0';
+	do {
+		*--p = (char)('0' + n % 10);
+		n /= 10;
+	} while (n > 0 || p > to + TEXT_NUMBER - 1 - digits);
+	return p;
+}
+
+size_t
+text_digits(const char *p)
+{
+	size_t n = 0;
+
+	while (p[n] >= '0' && p[n] <= '9')
+		n++;
+	return n;
+}
+
+size_t
+text_enhanced(const char *p)
+{
+	size_t subject, detail;
+
+	if ((p[0] != '2' && p[0] != '4' && p[0] != '5') || p[1] != '.')
+		return 0;
+	subject = text_digits(p + 2);
+	if (subject < 1 || subject > 3 || p[2 + subject] != '.')
+		return 0;
+	detail = text_digits(p + 3 + subject);
+	if (detail < 1 || detail > 3)
+		return 0;
+	p += 3 + subject + detail;
+	return *p == '\0' || *p == ' ' ? 3 + subject + detail : 0;
+}
+
+bool
+text_parse_number(struct span s, uint64_t *n)
+{
+	uint64_t digit;
+	size_t i;
+
+	*n = 0;
+	for (i = 0; i < s.len; i++) {
+		if (s.p[i] < '0' || s.p[i] > '9')
+			return false;
+		digit = (uint64_t)(s.p[i] - '0');
+		if (*n > (UINT64_MAX - digit) / 10)
+			return false;
+		*n = *n * 10 + digit;
+	}
+	return s.len > 0;
+}
+
+unsigned
+text_parse_port(const char *s)
+{
+	uint64_t n;
+
+	if (strlen(s) > 5 ||
+	    !text_parse_number((struct span){ s, strlen(s) }, &n))
+		return 0;
+	return n <= 65535 ? (unsigned)n : 0;
+}
+
+static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    "abcdefghijklmnopqrstuvwxyz0123456789+/";
+
+size_t
+text_encode_base64(char *to, const char *p, size_t len)
+{
+	unsigned char in[3];
+	char *start = to;
+	size_t n;
+
+	for (; len > 0; p += n, len -= n) {
+		n = len < 3 ? len : 3;
+		memset(in, 0, sizeof in);
+		memcpy(in, p, n);
+		*to++ = base64_digits[in[0] >> 2];
+		*to++ = base64_digits[(in[0] & 3) << 4 | in[1] >> 4];
+		*to++ = n > 1 ? base64_digits[(in[1] & 15) << 2 | in[2] >> 6]
+		    : '=';
+		*to++ = n > 2 ? base64_digits[in[2] & 63] : '=';
+	}
+	*to = '\0';
+	return (size_t)(to - start);
+}
+
+static int
+sextet(char c)
+{
+	const char *p = c == '\0' ? NULL : strchr(base64_digits, c);
+
+	return p == NULL ? -1 : (int)(p - base64_digits);
+}
+
+long
+text_decode_base64(char *to, size_t size, struct span s)
+{
+	size_t n = 0, i, pad;
+	unsigned bits = 0;
+	int digit;
+
+	if (s.len % 4 != 0)
+		return -1;
+	for (i = 0; i < s.len && s.p[i] != '='; i++) {
+		if ((digit = sextet(s.p[i])) == -1)
+			return -1;
+		bits = (bits << 6 | (unsigned)digit) & 0xfff;
+		if (i % 4 == 0)
+			continue;
+		if (n < size)
+			to[n] = (char)(bits >> (6 - 2 * (i % 4)) & 0xff);
+		n++;
+	}
+	pad = s.len - i;
+	if (pad > 2 || (pad == 2 && s.p[i + 1] != '='))
+		return -1;
+	/* RFC 4648 3.5: the last digit's bits that are not used are 0. */
+	if (pad != 0 && (bits & (pad == 1 ? 3U : 15U)) != 0)
+		return -1;
+	return (long)n;
+}
+
+static const char hex_digits[] = "0123456789ABCDEF";
+
+/* The value of a hexadecimal digit in upper case, or -1. */
+static int
+hex_value(char c)
+{
+	const char *p = c == '\0' ? NULL : strchr(hex_digits, c);
+
+	return p == NULL ? -1 : (int)(p - hex_digits);
+}
+
+size_t
+text_encode_xtext(char *to, size_t size, const char *s)
+{
+	size_t n = 0;
+
+	for (; *s != '\0' && n + 3 < size; s++)
+		if (*s > ' ' && *s < '\177' && *s != '+' && *s != '=') {
+			to[n++] = *s;
+		} else {
+			to[n++] = '+';
+			to[n++] = hex_digits[(unsigned char)*s >> 4];
+			to[n++] = hex_digits[(unsigned char)*s & 15];
+		}
+	to[n] = '\0';
+	return n;
+}
+
+long
+text_decode_xtext(char *to, size_t size, struct span s)
+{
+	size_t n = 0, i;
+	char c;
+
+	for (i = 0; i < s.len; i++) {
+		c = s.p[i];
+		if (((unsigned char)c & 0x80) != 0 || c == '=')
+			return -1;
+		if (c == '+') {
+			if (s.len - i < 3 || hex_value(s.p[i + 1]) == -1 ||
+			    hex_value(s.p[i + 2]) == -1)
+				return -1;
+			c = (char)(hex_value(s.p[i + 1]) << 4 |
+			    hex_value(s.p[i + 2]));
+			i += 2;
+		}
+		if (n < size)
+			to[n] = c;
+		n++;
+	}
+	return (long)n;
+}

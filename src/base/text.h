@@ -1,0 +1,61 @@
+/*
+ * text.h - strings and numbers in the forms that mail and its logs need.
+ */
+#ifndef BASE_TEXT_H
+#define BASE_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/mail.h"
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+#define TEXT_NUMBER 21		/* octets of a number, with NUL */
+
+/* The strings up to NULL, one after the other, in to[0..size), cut to fit.
+   Returns to. */
+char	*text_join(char *to, size_t size, ...) __attribute__((sentinel));
+
+/* n in decimal, in as many digits at least, somewhere in to. */
+const char *text_number(char to[TEXT_NUMBER], uint64_t n, size_t digits);
+
+/* Reads digits only: no sign, no blank, no overflow. */
+bool	text_parse_number(struct span s, uint64_t *n);
+
+/* The number that a port is, 1 to 65535, or 0. */
+unsigned text_parse_port(const char *s);
+
+/* How many octets the character at p[0..len) has if it can be shown: ASCII or
+   UTF-8 (RFC 3629).  0 for a control character (C1 too) and for an octet that
+   begins no UTF-8 character.  len is at least 1. */
+size_t	text_printable(const char *p, size_t len);
+
+/* Copies text to safe, which has room for as many octets and may be text
+   itself.  What cannot be shown becomes '?'; '\n' stays if lines is set. */
+void	text_make_safe(char *safe, const char *text, bool lines);
+
+/* How many octets at p are digits. */
+size_t	text_digits(const char *p);
+
+/* How many octets at p are an enhanced status code (RFC 3463 2) that a blank
+   or the string's end follows, or 0. */
+size_t	text_enhanced(const char *p);
+
+/* Base64 of p[0..len) in to, which has room for 4 * ((len + 2) / 3) + 1.
+   Returns the length without the NUL. */
+size_t	text_encode_base64(char *to, const char *p, size_t len);
+
+/* Decodes canonical base64 (RFC 4648 3.5) into to[0..size), as far as it has
+   room.  Returns the length of all of it, or -1 if s is not base64. */
+long	text_decode_base64(char *to, size_t size, struct span s);
+
+/* xtext (RFC 3461 4) of s in to[0..size), cut to fit.  Returns its length. */
+size_t	text_encode_xtext(char *to, size_t size, const char *s);
+
+/* Decodes xtext into to[0..size), as far as it has room, without a NUL.
+   Returns the length of all of it, or -1 if s is not xtext. */
+long	text_decode_xtext(char *to, size_t size, struct span s);
+
+#endif

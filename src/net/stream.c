@@ -1,0 +1,330 @@
+/*
+ * stream.c - places to connect to, and connections read by lines.
+ */
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "net/stream.h"
+
+#define CONNECT_SECONDS 30	/* for one address */
+#define DIGITS "0123456789"
+
+static bool
+copy(char *to, size_t size, const char *from, size_t len)
+{
+	if (len == 0 || len >= size)
+		return false;
+	memcpy(to, from, len);
+	to[len] = '\0';
+	return true;
+}
+
+static bool
+starts(const char *p, size_t len, const char *prefix)
+{
+	size_t n = strlen(prefix);
+
+	return len >= n && strncasecmp(p, prefix, n) == 0;
+}
+
+/* More than one colon without brackets is IPv6. */
+bool
+place_parse(const char *p, size_t len, struct place *to)
+{
+	const char *end, *colon, *rest;
+	const size_t path_max = sizeof ((struct sockaddr_un *)0)->sun_path;
+
+	memset(to, 0, sizeof *to);
+	if (starts(p, len, "unix:")) {
+		to->local = true;
+		return copy(to->host, path_max, p + 5, len - 5);
+	}
+	if (starts(p, len, "inet:")) {
+		p += 5;
+		len -= 5;
+	}
+	end = p + len;
+	if (len > 0 && *p == '[') {
+		rest = memchr(++p, ']', len - 1);
+		if (rest == NULL)
+			return false;
+		colon = rest + 1;
+	} else {
+		colon = memchr(p, ':', len);
+		if (colon == NULL || memchr(colon + 1, ':',
+		    (size_t)(end - colon - 1)) != NULL)
+			colon = end;
+		rest = colon;
+	}
+	if (!copy(to->host, sizeof to->host, p, (size_t)(rest - p)) ||
+	    to->host[strspn(to->host, "abcdefghijklmnopqrstuvwxyz" DIGITS
+	    "ABCDEFGHIJKLMNOPQRSTUVWXYZ-._:%")] != '\0')
+		return false;
+	if (colon == end)
+		return true;
+	return *colon == ':' && copy(to->port, sizeof to->port, colon + 1,
+	    (size_t)(end - colon - 1)) && to->port[strspn(to->port,
+	    "abcdefghijklmnopqrstuvwxyz-" DIGITS)] == '\0' &&
+	    (text_parse_port(to->port) != 0 ||
+	    to->port[strspn(to->port, DIGITS)] != '\0');
+}
+
+/* Connects to one address.  Returns a descriptor, or -1 with errno. */
+static int
+dial(const struct sockaddr *to, socklen_t len, int64_t deadline)
+{
+	int fd, err = 0, on = 1;
+	socklen_t size = sizeof err;
+
+	fd = socket(to->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
+	    0);
+	if (fd == -1)
+		return -1;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	if (connect(fd, to, len) == -1) {
+		err = errno;
+		if (err == EINPROGRESS || err == EINTR) {
+			if (clock_wait(fd, POLLOUT, deadline) == -1 ||
+			    getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size)
+			    == -1)
+				err = errno;
+		}
+	}
+	if (err == 0)
+		return fd;
+	close(fd);
+	errno = err;
+	return -1;
+}
+
+/* The same for a unix socket.  If its queue is full a connect() that does not
+   block fails, and poll() can not wait for a place: it has to block. */
+static int
+dial_path(const char *path, int64_t deadline)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	int left = clock_left(deadline), fd, n, err;
+	struct timeval tv;
+
+	if (left == 0) {
+		errno = ETIMEDOUT;
+		return -1;
+	}
+	memcpy(un.sun_path, path, strlen(path) + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd == -1)
+		return -1;
+	tv.tv_sec = left / 1000;
+	tv.tv_usec = left % 1000 * 1000;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
+	do
+		n = connect(fd, (struct sockaddr *)&un, sizeof un);
+	while (n == -1 && errno == EINTR && clock_left(deadline) > 0);
+	if (n == 0)
+		return fd;
+	err = errno == EAGAIN || errno == EINTR ? ETIMEDOUT : errno;
+	close(fd);
+	errno = err;
+	return -1;
+}
+
+/* The same for a host's name: one address after the other.  The time that
+   there is is shared among them. */
+static int
+dial_name(const char *host, const char *port, int64_t deadline,
+    const char **phrase)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *a;
+	int n = 0, fd = -1, err;
+
+	err = getaddrinfo(host, port, &hints, &list);
+	if (err != 0) {
+		if (err != EAI_SYSTEM) {
+			*phrase = err == EAI_SERVICE ? "no such port"
+			    : gai_strerror(err);
+			errno = EHOSTUNREACH;
+		}
+		return -1;
+	}
+	for (a = list; a != NULL; a = a->ai_next)
+		n++;
+	for (a = list; a != NULL && fd == -1; a = a->ai_next, n--)
+		fd = dial(a->ai_addr, a->ai_addrlen, clock_within(clock_now() +
+		    clock_left(deadline) / n, CONNECT_SECONDS));
+	err = errno;
+	freeaddrinfo(list);
+	errno = err;
+	return fd;
+}
+
+static int
+dial_place(const struct place *to, const char *port, int64_t deadline,
+    const char **phrase)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET };
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6 };
+
+	if (to->local)
+		return dial_path(to->host, deadline);
+	if (to->port[0] != '\0')
+		port = to->port;
+	if (port == NULL) {
+		*phrase = "no port given";
+		errno = EINVAL;
+		return -1;
+	}
+	/* The resolver costs much, and is needed for names alone. */
+	in.sin_port = in6.sin6_port = htons((in_port_t)text_parse_port(port));
+	if (in.sin_port != 0 && inet_pton(AF_INET, to->host, &in.sin_addr))
+		return dial((struct sockaddr *)&in, sizeof in,
+		    clock_within(deadline, CONNECT_SECONDS));
+	if (in.sin_port != 0 && inet_pton(AF_INET6, to->host, &in6.sin6_addr))
+		return dial((struct sockaddr *)&in6, sizeof in6,
+		    clock_within(deadline, CONNECT_SECONDS));
+	return dial_name(to->host, port, deadline, phrase);
+}
+
+int
+stream_dial(struct stream *s, const struct place *to, const char *port,
+    int64_t deadline, char *why, size_t size)
+{
+	const char *phrase = NULL;
+	int err;
+
+	s->have = s->used = 0;
+	s->fd = dial_place(to, port, deadline, &phrase);
+	if (s->fd != -1)
+		return 0;
+	err = errno;
+	snprintf(why, size, "%s", phrase != NULL ? phrase : strerror(err));
+	errno = err;
+	return -1;
+}
+
+int
+stream_connect(struct stream *s, const char *where, const char *port,
+    int64_t deadline, char *why, size_t size)
+{
+	struct place to;
+
+	if (place_parse(where, strlen(where), &to))
+		return stream_dial(s, &to, port, deadline, why, size);
+	s->fd = -1;
+	s->have = s->used = 0;
+	snprintf(why, size, "not a place to connect to");
+	errno = EINVAL;
+	return -1;
+}
+
+/* Reads what has come, and waits for none.  Returns the count, or -1 with
+   errno, 0 for end of file. */
+static long
+fill(struct stream *s)
+{
+	ssize_t n;
+
+	if (s->used == s->have)
+		s->used = s->have = 0;
+	n = recv(s->fd, s->buffer + s->have, sizeof s->buffer - s->have,
+	    MSG_DONTWAIT);
+	if (n == 0)
+		errno = 0;
+	if (n <= 0)
+		return -1;
+	s->have += (size_t)n;
+	return n;
+}
+
+/*
+ * Where the peer does not read, what it says is read meanwhile, as far as
+ * there is room: it may be stuck in writing.
+ */
+int
+stream_write(struct stream *s, const void *p, size_t len, int64_t deadline)
+{
+	const char *from = p;
+	bool ended = false;
+	ssize_t n;
+	int seen;
+
+	while (len > 0) {
+		n = send(s->fd, from, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n >= 0) {
+			from += n;
+			len -= (size_t)n;
+		} else if (errno == EAGAIN) {
+			if (s->have == sizeof s->buffer)
+				ended = true;
+			seen = clock_wait(s->fd, ended ? POLLOUT :
+			    POLLOUT | POLLIN, deadline);
+			if (seen == -1)
+				return -1;
+			if ((seen & POLLIN) && fill(s) == -1 &&
+			    errno != EAGAIN && errno != EINTR)
+				ended = true;
+		} else if (errno != EINTR)
+			return -1;
+	}
+	return 0;
+}
+
+long
+stream_line(struct stream *s, char *line, size_t size, int64_t deadline)
+{
+	const char *p, *lf;
+	size_t len = 0, all = 0, n, room;
+
+	assert(size > 0);
+	for (;;) {
+		p = s->buffer + s->used;
+		n = s->have - s->used;
+		lf = memchr(p, '\n', n);
+		if (lf != NULL)
+			n = (size_t)(lf - p);
+		room = size - 1 - len;
+		memcpy(line + len, p, n < room ? n : room);
+		len += n < room ? n : room;
+		s->used += n;
+		all += n;
+		if (lf != NULL)
+			break;
+		if (all > STREAM_LINE_MAX) {
+			errno = EMSGSIZE;
+			return -1;
+		}
+		if (clock_wait(s->fd, POLLIN, deadline) == -1)
+			return -1;
+		if (fill(s) == -1 && errno != EAGAIN && errno != EINTR)
+			return -1;
+	}
+	s->used++;
+	if (len > 0 && line[len - 1] == '\r')
+		len--;
+	line[len] = '\0';
+	return (long)len;
+}
+
+void
+stream_close(struct stream *s)
+{
+	if (s->fd != -1)
+		close(s->fd);
+	s->fd = -1;
+	s->have = s->used = 0;
+}

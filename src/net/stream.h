@@ -1,0 +1,64 @@
+/*
+ * stream.h - places to connect to, and connections read by lines.
+ */
+#ifndef NET_STREAM_H
+#define NET_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PLACE_HOST_MAX 256	/* octets of a host name or path, with NUL */
+#define PLACE_PORT_MAX 32	/* octets of a port's number or name */
+
+/* Where to connect. */
+struct place {
+	bool local;		/* a unix socket, host is its path */
+	char host[PLACE_HOST_MAX];
+	char port[PLACE_PORT_MAX];	/* "" if none was given */
+};
+
+/* Reads one place: "unix:PATH", "inet:HOST:PORT", "[HOST]:PORT", "HOST:PORT",
+   "HOST", or an IPv6 address without brackets.  False: p[0..len) is none. */
+bool	place_parse(const char *p, size_t len, struct place *to);
+
+/*
+ * A connection read by lines.  Deadlines are in milliseconds of
+ * CLOCK_MONOTONIC (clock_now()).
+ */
+#define STREAM_BUFFER 4096
+#define STREAM_LINE_MAX 65536	/* octets of a line */
+
+struct stream {
+	int fd;			/* -1: closed; owned */
+	size_t have, used;	/* octets in buffer, and of them consumed */
+	char buffer[STREAM_BUFFER];
+};
+
+/*
+ * Connects s to a place, with port if the place names none.  Returns 0, or -1
+ * with errno (ETIMEDOUT at the deadline) and a phrase in why[0..size).
+ */
+int	stream_dial(struct stream *s, const struct place *to, const char *port,
+	    int64_t deadline, char *why, size_t size);
+
+/* The same for a place that place_parse() reads; EINVAL if it is none. */
+int	stream_connect(struct stream *s, const char *where, const char *port,
+	    int64_t deadline, char *why, size_t size);
+
+/* Sends all of it.  Returns 0, or -1 with errno.  Never raises SIGPIPE. */
+int	stream_write(struct stream *s, const void *p, size_t len,
+	    int64_t deadline);
+
+/*
+ * Reads a line into line[0..size), without its CRLF or LF, NUL-terminated;
+ * what is longer is cut, its end skipped.  Returns its length as kept, or -1
+ * with errno: 0 for end of file, ETIMEDOUT, EMSGSIZE beyond STREAM_LINE_MAX:
+ * who always has more to say would never let a deadline come.
+ */
+long	stream_line(struct stream *s, char *line, size_t size,
+	    int64_t deadline);
+
+void	stream_close(struct stream *s);
+
+#endif

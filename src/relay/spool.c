@@ -1,0 +1,168 @@
+/*
+ * spool.c - the message on its way: in memory, or in a file without a name.
+ */
+#define _GNU_SOURCE	/* memfd_create, O_TMPFILE, asprintf */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "relay/spool.h"
+
+/* ---- The spool ---- */
+
+void
+spool_open(struct spool *s, enum spool_form form, int (*file)(void *ctx),
+    void *ctx)
+{
+	s->fd = -1;
+	s->error = 0;
+	s->form = form;
+	s->size = s->stored = 0;
+	s->cr = false;
+	s->file = file != NULL ? file : spool_file;
+	s->ctx = ctx;
+	s->held = 0;
+}
+
+int
+spool_file(void *ctx)
+{
+	const char *dir = getenv("TMPDIR");
+	char *name;
+	int fd;
+
+	(void)ctx;
+	if (dir == NULL || *dir == '\0')
+		dir = "/var/tmp";
+	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd != -1 || (errno != EOPNOTSUPP && errno != EISDIR))
+		return fd;
+	/* A file system that has no O_TMPFILE. */
+	if (asprintf(&name, "%s/smtpd.XXXXXX", dir) == -1)
+		return -1;
+	fd = mkostemp(name, O_CLOEXEC);
+	if (fd != -1)
+		unlinkat(AT_FDCWD, name, 0);
+	free(name);
+	return fd;
+}
+
+/* Has s->fd be what is to hold size octets.  Returns 0, or -1 with errno. */
+static int
+make_room(struct spool *s, uint64_t size)
+{
+	int fd = -1, error;
+
+	if (s->fd != -1 && (s->stored > SPOOL_MEMORY || size <= SPOOL_MEMORY))
+		return 0;
+	if (size <= SPOOL_MEMORY)
+		fd = memfd_create("spool", MFD_CLOEXEC);
+	if (fd == -1)
+		fd = s->file(s->ctx);
+	if (fd == -1)
+		return -1;
+	if (s->fd != -1 && file_copy_all(fd, s->fd) == -1) {
+		error = errno;
+		close(fd);
+		errno = error;
+		return -1;
+	}
+	if (s->fd != -1)
+		close(s->fd);
+	s->fd = fd;
+	return 0;
+}
+
+/* Writes to s->fd what follows what it has. */
+static void
+store(struct spool *s, const char *p, size_t len)
+{
+	if (s->error != 0)
+		return;
+	/* s->file is somebody else's, and may have failed without a word. */
+	if (make_room(s, s->stored + len) == -1 ||
+	    file_write_all(s->fd, p, len) == -1)
+		s->error = errno != 0 ? errno : EIO;
+	else
+		s->stored += len;
+}
+
+/* Gathers small pieces; large ones are written as they are. */
+static void
+put(struct spool *s, const char *p, size_t len)
+{
+	if (len > sizeof s->buffer - s->held) {
+		store(s, s->buffer, s->held);
+		s->held = 0;
+	}
+	if (len >= sizeof s->buffer / 2) {
+		store(s, s->buffer, s->held);
+		s->held = 0;
+		store(s, p, len);
+		return;
+	}
+	memcpy(s->buffer + s->held, p, len);
+	s->held += len;
+}
+
+/* Puts len octets with each CRLF as LF.  A CR at the end is held back. */
+static void
+put_lines(struct spool *s, const char *p, size_t len)
+{
+	const char *end = p + len, *cr;
+
+	while (p < end) {
+		if (s->cr && *p != '\n')
+			put(s, "\r", 1);
+		s->cr = false;
+		cr = memchr(p, '\r', (size_t)(end - p));
+		if (cr == NULL) {
+			put(s, p, (size_t)(end - p));
+			return;
+		}
+		put(s, p, (size_t)(cr - p));
+		s->cr = true;
+		p = cr + 1;
+	}
+}
+
+void
+spool_write(struct spool *s, const char *p, size_t len)
+{
+	s->size += len;
+	if (s->error != 0 || len == 0)
+		return;
+	if (s->form == SPOOL_LF)
+		put_lines(s, p, len);
+	else if (s->form == SPOOL_CRLF)
+		put(s, p, len);
+}
+
+int
+spool_finish(struct spool *s)
+{
+	if (s->form == SPOOL_NONE)
+		return -1;
+	if (s->cr)
+		put(s, "\r", 1);
+	s->cr = false;
+	store(s, s->buffer, s->held);
+	s->held = 0;
+	if (s->error == 0 && lseek(s->fd, 0, SEEK_SET) == -1)
+		s->error = errno;
+	return s->error == 0 ? s->fd : -1;
+}
+
+void
+spool_close(struct spool *s)
+{
+	if (s->fd > 0)
+		close(s->fd);
+	s->fd = -1;
+}
