@@ -106,8 +106,8 @@ t/san/fault.so: t/fault.c
 t/ping: t/ping.c libsmtpd-channel.a
 	$(CC) $(ALLCFLAGS) $(LINK) -o $@ $^
 
-check: all t/san/smtpd t/san/planted t/san/fault.so t/ping $(SUITES) \
-    $(REPLAY)
+suites: t/san/smtpd t/san/planted t/san/fault.so t/ping $(SUITES) $(REPLAY)
+check: all suites
 	prove -e t/prove.sh $(PROVE) $(SUITES) \
 	    $(filter-out $(PEERS),$(wildcard t/*.t))
 check-peers: all t/ask
@@ -159,6 +159,6 @@ clean:
 	    t/san t/fuzz t/bench/out t/__pycache__
 
 .PHONY: FORCE all bench check check-peers check-systemd clean coverage deps \
-	fuzz install lint run uninstall
+	fuzz install lint run suites uninstall
 -include $(wildcard *.d src/*/*.d $(foreach d,san fuzz,t/$d/*.d t/$d/t/*.d \
 	t/$d/src/*/*.d))
