@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/reply.h"
 #include "base/text.h"
+#include "service/auth.h"
 #include "service/policy.h"
 
 #define TIMEOUT 20	/* seconds; a lookup may take its time */

@@ -4,14 +4,14 @@
  *
  * The first octet chooses mechanism and source; then come the client's two
  * responses, each ended by a line feed, and then Dovecot's script (peer.c).
- *  - A verdict is one that policy.h names; a challenge is base64.
+ *  - A verdict is one that auth.h names; a challenge is base64.
  *  - 235 has a user's name, nothing else has one, and Dovecot said OK.
  */
 #define _GNU_SOURCE	/* memmem; pipe2 in peer.c */
 #include "base/clock.h"
 #include "base/reply.h"
 #include "base/text.h"
-#include "service/policy.h"
+#include "service/auth.h"
 #include "peer.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

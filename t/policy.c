@@ -29,6 +29,7 @@
 #include "base/reply.h"
 #include "base/text.h"
 #include "relay/smtp.h"
+#include "service/auth.h"
 #include "service/policy.h"
 
 #define ROOM 65536

@@ -8,6 +8,7 @@
 #ifndef MONITOR_H
 #define MONITOR_H
 
+#include "service/auth.h"
 #include "service/policy.h"
 #include "relay.h"
 

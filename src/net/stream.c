@@ -328,3 +328,15 @@ stream_close(struct stream *s)
 	s->fd = -1;
 	s->have = s->used = 0;
 }
+
+const char *
+stream_reason(int error)
+{
+	if (error == 0)
+		return "connection closed";
+	if (error == ETIMEDOUT)
+		return "no answer in time";
+	if (error == EMSGSIZE)
+		return "line too long";
+	return strerror(error);
+}

@@ -59,6 +59,10 @@ int	stream_write(struct stream *s, const void *p, size_t len,
 long	stream_line(struct stream *s, char *line, size_t size,
 	    int64_t deadline);
 
+/* What the errno of stream_line() or stream_write() means, as a phrase for the
+   log. */
+const char *stream_reason(int error);
+
 void	stream_close(struct stream *s);
 
 #endif
