@@ -55,7 +55,7 @@ smtpd-tls: $(ENGINE:.c=.o)
 libsmtpd-channel.a: $(CHANNEL:.c=.o)
 	rm -f $@
 	$(AR) rcs $@ $^
-smtpd.o: .built
+smtpd.o src/session/options.o src/session/systemd.o: .built
 .built: FORCE
 	@echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) | cmp -s - $@ || \
 	    echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) >$@

@@ -1,16 +1,15 @@
 /*
  * fuzz_report.c - a TLS engine that reports anything.
  *
- * The input is the report as monitor_tls() hands it on: a string.  Each of its
- * values is what stands behind the name on the first line that has it, as far
- * as there is room.  How the report is received is fuzz_nexthop.c's matter.
- * The function has no name outside smtpd.c, so this is one translation unit
- * with it, whose main() is not the program's.
+ * The input is the report as a string.  The value of a name is what follows
+ * the name and '=' on the first line that has them, as far as there is room.
+ * How the report is received is tested by fuzz_nexthop.c.
  */
-int	smtpd_main(int argc, char *argv[]);
-#define main smtpd_main
-#include "../smtpd.c"
-#undef main
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "session/session.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -59,7 +58,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	report[size] = '\0';
 	for (i = 0; i < sizeof names / sizeof names[0]; i++) {
 		memset(value, 'x', VALUE);
-		report_value(report, names[i], value, VALUE);
+		session_report_value(report, names[i], value, VALUE);
 		is = look_up(report, names[i]);
 		n = is == NULL ? 0 : strcspn(is, "\n");
 		if (n > VALUE - 1)

@@ -1,0 +1,32 @@
+/*
+ * descriptors.c - what the descriptors 0 to 2 are.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "session/descriptors.h"
+
+bool
+descriptors_same(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+void
+descriptors_look(struct stat std[3])
+{
+	for (int fd = 0; fd <= 2; fd++)
+		if (fstat(fd, &std[fd]) == -1 &&
+		    (open("/dev/null", O_RDWR) != fd ||
+		    fstat(fd, &std[fd]) == -1))
+			exit(EX_OSERR);
+}
+
+bool
+descriptors_one_socket(const struct stat std[3])
+{
+	return S_ISSOCK(std[STDIN_FILENO].st_mode) &&
+	    descriptors_same(&std[STDIN_FILENO], &std[STDOUT_FILENO]);
+}

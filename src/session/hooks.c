@@ -1,0 +1,381 @@
+/*
+ * hooks.c - what the channel asks of the session.
+ */
+#define _GNU_SOURCE	/* explicit_bzero */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <syslog.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "session/session.h"
+
+#define RECEIVED_MAX 100	/* more Received: fields are a loop: RFC 5321 6.3 */
+
+/* A span as a string that lasts as long as buf; the channel's lines fit. */
+static const char *
+string(char *buf, size_t size, struct span span)
+{
+	size_t n = span.len < size ? span.len : size - 1;
+
+	if (n > 0)	/* there may be no span.p at all */
+		memcpy(buf, span.p, n);
+	buf[n] = '\0';
+	return buf;
+}
+
+/* Asks about a stage if there is anybody to ask, and edits the reply. */
+static void
+ask(struct session *s, enum stage stage, const struct envelope *env,
+    struct reply *r)
+{
+	char *prepend = s->prepend + s->prepended;
+	struct reply v;
+	size_t n;
+
+	if (!monitor_asks(s->monitor, stage))
+		return;
+	monitor_stage(s->monitor, stage, env, &v, prepend);
+	if (v.code >= 400)
+		reply_set(r, v.code, v.enh, v.text);
+	n = strlen(prepend);
+	if (s->prepended + n <= sizeof s->prepend - POLICY_PREPEND)
+		s->prepended += n;
+	else
+		session_log(s, LOG_WARNING, "policy",
+		    "no room for one more header field, it is left out");
+}
+
+/* After XCLIENT: the login and the certificate are those of who speaks for the
+   client, and not EXTERNAL's affair. */
+static void
+forget_speaker(struct session *s)
+{
+	struct channel_tls *tls = &s->ch.tls;
+
+	s->client_user[0] = '\0';
+	tls->subject[0] = tls->issuer[0] = tls->fingerprint[0] = '\0';
+	s->settings->auth = NULL;
+}
+
+static void
+on_connect(void *ctx, struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env = session_facts(s);
+
+	/* Whoever sent XCLIENT once does not lose the right by using it. */
+	if (!s->greeted && s->options->xclient != NULL)
+		s->settings->xclient = peer_in_networks(s->ch.peer.address,
+		    s->options->xclient);
+	if (s->greeted)
+		forget_speaker(s);
+	s->greeted = true;
+	ask(s, STAGE_CONNECT, &env, r);
+}
+
+static void
+on_quit(void *ctx, struct reply *r)
+{
+	struct session *s = ctx;
+
+	(void)r;
+	s->quit = true;
+}
+
+static void
+on_helo(void *ctx, struct span name, bool extended, struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env = session_facts(s);
+	char helo[CHANNEL_NAME_MAX];
+
+	env.fact[FACT_CLIENT_HELO] = string(helo, sizeof helo, name);
+	ask(s, extended ? STAGE_EHLO : STAGE_HELO, &env, r);
+	if (extended && (s->options->monitor.auth != NULL ||
+	    s->ch.tls.subject[0] != '\0'))
+		s->settings->auth = monitor_mechanisms(s->monitor, &env);
+}
+
+/*
+ * Names a transaction: microseconds since 1970 and the process, in digits
+ * that can not be mistaken for each other.
+ */
+static void
+name_transaction(char *id, size_t size, pid_t pid)
+{
+	static const char digits[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+	struct timespec now;
+	uint64_t n;
+	size_t i = 0;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	n = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+	for (int shift = 50; shift >= 0 && i < size - 1; shift -= 5)
+		id[i++] = digits[n >> shift & 31];
+	n = (uint64_t)pid;
+	for (int shift = 20; shift >= 0 && i < size - 1; shift -= 5)
+		id[i++] = digits[n >> shift & 31];
+	id[i] = '\0';
+}
+
+static void
+on_forget(void *ctx)
+{
+	struct session *s = ctx;
+
+	spool_close(&s->spool);
+	monitor_forget(s->monitor);
+	s->queue_id[0] = '\0';
+	s->prepended = 0;
+}
+
+static void
+on_mail(void *ctx, struct span path, struct span options, struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env;
+
+	name_transaction(s->queue_id, sizeof s->queue_id, s->pid);
+	if (!monitor_asks(s->monitor, STAGE_MAIL))
+		return;
+	env = session_facts(s);
+	env.fact[FACT_SENDER] = string(s->path, sizeof s->path, path);
+	env.fact[FACT_MAIL_OPTIONS] =
+	    string(s->parameters, sizeof s->parameters, options);
+	ask(s, STAGE_MAIL, &env, r);
+	if (r->code >= 400)	/* no transaction: nothing will be forgotten */
+		on_forget(s);
+}
+
+static void
+on_rcpt(void *ctx, struct span path, struct span options, struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env;
+	struct recipient one;
+
+	if (!monitor_asks(s->monitor, STAGE_RCPT))
+		return;
+	env = session_facts(s);
+	one.address = string(s->path, sizeof s->path, path);
+	one.options = string(s->parameters, sizeof s->parameters, options);
+	env.recipients = &one;
+	env.nrecipients = 1;
+	ask(s, STAGE_RCPT, &env, r);
+}
+
+static void
+on_vrfy(void *ctx, struct span path, struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env = session_facts(s);
+	struct recipient one;
+
+	if (path.len == 0)	/* "<>" is nobody to ask about */
+		return;
+	one.address = string(s->path, sizeof s->path, path);
+	one.options = "";
+	env.recipients = &one;
+	env.nrecipients = 1;
+	ask(s, STAGE_VRFY, &env, r);
+}
+
+/* The envelope with all its recipients. */
+static struct envelope
+whole_envelope(const struct session *s)
+{
+	struct envelope env = session_facts(s);
+
+	env.recipients = s->ch.rcpttos;
+	env.nrecipients = s->ch.nrcpttos;
+	return env;
+}
+
+/* Text will follow: prepares the spool, the trace header in front. */
+static void
+on_data(void *ctx, struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env = whole_envelope(s);
+
+	ask(s, STAGE_DATA, &env, r);
+	if (r->code >= 400)
+		return;
+	spool_open(&s->spool, s->ch.body == BODY_BINARYMIME ? SPOOL_CRLF
+	    : monitor_form(s->monitor), monitor_file, s->monitor);
+	trace_write(s, &env);
+	spool_write(&s->spool, s->prepend, s->prepended);
+	s->received = 0;
+	s->column = 0;
+}
+
+static void
+on_body(void *ctx, struct span text)
+{
+	struct session *s = ctx;
+
+	header_read(s, text);
+	spool_write(&s->spool, text.p, text.len);
+}
+
+/* A client that sent everything at once has replies to wait for.  We do not
+   wait for him: the monitor's answer must be taken when it comes. */
+static void
+on_slow(void *ctx)
+{
+	session_flush(ctx, false);
+}
+
+/* The record of a message that nobody but us refused. */
+static void
+on_refused(void *ctx, const struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env = whole_envelope(s);
+	char text[REPLY_TEXT + 24];
+
+	env.size = s->ch.size;
+	snprintf(text, sizeof text, "%d %s %s", r->code, r->enh, r->text);
+	monitor_log(s->monitor, LOG_WARNING,
+	    r->code < 500 ? "message-deferred" : "message-refused", &env, text);
+}
+
+/* Relays the message if policy lets us; if not *r says no, and it returns
+   false. */
+static bool
+relay(struct session *s, struct envelope *env, int spool, struct reply v[],
+    struct reply *r)
+{
+	env->size = s->spool.size;
+	ask(s, STAGE_END_OF_MESSAGE, env, r);
+	if (r->code >= 400)
+		return false;
+	monitor_status(s->monitor, "relaying", false);
+	monitor_relay(s->monitor, env, spool, on_slow, s, v);
+	return true;
+}
+
+/* Says in the log where the message had no room, and why. */
+static void
+log_spool(struct session *s, const struct envelope *env)
+{
+	const char *dir = getenv("TMPDIR");
+	char text[512];
+
+	snprintf(text, sizeof text, "the message can not be kept in %.200s: %s",
+	    dir == NULL || *dir == '\0' ? "/var/tmp" : dir,
+	    strerror(s->spool.error));
+	monitor_log(s->monitor, LOG_ERR, "spool", env, text);
+}
+
+/* The message is here: relays it, or says why not. */
+static void
+on_end(void *ctx, struct reply r[], size_t n)
+{
+	struct session *s = ctx;
+	struct envelope env = whole_envelope(s);
+	size_t count = s->ch.nrcpttos;
+	struct reply only = { .code = 0 };
+	struct reply *v = count == 1 ? &only : calloc(count + 1, sizeof *v);
+	int fd = spool_finish(&s->spool);
+	bool asked = false;
+
+	assert(n <= count);
+	if (v == NULL)
+		reply_set(r, 452, "4.3.1", "Out of memory");
+	else if (s->received > RECEIVED_MAX)
+		reply_set(r, 554, "5.4.6", "Too many Received: fields, "
+		    "this is a mail loop");
+	else if (s->spool.error != 0) {
+		log_spool(s, &env);
+		reply_set(r, 452, "4.3.1", "No room for the message");
+	}
+	if (v != NULL && r->code < 400)
+		asked = relay(s, &env, fd, v, r);
+	else
+		on_refused(s, r);
+	for (size_t i = 0; i < n; i++)
+		if (asked)
+			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
+		else
+			r[i] = *r;
+	if (v != &only)
+		free(v);
+}
+
+/* The next reply is written late: two seconds later for each failure, however
+   many the client has sent at once. */
+static void
+postpone(struct session *s)
+{
+	int64_t now = clock_now();
+
+	s->pause = (s->pause > now ? s->pause : now) + AUTH_DELAY * 1000;
+}
+
+/* RFC 4954; failures are answered late. */
+static void
+on_auth(void *ctx, struct span mechanism, struct span response, bool given,
+    struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env = session_facts(s);
+	char name[32], user[MONITOR_USER];
+	struct reply v;
+
+	if (mechanism.p == NULL) {
+		monitor_auth_abandon(s->monitor);
+		return;
+	}
+	string(name, sizeof name, mechanism);
+	string(s->path, sizeof s->path, response);
+	monitor_auth(s->monitor, &env, mechanism.len == 0 ? NULL : name,
+	    given ? s->path : NULL, &v, user, sizeof user);
+	explicit_bzero(s->path, sizeof s->path);
+	reply_set(r, v.code, v.enh, v.text);
+	if (v.code == 235)
+		channel_set_user(&s->ch, user);
+	if (v.code == 535)
+		postpone(s);
+	if (v.code != 334)
+		session_log(s, v.code == 235 ? LOG_INFO : LOG_WARNING,
+		    v.code == 235 ? "auth-ok" : "auth-failed",
+		    v.code == 235 ? user : v.text);
+}
+
+/* -d: the dialogue, credentials masked by the channel. */
+static void
+on_dialogue(void *ctx, bool said, struct span line)
+{
+	struct session *s = ctx;
+	char text[1024];
+	size_t n = (size_t)snprintf(text, sizeof text, "%c: ",
+	    said ? 'S' : 'C');
+
+	for (size_t i = 0; i < line.len && n < sizeof text - 1; i++)
+		text[n++] = line.p[i] == '\0' ? '?' : line.p[i];
+	text[n] = '\0';
+	monitor_log(s->monitor, LOG_DEBUG, "dialogue", NULL, text);
+}
+
+const struct channel_hooks session_hooks = {
+	.connect = on_connect,
+	.helo = on_helo,
+	.mail = on_mail,
+	.rcpt = on_rcpt,
+	.data = on_data,
+	.body = on_body,
+	.end = on_end,
+	.refused = on_refused,
+	.forget = on_forget,
+	.vrfy = on_vrfy,
+	.quit = on_quit,
+	.auth = on_auth,
+	.dialogue = on_dialogue,
+};

@@ -1,0 +1,262 @@
+/*
+ * log.c - records of events: on standard error, in the journal or in syslog.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "session/descriptors.h"
+#include "session/log.h"
+
+enum sink
+log_choose_sink(const struct stat std[3])
+{
+	const struct stat *in = &std[STDIN_FILENO], *err = &std[STDERR_FILENO];
+	const char *stream = getenv("JOURNAL_STREAM");
+	char name[64];
+
+	if (descriptors_same(in, err) && !S_ISCHR(err->st_mode))
+		return SINK_SYSLOG;
+	if (stream == NULL)
+		return SINK_STDERR;
+	snprintf(name, sizeof name, "%llu:%llu",
+	    (unsigned long long)err->st_dev, (unsigned long long)err->st_ino);
+	return strcmp(stream, name) == 0 ? SINK_JOURNAL : SINK_STDERR;
+}
+
+void
+log_complain(const char *text)
+{
+	struct stat std[3];
+	enum sink sink;
+
+	descriptors_look(std);
+	sink = log_choose_sink(std);
+	if (sink == SINK_SYSLOG)
+		syslog(LOG_MAIL | LOG_ERR, "%s", text);
+	else
+		dprintf(STDERR_FILENO, "%ssmtpd: %s\n",
+		    sink == SINK_JOURNAL ? "<3>" : "", text);
+}
+
+_Noreturn void
+log_misused(const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	log_complain(text);
+	exit(EX_USAGE);
+}
+
+/* The kinds of events, with the MESSAGE_ID that units/smtpd.catalog explains.
+   The text of some is the reply that the client got. */
+static const struct event {
+	char name[20], id[33];
+	bool reply;
+} events[] = {
+	{ "message-relayed", "265e49e32fca423faec18dc0ae591ef0", true },
+	{ "message-refused", "6507ea6a52bf4120bf481c5fa2783115", true },
+	{ "message-deferred", "f9faaaf0396246b7a2a2eaf079a52205", true },
+	{ "refused", "7c1553f1c78a424f900bc86a69cdad0f", true },
+	{ "session", "b427b2fcbb3741c3a35ffc7d7c5a924c", false },
+	{ "client-lost", "41eb2bd40b4648708b315f5597d93ad3", false },
+	{ "timeout", "1767172cfc294cb094a4c176b2a05785", false },
+	{ "tls-failed", "f66cf46666864d3cb8197768f90b315f", false },
+	{ "auth-failed", "43cbc08ff3b64463843ff3a5690f7ba3", false },
+	{ "auth-ok", "edfb7d3f079948058a9f099a9652ddc3", false },
+	{ "policy", "3e209571eba34dc089872a73e453a6fa", false },
+	{ "auth", "3e209571eba34dc089872a73e453a6fa", false },
+	{ "program", "1a26e10991df4333848180732c211daf", false },
+	{ "spool", "5b1f43de37284816b7d5a93bd533939a", false },
+	{ "routed", "ec000ff90e2c44a8b9f30defa47cbe5d", false },
+	{ "relay", "5b1f43de37284816b7d5a93bd533939a", false },
+	{ "nexthop", "5b1f43de37284816b7d5a93bd533939a", false },
+	{ "duplicate-possible", "16402bd99eeb45c39706071e6753eeb8", true },
+	{ "partial", "16402bd99eeb45c39706071e6753eeb8", true },
+	{ "config-error", "5034ac5f87124b00a639fb6ef62b04d7", false },
+	{ "routes", "5034ac5f87124b00a639fb6ef62b04d7", false },
+	{ "sandbox-missing", "4b55b3ca1e2f4acfa42c3036e9ebde3e", false },
+	{ "channel-broken", "c750ad726cc34f348f63a8565cfa2016", false },
+	{ "", "", false },
+};
+
+/* One fact of a record: its names in a line and in the journal. */
+struct item {
+	const char *key, *field, *value;
+};
+
+#define ITEMS_MAX 24
+#define NAMED_MAX 8		/* recipients that a record names */
+#define RECORD_MAX 4096		/* octets of a line */
+#define RECORD_USUAL 512	/* where that will do: it is on a page in use */
+#define ENDING 1400		/* octets kept for relay and reply */
+
+struct record {
+	struct item items[ITEMS_MAX];
+	size_t n;
+	char size[TEXT_NUMBER], recipients[TEXT_NUMBER];
+};
+
+static void
+add(struct record *r, const char *key, const char *field, const char *value)
+{
+	if (value != NULL && value[0] != '\0' && r->n < ITEMS_MAX)
+		r->items[r->n++] = (struct item){ key, field, value };
+}
+
+static void
+add_envelope(struct record *r, const struct envelope *env)
+{
+	add(r, "id", "SMTPD_QUEUE_ID", env->fact[FACT_QUEUE_ID]);
+	add(r, "client", "SMTPD_CLIENT", env->fact[FACT_CLIENT_ADDRESS]);
+	add(r, "helo", "SMTPD_HELO", env->fact[FACT_CLIENT_HELO]);
+	add(r, "user", "SMTPD_USER", env->fact[FACT_SASL_USERNAME]);
+	if (env->fact[FACT_QUEUE_ID][0] != '\0')
+		add(r, "from", "SMTPD_SENDER", env->fact[FACT_SENDER][0] == '\0'
+		    ? "<>" : env->fact[FACT_SENDER]);
+	for (size_t i = 0; i < env->nrecipients && i < NAMED_MAX; i++)
+		add(r, "to", "SMTPD_RECIPIENT", env->recipients[i].address);
+	if (env->nrecipients > NAMED_MAX)
+		add(r, "recipients", "SMTPD_RECIPIENTS",
+		    text_number(r->recipients, env->nrecipients, 1));
+	if (env->nrecipients > 0 && env->size > 0)
+		add(r, "size", "SMTPD_SIZE",
+		    text_number(r->size, env->size, 1));
+}
+
+/* Octets of its line, at most. */
+static size_t
+record_length(const struct record *r)
+{
+	size_t n = sizeof "<0>smtpd:\n";
+
+	for (size_t i = 0; i < r->n; i++)
+		n += strlen(r->items[i].key) + strlen(r->items[i].value) +
+		    sizeof " =\"\"";
+	return n;
+}
+
+/* Appends " key=value" to line[0..size), in which n octets are; a value with
+   blanks is quoted, control characters become blanks. */
+static size_t
+put(char *line, size_t size, size_t n, const struct item *item)
+{
+	const char *value = item->value;
+	bool quote = false;
+	size_t i;
+
+	for (i = 0; value[i] != '\0'; i++)
+		quote = quote || value[i] == ' ' || value[i] == '"' ||
+		    value[i] == '=' || value[i] == '\n';
+	if (n + strlen(item->key) + i + 4 >= size)
+		return n;
+	text_join(line + n, size - n, " ", item->key, quote ? "=\"" : "=",
+	    NULL);
+	n += strlen(line + n);
+	for (; *value != '\0'; value++)
+		line[n++] = (unsigned char)*value < ' ' || *value == '\177'
+		    ? ' ' : *value == '"' ? '\'' : *value;
+	if (quote)
+		line[n++] = '"';
+	line[n] = '\0';
+	return n;
+}
+
+/* The record with a field for every fact.  Negative: it was not taken. */
+static __attribute__((noinline)) int
+send_journal(const struct log *l, const struct record *r, int priority,
+    const char *id, const char *line)
+{
+	char fixed[4][64], *text[ITEMS_MAX + 1];
+	struct iovec fields[ITEMS_MAX + 5];
+	const struct item message = { "", "MESSAGE", line };
+	const struct item *item;
+	int n = 0;
+	size_t i, size;
+
+	snprintf(fixed[0], sizeof fixed[0], "PRIORITY=%d", priority);
+	snprintf(fixed[1], sizeof fixed[1], "MESSAGE_ID=%s", id);
+	snprintf(fixed[2], sizeof fixed[2], "SYSLOG_IDENTIFIER=smtpd");
+	snprintf(fixed[3], sizeof fixed[3], "SYSLOG_FACILITY=%d", LOG_MAIL >> 3);
+	for (i = 0; i < 4; i++)
+		if (i != 1 || id[0] != '\0')
+			fields[n++] = (struct iovec){ fixed[i],
+				strlen(fixed[i]) };
+	for (i = 0; i <= r->n; i++) {
+		item = i == r->n ? &message : &r->items[i];
+		text[i] = NULL;
+		size = strlen(item->field) + strlen(item->value) + 2;
+		if (item->field[0] == '\0' || (text[i] = malloc(size)) == NULL)
+			continue;
+		snprintf(text[i], size, "%s=%s", item->field, item->value);
+		fields[n++] = (struct iovec){ text[i], size - 1 };
+	}
+	n = l->systemd.journal(fields, n);
+	for (i = 0; i <= r->n; i++)
+		free(text[i]);
+	return n;
+}
+
+void
+log_event(void *ctx, int priority, const char *event,
+    const struct envelope *env, const char *text)
+{
+	struct log *l = ctx;
+	const struct event *e = events;
+	struct record r = { .n = 0 };
+	static char large[RECORD_MAX];
+	char level[TEXT_NUMBER], usual[RECORD_USUAL], *line = usual;
+	size_t n, size = sizeof usual, kept = 0;
+
+	while (e->name[0] != '\0' && strcmp(e->name, event) != 0)
+		e++;
+	add(&r, "event", "SMTPD_EVENT", event);
+	if (env != NULL)
+		add_envelope(&r, env);
+	add(&r, "relay", "SMTPD_RELAY", e->reply ? l->relay : "");
+	add(&r, e->reply ? "reply" : "text", e->reply ? "SMTPD_REPLY" : "",
+	    text);
+	if (record_length(&r) >= size) {
+		line = large;
+		size = sizeof large;
+		kept = ENDING;
+	}
+	text_join(line, size, l->sink == SINK_JOURNAL ? "<" : "",
+	    l->sink == SINK_JOURNAL ? text_number(level, (unsigned)priority, 1)
+	    : "", l->sink == SINK_JOURNAL ? ">" : "", "smtpd:", NULL);
+	n = strlen(line);
+	for (size_t i = 0; i < r.n; i++)
+		n = put(line, size - 1 - (i + 2 < r.n ? kept : 0), n,
+		    &r.items[i]);
+	if (l->systemd.journal != NULL && send_journal(l, &r, priority, e->id,
+	    strchr(line, ' ') + 1) >= 0)
+		return;
+	if (l->sink != SINK_SYSLOG) {
+		line[n] = '\n';
+		if (write(STDERR_FILENO, line, n + 1) != -1)
+			return;
+		line[n] = '\0';
+		l->sink = SINK_SYSLOG;	/* nobody reads there any more */
+	}
+	syslog(LOG_MAIL | priority, "%s", strchr(line, ' ') + 1);
+}
+
+void
+log_show_status(void *ctx, const char *text, bool stopping)
+{
+	const struct log *l = ctx;
+	char state[512];
+
+	snprintf(state, sizeof state, "STATUS=%s%s", text,
+	    stopping ? "\nSTOPPING=1" : "");
+	l->systemd.notify(0, state);
+}

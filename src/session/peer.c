@@ -1,0 +1,222 @@
+/*
+ * peer.c - who the client is.
+ */
+#define _GNU_SOURCE	/* struct ucred */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "session/log.h"
+#include "session/peer.h"
+
+/* Is address in net, "ADDRESS" or "ADDRESS/BITS"?  -1: net is neither. */
+static int
+in_net(const char *address, const char *net)
+{
+	unsigned char a[16], n[16];
+	char text[INET6_ADDRSTRLEN + 4];
+	const char *slash = strchr(net, '/');
+	size_t len = slash == NULL ? strlen(net) : (size_t)(slash - net);
+	int family = memchr(net, ':', len) == NULL ? AF_INET : AF_INET6;
+	size_t most = family == AF_INET ? 32 : 128, bits = most, bytes;
+	unsigned mask;
+
+	if (strcmp(net, "unix") == 0)
+		return strcmp(address, "unix") == 0;
+	snprintf(text, sizeof text, "%.*s", (int)len, net);
+	if (len >= sizeof text || inet_pton(family, text, n) != 1)
+		return -1;
+	if (slash != NULL) {
+		if (slash[1] == '\0' || strlen(slash + 1) > 3 ||
+		    slash[1 + strspn(slash + 1, "0123456789")] != '\0')
+			return -1;
+		bits = (size_t)strtoul(slash + 1, NULL, 10);
+		if (bits > most)
+			return -1;
+	}
+	if (inet_pton(family, address, a) != 1)
+		return 0;
+	bytes = bits / 8;
+	mask = 0xff00U >> bits % 8 & 0xff;
+	return memcmp(a, n, bytes) == 0 &&
+	    (bits % 8 == 0 || ((a[bytes] ^ n[bytes]) & mask) == 0);
+}
+
+bool
+peer_in_networks(const char *address, const char *list)
+{
+	char net[INET6_ADDRSTRLEN + 5];
+	bool found = false;
+	size_t len;
+	int one;
+
+	for (;; list += len + 1) {
+		len = strcspn(list, ",");
+		snprintf(net, sizeof net, "%.*s", (int)len, list);
+		one = len < sizeof net ? in_net(address, net) : -1;
+		if (one == -1)
+			log_misused("--xclient: \"%.*s\" is not a network",
+			    (int)len, list);
+		found = found || one == 1;
+		if (list[len] == '\0')
+			return found;
+	}
+}
+
+/* inet_ntop() would do it by printf, which every connection would pay. */
+static void
+describe_v4(char *to, size_t size, const unsigned char a[4])
+{
+	char n[4][TEXT_NUMBER];
+
+	text_join(to, size, text_number(n[0], a[0], 1), ".",
+	    text_number(n[1], a[1], 1), ".", text_number(n[2], a[2], 1), ".",
+	    text_number(n[3], a[3], 1), NULL);
+}
+
+static void
+describe_port(char *to, size_t size, in_port_t port)
+{
+	char n[TEXT_NUMBER];
+
+	text_join(to, size, text_number(n, ntohs(port), 1), NULL);
+}
+
+/* One end of a connection as text.  Returns its address family. */
+static int
+describe(const struct sockaddr_storage *sa, char *address, size_t size,
+    char *port, size_t portsize)
+{
+	const struct sockaddr_in *v4 = (const void *)sa;
+	const struct sockaddr_in6 *v6 = (const void *)sa;
+
+	if (sa->ss_family == AF_INET) {
+		describe_v4(address, size, (const void *)&v4->sin_addr);
+		describe_port(port, portsize, v4->sin_port);
+	} else if (sa->ss_family == AF_INET6) {
+		if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr))
+			describe_v4(address, size, v6->sin6_addr.s6_addr + 12);
+		else
+			inet_ntop(AF_INET6, &v6->sin6_addr, address,
+			    (socklen_t)size);
+		describe_port(port, portsize, v6->sin6_port);
+	} else if (sa->ss_family == AF_UNIX) {
+		text_join(address, size, "unix", NULL);
+	}
+	return sa->ss_family;
+}
+
+/* A super-server's word for what is no socket, if it is an address. */
+static void
+peer_of_environment(struct channel_peer *peer)
+{
+	static const char *const names[][2] = {
+		{ "REMOTE_ADDR", "REMOTE_PORT" },
+		{ "TCPREMOTEIP", "TCPREMOTEPORT" },
+	};
+	const char *address, *port;
+	unsigned char binary[16];
+
+	for (size_t i = 0; i < 2; i++) {
+		address = getenv(names[i][0]);
+		port = getenv(names[i][1]);
+		if (address == NULL ||
+		    (inet_pton(AF_INET, address, binary) != 1 &&
+		    inet_pton(AF_INET6, address, binary) != 1))
+			continue;
+		snprintf(peer->address, sizeof peer->address, "%s", address);
+		if (port != NULL && strlen(port) <= 5 &&
+		    port[strspn(port, "0123456789")] == '\0')
+			snprintf(peer->port, sizeof peer->port, "%s", port);
+		return;
+	}
+}
+
+void
+peer_find(struct client *c, const struct options *o)
+{
+	struct channel_peer *peer = &c->peer;
+	struct sockaddr_storage sa = { .ss_family = AF_UNSPEC };
+	socklen_t len = sizeof sa;
+	struct ucred cred;
+	const struct passwd *pw;
+	int family = AF_UNSPEC;
+
+	memset(c, 0, sizeof *c);
+	c->pid = getpid();
+	text_join(peer->address, sizeof peer->address, "unknown", NULL);
+	text_join(peer->name, sizeof peer->name, "unknown", NULL);
+	if (getpeername(STDIN_FILENO, (struct sockaddr *)&sa, &len) == 0)
+		family = describe(&sa, peer->address, sizeof peer->address,
+		    peer->port, sizeof peer->port);
+	else
+		peer_of_environment(peer);
+	len = sizeof sa;
+	if ((family == AF_INET || family == AF_INET6) &&
+	    getsockname(STDIN_FILENO, (struct sockaddr *)&sa, &len) == 0)
+		describe(&sa, peer->server_address,
+		    sizeof peer->server_address, peer->server_port,
+		    sizeof peer->server_port);
+	len = sizeof cred;
+	if (family == AF_UNIX && o->monitor.auth != NULL &&
+	    !o->channel.proxy_protocol &&	/* he only speaks for others */
+	    getsockopt(STDIN_FILENO, SOL_SOCKET, SO_PEERCRED, &cred,
+	    &len) == 0 && (pw = getpwuid(cred.uid)) != NULL)
+		snprintf(c->user, sizeof c->user, "%s", pw->pw_name);
+}
+
+/* Who can tell what of the session: the client, a PROXY header, XCLIENT.  The
+   other facts are known from the start, or the monitor finds them out. */
+enum teller { CLIENT = 1, PROXY = 2, XCLIENT = 4 };
+
+static const unsigned char tellers[FACTS] = {
+	[FACT_SENDER] = CLIENT,
+	[FACT_MAIL_OPTIONS] = CLIENT,
+	[FACT_QUEUE_ID] = CLIENT,
+	[FACT_CLIENT_ADDRESS] = PROXY | XCLIENT,
+	[FACT_CLIENT_PORT] = PROXY | XCLIENT,
+	[FACT_CLIENT_NAME] = XCLIENT,
+	[FACT_CLIENT_HELO] = CLIENT,
+	[FACT_CLIENT_PROTOCOL] = CLIENT,
+	[FACT_SERVER_ADDRESS] = PROXY | XCLIENT,
+	[FACT_SERVER_PORT] = PROXY | XCLIENT,
+	[FACT_SASL_METHOD] = XCLIENT,
+	[FACT_SASL_USERNAME] = XCLIENT,
+	[FACT_TLS_PROTOCOL] = PROXY,
+	[FACT_TLS_CIPHER] = PROXY,
+	[FACT_TLS_SNI] = PROXY,
+	[FACT_TLS_SUBJECT] = PROXY,
+	[FACT_TLS_ISSUER] = PROXY,
+	[FACT_TLS_FINGERPRINT] = PROXY,
+};
+
+void
+peer_facts(const char *known[FACTS], const struct options *o,
+    const struct client *c)
+{
+	const char *xclient = o->xclient;
+	unsigned who = CLIENT;
+
+	if (o->channel.proxy_protocol)
+		who |= PROXY;
+	if (xclient != NULL && (o->channel.proxy_protocol ||
+	    peer_in_networks(c->peer.address, xclient)))
+		who |= XCLIENT;
+	for (size_t i = 0; i < FACTS; i++)
+		known[i] = "";
+	known[FACT_CLIENT_ADDRESS] = c->peer.address;
+	known[FACT_CLIENT_PORT] = c->peer.port;
+	known[FACT_CLIENT_NAME] = c->peer.name;
+	known[FACT_CLIENT_USER] = c->user;
+	known[FACT_SERVER_ADDRESS] = c->peer.server_address;
+	known[FACT_SERVER_PORT] = c->peer.server_port;
+	for (size_t i = 0; i < FACTS; i++)
+		if ((tellers[i] & who) != 0)
+			known[i] = NULL;
+}

@@ -1,0 +1,30 @@
+/*
+ * peer.h - who the client is.
+ */
+#ifndef SESSION_PEER_H
+#define SESSION_PEER_H
+
+#include <sys/types.h>
+
+#include "session/options.h"
+
+#define USER_MAX 64		/* octets of a login, with NUL */
+
+/* Who is at the other end, and who asks. */
+struct client {
+	struct channel_peer peer;
+	char user[USER_MAX];	/* login of a unix socket's peer, or "" */
+	pid_t pid;		/* the monitor's: it names transactions */
+};
+
+/* Who is at the other end: the socket knows, or the environment. */
+void	peer_find(struct client *c, const struct options *o);
+
+/* What the monitor shall believe of nobody, NULL for what it must be told. */
+void	peer_facts(const char *known[FACTS], const struct options *o,
+	    const struct client *c);
+
+/* Is address in one of the networks of a comma-separated list? */
+bool	peer_in_networks(const char *address, const char *list);
+
+#endif

@@ -1,0 +1,558 @@
+/*
+ * session.c - the channel process: octets, time, TLS.
+ */
+#define _GNU_SOURCE	/* MAP_ANONYMOUS */
+#include <errno.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sysexits.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "session/session.h"
+
+#define LOOK_UP 1000		/* milliseconds that we read on without a look */
+#define ENGINE_GRACE 5		/* seconds for it to deliver our last words */
+
+/* RFC 3848, RFC 6531 4.3: "with" in the trace header. */
+static const char *
+protocol(const struct channel *ch)
+{
+	static const char *const names[2][2][2] = {
+		{ { "ESMTP", "ESMTPA" }, { "ESMTPS", "ESMTPSA" } },
+		{ { "UTF8SMTP", "UTF8SMTPA" }, { "UTF8SMTPS", "UTF8SMTPSA" } },
+	};
+	static const char *const lmtp[2][2][2] = {
+		{ { "LMTP", "LMTPA" }, { "LMTPS", "LMTPSA" } },
+		{ { "UTF8LMTP", "UTF8LMTPA" }, { "UTF8LMTPS", "UTF8LMTPSA" } },
+	};
+
+	if (ch->set->lmtp)
+		return lmtp[ch->smtp_utf8][ch->ssl][ch->authenticated];
+	if (!ch->extended_smtp)
+		return "SMTP";
+	return names[ch->smtp_utf8][ch->ssl][ch->authenticated];
+}
+
+struct envelope
+session_facts(const struct session *s)
+{
+	const struct channel *ch = &s->ch;
+	struct envelope env = { .fact = {
+		[FACT_SENDER] = ch->mailfrom == NULL ? "" : ch->mailfrom,
+		[FACT_MAIL_OPTIONS] = ch->mail_options == NULL ? ""
+		    : ch->mail_options,
+		[FACT_QUEUE_ID] = s->queue_id,
+		[FACT_CLIENT_ADDRESS] = ch->peer.address,
+		[FACT_CLIENT_PORT] = ch->peer.port,
+		[FACT_CLIENT_NAME] = ch->peer.name,
+		[FACT_CLIENT_HELO] = ch->seen_greeting,
+		[FACT_CLIENT_USER] = s->client_user,
+		[FACT_CLIENT_PROTOCOL] = protocol(ch),
+		[FACT_SERVER_ADDRESS] = ch->peer.server_address,
+		[FACT_SERVER_PORT] = ch->peer.server_port,
+		[FACT_SASL_METHOD] = ch->auth_method,
+		[FACT_SASL_USERNAME] = ch->auth_user,
+		[FACT_TLS_PROTOCOL] = ch->tls.protocol,
+		[FACT_TLS_CIPHER] = ch->tls.cipher,
+		[FACT_TLS_SNI] = ch->tls.sni,
+		[FACT_TLS_SUBJECT] = ch->tls.subject,
+		[FACT_TLS_ISSUER] = ch->tls.issuer,
+		[FACT_TLS_FINGERPRINT] = ch->tls.fingerprint,
+	} };
+
+	env.size = ch->declared;
+	env.smtputf8 = ch->smtp_utf8;
+	env.body = ch->body == BODY_BINARYMIME ? BODY_BINARYMIME
+	    : ch->body == BODY_8BITMIME	       ? BODY_8BITMIME
+					       : BODY_7BIT;
+	return env;
+}
+
+void
+session_log(struct session *s, int priority, const char *event,
+    const char *text)
+{
+	struct envelope env = session_facts(s);
+
+	monitor_log(s->monitor, priority, event, &env, text);
+}
+
+/* Milliseconds that the client has, and a reply that is held back. */
+static int
+time_left(const struct session *s)
+{
+	int64_t until = s->idle < s->end ? s->idle : s->end;
+
+	return clock_left(s->pause != 0 && s->pause < until ? s->pause : until);
+}
+
+/*
+ * Waits until fd is ready for events.  Returns 1 if it is, 0 at the earliest
+ * deadline, -1 with errno, or because of SIGTERM, or the monitor's end.
+ */
+static int
+wait_for(struct session *s, int fd, short what)
+{
+	struct pollfd p[] = { { .fd = s->signals, .events = POLLIN },
+		{ .fd = fd, .events = what },
+		{ .fd = s->orphaned ? -1 : monitor_fd(s->monitor) } };
+	int n, left;
+
+	if (!s->orphaned && monitor_broken(s->monitor)) {
+		s->orphaned = true;
+		return -1;
+	}
+	do {
+		left = time_left(s);
+		/* Who always has more to say gets no more time for it. */
+		n = left == 0 ? 0 : poll(p, 3, left);
+	} while (n == -1 && errno == EINTR);
+	if (n <= 0)
+		return n;
+	s->terminated = s->terminated || p[0].revents != 0;
+	s->orphaned = s->orphaned || p[2].revents != 0;
+	return p[0].revents != 0 || p[2].revents != 0 ? -1 : 1;
+}
+
+/* Holds a reply back for a while: who guesses passwords shall wait. */
+static void
+wait_out(struct session *s)
+{
+	wait_for(s, -1, 0);
+	s->pause = 0;
+}
+
+/* The client has until then for its next command, or for more text. */
+static void
+restart_clock(struct session *s)
+{
+	s->idle = clock_now() + (int64_t)s->options->timeout * 1000;
+}
+
+/* Is a pipe ready to be written to? */
+static bool
+ready(struct session *s, bool patient)
+{
+	struct pollfd p = { .fd = s->out, .events = POLLOUT };
+
+	return (patient ? wait_for(s, s->out, POLLOUT) : poll(&p, 1, 0)) > 0;
+}
+
+bool
+session_flush(struct session *s, bool patient)
+{
+	const char *p;
+	size_t len;
+	ssize_t n;
+
+	if (s->pause != 0 && !patient)
+		return false;
+	if (s->pause != 0)
+		wait_out(s);
+	for (;;) {
+		p = channel_output(&s->ch, &len);
+		if (len == 0)
+			return true;
+		restart_clock(s);	/* a command came to its end */
+		if (s->socket)
+			n = send(s->out, p, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		else if (!ready(s, patient))
+			return false;
+		else	/* what a pipe takes at once, so it can not block */
+			n = write(s->out, p, len < PIPE_BUF ? len : PIPE_BUF);
+		if (n >= 0)
+			channel_sent(&s->ch, (size_t)n);
+		else if (errno != EAGAIN && errno != EINTR)
+			return false;
+		else if (s->socket && !ready(s, patient))
+			return false;
+	}
+}
+
+static bool
+drain(struct session *s)
+{
+	return session_flush(s, true);
+}
+
+/* Why the session is over, for its last record. */
+enum ending {
+	END_QUIT,
+	END_CLOSED,	/* by the channel, with 421 or 521 */
+	END_EOF,
+	END_TIMEOUT,
+	END_TERM,
+	END_ORPHAN,	/* the monitor is gone */
+	END_LOST,	/* the client can not be reached any more */
+	END_TLS		/* no handshake */
+};
+
+static const char *const endings[] = {
+	[END_QUIT] = "quit",
+	[END_CLOSED] = "hung up on",
+	[END_EOF] = "end of file",
+	[END_TIMEOUT] = "timed out",
+	[END_TERM] = "shut down",
+	[END_ORPHAN] = "left alone",
+	[END_LOST] = "client lost",
+	[END_TLS] = "no TLS",
+};
+
+/* Why wait_for() did not wait. */
+static enum ending
+interrupted(const struct session *s)
+{
+	return s->terminated ? END_TERM : s->orphaned ? END_ORPHAN : END_LOST;
+}
+
+/* Is the client sending a message's text? */
+static bool
+in_text(const struct session *s)
+{
+	return s->ch.smtp_state == PHASE_DATA ||
+	    s->ch.smtp_state == PHASE_BDAT;
+}
+
+/*
+ * A dialogue makes TCP hold its acknowledgements back, to send them along with
+ * replies.  In a message's text there is none, and a client whose last segment
+ * is short holds that back until all else is acknowledged (RFC 896): both
+ * would wait for 40 ms.
+ */
+static void
+acknowledge_soon(struct session *s)
+{
+	const int yes = 1;
+
+	if (!s->soon)	/* where this is not TCP there is nothing to hasten */
+		setsockopt(s->in, IPPROTO_TCP, TCP_QUICKACK, &yes, sizeof yes);
+	s->soon = true;
+}
+
+/* Reads more octets, waiting for them.  Returns their number, 0 at the end of
+   file, or -1 with *why. */
+static ssize_t
+fill(struct session *s, char *in, size_t size, enum ending *why)
+{
+	bool header = s->ch.smtp_state == PHASE_PROXY && s->socket;
+	bool text = in_text(s) && s->socket;
+	ssize_t n;
+	int ready;
+
+	for (;;) {
+		/* Where there was some of a message there is more, mostly. */
+		if (text && s->looked != 0 &&
+		    clock_now() - s->looked < LOOK_UP &&
+		    (n = recv(s->in, in, size, MSG_DONTWAIT)) > 0)
+			return n;
+		/* Text comes behind DATA's reply, and right behind BDAT. */
+		if (text && (s->looked != 0 ||
+		    s->ch.smtp_state == PHASE_BDAT))
+			acknowledge_soon(s);
+		s->looked = text ? clock_now() : 0;
+		s->soon = s->soon && text;
+		ready = wait_for(s, s->in, POLLIN);
+		if (ready == 0) {
+			*why = END_TIMEOUT;
+			return -1;
+		}
+		if (ready == -1) {
+			*why = interrupted(s);
+			return -1;
+		}
+		/* A PROXY header is looked at before it is taken: a TLS
+		   handshake may follow it. */
+		n = header ? recv(s->in, in, size, MSG_PEEK)
+			   : read(s->in, in, size);
+		if (n == -1 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		*why = n == 0 ? END_EOF : END_LOST;
+		return n;
+	}
+}
+
+void
+session_report_value(const char *report, const char *name, char *to,
+    size_t size)
+{
+	const char *p = report;
+	size_t n = strlen(name);
+
+	to[0] = '\0';
+	while (p != NULL) {
+		if (strncmp(p, name, n) == 0 && p[n] == '=') {
+			p += n + 1;
+			snprintf(to, size, "%.*s", (int)strcspn(p, "\n"), p);
+			return;
+		}
+		p = strchr(p, '\n');
+		p = p == NULL ? NULL : p + 1;
+	}
+}
+
+/* The handshake, by the engine; then its clear-text end is the client. */
+static bool
+start_tls(struct session *s)
+{
+	struct channel_tls tls = { .protocol = "" };
+	char *report = s->in_buffer;	/* there is nothing else in it now */
+	int fd = monitor_tls(s->monitor, s->in, report, MONITOR_REPORT);
+
+	if (fd == -1) {
+		session_log(s, LOG_WARNING, "tls-failed", report);
+		return false;
+	}
+	session_report_value(report, "protocol", tls.protocol,
+	    sizeof tls.protocol);
+	session_report_value(report, "cipher", tls.cipher, sizeof tls.cipher);
+	session_report_value(report, "sni", tls.sni, sizeof tls.sni);
+	session_report_value(report, "subject", tls.subject,
+	    sizeof tls.subject);
+	session_report_value(report, "issuer", tls.issuer, sizeof tls.issuer);
+	session_report_value(report, "fingerprint", tls.fingerprint,
+	    sizeof tls.fingerprint);
+	/* The engine has the connection; nothing of it may stay open here,
+	   or its end would not be seen. */
+	dup2(fd, s->in);
+	dup2(fd, s->out);
+	close(fd);
+	s->socket = s->engine = true;
+	channel_tls(&s->ch, &tls);
+	return true;
+}
+
+/* Says good-bye if there is still somebody to hear it; to a proxy that has
+   not said for whom it speaks nothing is said. */
+static void
+hang_up(struct session *s, enum ending why)
+{
+	static const char *const words[][2] = {
+		[END_TIMEOUT] = { "4.4.2", "Timed out" },
+		[END_TERM] = { "4.3.2", "Shutting down" },
+		[END_ORPHAN] = { "4.3.0", "Internal error, try again" },
+		[END_TLS] = { NULL, NULL },
+	};
+
+	if (words[why][0] == NULL || s->ch.smtp_state == PHASE_PROXY)
+		return;
+	if (why == END_TERM)
+		monitor_status(s->monitor, "shutting down", true);
+	channel_close(&s->ch, 421, words[why][0], words[why][1]);
+	s->idle = s->end = clock_now() + 1000;
+	s->signals = -1;
+	drain(s);
+}
+
+/* Tells systemd who is at which command, whenever that changes. */
+static void
+tell_status(struct session *s)
+{
+	const struct channel *ch = &s->ch;
+	static const char *const where[] = {
+		[PHASE_PROXY] = "before its PROXY header",
+		[PHASE_REFUSED] = "turned away",
+		[PHASE_CONNECT] = "greeted",
+		[PHASE_READY] = "between messages",
+		[PHASE_MAIL] = "at MAIL",
+		[PHASE_RCPT] = "at RCPT",
+		[PHASE_DATA] = "in DATA",
+		[PHASE_BDAT] = "in BDAT",
+		[PHASE_AUTH] = "in AUTH",
+		[PHASE_CLOSED] = "leaving",
+	};
+	char text[300];
+
+	if (s->options->monitor.status == NULL || s->shown == ch->smtp_state)
+		return;
+	s->shown = ch->smtp_state;
+	snprintf(text, sizeof text, "%.64s %s%s%.100s%s%.60s",
+	    ch->peer.address, where[ch->smtp_state],
+	    ch->mailfrom == NULL ? "" : ", from <",
+	    ch->mailfrom == NULL ? "" : ch->mailfrom,
+	    ch->mailfrom == NULL ? "" : ">, ", s->queue_id);
+	monitor_status(s->monitor, text, false);
+}
+
+/* Gives the channel what was read.  Returns how much of it was used. */
+static size_t
+feed(struct session *s, const char *in, size_t len)
+{
+	bool header = s->ch.smtp_state == PHASE_PROXY && s->socket;
+	size_t used = channel_feed(&s->ch, in, len);
+
+	if (!header)
+		return used;
+	while (used > 0) {	/* it was only looked at */
+		ssize_t n = read(s->in, s->path,
+		    used < sizeof s->path ? used : sizeof s->path);
+
+		if (n <= 0)
+			break;
+		used -= (size_t)n;
+	}
+	return len;
+}
+
+/* The dialogue, from greeting to end. */
+static enum ending
+talk(struct session *s)
+{
+	const bool passwords = s->options->monitor.auth != NULL;
+	char *in = s->in_buffer;
+	size_t used = 0, have = 0, len;
+	enum ending why;
+	ssize_t n;
+
+	restart_clock(s);
+	channel_greet(&s->ch);
+	for (;;) {
+		if (used < have) {
+			len = feed(s, in + used, have - used);
+			if (passwords && !in_text(s))
+				explicit_bzero(in + used, len);
+			used += len;
+		}
+		if (!drain(s))
+			return interrupted(s);
+		if (s->ch.want == WANT_CLOSE)
+			return s->quit ? END_QUIT : END_CLOSED;
+		if (s->ch.want == WANT_TLS) {
+			used = have = 0;	/* RFC 3207 4.2 */
+			if (!start_tls(s))
+				return END_TLS;
+			continue;
+		}
+		if (used < have)
+			continue;
+		if (in_text(s))
+			restart_clock(s);
+		tell_status(s);
+		n = fill(s, in, INPUT, &why);
+		if (n <= 0)
+			return why;
+		have = (size_t)n;
+		used = 0;
+	}
+}
+
+/* How the session went, as its last record says. */
+static void
+write_ending(char *to, size_t size, const struct channel *ch, enum ending why)
+{
+	const struct reply *first = &ch->refusal;
+	char n[3][TEXT_NUMBER];
+	bool any = ch->errors > 0;
+
+	text_join(to, size, endings[why], " after ",
+	    text_number(n[0], ch->messages, 1),
+	    ch->messages == 1 ? " message, " : " messages, ",
+	    text_number(n[1], ch->errors, 1),
+	    ch->errors == 1 ? " error" : " errors",
+	    ch->errors > 1 ? ", the first" : "", any ? ": " : "",
+	    any ? text_number(n[2], (unsigned)first->code, 3) : "",
+	    any ? " " : "", any ? first->enh : "",
+	    any && first->enh[0] != '\0' ? " " : "", any ? first->text : "",
+	    NULL);
+}
+
+/* The session is over.  A proxy that looks whether we are there (LOCAL, EHLO,
+   QUIT) every other second leaves no record. */
+static void
+end_session(struct session *s, enum ending why)
+{
+	const struct channel *ch = &s->ch;
+	struct envelope env = session_facts(s);
+	char text[REPLY_TEXT + 128];
+	bool look = why == END_QUIT && ch->set->proxy_protocol &&
+	    ch->mails == 0 && ch->errors == 0 &&
+	    memcmp(&ch->peer, &s->nearest, sizeof ch->peer) == 0;
+
+	if (why != END_QUIT && ch->mailfrom != NULL)
+		session_log(s, LOG_WARNING, why == END_TIMEOUT ? "timeout"
+		    : "client-lost", "the transaction was not finished, "
+		    "nothing of it was relayed");
+	write_ending(text, sizeof text, ch, why);
+	spool_close(&s->spool);
+	monitor_end(s->monitor, EX_OK, look ? NULL : "session", &env, text);
+}
+
+/* The TLS engine still has our last words to deliver: it closes when it has,
+   and until then somebody must be there, or a super-server would end it. */
+static void
+wait_for_engine(struct session *s)
+{
+	char rest[512];
+
+	s->idle = s->end = clock_now() + ENGINE_GRACE * 1000;
+	shutdown(s->out, SHUT_WR);
+	while (wait_for(s, s->in, POLLIN) == 1 &&
+	    read(s->in, rest, sizeof rest) > 0)
+		;
+}
+
+int
+session_turn_away(struct session *s, int error, int status)
+{
+	char text[128];
+
+	if (monitor_fd(s->monitor) == -1) {
+		text_join(text, sizeof text, "no second process: ",
+		    strerror(error), NULL);
+		session_log(s, LOG_ERR, "session", text);
+	}
+	channel_close(&s->ch, 421, "4.3.2", "Service not available");
+	drain(s);
+	return status;
+}
+
+__attribute__((noinline)) int
+session_run(struct session *s, const char *tls_trouble)
+{
+	enum ending why;
+
+	if (tls_trouble[0] != '\0')
+		session_log(s, LOG_ERR, "config-error", tls_trouble);
+	if (tls_trouble[0] != '\0' && s->settings->tls_on_connect)
+		return EX_CONFIG;
+	why = talk(s);
+	hang_up(s, why);
+	if (s->engine && why != END_TLS)
+		wait_for_engine(s);
+	end_session(s, why);	/* memory is freed by exit */
+	return EX_OK;
+}
+
+struct session *
+session_open(struct options *o, const struct channel_hooks *hook,
+    struct monitor *m, const struct client *who)
+{
+	/* Zeroed, and malloc's own pages stay as they are while nobody asks
+	   for mail. */
+	struct session *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (s == MAP_FAILED)
+		return NULL;
+	s->options = o;
+	s->settings = &o->channel;
+	s->monitor = m;
+	s->in = STDIN_FILENO;
+	s->out = STDOUT_FILENO;
+	s->pid = who->pid;
+	s->nearest = who->peer;
+	memcpy(s->client_user, who->user, sizeof s->client_user);
+	s->idle = s->end = clock_now() + (int64_t)o->session_timeout * 1000;
+	channel_init(&s->ch, &o->channel, hook, s);
+	s->ch.peer = who->peer;
+	return s;
+}

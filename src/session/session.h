@@ -1,0 +1,90 @@
+/*
+ * session.h - the channel process: octets, time, TLS; and what its files
+ * share.
+ */
+#ifndef SESSION_SESSION_H
+#define SESSION_SESSION_H
+
+#include "relay/spool.h"
+#include "session/peer.h"
+
+#define INPUT 65536		/* octets read at once */
+
+/* What every session touches stands together, what few do behind it: pages
+   that nobody touches cost nothing. */
+struct session {
+	/* It begins with a page, and so does what comes behind those two: the
+	   usual session touches one page here, and two there. */
+	char in_buffer[INPUT];	/* what was read */
+	struct spool spool;	/* its buffer comes first */
+	const struct options *options;
+	struct channel_settings *settings;
+	struct monitor *monitor;
+	int in, out;		/* the client; the same socket, or two */
+	bool socket;		/* they are one */
+	bool engine;		/* the client is the TLS engine's clear end */
+	pid_t pid;		/* the monitor's: it names transactions */
+	char queue_id[24];	/* of the open transaction, or "" */
+	int64_t idle, end;	/* deadlines: of the command, of the session */
+	int64_t looked;		/* when deadlines and SIGTERM were looked at,
+				   in a message's text; or 0 */
+	int64_t pause;		/* before the next reply is written; 0 */
+	int signals;		/* readable when SIGTERM came; -1: it is obeyed */
+	bool terminated;	/* it came */
+	bool orphaned;		/* there is no monitor to ask any more */
+	bool quit;		/* the client said so */
+	bool soon;		/* acknowledge_soon() was called in this text */
+	bool greeted;		/* the connect hook was called */
+	enum phase shown;	/* what systemd was told last */
+	/* The header that is being read: */
+	unsigned received;	/* Received: fields in it */
+	char start[9];		/* a line's first octets */
+	size_t column;		/* octets of the line; SIZE_MAX: in the body */
+	struct channel_peer nearest;	/* who connected, whoever a proxy says
+					   the client is */
+	char client_user[USER_MAX];	/* login of a unix socket's peer */
+	size_t prepended;	/* octets of prepend */
+	struct channel ch;	/* its line comes last in it */
+	char prepend[POLICY_PREPEND * 5];	/* policy's header fields, and
+						   room for one answer more */
+	char path[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX]; /* scratch */
+};
+
+/* The hooks of a session's channel; ctx is the session. */
+extern const struct channel_hooks session_hooks;
+
+/* Returns a session, which nobody frees, or NULL. */
+struct session *session_open(struct options *o,
+	    const struct channel_hooks *hook, struct monitor *m,
+	    const struct client *who);
+
+/* What the channel process does from its first breath to its last: returns
+   its exit status. */
+int	session_run(struct session *s, const char *tls_trouble);
+
+/* Says that there is no service, when not even the greeting was said; and to
+   the log why, unless that was said where it failed. */
+int	session_turn_away(struct session *s, int error, int status);
+
+/* The session's facts and the transaction's so far, without recipients. */
+struct envelope session_facts(const struct session *s);
+
+void	session_log(struct session *s, int priority, const char *event,
+	    const char *text);
+
+/* Writes what the channel has to say: all of it, waiting until the client
+   takes it; or what it takes at once.  False if it was not all. */
+bool	session_flush(struct session *s, bool patient);
+
+/* Copies the value of name in the report of smtpd-tls, lines "name=value", to
+   to[0..size), cut to fit; "" if it has none. */
+void	session_report_value(const char *report, const char *name, char *to,
+	    size_t size);
+
+/* Puts the fields that we write in front of the message into the spool. */
+void	trace_write(struct session *s, const struct envelope *env);
+
+/* Looks at the header's lines on their way, up to the empty one. */
+void	header_read(struct session *s, struct span text);
+
+#endif
