@@ -16,13 +16,14 @@
  *   is drained, and the answer comes at its end.
  * - forget() ends every transaction, however it ends.
  */
-#include "channel.h"
-
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+
+#include "base/text.h"
+#include "channel.h"
 
 #define OUT_HIGH 16384	/* octets of replies that may wait before we stop */
 #define COMMAND_MAX 512	/* octets of a command with CRLF; RFC 5321 4.5.3.1.4 */
@@ -154,52 +155,6 @@ copy(char *to, size_t size, struct span s)
 		memcpy(to, s.p, s.len);
 	to[s.len] = '\0';
 	return true;
-}
-
-/* a and b in to[0..size), cut to fit.  What every session says is put together
-   without stdio, whose pages the process would have to fault in for it. */
-static void
-join(char *to, size_t size, const char *a, const char *b)
-{
-	size_t n = 0;
-
-	for (; *a != '\0' && n < size - 1; a++)
-		to[n++] = *a;
-	for (; *b != '\0' && n < size - 1; b++)
-		to[n++] = *b;
-	to[n] = '\0';
-}
-
-/* n in decimal, at the end of to. */
-static const char *
-decimal(char to[21], uint64_t n)
-{
-	char *p = to + 20;
-
-	*p = '\0';
-	do {
-		*--p = (char)('0' + n % 10);
-		n /= 10;
-	} while (n > 0);
-	return p;
-}
-
-/* Digits only: no sign, no blank, no overflow. */
-static bool
-number(struct span s, uint64_t *n)
-{
-	uint64_t digit;
-
-	*n = 0;
-	for (size_t i = 0; i < s.len; i++) {
-		if (s.p[i] < '0' || s.p[i] > '9')
-			return false;
-		digit = (uint64_t)(s.p[i] - '0');
-		if (*n > (UINT64_MAX - digit) / 10)
-			return false;
-		*n = *n * 10 + digit;
-	}
-	return s.len > 0;
 }
 
 /*
@@ -348,10 +303,8 @@ say(struct channel *ch, int code, const char *enh, const char *text)
 	if (!ch->extended_smtp || code / 100 == 3)
 		enh = "";
 	if (bye) {	/* RFC 5321 4.2 */
-		join(named, sizeof named, ch->set->fqdn, " ");
-		join(named + strlen(named), sizeof named - strlen(named), text,
-		    "");
-		text = named;
+		text = text_join(named, sizeof named, ch->set->fqdn, " ", text,
+		    NULL);
 		ch->smtp_state = PHASE_CLOSED;
 		ch->want = WANT_CLOSE;
 	}
@@ -772,7 +725,7 @@ ipv4(struct span s)
 	for (;;) {
 		for (n = 0; n < s.len && s.p[n] != '.'; n++)
 			;
-		if (n > 3 || !number((struct span){ s.p, n }, &octet) ||
+		if (n > 3 || !text_parse_number((struct span){ s.p, n }, &octet) ||
 		    octet > 255)
 			return false;
 		if (n == s.len)
@@ -959,7 +912,7 @@ take_size(struct channel *ch, struct span value)
 	for (size_t i = 0; i < value.len; i++)
 		if (value.p[i] < '0' || value.p[i] > '9')
 			return false;
-	if (!number(value, &ch->declared))
+	if (!text_parse_number(value, &ch->declared))
 		ch->declared = UINT64_MAX;
 	return value.len > 0 && value.len <= 20;
 }
@@ -995,31 +948,12 @@ take_ret(struct channel *ch, struct span value)
 	return same(value, "FULL") || same(value, "HDRS");
 }
 
-/* xtext: RFC 3461 4. */
-static bool
-xtext(struct span s)
-{
-	static const char hex[] = "0123456789ABCDEF";
-
-	for (size_t i = 0; i < s.len; i++)
-		if (s.p[i] == '+') {
-			if (s.len - i < 3 || s.p[i + 1] == '\0' ||
-			    s.p[i + 2] == '\0' ||
-			    strchr(hex, s.p[i + 1]) == NULL ||
-			    strchr(hex, s.p[i + 2]) == NULL)
-				return false;
-			i += 2;
-		} else if (high(s.p[i]) || s.p[i] == '=')
-			return false;
-	return s.len > 0;
-}
-
 /* RFC 3461 4.4: ENVID; RFC 4954 5: AUTH. */
 static bool
 take_xtext(struct channel *ch, struct span value)
 {
 	(void)ch;
-	return xtext(value);
+	return text_decode_xtext(NULL, 0, value) > 0;
 }
 
 /* RFC 3461 4.1: NEVER, or a list of the others. */
@@ -1061,7 +995,7 @@ take_orcpt(struct channel *ch, struct span value)
 			return false;
 	value = skip(value, n + 1);
 	return ch->smtp_utf8 ? value.len > 0 && valid_utf8(value)
-			     : xtext(value);
+	    : text_decode_xtext(NULL, 0, value) > 0;
 }
 
 /* A parameter of MAIL or RCPT.  take says whether its value (p NULL: none)
@@ -1155,8 +1089,8 @@ greet(struct channel *ch)
 	struct reply r;
 	char line[CHANNEL_NAME_MAX + 16];
 
-	join(line, sizeof line, ch->set->fqdn,
-	    ch->set->lmtp ? " LMTP" : " ESMTP");
+	text_join(line, sizeof line, ch->set->fqdn,
+	    ch->set->lmtp ? " LMTP" : " ESMTP", NULL);
 	reply_set(&r, 220, "", line);
 	if (ch->hooks->connect != NULL)
 		ch->hooks->connect(ch->ctx, &r);
@@ -1174,7 +1108,7 @@ keyword(struct channel *ch, bool on, const char *name, const char *arg)
 
 	if (!on)
 		return;
-	join(line, sizeof line, name, arg);
+	text_join(line, sizeof line, name, arg, NULL);
 	say_line(ch, 250, true, "", span(line));
 }
 
@@ -1182,15 +1116,15 @@ keyword(struct channel *ch, bool on, const char *name, const char *arg)
 static void
 write_limits(const struct channel_settings *set, char *to, size_t size)
 {
-	char n[21], mails[40] = "", rcpts[40] = "";
+	char n[TEXT_NUMBER], mails[40] = "", rcpts[40] = "";
 
 	if (set->max_messages != 0 && set->max_messages <= LIMIT_MAX)
-		join(mails, sizeof mails, " MAILMAX=",
-		    decimal(n, set->max_messages));
+		text_join(mails, sizeof mails, " MAILMAX=",
+		    text_number(n, set->max_messages, 1), NULL);
 	if (set->max_recipients != 0 && set->max_recipients <= LIMIT_MAX)
-		join(rcpts, sizeof rcpts, " RCPTMAX=",
-		    decimal(n, set->max_recipients));
-	join(to, size, mails, rcpts);
+		text_join(rcpts, sizeof rcpts, " RCPTMAX=",
+		    text_number(n, set->max_recipients, 1), NULL);
+	text_join(to, size, mails, rcpts, NULL);
 }
 
 static void
@@ -1198,11 +1132,11 @@ keywords(struct channel *ch)
 {
 	const struct channel_settings *set = ch->set;
 	const char *auth = set->auth == NULL ? "" : set->auth;
-	char size[21], limits[80];
+	char size[TEXT_NUMBER], limits[80];
 
 	write_limits(set, limits, sizeof limits);
 	keyword(ch, true, "PIPELINING", "");
-	keyword(ch, true, "SIZE ", decimal(size, set->data_size_limit));
+	keyword(ch, true, "SIZE ", text_number(size, set->data_size_limit, 1));
 	keyword(ch, !set->decode_data, "8BITMIME", "");
 	keyword(ch, set->enable_SMTPUTF8, "SMTPUTF8", "");
 	keyword(ch, true, "CHUNKING", "");
@@ -1569,7 +1503,7 @@ do_bdat(struct channel *ch, struct span arg)
 	uint64_t limit = ch->set->data_size_limit;
 
 	ch->last = same(arg, "LAST");
-	if (ch->overlong || !number(count, &ch->chunk) ||
+	if (ch->overlong || !text_parse_number(count, &ch->chunk) ||
 	    (arg.len > 0 && !ch->last)) {
 		channel_reply(ch, 421, "4.5.4", "BDAT count is unreadable");
 		return;
@@ -1606,21 +1540,11 @@ chunk(struct channel *ch, const char *p, size_t len)
 
 /* ---- AUTH: RFC 4954 ---------------------------------------------------- */
 
-/* True for "=", for nothing, and for base64 (RFC 4648 4) in full groups. */
+/* True for "=", for nothing, and for base64. */
 static bool
-base64(struct span s)
+auth_base64(struct span s)
 {
-	size_t pad = 0;
-
-	if (s.len == 1 && s.p[0] == '=')
-		return true;
-	for (size_t i = 0; i < s.len; i++)
-		if (s.p[i] == '=')
-			pad++;
-		else if (pad > 0 ||
-		    (!alnum(s.p[i]) && s.p[i] != '+' && s.p[i] != '/'))
-			return false;
-	return s.len % 4 == 0 && pad <= 2;
+	return same(s, "=") || text_decode_base64(NULL, 0, s) != -1;
 }
 
 /* Is w one of the words of list? */
@@ -1693,7 +1617,7 @@ auth_check(struct channel *ch, struct span mechanism, struct span rest,
 		deny(r, 504, "5.5.4", "Mechanism is not offered");
 	else if (rest.len > 0 && memchr(rest.p, ' ', rest.len) != NULL)
 		deny(r, 501, "5.5.4", "Too many arguments");
-	else if (!base64(rest))
+	else if (!auth_base64(rest))
 		deny(r, 501, "5.5.2", "Response is not base64");
 }
 
@@ -1721,7 +1645,7 @@ auth_response(struct channel *ch, struct span line)
 	struct span none = { NULL, 0 };
 	struct reply r;
 
-	if (!ch->overlong && base64(line)) {
+	if (!ch->overlong && auth_base64(line)) {
 		auth_step(ch, span(""), line, true);
 		return;
 	}
@@ -1739,40 +1663,24 @@ auth_response(struct channel *ch, struct span line)
 
 /* ---- who the client is: XCLIENT and the PROXY protocol ----------------- */
 
-/* Decodes xtext into to[0..size).  False if it does not fit, or has control
-   characters. */
+/* Decodes xtext into to[0..size).  Returns false if it does not fit, is empty,
+   or has control characters. */
 static bool
 xdecode(char *to, size_t size, struct span s)
 {
-	static const char hex[] = "0123456789ABCDEF";
-	size_t n = 0;
+	long n = text_decode_xtext(to, size - 1, s);
 
-	if (!xtext(s))
+	if (n <= 0 || (size_t)n >= size)
 		return false;
-	for (size_t i = 0; i < s.len; i++) {
-		char c = s.p[i];
-
-		if (c == '+') {
-			c = (char)((strchr(hex, s.p[i + 1]) - hex) << 4 |
-			    (strchr(hex, s.p[i + 2]) - hex));
-			i += 2;
-		}
-		if (n + 1 >= size || control(c))
-			return false;
-		to[n++] = c;
-	}
 	to[n] = '\0';
-	return true;
+	return clean((struct span){ to, (size_t)n });
 }
 
-/* A port, or nothing: digits below 65536 without leading zeros. */
+/* A port, 0 among them, without leading zeros. */
 static bool
 port(const char *s)
 {
-	uint64_t n;
-
-	return number(span(s), &n) && n <= 65535 &&
-	    (s[0] != '0' || s[1] == '\0');
+	return s[0] == '0' ? s[1] == '\0' : text_parse_port(s) != 0;
 }
 
 /* An IPv4 or IPv6 address in text. */
