@@ -1,0 +1,222 @@
+/*
+ * address.c - the grammar of addresses: RFC 5321 4.1.2 and 4.1.3.
+ */
+#include <string.h>
+
+#include "base/text.h"
+#include "channel/private.h"
+
+#define DOMAIN_MAX 255	/* RFC 5321 4.5.3.1.2 */
+
+static bool
+atext(char c)
+{
+	return octet_alnum(c) || octet_high(c) ||
+	    (c != '\0' && strchr("!#$%&'*+-/=?^_`{|}~", c) != NULL);
+}
+
+/* Length of a quoted string at the start of s, 0 if there is none. */
+static size_t
+quoted_length(struct span s)
+{
+	for (size_t i = 1; i < s.len; i++) {
+		if (s.p[i] == '"')
+			return i + 1;
+		if (s.p[i] == '\\')
+			i++;
+	}
+	return 0;
+}
+
+/* Length of atoms with single dots between them; 0 if there are none. */
+static size_t
+dotted_length(struct span s, bool (*fits)(char))
+{
+	size_t i = 0;
+
+	for (;;) {
+		if (i == s.len || !fits(s.p[i]))
+			return 0;
+		while (i < s.len && fits(s.p[i]))
+			i++;
+		if (i == s.len || s.p[i] != '.')
+			return i;
+		i++;
+	}
+}
+
+/* What Postfix takes in host names too: underscores. */
+static bool
+domain_octet(char c)
+{
+	return octet_alnum(c) || octet_high(c) || c == '-' || c == '_';
+}
+
+/* Four numbers below 256 with dots between them: RFC 5321 4.1.3. */
+bool
+parse_ipv4(struct span s)
+{
+	unsigned dots = 0;
+	uint64_t octet;
+	size_t n;
+
+	for (;;) {
+		for (n = 0; n < s.len && s.p[n] != '.'; n++)
+			;
+		if (n > 3 || !text_parse_number((struct span){ s.p, n },
+		    &octet) || octet > 255)
+			return false;
+		if (n == s.len)
+			return dots == 3;
+		s = span_skip(s, n + 1);
+		dots++;
+	}
+}
+
+/* Up to four hexadecimal digits at the start of s: how many there are. */
+static size_t
+hex16(struct span s)
+{
+	size_t n = 0;
+
+	while (n < s.len && n < 5 && s.p[n] != '\0' &&
+	    strchr("0123456789ABCDEFabcdef", s.p[n]) != NULL)
+		n++;
+	return n > 4 ? 0 : n;
+}
+
+/* RFC 4291 2.2: eight groups, "::" once for some of them, and the last two
+   perhaps as IPv4. */
+bool
+parse_ipv6(struct span s)
+{
+	unsigned groups = 0;
+	bool gap = s.len >= 2 && s.p[0] == ':' && s.p[1] == ':';
+	size_t n;
+
+	if (gap)
+		s = span_skip(s, 2);
+	while (s.len > 0 || !gap) {
+		if (s.len > 0 && memchr(s.p, ':', s.len) == NULL &&
+		    parse_ipv4(s)) {
+			groups += 2;
+			break;
+		}
+		n = hex16(s);
+		if (n == 0)
+			return false;
+		groups++;
+		s = span_skip(s, n);
+		if (s.len == 0)
+			break;
+		if (s.p[0] != ':' || s.len == 1)
+			return false;
+		s = span_skip(s, 1);
+		if (s.p[0] == ':') {
+			if (gap)
+				return false;
+			gap = true;
+			s = span_skip(s, 1);
+		}
+	}
+	return gap ? groups < 8 : groups == 8;
+}
+
+/* What stands between the brackets of an address literal: RFC 5321 4.1.3. */
+static bool
+literal_address(struct span s)
+{
+	static const char tag[] = "IPv6:";
+	size_t n = sizeof tag - 1;
+
+	return parse_ipv4(s) || (s.len > n && span_starts(s, tag) &&
+	    parse_ipv6(span_skip(s, n)));
+}
+
+/* Length of a domain or address literal; 0 if there is none. */
+static size_t
+domain_length(struct span s)
+{
+	size_t i;
+
+	if (s.len == 0 || s.p[0] == '-')
+		return 0;
+	if (s.p[0] != '[') {
+		i = dotted_length(s, domain_octet);
+		return i > DOMAIN_MAX ? 0 : i;
+	}
+	for (i = 1; i < s.len && s.p[i] != ']'; i++)
+		;
+	return i < s.len && literal_address((struct span){ s.p + 1, i - 1 })
+	    ? i + 1 : 0;
+}
+
+/* Length of a source route "@a,@b:", which is ignored (RFC 5321 4.1.1.3). */
+static size_t
+route_length(struct span s)
+{
+	size_t i = 0, n;
+
+	while (i < s.len && s.p[i] == '@') {
+		n = domain_length(span_skip(s, i + 1));
+		i += n + 1;
+		if (n == 0 || i == s.len)
+			return 0;
+		if (s.p[i] == ':')
+			return i + 1;
+		if (s.p[i] != ',')
+			return 0;
+		i++;
+	}
+	return 0;
+}
+
+/* Length of a mailbox (RFC 5321 4.1.2), the domain being optional; 0 if there
+   is none, or if it could be taken for an option elsewhere. */
+static size_t
+mailbox_length(struct span s)
+{
+	size_t i, n;
+
+	if (s.len == 0 || s.p[0] == '-')
+		return 0;
+	i = s.p[0] == '"' ? quoted_length(s) : dotted_length(s, atext);
+	if (i == 0 || i == s.len || s.p[i] != '@')
+		return i;
+	n = domain_length(span_skip(s, i + 1));
+	return n == 0 ? 0 : i + 1 + n;
+}
+
+/*
+ * Takes a path off *s: "<mailbox>", "<>", or a mailbox without brackets, as
+ * the seed modules and Postfix do.  False if there is none.
+ */
+bool
+parse_path(struct span *s, struct span *out)
+{
+	bool angle;
+	size_t n = 0;
+
+	*s = span_trim(*s);
+	angle = s->len > 0 && s->p[0] == '<';
+	if (angle) {
+		*s = span_skip(*s, 1);
+		n = route_length(*s);
+		*s = span_skip(*s, n);
+	}
+	out->p = s->p;
+	out->len = mailbox_length(*s);
+	*s = span_skip(*s, out->len);
+	if (angle && (s->len == 0 || s->p[0] != '>'))
+		return false;
+	*s = span_skip(*s, angle);
+	return (out->len > 0 || (angle && n == 0)) &&
+	    (s->len == 0 || s->p[0] == ' ') && span_utf8(*out);
+}
+
+/* A port, 0 among them, without leading zeros. */
+bool
+parse_port(const char *s)
+{
+	return s[0] == '0' ? s[1] == '\0' : text_parse_port(s) != 0;
+}

@@ -1,0 +1,347 @@
+/*
+ * message.c - the text of a message: DATA and BDAT.
+ *
+ * - Text is never copied: the decoder lends runs of the caller's buffer to the
+ *   body hook, and breaks a run only where the text has to change.
+ * - Whatever is wrong with a message is remembered in verdict, the rest of it
+ *   is drained, and the answer comes at its end.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "channel/private.h"
+
+#define BLOCK 128	/* octets that are looked at together: n * 16 */
+
+static const char crlf[] = "\r\n";
+
+/* The message that is coming in will be refused; the first reason counts. */
+static void
+refuse_message(struct channel *ch, int code, const char *enh, const char *text)
+{
+	if (ch->verdict.code == 0)
+		reply_set(&ch->verdict, code, enh, text);
+}
+
+/* Lends text to the program.  Octets are counted as RFC 1870 5 does: with
+   CRLF, without stuffed dots.  What is wrong first is the reason, however the
+   text came in pieces. */
+static void
+emit_text(struct channel *ch, const char *p, size_t len)
+{
+	uint64_t limit = ch->set->data_size_limit;
+
+	for (size_t i = 0; ch->set->decode_data && i < len; i++)
+		if (!utf8_octet(&ch->utf8, p[i])) {
+			if (limit == 0 || ch->size + i < limit)
+				refuse_message(ch, 554, "5.6.0",
+				    "Message is not UTF-8");
+			break;
+		}
+	ch->size += len;
+	if (limit != 0 && ch->size > limit)
+		refuse_message(ch, 552, "5.3.4", "Message is larger than the limit");
+	if (len > 0 && ch->verdict.code == 0 && ch->hooks->body != NULL)
+		ch->hooks->body(ch->ctx, (struct span){ p, len });
+}
+
+/* A CR or LF that stands alone: see enum bare_newline. */
+static void
+bare_newline_seen(struct channel *ch, char c)
+{
+	ch->at = TEXT;
+	switch (ch->set->bare_newline) {
+	case BARE_UNIX:
+		if (c == '\n') {
+			emit_text(ch, crlf, 2);
+			ch->at = BOL;
+			return;
+		}
+		break;
+	case BARE_NORMALIZE:
+		emit_text(ch, crlf, 2);
+		return;
+	case BARE_REJECT:
+		break;
+	}
+	refuse_message(ch, 550, "5.6.0", c == '\n' ? "Bare LF in message text"
+					   : "Bare CR in message text");
+}
+
+/* So many octets are compared by one instruction, where there is one. */
+#define OCTETS __attribute__((vector_size(16))) unsigned char
+
+/*
+ * Goes on from p[i], which is no LF, over blocks in which nothing has to
+ * change: each CR has its LF, each LF its CR, no line begins with a dot.
+ * Returns where a closer look is due.
+ */
+static size_t
+leap(const char *p, size_t i, size_t len)
+{
+	OCTETS first, second, third, odd = { 0 };
+	uint64_t half[2];
+
+	while (len - i > BLOCK + 1) {
+#pragma GCC unroll 8
+		for (size_t k = i; k < i + BLOCK; k += sizeof first) {
+			memcpy(&first, p + k, sizeof first);
+			memcpy(&second, p + k + 1, sizeof second);
+			memcpy(&third, p + k + 2, sizeof third);
+			second = (OCTETS)(second == '\n');
+			odd |= ((OCTETS)(first == '\r') ^ second) |
+			    (second & (OCTETS)(third == '.'));
+		}
+		memcpy(half, &odd, sizeof half);
+		if ((half[0] | half[1]) != 0)
+			break;
+		i += BLOCK;
+	}
+	return i > 0 && p[i - 1] == '\r' ? i - 1 : i;
+}
+
+/*
+ * Emits lines, in one span as long as nothing has to change, up to a dot that
+ * begins a line behind DATA.  Returns how many octets that were, at least one.
+ * It never looks far for an LF: a flood of bare CRs would have it look as far
+ * for each of them.
+ */
+static size_t
+text_run(struct channel *ch, const char *p, size_t len)
+{
+	const char *lf, *cr;
+	size_t i = 0, end;
+
+	for (;;) {
+		if (p[i] != '\n')
+			i = leap(p, i, len);
+		end = len - i > 2 * BLOCK ? i + 2 * BLOCK : len;
+		lf = memchr(p + i, '\n', end - i);
+		if (lf != NULL)
+			end = (size_t)(lf - p);
+		cr = memchr(p + i, '\r', end - i);
+		if (cr != NULL)
+			end = (size_t)(cr - p);
+		if (lf == NULL && cr == NULL && end < len) {
+			i = end;
+			continue;
+		}
+		if (end == len || (cr != NULL && end + 1 == len)) {
+			emit_text(ch, p, end);
+			ch->at = end == len ? TEXT : CR;
+			return len;
+		}
+		if (cr == NULL || p[end + 1] != '\n') {
+			emit_text(ch, p, end);
+			bare_newline_seen(ch, p[end]);
+			return end + 1;
+		}
+		i = end + 2;
+		if (i == len ||
+		    (p[i] == '.' && ch->smtp_state == PHASE_DATA)) {
+			emit_text(ch, p, i);
+			ch->at = BOL;
+			return i;
+		}
+	}
+}
+
+/* The last word on a message.  It is never turned into another one, for the
+   client acts on it; and 421 must not cut short what LMTP still has to say. */
+static void
+conclude(struct channel *ch, const struct reply *r, bool more)
+{
+	reply_note(ch, r->code, r->enh, r->text);
+	reply_say(ch, more && r->code == 421 ? 451 : r->code, r->enh, r->text);
+}
+
+/* Says what became of the message, once or (LMTP) once per recipient. */
+static void
+finish_message(struct channel *ch)
+{
+	size_t n = ch->set->lmtp ? ch->nrcpttos : 1;
+	struct reply one = { .code = 0 }, *r = NULL;
+	bool taken = false;
+
+	if (ch->at == CR)
+		bare_newline_seen(ch, '\r');
+	if (ch->utf8 != 0)
+		refuse_message(ch, 554, "5.6.0", "Message is not UTF-8");
+	if (ch->verdict.code == 0) {
+		r = n == 1 ? &one : calloc(n + 1, sizeof *r);
+		if (r == NULL)
+			refuse_message(ch, 452, "4.3.1", "Out of memory");
+	}
+	for (size_t i = 0; r != NULL && i < n + (n == 0); i++)
+		reply_set(&r[i], 250, "2.0.0", "Message accepted");
+	if (r != NULL && ch->hooks->end != NULL)
+		ch->hooks->end(ch->ctx, r, n);
+	if (r == NULL && n > 0 && ch->hooks->refused != NULL)
+		ch->hooks->refused(ch->ctx, &ch->verdict);
+	for (size_t i = 0; i < n; i++) {
+		taken = taken || (r != NULL && r[i].code < 400);
+		conclude(ch, r != NULL ? &r[i] : &ch->verdict, i + 1 < n);
+	}
+	if (r != &one)
+		free(r);
+	ch->messages += taken;
+	transaction_forget(ch);
+}
+
+/* The octet behind a dot that began a line.  Only CRLF ends the message
+   (RFC 5321 4.5.2), or in unix mode LF.  True at the end. */
+static bool
+after_dot(struct channel *ch, char c)
+{
+	bool cr = ch->at == DOTCR;
+
+	if (c == '\n' && (cr || ch->set->bare_newline == BARE_UNIX)) {
+		finish_message(ch);
+		return true;
+	}
+	ch->at = !cr && c == '\r' ? DOTCR : TEXT;
+	if (cr)
+		bare_newline_seen(ch, '\r');
+	return false;
+}
+
+/* Text behind DATA, or of a BDAT chunk.  Returns how much of it was used: all
+   of it, or up to the end of the message. */
+size_t
+message_text(struct channel *ch, const char *p, size_t len)
+{
+	size_t i = 0;
+
+	while (i < len)
+		switch (ch->at) {
+		case BOL:
+			ch->at = TEXT;
+			if (p[i] == '.' && ch->smtp_state == PHASE_DATA) {
+				ch->at = DOT;
+				i++;
+			}
+			break;
+		case TEXT:
+			i += text_run(ch, p + i, len - i);
+			break;
+		case CR:
+			if (p[i] == '\n') {
+				emit_text(ch, crlf, 2);
+				ch->at = BOL;
+				i++;
+			} else
+				bare_newline_seen(ch, '\r');
+			break;
+		default:
+			if (after_dot(ch, p[i]))
+				return i + 1;
+			if (ch->at == DOTCR)
+				i++;
+			break;
+		}
+	return len;
+}
+
+void
+do_data(struct channel *ch, struct span arg)
+{
+	struct reply r;
+
+	(void)arg;
+	if (ch->body == BODY_BINARYMIME) {	/* RFC 3030 3 */
+		channel_reply(ch, 503, "5.5.1", "BINARYMIME needs BDAT");
+		return;
+	}
+	reply_set(&r, 354, "", "End data with <CR><LF>.<CR><LF>");
+	if (ch->hooks->data != NULL)
+		ch->hooks->data(ch->ctx, &r);
+	if (r.code < 400)
+		ch->smtp_state = PHASE_DATA;
+	reply_answer(ch, &r);
+}
+
+/* The octets of a chunk are all there: RFC 3030 2. */
+static void
+chunk_end(struct channel *ch)
+{
+	char text[64];
+
+	if (ch->drop)
+		channel_reply(ch, 503, "5.5.1", "Bad sequence of commands: "
+		    "BDAT needs MAIL and RCPT");
+	else if (ch->last)
+		finish_message(ch);
+	else if (ch->verdict.code != 0)
+		reply_answer(ch, &ch->verdict);
+	else {
+		snprintf(text, sizeof text, "%llu octets so far",
+		    (unsigned long long)ch->size);
+		channel_reply(ch, 250, "2.0.0", text);
+	}
+}
+
+/* The first chunk of a message asks the data hook. */
+static void
+chunk_begin(struct channel *ch)
+{
+	struct reply r;
+
+	reply_set(&r, 250, "2.0.0", "OK");
+	if (ch->smtp_state == PHASE_MAIL)	/* nobody to send it to */
+		reply_deny(&r, 503, "5.5.1", "No recipients");
+	if (ch->smtp_state == PHASE_RCPT && ch->hooks->data != NULL)
+		ch->hooks->data(ch->ctx, &r);
+	if (r.code >= 400)
+		ch->verdict = r;
+	ch->smtp_state = PHASE_BDAT;
+}
+
+/*
+ * The octets follow whether we like the command or not, so it is never
+ * refused before they came.  A count that can not be read leaves no way to
+ * stay in step: 421.  In LMTP, LAST for no recipients gets no reply at all
+ * (RFC 2033 4.3).
+ */
+void
+do_bdat(struct channel *ch, struct span arg)
+{
+	struct span count = span_word(&arg);
+	uint64_t limit = ch->set->data_size_limit;
+
+	ch->last = span_same(arg, "LAST");
+	if (ch->overlong || !text_parse_number(count, &ch->chunk) ||
+	    (arg.len > 0 && !ch->last)) {
+		channel_reply(ch, 421, "4.5.4", "BDAT count is unreadable");
+		return;
+	}
+	ch->drop = ch->smtp_state != PHASE_RCPT &&
+	    ch->smtp_state != PHASE_BDAT &&
+	    !(ch->smtp_state == PHASE_MAIL && ch->set->lmtp && ch->last);
+	if (!ch->drop) {
+		chunk_begin(ch);
+		if (limit != 0 && ch->chunk > limit - (ch->size < limit ?
+		    ch->size : limit))
+			refuse_message(ch, 552, "5.3.4", "Message is larger than the "
+			    "limit");
+	}
+	if (ch->chunk == 0)
+		chunk_end(ch);
+}
+
+/* Octets of a chunk. */
+size_t
+message_chunk(struct channel *ch, const char *p, size_t len)
+{
+	if (len > ch->chunk)
+		len = (size_t)ch->chunk;
+	ch->chunk -= len;
+	if (!ch->drop && ch->body == BODY_BINARYMIME)
+		emit_text(ch, p, len);
+	else if (!ch->drop)
+		message_text(ch, p, len);
+	if (ch->chunk == 0)
+		chunk_end(ch);
+	return len;
+}

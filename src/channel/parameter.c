@@ -1,0 +1,226 @@
+/*
+ * parameter.c - the parameters of MAIL and RCPT.
+ */
+#include <string.h>
+
+#include "base/text.h"
+#include "channel/private.h"
+
+static bool
+offers_always(const struct channel_settings *set)
+{
+	(void)set;
+	return true;
+}
+
+static bool
+offers_8bit(const struct channel_settings *set)
+{
+	return !set->decode_data;
+}
+
+bool
+offers_smtputf8(const struct channel_settings *set)
+{
+	return set->enable_SMTPUTF8;
+}
+
+static bool
+offers_dsn(const struct channel_settings *set)
+{
+	return set->dsn;
+}
+
+bool
+offers_auth(const struct channel_settings *set)
+{
+	return set->auth != NULL;
+}
+
+/* RFC 1870 6.1: up to 20 digits, which may be more than 64 bits hold. */
+static bool
+take_size(struct channel *ch, struct span value)
+{
+	for (size_t i = 0; i < value.len; i++)
+		if (value.p[i] < '0' || value.p[i] > '9')
+			return false;
+	if (!text_parse_number(value, &ch->declared))
+		ch->declared = UINT64_MAX;
+	return value.len > 0 && value.len <= 20;
+}
+
+/* RFC 6152 2, RFC 3030 3. */
+static bool
+take_body(struct channel *ch, struct span value)
+{
+	if (span_same(value, "7BIT"))
+		ch->body = BODY_7BIT;
+	else if (span_same(value, "8BITMIME"))
+		ch->body = BODY_8BITMIME;
+	else if (span_same(value, "BINARYMIME"))
+		ch->body = BODY_BINARYMIME;
+	else
+		return false;
+	return true;
+}
+
+/* RFC 6531 3.4: it takes no value. */
+static bool
+take_smtputf8(struct channel *ch, struct span value)
+{
+	ch->smtp_utf8 = true;
+	return value.p == NULL;
+}
+
+/* RFC 3461 4.3. */
+static bool
+take_ret(struct channel *ch, struct span value)
+{
+	(void)ch;
+	return span_same(value, "FULL") || span_same(value, "HDRS");
+}
+
+/* RFC 3461 4.4: ENVID; RFC 4954 5: AUTH. */
+static bool
+take_xtext(struct channel *ch, struct span value)
+{
+	(void)ch;
+	return text_decode_xtext(NULL, 0, value) > 0;
+}
+
+/* RFC 3461 4.1: NEVER, or a list of the others. */
+static bool
+take_notify(struct channel *ch, struct span value)
+{
+	struct span one;
+
+	(void)ch;
+	if (span_same(value, "NEVER"))
+		return true;
+	for (;;) {
+		one = value;
+		for (one.len = 0; one.len < value.len; one.len++)
+			if (value.p[one.len] == ',')
+				break;
+		if (!span_same(one, "SUCCESS") && !span_same(one, "FAILURE") &&
+		    !span_same(one, "DELAY"))
+			return false;
+		if (one.len == value.len)
+			return true;
+		value = span_skip(value, one.len + 1);
+	}
+}
+
+/* RFC 3461 4.2: addr-type ";" xtext; RFC 6533 3 adds UTF-8 to it. */
+static bool
+take_orcpt(struct channel *ch, struct span value)
+{
+	const char *semi;
+	size_t n;
+
+	semi = value.len == 0 ? NULL : memchr(value.p, ';', value.len);
+	n = semi == NULL ? 0 : (size_t)(semi - value.p);
+	if (n == 0)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (!octet_alnum(value.p[i]) && value.p[i] != '-')
+			return false;
+	value = span_skip(value, n + 1);
+	return ch->smtp_utf8 ? value.len > 0 && span_utf8(value)
+	    : text_decode_xtext(NULL, 0, value) > 0;
+}
+
+/* A parameter of MAIL or RCPT.  take says whether its value (p NULL: none)
+   makes sense. */
+struct parameter {
+	const char *name;
+	bool (*offered)(const struct channel_settings *set);
+	bool (*take)(struct channel *ch, struct span value);
+};
+
+static const struct parameter mail_parameters[] = {
+	{ "SIZE", offers_always, take_size },
+	{ "BODY", offers_8bit, take_body },
+	{ "SMTPUTF8", offers_smtputf8, take_smtputf8 },
+	{ "RET", offers_dsn, take_ret },
+	{ "ENVID", offers_dsn, take_xtext },
+	{ "AUTH", offers_auth, take_xtext },
+	{ NULL, NULL, NULL },
+};
+
+static const struct parameter rcpt_parameters[] = {
+	{ "NOTIFY", offers_dsn, take_notify },
+	{ "ORCPT", offers_dsn, take_orcpt },
+	{ NULL, NULL, NULL },
+};
+
+/* Takes "name" or "name=value" off *s.  False if it is neither. */
+bool
+parse_parameter(struct span *s, struct span *name, struct span *value)
+{
+	struct span w = span_word(s);
+
+	*name = w;
+	*value = (struct span){ NULL, 0 };
+	for (size_t i = 0; i < w.len; i++) {
+		if (w.p[i] == '=') {
+			name->len = i;
+			*value = span_skip(w, i + 1);
+			break;
+		}
+		if (!octet_alnum(w.p[i]) && w.p[i] != '-')
+			return false;
+	}
+	if (name->len == 0 || w.p[0] == '-' ||
+	    (value->p != NULL && value->len == 0))
+		return false;
+	for (size_t i = 0; i < value->len; i++)
+		if (value->p[i] == '=')
+			return false;
+	return true;
+}
+
+/*
+ * Reads the parameters s of MAIL or RCPT by table.  r becomes 501 for bad
+ * syntax, 555 for what is not offered (RFC 5321 4.1.1.11).
+ */
+static void
+parameters(struct channel *ch, struct span s, const struct parameter *table,
+    struct reply *r)
+{
+	const struct parameter *t;
+	struct span name, value;
+	unsigned seen = 0, bit;
+
+	if (s.len > 0 && !ch->extended_smtp)
+		reply_deny(r, 501, "5.5.4", "Parameters need EHLO");
+	while (s.len > 0 && r->code < 400) {
+		if (!parse_parameter(&s, &name, &value)) {
+			reply_deny(r, 501, "5.5.4", "Malformed parameter");
+			return;
+		}
+		for (t = table; t->name != NULL; t++)
+			if (span_same(name, t->name) && t->offered(ch->set))
+				break;
+		bit = 1U << (t - table);
+		if (t->name == NULL)
+			reply_deny(r, 555, "5.5.4", "Parameter not recognized");
+		else if ((seen & bit) != 0)
+			reply_deny(r, 501, "5.5.4", "Parameter given twice");
+		else if (!t->take(ch, value))
+			reply_deny(r, 501, "5.5.4", "Bad value of a parameter");
+		seen |= bit;
+	}
+}
+
+void
+parse_mail_parameters(struct channel *ch, struct span s, struct reply *r)
+{
+	parameters(ch, s, mail_parameters, r);
+}
+
+void
+parse_rcpt_parameters(struct channel *ch, struct span s, struct reply *r)
+{
+	parameters(ch, s, rcpt_parameters, r);
+}

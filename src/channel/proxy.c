@@ -1,0 +1,245 @@
+/*
+ * proxy.c - the PROXY protocol: who the client is, told by a proxy.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "channel/private.h"
+
+#define PROXY_V1_MAX 107	/* octets of a version 1 header with CRLF */
+#define PROXY_V2_HEAD 16	/* octets of a version 2 header's fixed part */
+
+/* The IPv4 address in "::ffff:192.0.2.1", or s itself: a proxy that accepts
+   both families with one socket names its IPv4 clients so. */
+static struct span
+unmap_v4(struct span s)
+{
+	static const char mapped[] = "::ffff:";
+	size_t n = sizeof mapped - 1;
+
+	return span_starts(s, mapped) && parse_ipv4(span_skip(s, n)) ? span_skip(s, n) : s;
+}
+
+/* The PROXY protocol's version 1: "PROXY TCP4 src dst sport dport", with
+   single blanks; behind UNKNOWN anything. */
+static bool
+proxy_v1(struct channel *ch, struct span s)
+{
+	static const char tcp4[] = "PROXY TCP4 ", tcp6[] = "PROXY TCP6 ";
+	static const char unknown[] = "PROXY UNKNOWN";
+	struct channel_peer *peer = &ch->peer;
+	struct span field[6];
+	bool (*fits)(struct span);
+	size_t n = 0, i;
+
+	i = sizeof unknown - 1;
+	if (s.len >= i && memcmp(s.p, unknown, i) == 0)
+		return s.len == i || s.p[i] == ' ';
+	if (s.len < sizeof tcp4 || s.p[s.len - 1] == ' ')
+		return false;
+	if (memcmp(s.p, tcp4, sizeof tcp4 - 1) == 0)
+		fits = parse_ipv4;
+	else if (memcmp(s.p, tcp6, sizeof tcp6 - 1) == 0)
+		fits = parse_ipv6;
+	else
+		return false;
+	for (i = 1; i < s.len; i++)
+		if (s.p[i] == ' ' && s.p[i - 1] == ' ')
+			return false;
+	for (; s.len > 0 && n < 6; n++)
+		field[n] = span_word(&s);
+	return s.len == 0 && n == 6 && fits(field[2]) && fits(field[3]) &&
+	    span_copy(peer->address, sizeof peer->address, unmap_v4(field[2])) &&
+	    span_copy(peer->server_address, sizeof peer->server_address,
+	    unmap_v4(field[3])) &&
+	    span_copy(peer->port, sizeof peer->port, field[4]) &&
+	    span_copy(peer->server_port, sizeof peer->server_port, field[5]) &&
+	    parse_port(peer->port) && parse_port(peer->server_port);
+}
+
+static void
+write_v4(char *to, size_t size, const unsigned char a[4])
+{
+	snprintf(to, size, "%u.%u.%u.%u", a[0], a[1], a[2], a[3]);
+}
+
+/* RFC 5952 4: lower case, no leading zeros, the longest run of zeros short.
+   What a socket for both families calls an IPv4 client is one: see unmap_v4(). */
+static void
+write_v6(char *to, size_t size, const unsigned char a[16])
+{
+	static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
+	unsigned group[8], at = 8, best = 1, run = 0;
+	size_t n = 0;
+
+	if (memcmp(a, mapped, sizeof mapped) == 0) {
+		write_v4(to, size, a + sizeof mapped);
+		return;
+	}
+	for (unsigned i = 0; i < 8; i++) {
+		group[i] = (unsigned)a[2 * i] << 8 | a[2 * i + 1];
+		run = group[i] == 0 ? run + 1 : 0;
+		if (run > best) {
+			best = run;
+			at = i + 1 - run;
+		}
+	}
+	to[0] = '\0';
+	for (unsigned i = 0; i < 8; i++) {
+		if (i == at) {
+			n += (size_t)snprintf(to + n, size - n, "::");
+			i += best - 1;
+			continue;
+		}
+		n += (size_t)snprintf(to + n, size - n, "%s%x",
+		    i == 0 || i == at + best ? "" : ":", group[i]);
+	}
+}
+
+static unsigned
+big_endian16(const unsigned char *p)
+{
+	return (unsigned)p[0] << 8 | p[1];
+}
+
+/* A TLV of a version 2 header; p is moved behind it.  False at the end, and
+   if the rest is no TLV. */
+static bool
+next_tlv(const unsigned char **p, size_t *len, unsigned *type, struct span *v)
+{
+	if (*len < 3 || big_endian16(*p + 1) > *len - 3)
+		return false;
+	*type = **p;
+	v->len = big_endian16(*p + 1);
+	v->p = (const char *)*p + 3;
+	*p += 3 + v->len;
+	*len -= 3 + v->len;
+	return true;
+}
+
+/* What the proxy tells of the client's TLS with it: PP2_TYPE_SSL. */
+static void
+take_ssl(struct channel *ch, const unsigned char *p, size_t len)
+{
+	struct channel_tls *tls = &ch->tls;
+	bool verified;
+	unsigned type;
+	struct span v;
+
+	if (len < 5 || (p[0] & 1) == 0)
+		return;
+	verified = (p[0] & 6) != 0 && (p[1] | p[2] | p[3] | p[4]) == 0;
+	ch->ssl = true;
+	p += 5;
+	len -= 5;
+	while (next_tlv(&p, &len, &type, &v)) {
+		if (!span_clean(v))
+			continue;
+		if (type == 0x21)
+			span_copy(tls->protocol, sizeof tls->protocol, v);
+		else if (type == 0x22 && verified)
+			span_copy(tls->subject, sizeof tls->subject, v);
+		else if (type == 0x23)
+			span_copy(tls->cipher, sizeof tls->cipher, v);
+	}
+}
+
+/* Version 2, already known to be complete: see proxy_missing().  False if the
+   addresses are cut short. */
+static bool
+proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
+{
+	struct channel_peer *peer = &ch->peer;
+	bool tcp4 = p[13] == 0x11, tcp6 = p[13] == 0x21;
+	size_t used = tcp4 ? 12 : tcp6 ? 36 : 0;
+	unsigned type;
+	struct span v;
+
+	if ((p[12] & 15) == 0 || used == 0)
+		return true;	/* LOCAL, or addresses that say nothing */
+	if (len - PROXY_V2_HEAD < used)
+		return false;
+	p += PROXY_V2_HEAD;
+	len -= PROXY_V2_HEAD + used;
+	if (tcp4) {
+		write_v4(peer->address, sizeof peer->address, p);
+		write_v4(peer->server_address, sizeof peer->server_address,
+		    p + 4);
+	} else {
+		write_v6(peer->address, sizeof peer->address, p);
+		write_v6(peer->server_address, sizeof peer->server_address,
+		    p + 16);
+	}
+	p += used;
+	snprintf(peer->port, sizeof peer->port, "%u", big_endian16(p - 4));
+	snprintf(peer->server_port, sizeof peer->server_port, "%u", big_endian16(p - 2));
+	while (next_tlv(&p, &len, &type, &v))
+		if (type == 0x20)
+			take_ssl(ch, (const unsigned char *)v.p, v.len);
+		else if (type == 0x02 && span_clean(v))
+			span_copy(ch->tls.sni, sizeof ch->tls.sni, v);
+	return true;
+}
+
+/* How the header in line stands: octets that must still come at least, 0 when
+   it is complete, -1 when it is none. */
+static int
+proxy_missing(const struct channel *ch)
+{
+	static const char v1[] = "PROXY ";
+	static const char v2[] = "\r\n\r\n\0\r\nQUIT\n";
+	const char *p = ch->line;
+	size_t n = ch->linelen;
+	size_t total;
+
+	if (n <= 6 && memcmp(p, v1, n) == 0)
+		return 1;
+	if (memcmp(p, v1, n < 6 ? n : 6) == 0) {
+		if (p[n - 1] == '\n')
+			return p[n - 2] == '\r' ? 0 : -1;
+		return n < PROXY_V1_MAX ? 1 : -1;
+	}
+	if (memcmp(p, v2, n < 12 ? n : 12) != 0)
+		return -1;
+	if (n < PROXY_V2_HEAD)
+		return 1;
+	total = PROXY_V2_HEAD + big_endian16((const unsigned char *)p + 14);
+	if ((p[12] & ~1) != 0x20 || (p[13] & 0xf0) > 0x30 ||
+	    (p[13] & 15) > 2 || total > CHANNEL_LINE_MAX)
+		return -1;
+	return total == n ? 0 : 1;
+}
+
+/* The PROXY header that must come first; whoever sends anything else is hung
+   up on without a word.  Takes not an octet more than the header. */
+size_t
+proxy_take(struct channel *ch, const char *p, size_t len)
+{
+	const char *line = ch->line;
+	struct span s;
+	int missing = 1;
+	size_t i = 0;
+
+	while (i < len && missing > 0) {
+		ch->line[ch->linelen++] = p[i++];
+		missing = proxy_missing(ch);
+	}
+	s = (struct span){ line, ch->linelen };
+	if (missing == 0 && line[0] == 'P')
+		s.len -= 2;
+	if (missing == 0 && line[0] == 'P' && (!span_clean(s) || !proxy_v1(ch, s)))
+		missing = -1;
+	else if (missing == 0 && line[0] != 'P' &&
+	    !proxy_v2(ch, (const unsigned char *)line, s.len))
+		missing = -1;
+	if (missing > 0)
+		return i;
+	ch->linelen = 0;
+	if (missing == 0) {
+		begin_session(ch);
+	} else {
+		ch->smtp_state = PHASE_CLOSED;
+		ch->want = WANT_CLOSE;
+	}
+	return i;
+}

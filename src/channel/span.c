@@ -1,0 +1,155 @@
+/*
+ * span.c - octets that somebody else owns: words, classes, UTF-8.
+ */
+#include <string.h>
+
+#include "channel/private.h"
+
+struct span
+span_of(const char *s)
+{
+	return (struct span){ s, strlen(s) };
+}
+
+struct span
+span_skip(struct span s, size_t n)
+{
+	return (struct span){ s.p + n, s.len - n };
+}
+
+static char
+octet_lower(char c)
+{
+	return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+}
+
+/* In ASCII, whatever the locale. */
+bool
+span_starts(struct span s, const char *word)
+{
+	size_t i = 0;
+
+	while (i < s.len && word[i] != '\0' && octet_lower(s.p[i]) == octet_lower(word[i]))
+		i++;
+	return word[i] == '\0';
+}
+
+bool
+span_same(struct span s, const char *word)
+{
+	return s.len == strlen(word) && span_starts(s, word);
+}
+
+struct span
+span_trim(struct span s)
+{
+	while (s.len > 0 && s.p[0] == ' ')
+		s = span_skip(s, 1);
+	while (s.len > 0 && s.p[s.len - 1] == ' ')
+		s.len--;
+	return s;
+}
+
+/* Takes the first word off *s, and the blanks behind it. */
+struct span
+span_word(struct span *s)
+{
+	struct span w = *s;
+
+	while (s->len > 0 && s->p[0] != ' ')
+		*s = span_skip(*s, 1);
+	w.len -= s->len;
+	*s = span_trim(*s);
+	return w;
+}
+
+bool
+octet_alnum(char c)
+{
+	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+	    (c >= 'A' && c <= 'Z');
+}
+
+bool
+octet_control(char c)
+{
+	return (unsigned char)c < ' ' || c == '\177';
+}
+
+bool
+octet_high(char c)
+{
+	return ((unsigned char)c & 0x80) != 0;
+}
+
+bool
+span_clean(struct span s)
+{
+	for (size_t i = 0; i < s.len; i++)
+		if (octet_control(s.p[i]))
+			return false;
+	return true;
+}
+
+bool
+span_ascii(struct span s)
+{
+	for (size_t i = 0; i < s.len; i++)
+		if (octet_high(s.p[i]))
+			return false;
+	return true;
+}
+
+/* Copies s into to[0..size), which it must fit.  False if it does not. */
+bool
+span_copy(char *to, size_t size, struct span s)
+{
+	if (s.len >= size)
+		return false;
+	if (s.len > 0)
+		memcpy(to, s.p, s.len);
+	to[s.len] = '\0';
+	return true;
+}
+
+/*
+ * One octet of UTF-8 (RFC 3629 4).  *state is 0 between characters, else the
+ * octets that are missing and, above them, the bounds of the next one.
+ */
+bool
+utf8_octet(unsigned *state, char octet)
+{
+	unsigned c = (unsigned char)octet, missing = *state & 0xff;
+	unsigned low = 0x80, top = 0xbf;
+
+	if (missing != 0) {
+		if (c < (*state >> 8 & 0xff) || c > *state >> 16)
+			return false;
+		missing--;
+	} else if (c >= 0xc2 && c <= 0xdf) {
+		missing = 1;
+	} else if (c >= 0xe0 && c <= 0xef) {
+		missing = 2;
+		low = c == 0xe0 ? 0xa0 : low;
+		top = c == 0xed ? 0x9f : top;
+	} else if (c >= 0xf0 && c <= 0xf4) {
+		missing = 3;
+		low = c == 0xf0 ? 0x90 : low;
+		top = c == 0xf4 ? 0x8f : top;
+	} else if (c >= 0x80) {
+		return false;
+	}
+	*state = missing == 0 ? 0 : missing | low << 8 | top << 16;
+	return true;
+}
+
+bool
+span_utf8(struct span s)
+{
+	unsigned state = 0;
+
+	for (size_t i = 0; i < s.len; i++)
+		if (!utf8_octet(&state, s.p[i]))
+			return false;
+	return state == 0;
+}

@@ -1,0 +1,199 @@
+/*
+ * transaction.c - MAIL, RCPT, the envelope's memory, and its end.
+ *
+ * transaction_forget() ends every transaction, however it ends.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "channel/private.h"
+
+/* What does not fit in the channel's own memory. */
+struct channel_kept {
+	struct channel_kept *next;
+	char text[];
+};
+
+/* Keeps two strings until the transaction ends; *second points behind the
+   first.  NULL: no memory. */
+static char *
+keep_strings(struct channel *ch, struct span a, struct span b, char **second)
+{
+	size_t n = a.len + b.len + 2;
+	char *p = ch->kept + ch->keptlen;
+	struct channel_kept *more;
+
+	if (n > sizeof ch->kept - ch->keptlen) {
+		more = malloc(sizeof *more + n);
+		if (more == NULL)
+			return NULL;
+		more->next = ch->more;
+		ch->more = more;
+		p = more->text;
+	} else {
+		ch->keptlen += n;
+	}
+	*second = p + a.len + 1;
+	span_copy(p, a.len + 1, a);
+	span_copy(*second, b.len + 1, b);
+	return p;
+}
+
+/* Drops what was kept last. */
+static void
+drop_strings(struct channel *ch, const char *p)
+{
+	struct channel_kept *more = ch->more;
+
+	if (more != NULL && p == more->text) {
+		ch->more = more->next;
+		free(more);
+	} else if (p != NULL) {
+		ch->keptlen = (size_t)(p - ch->kept);
+	}
+}
+
+/* Ends the transaction, if there is one: RSET, EHLO, STARTTLS, end of text. */
+void
+transaction_forget(struct channel *ch)
+{
+	if (ch->mailfrom != NULL && ch->hooks->forget != NULL)
+		ch->hooks->forget(ch->ctx);
+	while (ch->more != NULL)
+		drop_strings(ch, ch->more->text);
+	ch->keptlen = 0;
+	if (ch->rcptsize > CHANNEL_FEW)
+		free(ch->rcpttos);
+	ch->rcpttos = NULL;
+	ch->nrcpttos = ch->rcptsize = 0;
+	ch->mailfrom = ch->mail_options = NULL;
+	ch->smtp_utf8 = false;
+	ch->body = BODY_7BIT;
+	ch->size = ch->declared = 0;
+	ch->at = BOL;
+	ch->utf8 = 0;
+	ch->verdict.code = 0;
+	if (ch->smtp_state >= PHASE_READY && ch->smtp_state < PHASE_CLOSED)
+		ch->smtp_state = PHASE_READY;
+}
+
+/* Takes what follows the verb in form, "FROM:" or "TO:", and a path off *arg,
+   and the blanks behind it. */
+static void
+sender_or_recipient(const char *form, struct span *arg, struct span *out,
+    const char *enh, struct reply *r)
+{
+	const char *prefix = strchr(form, ' ') + 1;
+	char text[80];
+	size_t n = strlen(prefix);
+
+	if (!span_starts(*arg, prefix)) {
+		snprintf(text, sizeof text, "Syntax: %s<address>", form);
+		reply_deny(r, 501, enh, text);
+		return;
+	}
+	*arg = span_skip(*arg, n);
+	if (!parse_path(arg, out))
+		reply_deny(r, 501, enh, "Bad address syntax");
+	*arg = span_trim(*arg);
+}
+
+/* RFC 6531 3.5: an address of UTF-8 needs the parameter SMTPUTF8. */
+static void
+check_ascii(const struct channel *ch, struct span address, struct reply *r)
+{
+	if (!ch->smtp_utf8 && !span_ascii(address))
+		reply_deny(r, 553, "5.6.7", "That address needs SMTPUTF8");
+}
+
+void
+do_mail(struct channel *ch, struct span arg)
+{
+	const struct channel_settings *set = ch->set;
+	struct reply r;
+	struct span from = { "", 0 };
+	char *kept = NULL, *options = NULL;
+
+	if (set->max_messages != 0 && ch->mails >= set->max_messages) {
+		channel_reply(ch, 421, "4.7.0", "Too many messages");
+		return;
+	}
+	reply_set(&r, 250, "2.1.0", "Sender OK");
+	sender_or_recipient("MAIL FROM:", &arg, &from, "5.1.7", &r);
+	parse_mail_parameters(ch, arg, &r);
+	check_ascii(ch, from, &r);
+	if (set->data_size_limit != 0 && ch->declared > set->data_size_limit)
+		reply_deny(&r, 552, "5.3.4", "Message is larger than the limit");
+	kept = keep_strings(ch, from, arg, &options);
+	if (kept == NULL)
+		reply_deny(&r, 452, "4.3.1", "Out of memory");
+	if (r.code < 400 && ch->hooks->mail != NULL)
+		ch->hooks->mail(ch->ctx, from, arg, &r);
+	reply_answer(ch, &r);
+	if (r.code >= 400) {
+		transaction_forget(ch);
+		return;
+	}
+	ch->mailfrom = kept;
+	ch->mail_options = options;
+	ch->smtp_state = PHASE_MAIL;
+	ch->mails++;
+}
+
+/* Room for one more recipient: false if there is no memory. */
+static bool
+grow_recipients(struct channel *ch)
+{
+	size_t size = ch->rcptsize * 2;
+	struct recipient *rows;
+
+	if (ch->nrcpttos < ch->rcptsize)
+		return true;
+	if (ch->rcptsize == 0) {
+		ch->rcpttos = ch->few;
+		ch->rcptsize = CHANNEL_FEW;
+		return true;
+	}
+	rows = realloc(ch->rcpttos == ch->few ? NULL : ch->rcpttos,
+	    size * sizeof *rows);
+	if (rows == NULL)
+		return false;
+	if (ch->rcpttos == ch->few)
+		memcpy(rows, ch->few, sizeof ch->few);
+	ch->rcpttos = rows;
+	ch->rcptsize = size;
+	return true;
+}
+
+void
+do_rcpt(struct channel *ch, struct span arg)
+{
+	struct reply r;
+	struct span to = { "", 0 };
+	size_t max = ch->set->max_recipients;
+	char *address, *options = NULL;
+
+	reply_set(&r, 250, "2.1.5", "Recipient OK");
+	sender_or_recipient("RCPT TO:", &arg, &to, "5.1.3", &r);
+	if (to.len == 0)
+		reply_deny(&r, 501, "5.1.3", "A recipient is needed");
+	parse_rcpt_parameters(ch, arg, &r);
+	check_ascii(ch, to, &r);
+	if (max != 0 && ch->nrcpttos >= max)
+		reply_deny(&r, 452, "4.5.3", "Too many recipients");
+	address = keep_strings(ch, to, arg, &options);
+	if (address == NULL || !grow_recipients(ch))
+		reply_deny(&r, 452, "4.3.1", "Out of memory");
+	if (r.code < 400 && ch->hooks->rcpt != NULL)
+		ch->hooks->rcpt(ch->ctx, to, arg, &r);
+	if (r.code < 400) {
+		ch->rcpttos[ch->nrcpttos++] =
+		    (struct recipient){ address, options };
+		ch->smtp_state = PHASE_RCPT;
+	} else {
+		drop_strings(ch, address);
+	}
+	reply_answer(ch, &r);
+}
