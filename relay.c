@@ -599,30 +599,14 @@ enum {
 static const struct name {
 	int about;
 	const char *variable;	/* in the environment, or NULL */
-	const char *argument;	/* in "{...}", or NULL */
+	const char *argument;	/* in "{...}", or "" */
 } names[] = {
-	{ FACT_SENDER, "SENDER", "sender" },
-	{ FACT_MAIL_OPTIONS, "MAIL_OPTIONS", NULL },
-	{ FACT_QUEUE_ID, "QUEUE_ID", "queue_id" },
-	{ FACT_CLIENT_ADDRESS, "CLIENT_ADDRESS", "client_address" },
-	{ FACT_CLIENT_PORT, "CLIENT_PORT", "client_port" },
-	{ FACT_CLIENT_NAME, "CLIENT_HOSTNAME", NULL },
-	{ FACT_CLIENT_HELO, "CLIENT_HELO", "client_helo" },
-	{ FACT_CLIENT_USER, "CLIENT_USER", NULL },
-	{ FACT_CLIENT_PROTOCOL, "CLIENT_PROTOCOL", NULL },
-	{ FACT_SERVER_ADDRESS, "SERVER_ADDRESS", NULL },
-	{ FACT_SERVER_PORT, "SERVER_PORT", NULL },
-	{ FACT_SASL_METHOD, "SASL_METHOD", NULL },
-	{ FACT_SASL_USERNAME, "SASL_USERNAME", "sasl_username" },
-	{ FACT_TLS_PROTOCOL, "TLS_PROTOCOL", NULL },
-	{ FACT_TLS_CIPHER, "TLS_CIPHER", NULL },
-	{ FACT_TLS_SNI, "TLS_SNI", NULL },
-	{ FACT_TLS_SUBJECT, "TLS_SUBJECT", NULL },
-	{ FACT_TLS_ISSUER, "TLS_ISSUER", NULL },
-	{ FACT_TLS_FINGERPRINT, "TLS_FINGERPRINT", NULL },
+#define FACT_ROW(fact, variable, argument, set_by, report) \
+	{ FACT_##fact, variable, argument },
+	FACT_TABLE(FACT_ROW)
 	{ ABOUT_SIZE, "SIZE", "size" },
 	{ ABOUT_RECIPIENT, "RECIPIENT", "recipient" },
-	{ ABOUT_OPTIONS, "RCPT_OPTIONS", NULL },
+	{ ABOUT_OPTIONS, "RCPT_OPTIONS", "" },
 	{ ABOUT_USER, NULL, "user" },
 	{ ABOUT_EXTENSION, NULL, "extension" },
 	{ ABOUT_DOMAIN, NULL, "domain" },
@@ -731,7 +715,7 @@ placeholder(const char *p, size_t *len)
 		return NULL;
 	*len = n + 2;
 	for (i = 0; i < COUNT(names); i++)
-		if (names[i].argument != NULL &&
+		if (names[i].argument[0] != '\0' &&
 		    strlen(names[i].argument) == n &&
 		    strncmp(names[i].argument, p + 1, n) == 0)
 			return &names[i];

@@ -10,30 +10,60 @@
 
 #include "base/mail.h"
 
-/* The session's and the transaction's facts, as text.  relay.c has the table
-   of the names that each has in argv and environment. */
-enum fact {
-	FACT_SENDER,		/* "" is the null reverse-path */
-	FACT_MAIL_OPTIONS,	/* parameters of MAIL as the client wrote them */
-	FACT_QUEUE_ID,
-	FACT_CLIENT_ADDRESS,	/* "192.0.2.1", "2001:db8::1", "unix", "unknown" */
-	FACT_CLIENT_PORT,
-	FACT_CLIENT_NAME,	/* "unknown" unless somebody told us */
-	FACT_CLIENT_HELO,
-	FACT_CLIENT_USER,	/* login of the peer of a unix socket, or "" */
-	FACT_CLIENT_PROTOCOL,	/* RFC 3848: "SMTP", "ESMTPSA", "LMTP"... */
-	FACT_SERVER_ADDRESS,
-	FACT_SERVER_PORT,
-	FACT_SASL_METHOD,
-	FACT_SASL_USERNAME,
-	FACT_TLS_PROTOCOL,
-	FACT_TLS_CIPHER,
-	FACT_TLS_SNI,
-	FACT_TLS_SUBJECT,	/* verified client certificate's common name */
-	FACT_TLS_ISSUER,
-	FACT_TLS_FINGERPRINT,
-	FACTS
-};
+/*
+ * The facts of the session and of the transaction, as text.  Each row: FACT_x,
+ * its name in the environment of programs, its name in their arguments ("":
+ * it has none), who may set it, its name in the report of smtpd-tls ("": it
+ * is not in there).
+ */
+#define FACT_TABLE(row) \
+	/* "" is the null reverse-path */ \
+	row(SENDER, "SENDER", "sender", SET_BY_CLIENT, "") \
+	/* the parameters of MAIL as the client wrote them */ \
+	row(MAIL_OPTIONS, "MAIL_OPTIONS", "", SET_BY_CLIENT, "") \
+	row(QUEUE_ID, "QUEUE_ID", "queue_id", SET_BY_CLIENT, "") \
+	/* "192.0.2.1", "2001:db8::1", "unix", "unknown" */ \
+	row(CLIENT_ADDRESS, "CLIENT_ADDRESS", "client_address", \
+	    SET_BY_PROXY | SET_BY_XCLIENT, "") \
+	row(CLIENT_PORT, "CLIENT_PORT", "client_port", \
+	    SET_BY_PROXY | SET_BY_XCLIENT, "") \
+	/* "unknown" unless XCLIENT named it */ \
+	row(CLIENT_NAME, "CLIENT_HOSTNAME", "", SET_BY_XCLIENT, "") \
+	row(CLIENT_HELO, "CLIENT_HELO", "client_helo", SET_BY_CLIENT, "") \
+	/* login of the client on a unix socket, or "" */ \
+	row(CLIENT_USER, "CLIENT_USER", "", 0, "") \
+	/* RFC 3848: "SMTP", "ESMTPSA", "LMTP"... */ \
+	row(CLIENT_PROTOCOL, "CLIENT_PROTOCOL", "", SET_BY_CLIENT, "") \
+	row(SERVER_ADDRESS, "SERVER_ADDRESS", "", \
+	    SET_BY_PROXY | SET_BY_XCLIENT, "") \
+	row(SERVER_PORT, "SERVER_PORT", "", \
+	    SET_BY_PROXY | SET_BY_XCLIENT, "") \
+	row(SASL_METHOD, "SASL_METHOD", "", SET_BY_XCLIENT, "") \
+	row(SASL_USERNAME, "SASL_USERNAME", "sasl_username", \
+	    SET_BY_XCLIENT, "") \
+	row(TLS_PROTOCOL, "TLS_PROTOCOL", "", SET_BY_PROXY, "protocol") \
+	row(TLS_CIPHER, "TLS_CIPHER", "", SET_BY_PROXY, "cipher") \
+	row(TLS_SNI, "TLS_SNI", "", SET_BY_PROXY, "sni") \
+	/* common name of the verified client certificate */ \
+	row(TLS_SUBJECT, "TLS_SUBJECT", "", SET_BY_PROXY, "subject") \
+	row(TLS_ISSUER, "TLS_ISSUER", "", SET_BY_PROXY, "issuer") \
+	row(TLS_FINGERPRINT, "TLS_FINGERPRINT", "", SET_BY_PROXY, \
+	    "fingerprint")
+
+/* Who may set a fact during the session: the client's commands, a PROXY
+   header, XCLIENT.  The other facts are known at the start, or the monitor
+   learns them from smtpd-tls and AUTH. */
+enum { SET_BY_CLIENT = 1, SET_BY_PROXY = 2, SET_BY_XCLIENT = 4 };
+
+#define FACT_ROW(fact, variable, argument, set_by, report) FACT_##fact,
+enum fact { FACT_TABLE(FACT_ROW) FACTS };
+#undef FACT_ROW
+
+/* The rows of FACT_TABLE by enum fact. */
+extern const struct fact_names {
+	char variable[16], argument[15], report[12];
+	unsigned char set_by;	/* SET_BY_x | ... */
+} fact_names[FACTS];
 
 /* One transaction.  Borrows every string; none is NULL. */
 struct envelope {

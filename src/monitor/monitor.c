@@ -653,14 +653,6 @@ know_user(struct monitor *m, const char *user)
 static void
 know_tls(struct monitor *m, const char *report)
 {
-	static const char *const names[FACTS] = {
-		[FACT_TLS_PROTOCOL] = "protocol",
-		[FACT_TLS_CIPHER] = "cipher",
-		[FACT_TLS_SNI] = "sni",
-		[FACT_TLS_SUBJECT] = "subject",
-		[FACT_TLS_ISSUER] = "issuer",
-		[FACT_TLS_FINGERPRINT] = "fingerprint",
-	};
 	char *rest = m->report, *name, *value;
 	size_t i;
 
@@ -671,8 +663,8 @@ know_tls(struct monitor *m, const char *report)
 	while ((value = strsep(&rest, "\n")) != NULL) {
 		name = strsep(&value, "=");
 		for (i = 0; i < FACTS; i++)
-			if (value != NULL && names[i] != NULL &&
-			    strcmp(names[i], name) == 0)
+			if (value != NULL && *name != '\0' &&
+			    strcmp(fact_names[i].report, name) == 0)
 				m->known[i] = value;
 	}
 }

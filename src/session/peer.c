@@ -171,43 +171,18 @@ peer_find(struct client *c, const struct options *o)
 		snprintf(c->user, sizeof c->user, "%s", pw->pw_name);
 }
 
-/* Who can tell what of the session: the client, a PROXY header, XCLIENT.  The
-   other facts are known from the start, or the monitor finds them out. */
-enum teller { CLIENT = 1, PROXY = 2, XCLIENT = 4 };
-
-static const unsigned char tellers[FACTS] = {
-	[FACT_SENDER] = CLIENT,
-	[FACT_MAIL_OPTIONS] = CLIENT,
-	[FACT_QUEUE_ID] = CLIENT,
-	[FACT_CLIENT_ADDRESS] = PROXY | XCLIENT,
-	[FACT_CLIENT_PORT] = PROXY | XCLIENT,
-	[FACT_CLIENT_NAME] = XCLIENT,
-	[FACT_CLIENT_HELO] = CLIENT,
-	[FACT_CLIENT_PROTOCOL] = CLIENT,
-	[FACT_SERVER_ADDRESS] = PROXY | XCLIENT,
-	[FACT_SERVER_PORT] = PROXY | XCLIENT,
-	[FACT_SASL_METHOD] = XCLIENT,
-	[FACT_SASL_USERNAME] = XCLIENT,
-	[FACT_TLS_PROTOCOL] = PROXY,
-	[FACT_TLS_CIPHER] = PROXY,
-	[FACT_TLS_SNI] = PROXY,
-	[FACT_TLS_SUBJECT] = PROXY,
-	[FACT_TLS_ISSUER] = PROXY,
-	[FACT_TLS_FINGERPRINT] = PROXY,
-};
-
 void
 peer_facts(const char *known[FACTS], const struct options *o,
     const struct client *c)
 {
 	const char *xclient = o->xclient;
-	unsigned who = CLIENT;
+	unsigned who = SET_BY_CLIENT;
 
 	if (o->channel.proxy_protocol)
-		who |= PROXY;
+		who |= SET_BY_PROXY;
 	if (xclient != NULL && (o->channel.proxy_protocol ||
 	    peer_in_networks(c->peer.address, xclient)))
-		who |= XCLIENT;
+		who |= SET_BY_XCLIENT;
 	for (size_t i = 0; i < FACTS; i++)
 		known[i] = "";
 	known[FACT_CLIENT_ADDRESS] = c->peer.address;
@@ -217,6 +192,6 @@ peer_facts(const char *known[FACTS], const struct options *o,
 	known[FACT_SERVER_ADDRESS] = c->peer.server_address;
 	known[FACT_SERVER_PORT] = c->peer.server_port;
 	for (size_t i = 0; i < FACTS; i++)
-		if ((tellers[i] & who) != 0)
+		if ((fact_names[i].set_by & who) != 0)
 			known[i] = NULL;
 }
