@@ -25,7 +25,7 @@ TLS = $(shell pkg-config --libs openssl)
 CHANNEL = channel.c $(wildcard src/channel/*.c) src/base/reply.c src/base/text.c
 ROOMS = $(CHANNEL) relay.c $(filter-out $(CHANNEL) src/tls/%,\
 	$(wildcard src/*/*.c))
-ENGINE = $(wildcard src/tls/*.c) src/monitor/confine.c
+ENGINE = $(wildcard src/tls/*.c) src/monitor/confine.c src/base/clock.c
 SRC = $(sort smtpd.c $(ROOMS) $(ENGINE))
 OBJ = $(ROOMS:.c=.o)
 SUITES = $(basename $(shell grep -l '<criterion/' t/*.c))
@@ -35,7 +35,9 @@ REPLAY = $(patsubst t/fuzz_%.c,t/san/fuzz_%,$(wildcard t/fuzz_*.c))
 # What is installed, FILE:PLACE below PREFIX; @NAME@ in units is filled in.
 UNITS = $(wildcard units/*.socket units/*.service units/*.d/*)
 SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
-	smtpd.8:share/man/man8/smtpd.8 channel.h:include/smtpd/channel.h \
+	smtpd.8:share/man/man8/smtpd.8 \
+	src/tls/smtpd-tls.8:share/man/man8/smtpd-tls.8 \
+	channel.h:include/smtpd/channel.h \
 	src/base/mail.h:include/smtpd/base/mail.h \
 	libsmtpd-channel.a:lib/libsmtpd-channel.a \
 	units/smtpd-channel.pc:lib/pkgconfig/smtpd-channel.pc \

@@ -17,8 +17,10 @@ say() {
 	printf 'lint: %s\n' "$*"
 }
 
-say smtpd.8
-mandoc -Tlint -Wwarning smtpd.8
+for f in smtpd.8 src/tls/smtpd-tls.8; do
+	say "$f"
+	mandoc -Tlint -Wwarning "$f"
+done
 
 # Which folder may include which: DIRECTORY CALLS... (the doors beside src are
 # smtpd.c, which may call everything, channel and relay).

@@ -1,0 +1,152 @@
+/*
+ * context.c - OpenSSL as smtpd-tls uses it.
+ */
+#define _GNU_SOURCE	/* explicit_bzero */
+#include <arpa/inet.h>
+#include <malloc.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include <openssl/rand.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
+#include "tls/tls.h"
+
+/* Forward secrecy for everyone; the cipher suites of TLS 1.3 all have it. */
+#define CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES"
+
+/* OpenSSL's memory: whatever it frees is wiped, because it is careful with
+   keys once they are keys, but not with the text and DER that they come in. */
+
+static void *
+take(size_t size, const char *file, int line)
+{
+	(void)file, (void)line;
+	return malloc(size);
+}
+
+static void
+wipe(void *p, const char *file, int line)
+{
+	(void)file, (void)line;
+	if (p != NULL)
+		explicit_bzero(p, malloc_usable_size(p));
+	free(p);
+}
+
+static void *
+resize(void *p, size_t size, const char *file, int line)
+{
+	size_t old = p != NULL ? malloc_usable_size(p) : 0;
+	void *fresh;
+
+	if (p != NULL && size != 0 && size <= old)
+		return p;
+	fresh = size != 0 ? malloc(size) : NULL;
+	if (fresh != NULL && p != NULL)
+		memcpy(fresh, p, old);
+	if (fresh != NULL || size == 0)
+		wipe(p, file, line);
+	return fresh;
+}
+
+static bool
+is_address(const char *name)
+{
+	struct in6_addr any;
+
+	return inet_pton(AF_INET, name, &any) == 1 ||
+	    inet_pton(AF_INET6, name, &any) == 1;
+}
+
+/* Tells OpenSSL whom we want to speak to.  RFC 6066 3: names alone. */
+static void
+set_names(struct engine *e)
+{
+	const char *sni = e->sni != NULL ? e->sni : e->verify;
+	int ok = 1;
+
+	if (e->verify != NULL && is_address(e->verify))
+		ok = X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(e->ssl),
+		    e->verify);
+	else if (e->verify != NULL)
+		ok = SSL_set1_host(e->ssl, e->verify);
+	SSL_set_hostflags(e->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+	if (ok == 1 && sni != NULL && !is_address(sni))
+		ok = (int)SSL_ctrl(e->ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME,
+		    TLSEXT_NAMETYPE_host_name, (void *)(uintptr_t)sni);
+	if (ok != 1)
+		engine_fail(e, EX_USAGE, "\"%s\" can not be the name of a server",
+		    sni);
+}
+
+/*
+ * Nothing of a session is kept, and so no tickets are given out: every
+ * connection has a process of its own, and none could read another's.
+ */
+static SSL_CTX *
+new_context(struct engine *e)
+{
+	SSL_CTX *ctx = SSL_CTX_new(e->server ? TLS_server_method() :
+	    TLS_client_method());
+
+	if (ctx == NULL || !SSL_CTX_set_num_tickets(ctx, 0) ||
+	    !SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION))
+		engine_fail(e, EX_OSERR, "cannot start OpenSSL: %s",
+		    engine_reason("no memory"));
+	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+	SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION |
+	    SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+	/* A buffer is released, and so wiped, when the records that were read
+	   have been handed on and no further one has begun: that is why we do
+	   without SSL_OP_CLEANSE_PLAINTEXT, a tenth of a large message. */
+	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE |
+	    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS |
+	    SSL_MODE_NO_AUTO_CHAIN);
+	SSL_CTX_set_read_ahead(ctx, 1);
+	SSL_CTX_set_default_read_buffer_len(ctx, FLOW_BUFFER);
+	if (!e->server && e->verify == NULL)
+		/* Whoever it is: better any encryption than none (RFC 7435). */
+		SSL_CTX_set_security_level(ctx, 0);
+	else if (!SSL_CTX_set_cipher_list(ctx, CIPHERS))
+		engine_fail(e, EX_SOFTWARE, "OpenSSL has none of our ciphers");
+	return ctx;
+}
+
+/*
+ * Gets everything ready.  OpenSSL's configuration is not read: what we speak
+ * is what is written here, no file or variable can load code beside the key,
+ * and it would cost half a millisecond, as would the names of all ciphers and
+ * the words for all errors.
+ */
+void
+context_open(struct engine *e)
+{
+	SSL_CTX *ctx;
+
+	if (!CRYPTO_set_mem_functions(take, resize, wipe) ||
+	    !OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG |
+	    OPENSSL_INIT_NO_ADD_ALL_CIPHERS | OPENSSL_INIT_NO_ATEXIT |
+	    OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS, NULL) ||
+	    RAND_status() != 1)
+		engine_fail(e, EX_OSERR, "cannot start OpenSSL: %s",
+		    engine_reason("no entropy"));
+	ctx = new_context(e);
+	if (e->server ? e->ca != NULL : e->verify != NULL)
+		certs_demand(e, ctx);
+	e->ssl = SSL_new(ctx);
+	SSL_CTX_free(ctx);
+	if (e->ssl == NULL || SSL_set_fd(e->ssl, STDIN_FILENO) != 1)
+		engine_fail(e, EX_OSERR, "no memory");
+	if (e->server) {
+		certs_load(e);
+		SSL_set_accept_state(e->ssl);
+	} else {
+		set_names(e);
+		SSL_set_connect_state(e->ssl);
+	}
+}

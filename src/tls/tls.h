@@ -1,0 +1,85 @@
+/*
+ * tls.h - what the files of smtpd-tls share.
+ */
+#ifndef TLS_TLS_H
+#define TLS_TLS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <openssl/ssl.h>
+
+#define PAIRS_MAX 4		/* certificates, with their keys */
+#define FLOW_BUFFER 65536	/* octets; four records (RFC 8446 5.1) */
+
+/* A file, or a descriptor that somebody opened for us (path is NULL). */
+struct source {
+	const char *path;
+	int fd;
+};
+
+/* The DER of one CA certificate. */
+struct blob {
+	unsigned char *p;
+	long len;
+};
+
+/* One direction. */
+struct flow {
+	size_t start, len;	/* the octets in buffer that wait */
+	bool eof;		/* the source has ended */
+	bool done;		/* and the sink was told, or is gone */
+	short conn, clear;	/* what it waits for: POLLIN, POLLOUT, 0 */
+	char buffer[FLOW_BUFFER];
+};
+
+struct engine {
+	bool server;
+	struct source cert[PAIRS_MAX], key[PAIRS_MAX];
+	size_t ncerts, nkeys;
+	const char *ca, *verify, *sni;	/* or NULL */
+	int64_t timeout;	/* milliseconds */
+	int64_t deadline;	/* of CLOCK_MONOTONIC, milliseconds; -1: none */
+	int report;		/* descriptor; -1: the report is out */
+	struct blob *trusted;
+	size_t ntrusted;
+	SSL *ssl;
+	bool verified;		/* the peer has a certificate we trust */
+	bool hung;		/* the clear-text end was closed */
+	bool broken;		/* the connection can carry no more */
+	size_t heard;		/* octets since something was written to it */
+	struct flow in, out;	/* to the clear text, and from it */
+};
+
+/* tls.c */
+
+/* Reports what went wrong, and exits.  After the report nobody is told. */
+_Noreturn void engine_fail(struct engine *e, int status, const char *fmt, ...)
+	    __attribute__((format(printf, 3, 4)));
+
+/* What OpenSSL complained of first; otherwise, if it did not complain. */
+const char *engine_reason(const char *otherwise);
+
+/* context.c */
+
+/* Gets OpenSSL, certificates and keys ready: e->ssl. */
+void	context_open(struct engine *e);
+
+/* certs.c */
+
+/* Reads the server's certificates and keys into e->ssl. */
+void	certs_load(struct engine *e);
+
+/* Asks the peer for a certificate, and verifies it. */
+void	certs_demand(struct engine *e, SSL_CTX *ctx);
+
+/* pump.c */
+
+/* Shakes hands until e->deadline; exits if it fails. */
+void	pump_handshake(struct engine *e);
+
+/* Carries octets both ways until both have ended.  Returns the exit status. */
+int	pump_run(struct engine *e);
+
+#endif
