@@ -1,12 +1,11 @@
 /*
- * nexthop.h - the client's side of SMTP and LMTP with one next hop, and the
- * connection, the lines and the deadlines that it needs.
+ * smtp.h - the client's side of SMTP and LMTP with one next hop.
  *
  * A message goes out in two steps, so that several next hops can all agree to
- * the envelope before the first of them gets the data (DESIGN: fan-out).
+ * the envelope before the first of them gets the data.
  */
-#ifndef NEXTHOP_H
-#define NEXTHOP_H
+#ifndef RELAY_SMTP_H
+#define RELAY_SMTP_H
 
 #include "net/engine.h"
 #include "net/stream.h"

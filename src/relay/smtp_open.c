@@ -1,0 +1,492 @@
+/*
+ * smtp_open.c - opens a connection to a next hop as far as MAIL: greeting,
+ * EHLO, STARTTLS, AUTH, XFORWARD.
+ *
+ * It looks up no MX, and links no TLS: smtpd-tls does that.
+ */
+#define _GNU_SOURCE	/* explicit_bzero */
+#include <sys/stat.h>
+
+#include <assert.h>
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "net/engine.h"
+#include "relay/smtp_private.h"
+
+#define TLS_SECONDS 60		/* for a handshake */
+#define CREDENTIALS_MAX 65536	/* octets of the file of credentials */
+#define CREDENTIAL_MAX 256	/* octets of a user or a password, with NUL */
+#define AUTH_MESSAGE_MAX (1 + 2 * CREDENTIAL_MAX)	/* RFC 4616 */
+#define XFORWARD_VALUE_MAX 255	/* octets, before they are encoded */
+#define XFORWARD_LINE 256	/* octets after which another command begins */
+
+/* What XFORWARD may carry. */
+static const struct {
+	const char *name;
+	unsigned can;
+	enum fact fact;
+} forwards[] = {
+	{ "NAME", CAN_XFORWARD_NAME, FACT_CLIENT_NAME },
+	{ "ADDR", CAN_XFORWARD_ADDR, FACT_CLIENT_ADDRESS },
+	{ "PORT", CAN_XFORWARD_PORT, FACT_CLIENT_PORT },
+	{ "PROTO", CAN_XFORWARD_PROTO, FACT_CLIENT_PROTOCOL },
+	{ "HELO", CAN_XFORWARD_HELO, FACT_CLIENT_HELO },
+};
+
+static const char *
+default_port(enum nexthop_protocol protocol)
+{
+	if (protocol == NEXTHOP_LMTP)
+		return "24";
+	return protocol == NEXTHOP_SMTPS ? "465" : "25";
+}
+
+static bool
+send_hello(struct nexthop *h, int64_t deadline, struct reply *r)
+{
+	bool lmtp = h->protocol == NEXTHOP_LMTP;
+
+	h->can = 0;
+	h->size_max = 0;
+	smtp_add(h, "%s %s\r\n", lmtp ? "LHLO" : "EHLO", h->set->fqdn);
+	if (smtp_command(h, STEP_HELLO, deadline, r))
+		return true;
+	if (h->s.fd == -1 || lmtp || r->code < 500)
+		return false;
+	smtp_add(h, "HELO %s\r\n", h->set->fqdn);	/* RFC 5321 3.2 */
+	return smtp_command(h, STEP_HELO, deadline, r);
+}
+
+/* Puts TLS between the next hop and us. */
+static bool
+start_tls(struct nexthop *h, bool verify, int64_t deadline, struct reply *r)
+{
+	const char *argv[7];
+	char report[1024] = "";
+	size_t n = 0;
+	int fd;
+
+	argv[n++] = h->set->tls_program;
+	argv[n++] = "client";
+	if (verify) {
+		argv[n++] = "--verify";
+		argv[n++] = h->place.host;
+	}
+	if (verify && h->set->tls_ca != NULL) {
+		argv[n++] = "--ca";
+		argv[n++] = h->set->tls_ca;
+	}
+	argv[n] = NULL;
+	fd = tls_start(argv, NULL, h->s.fd, clock_within(deadline, TLS_SECONDS),
+	    report, sizeof report);
+	stream_close(&h->s);
+	h->s.fd = fd;
+	h->secure = fd != -1;
+	if (h->secure)
+		return true;
+	smtp_strip(report, strlen(report));
+	smtp_log(h, "TLS", report);
+	reply_set(r, 451, "4.7.5", "No secure connection to next hop");
+	return false;
+}
+
+/*
+ * STARTTLS, and EHLO again (RFC 3207 4.2).  False: *r says why there is no
+ * TLS, which the connection may have survived.  If we need not have it, the
+ * next hop's own refusal counts as success.
+ */
+static bool
+negotiate_tls(struct nexthop *h, bool must, int64_t deadline, struct reply *r)
+{
+	bool offered = (h->can & CAN_STARTTLS) != 0;
+
+	if (offered) {
+		smtp_add(h, "STARTTLS\r\n");
+		if (smtp_command(h, STEP_STARTTLS, deadline, r)) {
+			/* Said in the clear, by somebody: RFC 3207 5. */
+			if (h->s.used < h->s.have)
+				return smtp_garbled(h, STEP_STARTTLS, "more than a reply",
+				    r);
+			return start_tls(h, must, deadline, r) &&
+			    send_hello(h, deadline, r);
+		}
+		if (h->s.fd == -1)
+			return false;
+	}
+	if (!must)
+		return true;
+	if (!offered)
+		smtp_log(h, "STARTTLS", "not offered");
+	reply_set(r, 451, "4.7.4", "Next hop offers no TLS");
+	return false;
+}
+
+/* Connects to h->place and greets it. */
+static bool
+greet_place(struct nexthop *h, int64_t deadline, struct reply *r)
+{
+	char why[128];
+
+	if (stream_dial(&h->s, &h->place, default_port(h->protocol), deadline,
+	    why, sizeof why) == -1) {
+		smtp_log(h, "cannot connect", why);
+		reply_set(r, 451, "4.4.1", "Cannot connect to next hop");
+		return false;
+	}
+	h->secure = h->place.local;
+	if (h->protocol == NEXTHOP_SMTPS && !start_tls(h, true, deadline, r))
+		return false;
+	return smtp_read_reply(h, STEP_GREETING, deadline, r) &&
+	    send_hello(h, deadline, r);
+}
+
+static bool
+copy_field(char *to, size_t size, const char *from, size_t len)
+{
+	if (len == 0 || len >= size)
+		return false;
+	memcpy(to, from, len);
+	to[len] = '\0';
+	return true;
+}
+
+struct credentials {
+	char user[CREDENTIAL_MAX];
+	char password[CREDENTIAL_MAX];
+};
+
+/* Reads a line of the file: 1 if it is for h->place, c is filled in then; 0 if
+   it is not; -1 with errno if it is, and makes no sense. */
+static int
+parse_credentials(const struct nexthop *h, const char *line, size_t len,
+    struct credentials *c)
+{
+	const char *end = line + len, *key = line, *user, *colon;
+	const char *standard = default_port(h->protocol);
+	struct place to;
+
+	while (end > line && isspace((unsigned char)end[-1]))
+		end--;
+	while (line < end && !isspace((unsigned char)*line))
+		line++;
+	if (*key == '#' || !place_parse(key, (size_t)(line - key), &to) ||
+	    to.local != h->place.local ||
+	    strcasecmp(to.host, h->place.host) != 0 ||
+	    strcmp(to.port[0] ? to.port : standard,
+	    h->place.port[0] ? h->place.port : standard) != 0)
+		return 0;
+	for (user = line; user < end && isspace((unsigned char)*user); )
+		user++;
+	colon = memchr(user, ':', (size_t)(end - user));
+	if (colon != NULL &&
+	    copy_field(c->user, sizeof c->user, user, (size_t)(colon - user)) &&
+	    copy_field(c->password, sizeof c->password, colon + 1,
+	    (size_t)(end - colon - 1)))
+		return 1;
+	errno = EINVAL;
+	return -1;
+}
+
+/* Reads the file of credentials into text, less than size octets.  Returns the
+   count, or -1 with errno. */
+static long
+read_credentials(const struct nexthop *h, char *text, size_t size)
+{
+	int fd = file_again(h->auth, h->set->auth), err;
+	size_t have = 0;
+	struct stat st;
+	ssize_t n;
+
+	if (fd == -1)
+		return -1;
+	if (fstat(fd, &st) == 0 && (st.st_mode & S_IROTH))
+		smtp_log(h, "anyone can read the credentials in",
+		    h->set->auth);
+	do {
+		n = read(fd, text + have, size - have);
+		if (n > 0)
+			have += (size_t)n;
+	} while (n > 0 || (n == -1 && errno == EINTR));
+	err = errno;
+	close(fd);
+	errno = have == size ? EFBIG : err;
+	return n == -1 || have == size ? -1 : (long)have;
+}
+
+/* Our credentials with h->place: 1, 0 if we need none, or -1 with errno. */
+static int
+find_credentials(const struct nexthop *h, struct credentials *c)
+{
+	char *text = malloc(CREDENTIALS_MAX), *p, *end;
+	int found = 0, err;
+	long n;
+
+	if (text == NULL)
+		return -1;
+	n = read_credentials(h, text, CREDENTIALS_MAX);
+	for (p = text; n > 0 && found == 0 && p < text + n; p = end + 1) {
+		end = memchr(p, '\n', (size_t)(text + n - p));
+		if (end == NULL)
+			end = text + n;
+		found = parse_credentials(h, p, (size_t)(end - p), c);
+	}
+	err = errno;
+	explicit_bzero(text, CREDENTIALS_MAX);
+	free(text);
+	errno = err;
+	return n == -1 ? -1 : found;
+}
+
+/* Adds octets to the group as base64. */
+static void
+add_base64(struct nexthop *h, const char *p, size_t len)
+{
+	char text[4 * ((AUTH_MESSAGE_MAX + 2) / 3) + 1];
+
+	assert(len <= AUTH_MESSAGE_MAX);
+	text_encode_base64(text, p, len);
+	smtp_add(h, "%s", text);
+	explicit_bzero(text, sizeof text);
+}
+
+static bool
+auth_plain(struct nexthop *h, const struct credentials *c, int64_t deadline,
+    struct reply *r)
+{
+	char message[AUTH_MESSAGE_MAX];
+	size_t user = strlen(c->user) + 1, password = strlen(c->password);
+
+	message[0] = '\0';
+	memcpy(message + 1, c->user, user);
+	memcpy(message + 1 + user, c->password, password);
+	smtp_add(h, "AUTH PLAIN ");
+	add_base64(h, message, 1 + user + password);
+	smtp_add(h, "\r\n");
+	explicit_bzero(message, sizeof message);
+	return smtp_command(h, STEP_AUTH, deadline, r);
+}
+
+static bool
+auth_login(struct nexthop *h, const struct credentials *c, int64_t deadline,
+    struct reply *r)
+{
+	smtp_add(h, "AUTH LOGIN\r\n");
+	if (!smtp_command(h, STEP_CHALLENGE, deadline, r))
+		return false;
+	add_base64(h, c->user, strlen(c->user));
+	smtp_add(h, "\r\n");
+	if (!smtp_command(h, STEP_CHALLENGE, deadline, r))
+		return false;
+	add_base64(h, c->password, strlen(c->password));
+	smtp_add(h, "\r\n");
+	return smtp_command(h, STEP_AUTH, deadline, r);
+}
+
+/* Our own configuration does not fit: an error of ours, so temporary. */
+static bool
+auth_error(const struct nexthop *h, struct reply *r, const char *enh,
+    const char *why)
+{
+	smtp_log(h, "AUTH", why);
+	reply_set(r, 451, enh, "Cannot authenticate to next hop");
+	return false;
+}
+
+/* What the file of credentials has against itself. */
+static bool
+credentials_error(const struct nexthop *h, int err, struct reply *r)
+{
+	char why[512];
+
+	snprintf(why, sizeof why, "%.400s: %s", h->set->auth, err == EINVAL ?
+	    "its line there is not NEXTHOP USER:PASSWORD" : strerror(err));
+	return auth_error(h, r, "4.3.5", why);
+}
+
+/* It refuses them.  Its text may repeat them, so it is not told. */
+static bool
+auth_refused(const struct nexthop *h, struct reply *r)
+{
+	char why[64];
+
+	snprintf(why, sizeof why, "refused with %d %s", r->code, r->enh);
+	return auth_error(h, r, "4.7.8", why);
+}
+
+static bool
+authenticate(struct nexthop *h, int64_t deadline, struct reply *r)
+{
+	bool (*mechanism)(struct nexthop *, const struct credentials *,
+	    int64_t, struct reply *);
+	struct credentials c;
+	bool ok = false;
+	int n = 0;
+
+	if (h->set->auth != NULL)
+		n = find_credentials(h, &c);
+	if (n == 0 && h->set->auth != NULL &&
+	    (h->can & (CAN_AUTH_PLAIN | CAN_AUTH_LOGIN)))
+		smtp_log(h, "it offers AUTH, and has no line in",
+		    h->set->auth);
+	if (n == 0)
+		return true;
+	if (n == -1)
+		return credentials_error(h, errno, r);
+	mechanism = h->can & CAN_AUTH_PLAIN ? auth_plain : auth_login;
+	if (!h->secure)
+		auth_error(h, r, "4.7.11", "no password goes out without TLS");
+	else if (!(h->can & (CAN_AUTH_PLAIN | CAN_AUTH_LOGIN)))
+		auth_error(h, r, "4.7.0", "neither PLAIN nor LOGIN is offered");
+	else
+		ok = mechanism(h, &c, deadline, r) || (h->s.fd != -1 &&
+		    auth_refused(h, r));
+	explicit_bzero(&c, sizeof c);
+	explicit_bzero(h->out, sizeof h->out);
+	return ok;
+}
+
+/* Opens h->place as far as MAIL. */
+static bool
+open_place(struct nexthop *h, int64_t deadline, struct reply *r)
+{
+	bool must = h->set->tls == TLS_MUST;
+	bool tls = h->set->tls != TLS_NONE && !h->place.local &&
+	    h->protocol != NEXTHOP_SMTPS;
+	bool ok = greet_place(h, deadline, r);
+
+	if (ok && tls && !negotiate_tls(h, must, deadline, r)) {
+		ok = false;
+		smtp_quit(h, deadline);
+		if (!must)	/* once more, in the clear */
+			ok = greet_place(h, deadline, r);
+	}
+	if (ok && authenticate(h, deadline, r))
+		return true;
+	smtp_quit(h, deadline);
+	return false;
+}
+
+/*
+ * Opens the first place of the list that can be opened.  If none can, *r is
+ * what the last one said, or the first of those that may change their minds.
+ */
+bool
+smtp_open(struct nexthop *h, int64_t deadline, struct reply *r)
+{
+	const char *p = h->where;
+	struct reply said;
+	int left = 1;
+	size_t n;
+
+	for (n = 0; p[n] != '\0'; n++)
+		left += p[n] == ',';
+	for (r->code = 0; left > 0; p += n + 1, left--) {
+		n = strcspn(p, ",");
+		if (!place_parse(p, n, &h->place))
+			reply_set(&said, 451, "4.3.5", "No such next hop");
+		else if (open_place(h, clock_now() +
+		    clock_left(deadline) / left, &said))
+			return true;
+		if (r->code == 0 || r->code >= 500)
+			*r = said;
+	}
+	return false;
+}
+
+bool
+nexthop_valid(enum nexthop_protocol protocol, const char *where, char *error,
+    size_t size)
+{
+	struct place to;
+	size_t n;
+
+	for (;; where += n + 1) {
+		n = strcspn(where, ",");
+		if (!place_parse(where, n, &to)) {
+			snprintf(error, size, "Not a next hop: %.*s",
+			    n > 100 ? 100 : (int)n, where);
+			return false;
+		}
+		if (to.local && protocol == NEXTHOP_SMTPS) {
+			snprintf(error, size, "A socket has no name that TLS "
+			    "could verify: %.*s", (int)n, where);
+			return false;
+		}
+		if (where[n] == '\0')
+			return true;
+	}
+}
+
+struct nexthop *
+nexthop_open(const struct relay_settings *set,
+    enum nexthop_protocol protocol, const char *where, int auth)
+{
+	struct nexthop *h = malloc(sizeof *h);
+
+	if (h == NULL)
+		return NULL;
+	/* The buffers, at its end, are not worth clearing. */
+	memset(h, 0, offsetof(struct nexthop, out));
+	h->set = set;
+	h->protocol = protocol;
+	h->where = where;
+	h->auth = auth;
+	h->s.fd = -1;
+	return h;
+}
+
+/* A fact as XFORWARD wants it: xtext (RFC 3461 4), or that there is none. */
+static void
+add_xforward_fact(struct nexthop *h, const char *name, const char *value)
+{
+	char text[3 * XFORWARD_VALUE_MAX + 4];
+
+	if (value[0] == '\0' || strcmp(value, "unknown") == 0 ||
+	    strcmp(value, "unix") == 0 || strlen(value) > XFORWARD_VALUE_MAX) {
+		smtp_add(h, " %s=[UNAVAILABLE]", name);
+		return;
+	}
+	smtp_add(h, " %s=%s", name, strcmp(name, "ADDR") == 0 &&
+	    strchr(value, ':') != NULL ? "IPV6:" : "");
+	text_encode_xtext(text, sizeof text, value);
+	smtp_add(h, "%s", text);
+}
+
+/*
+ * Tells who the client is.  It may not want to know after all: then it is
+ * not told again.  False: the connection is lost.
+ */
+bool
+smtp_xforward(struct nexthop *h, const struct envelope *env, int64_t deadline,
+    struct reply *r)
+{
+	size_t i;
+
+	for (i = 0; i < COUNT(forwards); i++) {
+		if (h->can & forwards[i].can) {
+			if (h->held == 0)
+				smtp_add(h, "XFORWARD");
+			add_xforward_fact(h, forwards[i].name,
+			    env->fact[forwards[i].fact]);
+		}
+		if (h->held == 0 || (i + 1 < COUNT(forwards) &&
+		    h->held < XFORWARD_LINE))
+			continue;
+		smtp_add(h, "\r\n");
+		if (smtp_command(h, STEP_XFORWARD, deadline, r))
+			continue;
+		if (h->s.fd == -1)
+			return false;
+		h->can &= ~(unsigned)CAN_XFORWARD;
+	}
+	return true;
+}

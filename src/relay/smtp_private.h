@@ -1,0 +1,133 @@
+/*
+ * smtp_private.h - what the files of the SMTP and LMTP client share.
+ *
+ * smtp_talk.c sends commands in groups and reads replies, smtp_open.c opens a
+ * connection as far as MAIL, smtp.c has the transaction.
+ */
+#ifndef RELAY_SMTP_PRIVATE_H
+#define RELAY_SMTP_PRIVATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/reply.h"
+#include "net/stream.h"
+#include "relay/smtp.h"
+
+#define QUIT_SECONDS 1		/* for the reply to QUIT */
+#define BLOCK_SECONDS 180	/* for a block of data; RFC 5321 4.5.3.2.5 */
+#define BLOCK_MAX 32768		/* octets of a group, or of message text */
+
+/* What EHLO may offer. */
+enum {
+	CAN_PIPELINING = 1 << 0,
+	CAN_SIZE = 1 << 1,
+	CAN_8BITMIME = 1 << 2,
+	CAN_SMTPUTF8 = 1 << 3,
+	CAN_DSN = 1 << 4,
+	CAN_CHUNKING = 1 << 5,
+	CAN_BINARYMIME = 1 << 6,
+	CAN_STARTTLS = 1 << 7,
+	CAN_AUTH_PLAIN = 1 << 8,
+	CAN_AUTH_LOGIN = 1 << 9,
+	CAN_XFORWARD_NAME = 1 << 10,
+	CAN_XFORWARD_ADDR = 1 << 11,
+	CAN_XFORWARD_PORT = 1 << 12,
+	CAN_XFORWARD_PROTO = 1 << 13,
+	CAN_XFORWARD_HELO = 1 << 14,
+	CAN_XFORWARD = 31 << 10
+};
+
+enum step {
+	STEP_GREETING,
+	STEP_HELLO,
+	STEP_HELO,
+	STEP_STARTTLS,
+	STEP_AUTH,
+	STEP_CHALLENGE,
+	STEP_XFORWARD,
+	STEP_RSET,
+	STEP_MAIL,
+	STEP_RCPT,
+	STEP_DATA,
+	STEP_END
+};
+
+struct nexthop {
+	const struct relay_settings *set;
+	enum nexthop_protocol protocol;
+	const char *where;
+	int auth;		/* the file of credentials, or -1 */
+	const struct envelope *env;	/* for the log, during a call */
+	struct place place;		/* where s leads, or led */
+	struct stream s;
+	unsigned can;
+	uint64_t size_max;	/* the SIZE that it offers, 0: no limit known */
+	bool secure;		/* nobody can listen: TLS, or a unix socket */
+	bool dirty;		/* a transaction is open: RSET comes first */
+	bool kept;		/* from another message, not heard of since */
+	bool stale;		/* so it was, and is dead */
+	bool doubt;		/* a reply never came, or made no sense */
+	size_t accepted;	/* recipients of the open transaction */
+	int error;		/* errno of a failed write, until smtp_send_group() */
+	size_t held;		/* octets in out */
+	char out[BLOCK_MAX];
+	char in[BLOCK_MAX];
+};
+
+/* ---- smtp_talk.c ---- */
+
+/* Logs a warning about the next hop: "HOST:PORT: what: why". */
+void	smtp_log(const struct nexthop *h, const char *what, const char *why);
+
+/* Closes the connection without a word. */
+void	smtp_hang_up(struct nexthop *h);
+
+/* Closes the connection, takes leave by QUIT, if there is one. */
+void	smtp_quit(struct nexthop *h, int64_t deadline);
+
+/* Adds to the group.  Text that does not fit is an error that
+   smtp_send_group() reports. */
+void	smtp_add(struct nexthop *h, const char *fmt, ...)
+	    __attribute__((format(printf, 2, 3)));
+
+/* Sends the group; smtp_read_reply() must follow for each command in it.
+   False: the connection is closed, and *r says why. */
+bool	smtp_send_group(struct nexthop *h, enum step step, int64_t deadline,
+	    struct reply *r);
+
+/*
+ * Reads the reply to a step.  True: it is the one that the step wants.  False:
+ * *r says why not, with a code from 400 that is not 421, as our client would
+ * hang up after that.  The connection is closed if it cannot be used further.
+ */
+bool	smtp_read_reply(struct nexthop *h, enum step step, int64_t deadline,
+	    struct reply *r);
+
+/* Sends one command, or what is in the group, and reads the reply. */
+bool	smtp_command(struct nexthop *h, enum step step, int64_t deadline,
+	    struct reply *r);
+
+/* The next hop broke the protocol: closes the connection.  Returns false. */
+bool	smtp_garbled(struct nexthop *h, enum step step, const char *line,
+	    struct reply *r);
+
+/* The word, of those in words, that is name or begins with "name=". */
+const char *smtp_find_word(const char *words, const char *name);
+
+/* Removes control characters from line[0..len). */
+void	smtp_strip(char *line, size_t len);
+
+/* ---- smtp_open.c ---- */
+
+/* Opens the first place of the list that can be opened, as far as MAIL.
+   False: *r says why none can. */
+bool	smtp_open(struct nexthop *h, int64_t deadline, struct reply *r);
+
+/* Tells the next hop by XFORWARD who the client is, if it wants to know.
+   False: the connection is lost. */
+bool	smtp_xforward(struct nexthop *h, const struct envelope *env,
+	    int64_t deadline, struct reply *r);
+
+#endif

@@ -1,0 +1,354 @@
+/*
+ * smtp_talk.c - the dialogue with a next hop: commands in groups, replies.
+ *
+ *  - Commands gather in out; smtp_send_group() sends them in one write, and
+ *    smtp_read_reply() reads the reply to each (RFC 2920).
+ *  - A group is small enough for a socket's buffers, so that neither side can
+ *    wait for the other to read.  Without PIPELINING it is one command.
+ *  - Every failure becomes a reply: the next hop's own, or 451.  Where the
+ *    connection can no longer be trusted, it is closed.
+ *  - Input that arrives before a group is sent would be taken for the answer
+ *    to it, so it is looked for first.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <syslog.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "relay/smtp_private.h"
+
+#define REPLY_LINE_MAX 1024	/* octets kept of a reply's line */
+#define REPLY_LINES_MAX 1000	/* lines of one reply */
+#define DIGITS "0123456789"
+
+/* Keywords of EHLO, and arguments among which one must be. */
+static const struct {
+	const char *keyword, *argument;
+	unsigned can;
+} offers[] = {
+	{ "PIPELINING", NULL, CAN_PIPELINING },
+	{ "SIZE", NULL, CAN_SIZE },
+	{ "8BITMIME", NULL, CAN_8BITMIME },
+	{ "SMTPUTF8", NULL, CAN_SMTPUTF8 },
+	{ "DSN", NULL, CAN_DSN },
+	{ "CHUNKING", NULL, CAN_CHUNKING },
+	{ "BINARYMIME", NULL, CAN_BINARYMIME },
+	{ "STARTTLS", NULL, CAN_STARTTLS },
+	{ "AUTH", "PLAIN", CAN_AUTH_PLAIN },
+	{ "AUTH", "LOGIN", CAN_AUTH_LOGIN },
+	{ "XFORWARD", "NAME", CAN_XFORWARD_NAME },
+	{ "XFORWARD", "ADDR", CAN_XFORWARD_ADDR },
+	{ "XFORWARD", "PORT", CAN_XFORWARD_PORT },
+	{ "XFORWARD", "PROTO", CAN_XFORWARD_PROTO },
+	{ "XFORWARD", "HELO", CAN_XFORWARD_HELO },
+};
+
+/*
+ * The steps of a dialogue: the code that each wants, 200 for any of the two
+ * hundreds, for how long it is waited for (RFC 5321 4.5.3.2), and whether a
+ * refusal is logged with the step's name, as nobody would expect it there.
+ */
+static const struct {
+	const char *name;
+	int want, seconds;
+	bool told;
+} step_facts[] = {
+	[STEP_GREETING] = { "the greeting", 220, 300, true },
+	[STEP_HELLO] = { "EHLO", 250, 300, false },
+	[STEP_HELO] = { "HELO", 250, 300, true },
+	[STEP_STARTTLS] = { "STARTTLS", 220, 120, true },
+	[STEP_AUTH] = { "AUTH", 235, 120, false },
+	[STEP_CHALLENGE] = { "AUTH", 334, 120, false },
+	[STEP_XFORWARD] = { "XFORWARD", 250, 300, false },
+	[STEP_RSET] = { "RSET", 250, 300, false },
+	[STEP_MAIL] = { "MAIL", 200, 300, true },
+	[STEP_RCPT] = { "RCPT", 200, 300, false },
+	[STEP_DATA] = { "DATA", 354, 120, true },
+	[STEP_END] = { "the end of the message", 200, 600, false },
+};
+
+/* Tells the administrator about the next hop. */
+void
+smtp_log(const struct nexthop *h, const char *what, const char *why)
+{
+	logger_printf(&h->set->log, LOG_WARNING, "nexthop", h->env,
+	    "%s%s%s: %s: %.*s", h->place.host, h->place.port[0] ? ":" : "",
+	    h->place.port, what, (int)strcspn(why, "\n"), why);
+}
+
+void
+smtp_hang_up(struct nexthop *h)
+{
+	stream_close(&h->s);
+	h->held = 0;
+	h->dirty = false;
+}
+
+/* The connection failed, with errno or 0 for its end.  Returns false. */
+static bool
+smtp_lost(struct nexthop *h, enum step step, int err, struct reply *r)
+{
+	smtp_hang_up(h);
+	h->doubt = true;
+	h->stale = h->kept && err != ETIMEDOUT;
+	if (!h->stale)
+		smtp_log(h, step_facts[step].name, err == 0 ? "connection closed" :
+		    strerror(err));
+	if (err == ETIMEDOUT)
+		reply_set(r, 451, "4.4.2", "Next hop timed out");
+	else
+		reply_set(r, 451, "4.4.2", "Connection to next hop lost");
+	return false;
+}
+
+/* It says what makes no sense.  Returns false. */
+bool
+smtp_garbled(struct nexthop *h, enum step step, const char *line,
+    struct reply *r)
+{
+	smtp_hang_up(h);
+	h->doubt = true;
+	/* It may repeat what we said, and passwords are not logged. */
+	smtp_log(h, step_facts[step].name, step == STEP_AUTH ||
+	    step == STEP_CHALLENGE ? "not a reply" : line);
+	reply_set(r, 451, "4.5.0", "Next hop broke the protocol");
+	return false;
+}
+
+/* The word, of those in words, that is name or begins with "name=". */
+const char *
+smtp_find_word(const char *words, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (;;) {
+		words += strspn(words, " ");
+		if (*words == '\0')
+			return NULL;
+		if (strncasecmp(words, name, n) == 0 &&
+		    (words[n] == '\0' || words[n] == ' ' || words[n] == '='))
+			return words;
+		words += strcspn(words, " ");
+	}
+}
+
+/* Learns from a line of EHLO's reply.  Old servers write "AUTH=". */
+static void
+note_extension(struct nexthop *h, const char *line)
+{
+	const char *arguments;
+	size_t i;
+
+	for (i = 0; i < COUNT(offers); i++) {
+		if (smtp_find_word(line, offers[i].keyword) != line)
+			continue;
+		arguments = line + strlen(offers[i].keyword);
+		arguments += strspn(arguments, " =");
+		if (offers[i].argument == NULL ||
+		    smtp_find_word(arguments, offers[i].argument) != NULL)
+			h->can |= offers[i].can;
+		if (offers[i].can == CAN_SIZE && strlen(arguments) < 19 &&
+		    arguments[strspn(arguments, DIGITS)] == '\0')
+			h->size_max = strtoull(arguments, NULL, 10);
+	}
+}
+
+/* Takes control characters out. */
+void
+smtp_strip(char *line, size_t len)
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < len; i++)
+		if ((unsigned char)line[i] >= ' ' && line[i] != '\177')
+			line[n++] = line[i];
+	line[n] = '\0';
+}
+
+/* The code of a reply's line, and whether more follow; 0 if it is none. */
+static int
+parse_reply_code(const char *line, bool *more)
+{
+	if (line[0] < '2' || line[0] > '5' || strspn(line, DIGITS) != 3 ||
+	    (line[3] != '\0' && line[3] != ' ' && line[3] != '-'))
+		return 0;
+	*more = line[3] == '-';
+	return (line[0] - '0') * 100 + (line[1] - '0') * 10 + line[2] - '0';
+}
+
+/* Adds a line to a reply.  The first line's enhanced code is the reply's; the
+   others lose theirs if it is the same. */
+static void
+add_reply_line(struct reply *r, bool first, const char *text)
+{
+	size_t used = strlen(r->text), n = text_enhanced(text);
+
+	if (n > 0 && text[0] != '0' + r->code / 100)
+		n = 0;
+	if (first && n == 0)
+		snprintf(r->enh, sizeof r->enh, "%c.0.0",
+		    '0' + r->code / 100);
+	else if (first)
+		snprintf(r->enh, sizeof r->enh, "%.*s", (int)n, text);
+	else if (strlen(r->enh) != n || memcmp(r->enh, text, n) != 0)
+		n = 0;
+	if (n > 0)
+		n += text[n] == ' ';
+	snprintf(r->text + used, sizeof r->text - used, "%s%s",
+	    first ? "" : "\n", text + n);
+}
+
+/*
+ * Reads a whole reply into *r as it was given, and from that to EHLO what is
+ * offered.  False: there was none, and *r is what that means.
+ */
+static bool
+read_reply(struct nexthop *h, enum step step, int64_t deadline,
+    struct reply *r)
+{
+	char line[REPLY_LINE_MAX];
+	bool more = true;
+	int n, code;
+	long len;
+
+	r->code = 0;
+	r->enh[0] = r->text[0] = '\0';
+	for (n = 0; more; n++) {
+		len = stream_line(&h->s, line, sizeof line, deadline);
+		if (len == -1)
+			return smtp_lost(h, step, errno, r);
+		smtp_strip(line, (size_t)len);
+		code = parse_reply_code(line, &more);
+		if (code == 0 || (n > 0 && code != r->code) ||
+		    n == REPLY_LINES_MAX)
+			return smtp_garbled(h, step, line, r);
+		r->code = code;
+		if (step == STEP_HELLO && n > 0 && code == 250)
+			note_extension(h, line + (line[3] == '\0' ? 3 : 4));
+		add_reply_line(r, n == 0, line + (line[3] == '\0' ? 3 : 4));
+	}
+	return true;
+}
+
+/* Tells where the next hop refused, for our client is told only what. */
+static void
+log_refusal(const struct nexthop *h, enum step step, const struct reply *r)
+{
+	char why[REPLY_TEXT + 32];
+
+	snprintf(why, sizeof why, "%d %s %s", r->code, r->enh, r->text);
+	smtp_log(h, step_facts[step].name, why);
+}
+
+/*
+ * Hears the reply that a step waits for.  True: it is the one wanted.  False:
+ * *r says why not, with a code from 400 that is not 421: a server that says
+ * so to its own client hangs up.  The connection is closed if it is lost.
+ */
+bool
+smtp_read_reply(struct nexthop *h, enum step step, int64_t deadline,
+    struct reply *r)
+{
+	int want = step_facts[step].want;
+
+	if (!read_reply(h, step, clock_within(deadline,
+	    step_facts[step].seconds), r))
+		return false;
+	if (r->code >= 400 && step_facts[step].told &&
+	    !(h->kept && r->code == 421))
+		log_refusal(h, step, r);
+	if (r->code == 421) {
+		smtp_hang_up(h);
+		h->stale = h->kept;
+		r->code = 451;
+		return false;
+	}
+	if (r->code >= 400 || r->code == want)
+		return r->code < 400;
+	if (want == 200 && r->code / 100 == 2 && r->code != 221)
+		return true;
+	return smtp_garbled(h, step, r->text, r);
+}
+
+void
+smtp_add(struct nexthop *h, const char *fmt, ...)
+{
+	size_t room = sizeof h->out - h->held;
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(h->out + h->held, room, fmt, ap);
+	va_end(ap);
+	if (n < 0 || (size_t)n >= room)
+		h->error = EMSGSIZE;
+	else
+		h->held += (size_t)n;
+}
+
+/* Something has come that was not read. */
+static bool
+has_input(struct stream *s)
+{
+	struct pollfd p = { .fd = s->fd, .events = POLLIN };
+
+	return s->used < s->have || poll(&p, 1, 0) == 1;
+}
+
+/*
+ * Sends the group, after which step's reply is waited for.  A next hop that
+ * has spoken before it was asked hung up, perhaps with a farewell, or is out
+ * of step; then nothing is sent, for its words would be taken as the answer.
+ * What it said while it was kept is not about this message, whatever code.
+ */
+bool
+smtp_send_group(struct nexthop *h, enum step step, int64_t deadline,
+    struct reply *r)
+{
+	int err = h->error;
+
+	h->error = 0;
+	deadline = clock_within(deadline, BLOCK_SECONDS);
+	if (err == 0 && !has_input(&h->s)) {
+		if (stream_write(&h->s, h->out, h->held, deadline) == -1)
+			err = errno;
+		h->held = 0;
+		if (err == 0)
+			return true;
+	}
+	if (h->kept || !has_input(&h->s))
+		return smtp_lost(h, step, err, r);
+	if (!smtp_read_reply(h, step, clock_within(deadline, 5), r))
+		smtp_hang_up(h);
+	else
+		smtp_garbled(h, step, r->text, r);
+	return false;
+}
+
+/* Sends a command and hears its reply. */
+bool
+smtp_command(struct nexthop *h, enum step step, int64_t deadline,
+    struct reply *r)
+{
+	return smtp_send_group(h, step, deadline, r) &&
+	    smtp_read_reply(h, step, deadline, r);
+}
+
+/* Takes leave, if there is a connection. */
+void
+smtp_quit(struct nexthop *h, int64_t deadline)
+{
+	char line[REPLY_LINE_MAX];
+
+	deadline = clock_within(deadline, QUIT_SECONDS);
+	if (h->s.fd != -1 &&
+	    stream_write(&h->s, "QUIT\r\n", 6, deadline) == 0)
+		stream_line(&h->s, line, sizeof line, deadline);
+	smtp_hang_up(h);
+}
