@@ -8,9 +8,9 @@
  *  - EX_TEMPFAIL is never a refusal for good.
  * The log is not flooded.  To run a program for each input would be a
  * thousand times slower; the functions that judge have no name outside
- * relay.c, so this is one translation unit with it.
+ * program.c, so this is one translation unit with it.
  */
-#include "../relay.c"
+#include "../src/relay/program.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -25,7 +25,7 @@
 #include "base/clock.h"
 #include "base/reply.h"
 #include "base/text.h"
-#include "relay/fan.h"
+#include "relay/transport.h"
 
 #define REASON_TEXT 200		/* octets of one recipient's reply when it is
 				   quoted within the reply for all */

@@ -1,9 +1,8 @@
 /*
- * fan.h - one message to next hops, and to several places at once; and what
- * this shares with relay.c, which delivers within this machine.
+ * transport.h - what relay.c, fan.c and the transports have in common.
  */
-#ifndef FAN_H
-#define FAN_H
+#ifndef RELAY_TRANSPORT_H
+#define RELAY_TRANSPORT_H
 
 #include "relay/smtp.h"
 #include "relay.h"
@@ -60,6 +59,14 @@ void	fan_rcpt(struct relay *r, const struct envelope *env,
 /* Sends a message to everywhere: relay_deliver() where RELAY is a next hop, or
    there are routes. */
 void	fan_out(const struct job *j, struct reply v[]);
+
+/* print.c, maildir.c, program.c: as struct transport's take. */
+void	take_print(const struct job *j, struct hop *h, struct reply *v);
+void	take_maildir(const struct job *j, struct hop *h, struct reply *v);
+void	take_program(const struct job *j, struct hop *h, struct reply *v);
+
+/* Checks a program's arguments.  False with a sentence in error[0..size). */
+bool	check_program(char *const argv[], char *error, size_t size);
 
 /* And this is relay.c's: */
 

@@ -1,0 +1,156 @@
+/*
+ * maildir.c - "maildir:" puts a message into a Maildir.
+ */
+#define _GNU_SOURCE	/* syncfs */
+#include <sys/stat.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "relay/transport.h"
+
+#define FOLDER_NAME 512	/* octets of "tmp/" and a unique name, with NUL */
+
+/* Opens a Maildir, which is made if need be.  Returns its descriptor, or -1
+   with errno. */
+static int
+folder_open(const char *where)
+{
+	static const char *const parts[] = { "tmp", "new", "cur" };
+	bool made = false;
+	int dir, error;
+	size_t i;
+
+	if (mkdirat(AT_FDCWD, where, 0700) == 0)
+		made = true;
+	else if (errno != EEXIST)
+		return -1;
+	dir = open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir == -1)
+		return -1;
+	for (i = 0; i < COUNT(parts); i++) {
+		if (mkdirat(dir, parts[i], 0700) == 0)
+			made = true;
+		else if (errno != EEXIST)
+			goto out;
+	}
+	/* What was made just now must last as long as what goes into it. */
+	if (!made || syncfs(dir) == 0)
+		return dir;
+out:
+	error = errno;
+	close(dir);
+	errno = error;
+	return -1;
+}
+
+/* Writes "tmp/" and a name that is unique (maildir(5)) to name. */
+static int
+folder_name(struct relay *r, char *name, size_t size)
+{
+	char host[65], safe[4 * sizeof host], *to = safe;
+	struct timespec now;
+	const char *p;
+	int len;
+
+	if (clock_gettime(CLOCK_REALTIME, &now) == -1 ||
+	    gethostname(host, sizeof host) == -1)
+		return -1;
+	host[sizeof host - 1] = '\0';
+	for (p = host; *p != '\0'; p++) {
+		if (*p == '/' || *p == ':')
+			to += snprintf(to, 5, "\\%03o", (unsigned)*p);
+		else
+			*to++ = *p;
+	}
+	*to = '\0';
+	len = snprintf(name, size, "tmp/%jd.M%06ldP%jdQ%u.%s",
+	    (intmax_t)now.tv_sec, now.tv_nsec / 1000, (intmax_t)getpid(),
+	    ++r->delivered, safe);
+	if (len > 0 && (size_t)len < size)
+		return 0;
+	errno = ENAMETOOLONG;
+	return -1;
+}
+
+/* Writes header fields and message to fd, and has them on the disk. */
+static int
+folder_write(const struct job *j, int fd)
+{
+	const char *end = j->r->set->crlf ? "\r\n" : "\n";
+	char *head = NULL;
+	size_t len, i;
+	FILE *f = open_memstream(&head, &len);
+	int status = -1;
+
+	if (f == NULL)
+		return -1;
+	fprintf(f, "Return-Path: <%s>%s", j->env->fact[FACT_SENDER], end);
+	for (i = 0; i < j->env->nrecipients; i++)
+		fprintf(f, "Delivered-To: %s%s", j->env->recipients[i].address,
+		    end);
+	if (fclose(f) == 0 && file_write_all(fd, head, len) == 0 &&
+	    file_copy_all(fd, j->spool) == 0)
+		status = fsync(fd);
+	free(head);
+	return status;
+}
+
+/* Links the message from tmp into new, and has that on the disk.  A failure
+   leaves it out of new. */
+static int
+folder_publish(int dir, const char *name)
+{
+	char published[FOLDER_NAME];
+	int new, error;
+
+	snprintf(published, sizeof published, "new/%s", name + strlen("tmp/"));
+	new = openat(dir, "new", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (new == -1)
+		return -1;
+	/* A link replaces nothing; some file systems have none. */
+	if (linkat(dir, name, dir, published, 0) == 0 ||
+	    ((errno == EPERM || errno == EOPNOTSUPP) &&
+	    renameat(dir, name, dir, published) == 0)) {
+		if (fsync(new) == 0) {
+			close(new);
+			return 0;
+		}
+		error = errno;
+		unlinkat(dir, published, 0);
+		errno = error;
+	}
+	error = errno;
+	close(new);
+	errno = error;
+	return -1;
+}
+
+void
+take_maildir(const struct job *j, struct hop *h, struct reply *v)
+{
+	char name[FOLDER_NAME];
+	int dir = folder_open(h->where), fd = -1;
+
+	if (dir != -1 && folder_name(j->r, name, sizeof name) == 0)
+		fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+		    0600);
+	if (fd == -1 || folder_write(j, fd) == -1 ||
+	    folder_publish(dir, name) == -1)
+		job_fail(j, h->spec, errno, v);
+	if (fd != -1) {
+		unlinkat(dir, name, 0);
+		close(fd);
+	}
+	if (dir != -1)
+		close(dir);
+}
