@@ -131,7 +131,7 @@ verb_has_help(const struct channel *ch, const struct verb *v)
 {
 	return v->help != NULL && verb_exists(ch, v) &&
 	    (v->run != do_starttls || ch->set->tls) &&
-	    (v->run != do_auth || offers_auth(ch->set));
+	    (v->run != do_auth || offers_auth(ch));
 }
 
 static void
@@ -207,9 +207,9 @@ deny_clear(const struct channel_settings *set, struct reply *r)
 }
 
 static void
-deny_anonymous(const struct channel_settings *set, struct reply *r)
+deny_anonymous(const struct channel *ch, struct reply *r)
 {
-	if (set->auth == NULL || *set->auth != '\0')
+	if (ch->auth == NULL || *ch->auth != '\0')
 		reply_deny(r, 530, "5.7.0", "Authentication required");
 	else
 		reply_deny(r, 454, "4.7.0", "Authentication is not available");
@@ -240,7 +240,7 @@ check_verb(struct channel *ch, const struct verb *v, struct span line,
 		deny_clear(ch->set, r);
 	if (ch->set->auth_required && !ch->authenticated &&
 	    (v->flags & VERB_ANON) == 0)
-		deny_anonymous(ch->set, r);
+		deny_anonymous(ch, r);
 	if (missing || extra) {
 		snprintf(text, sizeof text, "Syntax: %s",
 		    v->help == NULL ? v->name : v->help);
@@ -363,12 +363,26 @@ channel_init(struct channel *ch, const struct channel_settings *set,
 	ch->out = ch->first;
 	ch->outsize = sizeof ch->first;
 	ch->set = set;
+	ch->auth = set->auth;
+	ch->xclient = set->xclient;
 	ch->hooks = hooks;
 	ch->ctx = ctx;
 	ch->smtp_state = PHASE_PROXY;
 	ch->want = WANT_INPUT;
 	span_copy(ch->peer.address, sizeof ch->peer.address, unknown);
 	span_copy(ch->peer.name, sizeof ch->peer.name, unknown);
+}
+
+void
+channel_offer_auth(struct channel *ch, const char *mechanisms)
+{
+	ch->auth = mechanisms;
+}
+
+void
+channel_offer_xclient(struct channel *ch, bool offered)
+{
+	ch->xclient = offered;
 }
 
 void

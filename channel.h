@@ -117,7 +117,9 @@ struct command_limit {
 	unsigned max;
 };
 
-/* How the channel behaves.  Borrowed: it must outlive the channel. */
+/* How the channel behaves.  Borrowed: it must outlive the channel, and must
+   not change while the channel exists.  What depends on the client is changed
+   by channel_offer_auth() and channel_offer_xclient(). */
 struct channel_settings {
 	const char *fqdn;		/* our name in greeting and replies */
 	uint64_t data_size_limit;	/* octets of a message; 0: no limit */
@@ -269,6 +271,8 @@ struct channel {
 
 	/* ------------------------------------------------------------------ */
 	const struct channel_settings *set;
+	const char *auth;	/* as set->auth: see channel_offer_auth() */
+	bool xclient;		/* as set->xclient: see channel_offer_xclient() */
 	const struct channel_hooks *hooks;
 	void *ctx;		/* the hooks', for embedders' verbs too */
 	char *out;		/* replies that are not written yet: first, or
@@ -336,6 +340,16 @@ void	channel_tls(struct channel *ch, const struct channel_tls *tls);
 /* Ends the session with a reply of the driver's own (421: RFC 5321 3.8). */
 void	channel_close(struct channel *ch, int code, const char *enh,
 	    const char *text);
+
+/*
+ * Changes which AUTH mechanisms are offered, from the next reply on: mechanisms
+ * is what channel_settings' auth may be, borrowed until it is replaced or ch
+ * ends.  For the connect and helo hooks, which know the client.
+ */
+void	channel_offer_auth(struct channel *ch, const char *mechanisms);
+
+/* Changes whether XCLIENT is offered to this client, likewise. */
+void	channel_offer_xclient(struct channel *ch, bool offered);
 
 /* Records who authenticated; for the auth hook before it says 235. */
 void	channel_set_user(struct channel *ch, const char *user);

@@ -7,34 +7,34 @@
 #include "channel/private.h"
 
 static bool
-offers_always(const struct channel_settings *set)
+offers_always(const struct channel *ch)
 {
-	(void)set;
+	(void)ch;
 	return true;
 }
 
 static bool
-offers_8bit(const struct channel_settings *set)
+offers_8bit(const struct channel *ch)
 {
-	return !set->decode_data;
+	return !ch->set->decode_data;
 }
 
 bool
-offers_smtputf8(const struct channel_settings *set)
+offers_smtputf8(const struct channel *ch)
 {
-	return set->enable_SMTPUTF8;
+	return ch->set->enable_SMTPUTF8;
 }
 
 static bool
-offers_dsn(const struct channel_settings *set)
+offers_dsn(const struct channel *ch)
 {
-	return set->dsn;
+	return ch->set->dsn;
 }
 
 bool
-offers_auth(const struct channel_settings *set)
+offers_auth(const struct channel *ch)
 {
-	return set->auth != NULL;
+	return ch->auth != NULL;
 }
 
 /* RFC 1870 6.1: up to 20 digits, which may be more than 64 bits hold. */
@@ -134,7 +134,7 @@ take_orcpt(struct channel *ch, struct span value)
    makes sense. */
 struct parameter {
 	const char *name;
-	bool (*offered)(const struct channel_settings *set);
+	bool (*offered)(const struct channel *ch);
 	bool (*take)(struct channel *ch, struct span value);
 };
 
@@ -200,7 +200,7 @@ parameters(struct channel *ch, struct span s, const struct parameter *table,
 			return;
 		}
 		for (t = table; t->name != NULL; t++)
-			if (span_same(name, t->name) && t->offered(ch->set))
+			if (span_same(name, t->name) && t->offered(ch))
 				break;
 		bit = 1U << (t - table);
 		if (t->name == NULL)

@@ -67,8 +67,8 @@ bool	parse_port(const char *s);
 
 /* ---- parameter.c ---- */
 
-bool	offers_smtputf8(const struct channel_settings *set);
-bool	offers_auth(const struct channel_settings *set);
+bool	offers_smtputf8(const struct channel *ch);
+bool	offers_auth(const struct channel *ch);
 bool	parse_parameter(struct span *s, struct span *name, struct span *value);
 void	parse_mail_parameters(struct channel *ch, struct span s,
 	    struct reply *r);

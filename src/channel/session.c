@@ -59,7 +59,7 @@ static void
 ehlo_lines(struct channel *ch)
 {
 	const struct channel_settings *set = ch->set;
-	const char *auth = set->auth == NULL ? "" : set->auth;
+	const char *auth = ch->auth == NULL ? "" : ch->auth;
 	char size[TEXT_NUMBER], limits[80];
 
 	write_limits(set, limits, sizeof limits);
@@ -75,7 +75,7 @@ ehlo_lines(struct channel *ch)
 	ehlo_line(ch, set->tls && !ch->ssl, "STARTTLS", "");
 	ehlo_line(ch, *auth != '\0' && (ch->ssl || !set->auth_require_tls),
 	    "AUTH ", auth);
-	ehlo_line(ch, set->xclient, "XCLIENT ",
+	ehlo_line(ch, ch->xclient, "XCLIENT ",
 	    "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT");
 	for (size_t i = 0; set->keywords != NULL && set->keywords[i] != NULL;
 	    i++)
@@ -172,7 +172,7 @@ do_vrfy(struct channel *ch, struct span arg)
 	bool ok = parse_path(&rest, &address);
 
 	rest = span_trim(rest);
-	if (!offers_smtputf8(ch->set) || !span_same(rest, "SMTPUTF8"))
+	if (!offers_smtputf8(ch) || !span_same(rest, "SMTPUTF8"))
 		ok = ok && rest.len == 0;
 	if (!ok)
 		reply_set(&r, 502, "5.5.2", "That is not an address");

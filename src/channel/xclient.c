@@ -78,7 +78,7 @@ do_xclient(struct channel *ch, struct span arg)
 	struct span name, value;
 	char decoded[CHANNEL_NAME_MAX];
 
-	if (!ch->set->xclient) {
+	if (!ch->xclient) {
 		channel_reply(ch, 550, "5.7.0", "XCLIENT is not for you");
 		return;
 	}

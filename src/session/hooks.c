@@ -60,7 +60,7 @@ forget_speaker(struct session *s)
 
 	s->client_user[0] = '\0';
 	tls->subject[0] = tls->issuer[0] = tls->fingerprint[0] = '\0';
-	s->settings->auth = NULL;
+	channel_offer_auth(&s->ch, NULL);
 }
 
 static void
@@ -71,8 +71,8 @@ on_connect(void *ctx, struct reply *r)
 
 	/* Whoever sent XCLIENT once does not lose the right by using it. */
 	if (!s->greeted && s->options->xclient != NULL)
-		s->settings->xclient = peer_in_networks(s->ch.peer.address,
-		    s->options->xclient);
+		channel_offer_xclient(&s->ch, peer_in_networks(
+		    s->ch.peer.address, s->options->xclient));
 	if (s->greeted)
 		forget_speaker(s);
 	s->greeted = true;
@@ -99,7 +99,8 @@ on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 	ask(s, extended ? STAGE_EHLO : STAGE_HELO, &env, r);
 	if (extended && (s->options->monitor.auth != NULL ||
 	    s->ch.tls.subject[0] != '\0'))
-		s->settings->auth = monitor_mechanisms(s->monitor, &env);
+		channel_offer_auth(&s->ch,
+		    monitor_mechanisms(s->monitor, &env));
 }
 
 /*
