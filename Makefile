@@ -62,7 +62,7 @@ smtpd.o src/session/options.o src/session/systemd.o: .built
 	@echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) | cmp -s - $@ || \
 	    echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) >$@
 .c.o:
-	$(CC) $(CPPFLAGS) $(ALLCFLAGS) -MMD -c -o $@ $<
+	$(CC) $(CPPFLAGS) $(ALLCFLAGS) -MMD -MP -c -o $@ $<
 
 deps:
 	t/deps.sh $(MAKECMDGOALS)
@@ -82,7 +82,7 @@ run: all
 # The suites, and a second smtpd, under the sanitizers.
 t/san/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(STD) $(SAN) -MMD -c -o $@ $<
+	$(CC) $(CPPFLAGS) $(STD) $(SAN) -MMD -MP -c -o $@ $<
 t/san/rooms.a: $(OBJ:%=t/san/%) \
     $(patsubst %.h,t/san/%.o,$(wildcard t/*.h))
 	$(AR) rcs $@ $^
@@ -125,7 +125,7 @@ bench: all t/bench/out/floor t/bench/out/floor-static
 
 t/fuzz/%.o: %.c
 	@mkdir -p $(@D)
-	clang $(CPPFLAGS) $(STD) $(SAN) -fsanitize=fuzzer-no-link -MMD \
+	clang $(CPPFLAGS) $(STD) $(SAN) -fsanitize=fuzzer-no-link -MMD -MP \
 	    -c -o $@ $<
 t/fuzz/rooms.a: $(OBJ:%=t/fuzz/%) t/fuzz/t/recorder.o
 	$(AR) rcs $@ $^
