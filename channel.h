@@ -78,12 +78,16 @@ enum want {
 	WANT_CLOSE	/* the end: write the output, hang up */
 };
 
-/* What becomes of CR and LF that stand alone in message text. */
+/* What becomes of a CR or LF that stands alone in message text, and of a NUL.
+   BODY=BINARYMIME keeps every octet. */
 enum bare_newline {
 	BARE_REJECT,	/* the message is refused: 550 5.6.0 (RFC 5321 2.3.8) */
-	BARE_NORMALIZE,	/* each becomes CRLF, and never ends a message */
-	BARE_UNIX	/* LF ends lines, "LF . LF" ends messages; a lone CR is
-			   refused */
+	BARE_NORMALIZE,	/* CR or LF becomes CRLF, which never ends a message;
+			   NUL is dropped.  The message ends where it would
+			   end with the NUL: "CRLF NUL . CRLF" does not end
+			   it, and leaves a line that is a dot */
+	BARE_UNIX	/* LF ends lines, "LF . LF" ends messages; a lone CR
+			   and NUL are refused */
 };
 
 struct channel;

@@ -743,13 +743,13 @@ Test(driver, replies_that_wait_hold_the_client_back)
 /* Text is looked at in blocks; where an odd octet falls in them never shows. */
 Test(driver, sees_what_is_odd_wherever_it_stands)
 {
-	static const char odd[] = "\r\n.";
+	static const char odd[] = "\r\n.";	/* and NUL */
 	enum { LINE = 50, N = 5 * LINE };
 	struct channel_settings set = plain;
 	struct recorder fast, slow;
 	char in[N + 1];
 
-	for (size_t i = 0; i < 3 * N * (sizeof odd - 1); i++) {
+	for (size_t i = 0; i < 3 * N * sizeof odd; i++) {
 		set.bare_newline = (enum bare_newline)(i % 3);
 		for (size_t k = 0; k < N; k++)
 			in[k] = k % LINE == LINE - 1 ? '\n'
