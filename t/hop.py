@@ -41,8 +41,8 @@ assert not any(b"\r\n.\r\n" in variant for variant in VARIANTS)
 
 
 def bare(text):
-    """Is there a CR or LF alone?"""
-    return re.search(rb"\r(?!\n)|(?<!\r)\n", text) is not None
+    """Is there a NUL, or a CR or LF alone?"""
+    return re.search(rb"\r(?!\n)|(?<!\r)\n|\0", text) is not None
 
 
 class Client:
