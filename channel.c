@@ -46,32 +46,36 @@ static void do_help(struct channel *ch, struct span arg);
 
 static const struct verb verbs[] = {
 	{ "HELO", ANY, VERB_ARG | VERB_ANON | VERB_SMTP, do_helo,
-	    "HELO hostname", 0 },
+	    "HELO hostname", 0, NULL },
 	{ "EHLO", ANY, VERB_ARG | VERB_CLEAR | VERB_ANON | VERB_SMTP, do_ehlo,
-	    "EHLO hostname", 0 },
+	    "EHLO hostname", 0, NULL },
 	{ "LHLO", ANY, VERB_ARG | VERB_CLEAR | VERB_ANON | VERB_LMTP, do_ehlo,
-	    "LHLO hostname", 0 },
+	    "LHLO hostname", 0, NULL },
 	/* RFC 1870 3: 26, 6152 2: 17, 6531 3.1: 10, 3461 5: 500, 4954 3: 500 */
 	{ "MAIL", IN(READY), VERB_ARG, do_mail,
-	    "MAIL FROM:<address> [SP parameters]", 26 + 17 + 10 + 500 + 500 },
-	{ "RCPT", IN(MAIL) | IN(RCPT), VERB_ARG, do_rcpt,
-	    "RCPT TO:<address> [SP parameters]", 500 },
-	{ "DATA", IN(RCPT), VERB_NOARG, do_data, "DATA", 0 },
-	{ "BDAT", ANY, VERB_RAW, do_bdat, "BDAT octets [SP LAST]", 0 },
-	{ "RSET", ANY, VERB_NOARG | VERB_ANON, do_rset, "RSET", 0 },
-	{ "NOOP", ANY, VERB_CLEAR | VERB_ANON, do_noop, "NOOP [SP string]", 0 },
+	    "MAIL FROM:<address> [SP parameters]", 26 + 17 + 10 + 500 + 500,
+	    NULL },
+	{ "RCPT", IN(MAIL) | IN(RCPT), VERB_ARG | VERB_UNLIMITED, do_rcpt,
+	    "RCPT TO:<address> [SP parameters]", 500, NULL },
+	{ "DATA", IN(RCPT), VERB_NOARG, do_data, "DATA", 0, NULL },
+	{ "BDAT", ANY, VERB_RAW | VERB_UNLIMITED, do_bdat,
+	    "BDAT octets [SP LAST]", 0, NULL },
+	{ "RSET", ANY, VERB_NOARG | VERB_ANON, do_rset, "RSET", 0, NULL },
+	{ "NOOP", ANY, VERB_CLEAR | VERB_ANON, do_noop, "NOOP [SP string]", 0,
+	    NULL },
 	{ "QUIT", ANY | IN(REFUSED), VERB_CLEAR | VERB_ANON, do_quit, "QUIT",
-	    0 },
-	{ "HELP", ANY, VERB_ANON, do_help, "HELP [SP verb]", 0 },
-	{ "VRFY", ANY, VERB_ARG, do_vrfy, "VRFY <address>", 10 },
-	{ "EXPN", ANY, VERB_ARG, do_expn, NULL, 10 },
+	    0, NULL },
+	{ "HELP", ANY, VERB_ANON, do_help, "HELP [SP verb]", 0, NULL },
+	{ "VRFY", ANY, VERB_ARG, do_vrfy, "VRFY <address>", 10, NULL },
+	{ "EXPN", ANY, VERB_ARG, do_expn, NULL, 10, NULL },
 	{ "STARTTLS", IN(CONNECT) | IN(READY), VERB_NOARG | VERB_CLEAR |
-	    VERB_ANON, do_starttls, "STARTTLS", 0 },
+	    VERB_ANON, do_starttls, "STARTTLS", 0, offers_tls },
 	{ "AUTH", IN(READY), VERB_ARG | VERB_ANON, do_auth,
-	    "AUTH mechanism [SP initial-response]", CHANNEL_LINE_MAX },
+	    "AUTH mechanism [SP initial-response]", CHANNEL_LINE_MAX,
+	    offers_auth },
 	{ "XCLIENT", IN(CONNECT) | IN(READY), VERB_ARG | VERB_CLEAR | VERB_ANON,
-	    do_xclient, NULL, 512 },
-	{ NULL, 0, 0, NULL, NULL, 0 },
+	    do_xclient, NULL, 512, NULL },
+	{ NULL, 0, 0, NULL, NULL, 0, NULL },
 };
 
 /* What is expected in each phase, for 503. */
@@ -125,13 +129,12 @@ find_verb(const struct channel *ch, struct span name)
 	return v != NULL ? v : find_in_table(ch, verbs, name);
 }
 
-/* HELP does not speak of what this session can not have. */
+/* HELP does not list what this session cannot have. */
 static bool
 verb_has_help(const struct channel *ch, const struct verb *v)
 {
 	return v->help != NULL && verb_exists(ch, v) &&
-	    (v->run != do_starttls || ch->set->tls) &&
-	    (v->run != do_auth || offers_auth(ch));
+	    (v->offered == NULL || v->offered(ch));
 }
 
 static void
@@ -166,7 +169,7 @@ do_help(struct channel *ch, struct span arg)
 	channel_reply(ch, 214, "2.0.0", text);
 }
 
-/* Where calls counts this verb: the embedder's behind our own. */
+/* The counter of this verb: the embedder's verbs come after our own. */
 static unsigned *
 calls_of(struct channel *ch, const struct verb *v)
 {
@@ -179,13 +182,13 @@ calls_of(struct channel *ch, const struct verb *v)
 	return &ch->calls[i < CHANNEL_VERBS_MAX ? i : CHANNEL_VERBS_MAX - 1];
 }
 
-/* Counts one more use of v.  False if that is one too many. */
+/* Counts one more use of v.  Returns false if that is one too many. */
 static bool
 within_limit(struct channel *ch, const struct verb *v)
 {
 	const struct command_limit *l = ch->set->command_limits;
 	const struct command_limit *found = NULL;
-	bool any = v->run != do_rcpt && v->run != do_bdat;
+	bool any = (v->flags & VERB_UNLIMITED) == 0;
 
 	for (; l != NULL && l->verb != NULL; l++)
 		if (span_same(span_of(v->name), l->verb))
@@ -195,8 +198,8 @@ within_limit(struct channel *ch, const struct verb *v)
 	return found == NULL || ++*calls_of(ch, v) <= found->max;
 }
 
-/* What is required may be what we can not do: then it is not the client's
-   mail that is wrong, and he shall keep it. */
+/* Refuses mail in clear text: for now only if we have no TLS to offer, so that
+   the client keeps its mail. */
 static void
 deny_clear(const struct channel_settings *set, struct reply *r)
 {
@@ -206,6 +209,7 @@ deny_clear(const struct channel_settings *set, struct reply *r)
 		reply_deny(r, 454, "4.7.0", "TLS is not available");
 }
 
+/* Refuses mail without AUTH, likewise. */
 static void
 deny_anonymous(const struct channel *ch, struct reply *r)
 {
@@ -215,7 +219,7 @@ deny_anonymous(const struct channel *ch, struct reply *r)
 		reply_deny(r, 454, "4.7.0", "Authentication is not available");
 }
 
-/* Makes r a refusal if v can not be used now, whatever its handler thinks. */
+/* Makes r a refusal if v cannot be used now, whatever its handler would say. */
 static void
 check_verb(struct channel *ch, const struct verb *v, struct span line,
     struct span arg, struct reply *r)
@@ -248,6 +252,29 @@ check_verb(struct channel *ch, const struct verb *v, struct span line,
 	}
 }
 
+/* Does this line come from a client that speaks HTTP?  A web page can make a
+   browser send one, with the commands of a session in what it posts. */
+static bool
+line_is_http(const struct channel *ch, struct span line)
+{
+	static const char *const methods[] = {
+		"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "PATCH",
+		"DELETE"
+	};
+	struct span rest = span_trim(line), first = span_word(&rest);
+	const char *tab = first.len == 0 ? NULL
+	    : memchr(first.p, '\t', first.len);
+
+	if (tab != NULL)
+		first.len = (size_t)(tab - first.p);
+	if (find_in_table(ch, ch->set->verbs, first) != NULL)
+		return false;
+	for (size_t i = 0; i < COUNT(methods); i++)
+		if (span_same(first, methods[i]))
+			return true;
+	return span_starts(first, "Host:");
+}
+
 static void
 run_command(struct channel *ch, struct span line)
 {
@@ -273,38 +300,70 @@ run_command(struct channel *ch, struct span line)
 		reply_answer(ch, &r);
 }
 
-/* Tells the log what was heard, but no credentials. */
+/* Can there be a credential in this line?  It can be in a line that begins like
+   AUTH, in a response, and in one that a client sends as a response although
+   its AUTH was refused or is over. */
+static bool
+line_is_secret(const struct channel *ch, struct span line)
+{
+	struct span rest = span_trim(line);
+
+	return ch->smtp_state == PHASE_AUTH || span_starts(rest, "AUTH") ||
+	    (ch->guarded && find_verb(ch, span_word(&rest)) == NULL);
+}
+
+/* Tells the log what was heard, but no credentials: of AUTH its mechanism. */
 static void
 log_line(const struct channel *ch, struct span line)
 {
-	static const char secret[] = "********";
+	static const char stars[] = "********";
 	struct span rest = span_trim(line), verb = span_word(&rest);
 	struct span mechanism = span_word(&rest);
+	bool command = ch->smtp_state != PHASE_AUTH &&
+	    span_starts(verb, "AUTH");
 	bool exact = span_same(verb, "AUTH");
 	char text[64];
 
 	if (ch->hooks->dialogue == NULL)
 		return;
-	if (ch->smtp_state == PHASE_AUTH) {
-		line = span_of(secret);
-	} else if (span_starts(verb, "AUTH") && (rest.len > 0 || !exact)) {
+	if (command && (rest.len > 0 || !exact)) {
 		snprintf(text, sizeof text, "AUTH %.*s %s",
 		    exact ? (int)(mechanism.len < 32 ? mechanism.len : 32) : 0,
-		    mechanism.p, secret);
+		    mechanism.p, stars);
 		line = span_of(text);
+	} else if (!command && line_is_secret(ch, line)) {
+		line = span_of(stars);
 	}
 	ch->hooks->dialogue(ch->ctx, false, line);
 }
 
+/* Runs one line of the client.  Credentials do not stay in memory. */
+static void
+take_line(struct channel *ch, struct span line)
+{
+	bool secret = line_is_secret(ch, line);
+
+	log_line(ch, line);
+	if (ch->smtp_state == PHASE_AUTH)
+		auth_response(ch, line, line_is_http(ch, line));
+	else if (line_is_http(ch, line))
+		channel_reply(ch, 421, "4.7.0", "HTTP is not served here");
+	else
+		run_command(ch, line);
+	if (secret)
+		wipe_line(ch->line, line.len);
+	ch->guarded = secret;
+	ch->overlong = false;
+}
+
 /* Gathers a line, to its LF; a CR before it belongs to the line's end.
-   Credentials do not stay in memory. */
+   Returns how many octets were used. */
 static size_t
 gather_line(struct channel *ch, const char *p, size_t len)
 {
 	const char *lf = memchr(p, '\n', len);
 	size_t used = lf == NULL ? len : (size_t)(lf - p) + 1;
 	size_t n = lf == NULL ? len : used - 1;
-	struct span s;
 
 	if (n > CHANNEL_LINE_MAX - ch->linelen) {
 		n = CHANNEL_LINE_MAX - ch->linelen;
@@ -314,20 +373,11 @@ gather_line(struct channel *ch, const char *p, size_t len)
 	ch->linelen += n;
 	if (lf == NULL)
 		return used;
-	s = (struct span){ ch->line, ch->linelen };
-	if (s.len > 0 && s.p[s.len - 1] == '\r' && !ch->overlong)
-		s.len--;
+	n = ch->linelen;
+	if (n > 0 && ch->line[n - 1] == '\r' && !ch->overlong)
+		n--;
 	ch->linelen = 0;
-	log_line(ch, s);
-	if (ch->smtp_state == PHASE_AUTH) {
-		auth_response(ch, s);
-		wipe_line(ch->line, s.len);
-	} else {
-		run_command(ch, s);
-		if (span_starts(s, "AUTH"))
-			wipe_line(ch->line, s.len);
-	}
-	ch->overlong = false;
+	take_line(ch, (struct span){ ch->line, n });
 	return used;
 }
 

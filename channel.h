@@ -104,6 +104,8 @@ struct verb {
 	const char *help;	/* its syntax, for HELP; NULL: not listed */
 	size_t more;		/* octets that its line may be longer than 512,
 				   once EHLO or LHLO was given */
+	bool (*offered)(const struct channel *ch);	/* does HELP list it in
+				   this session?  NULL: yes */
 };
 
 #define VERB_NOARG 1U	/* an argument is answered 501 */
@@ -113,9 +115,11 @@ struct verb {
 #define VERB_SMTP 16U	/* exists in SMTP alone */
 #define VERB_LMTP 32U	/* exists in LMTP alone */
 #define VERB_RAW 64U	/* gets its argument unchecked, in every phase */
+#define VERB_UNLIMITED 128U	/* the limit of "*" does not count it */
 
-/* At most max uses of verb in a session; "*" stands for every verb that has
-   no row of its own, RCPT and BDAT excepted. */
+/* At most max uses of verb in a session, then 421 4.7.0.  "*" stands for every
+   verb that has no row of its own and is not VERB_UNLIMITED (of the built-in
+   ones RCPT and BDAT are). */
 struct command_limit {
 	const char *verb;	/* upper case; NULL ends a table */
 	unsigned max;
@@ -284,6 +288,8 @@ struct channel {
 	size_t outlen, outsent, outsize;
 	bool failed;		/* sticky: no memory for a reply */
 	size_t linelen;		/* octets of line gathered */
+	bool guarded;		/* the last line was one of AUTH: what follows
+				   and is no command may be a credential */
 	bool overlong;		/* and more that were dropped */
 	size_t keptlen;		/* octets of kept that are taken */
 	struct channel_kept *more;	/* what did not fit there; owned */

@@ -528,7 +528,16 @@ Test(hooks, dialogue_has_no_credentials)
 		"AUTH PLAIN\r\nSECRET\r\n",
 		"AUTH PLAIN SECRET==\n",
 		"AUTH SECRET-METHOD SECRET==\r\n",
-		"MAIL FROM:<a>\r\nAUTH PLAIN SECRET==\r\n"
+		"MAIL FROM:<a>\r\nAUTH PLAIN SECRET==\r\n",
+		/* Sent although AUTH was refused, has failed or is over. */
+		"AUTH CRAM-MD5\r\nSECRET==\r\n",
+		"AUTH\r\nSECRET==\r\nSECRET==\r\n",
+		"AUTH LOGIN !\r\ndXNlcg==\r\nSECRET==\r\n",
+		"AUTH LOGIN\r\nYQ==\r\nSECRET==\r\n",
+		"AUTH LOGIN\r\n*\r\nSECRET==\r\n",
+		"AUTH PLAIN AHVzZXIAc2VjcmV0\r\nSECRET==\r\n",
+		"HELO c\r\nAUTH LOGIN\r\ndXNlcg==\r\nSECRET==\r\n",
+		"MAIL FROM:<a>\r\nAUTH LOGIN\r\ndXNlcg==\r\nSECRET==\r\n"
 	};
 	struct channel_settings set = plain;
 	struct recorder r;
@@ -619,9 +628,9 @@ do_ping(struct channel *ch, struct span arg)
 
 static const struct verb own[] = {
 	{ "PING", 1U << PHASE_READY | 1U << PHASE_MAIL, VERB_ARG, do_ping,
-	    "PING string", 0 },
-	{ "EXPN", ~0U, 0, do_ping, NULL, 0 },
-	{ NULL, 0, 0, NULL, NULL, 0 }
+	    "PING string", 0, NULL },
+	{ "EXPN", ~0U, 0, do_ping, NULL, 0, NULL },
+	{ NULL, 0, 0, NULL, NULL, 0, NULL }
 };
 
 static void
@@ -656,6 +665,33 @@ Test(verbs, an_embedders_come_first)
 	    "250 Recipient OK\r\n"
 	    "503 Bad sequence of commands: there are sender and recipients "
 	    "already\r\n");
+}
+
+static const struct verb web[] = {
+	{ "GET", ~0U, 0, do_ping, NULL, 0, NULL },
+	{ NULL, 0, 0, NULL, NULL, 0, NULL }
+};
+
+/* A verb that HTTP has too is the embedder's, if the embedder has it. */
+Test(verbs, an_embedders_may_be_called_get)
+{
+	struct channel_settings set = plain;
+
+	set.verbs = web;
+	replies(&set, "HELO c\r\nget a\r\nPUT a\r\nget b\r\n",
+	    HI "250 mx.example.org\r\n250 Pong a\r\n"
+	    "421 mx.example.org HTTP is not served here\r\n");
+}
+
+/* Nor is it taken for a response to a challenge. */
+Test(verbs, http_in_the_middle_of_auth_is_hung_up_on)
+{
+	struct channel_settings set = plain;
+
+	set.auth = "PLAIN";
+	calls(&set, NULL, 0,
+	    "EHLO c\r\nAUTH PLAIN\r\nPOST / HTTP/1.1\r\nNOOP\r\n",
+	    START "helo <c>\nauth <PLAIN>\n  0 \nauth <*>\n");
 }
 
 Test(verbs, an_embedders_are_listed_by_help)

@@ -30,9 +30,10 @@ do_vrfy(struct channel *ch, struct span arg)
 }
 
 static const struct verb verbs[] = {
-	{ "PING", ~0U, VERB_CLEAR | VERB_ANON, do_ping, "PING [SP string]", 0 },
-	{ "VRFY", ~0U, 0, do_vrfy, NULL, 0 },
-	{ NULL, 0, 0, NULL, NULL, 0 }
+	{ "PING", ~0U, VERB_CLEAR | VERB_ANON, do_ping, "PING [SP string]", 0,
+	    NULL },
+	{ "VRFY", ~0U, 0, do_vrfy, NULL, 0, NULL },
+	{ NULL, 0, 0, NULL, NULL, 0, NULL }
 };
 
 static void

@@ -106,9 +106,8 @@ do_auth(struct channel *ch, struct span arg)
 	auth_step(ch, span_of(ch->mechanism), arg, arg.len > 0);
 }
 
-/* A line that answers a challenge.  "*" gives up: 501 (RFC 4954 4). */
 void
-auth_response(struct channel *ch, struct span line)
+auth_response(struct channel *ch, struct span line, bool http)
 {
 	struct span none = { NULL, 0 };
 	struct reply r;
@@ -126,5 +125,7 @@ auth_response(struct channel *ch, struct span line)
 	if (ch->hooks->auth != NULL)
 		ch->hooks->auth(ch->ctx, none, none, false, &r);
 	ch->smtp_state = PHASE_READY;
+	if (http)
+		reply_set(&r, 421, "4.7.0", "HTTP is not served here");
 	reply_answer(ch, &r);
 }

@@ -6,14 +6,7 @@
 #include "base/text.h"
 #include "channel/private.h"
 
-static bool
-offers_always(const struct channel *ch)
-{
-	(void)ch;
-	return true;
-}
-
-static bool
+bool
 offers_8bit(const struct channel *ch)
 {
 	return !ch->set->decode_data;
@@ -25,10 +18,16 @@ offers_smtputf8(const struct channel *ch)
 	return ch->set->enable_SMTPUTF8;
 }
 
-static bool
+bool
 offers_dsn(const struct channel *ch)
 {
 	return ch->set->dsn;
+}
+
+bool
+offers_tls(const struct channel *ch)
+{
+	return ch->set->tls;
 }
 
 bool
@@ -134,12 +133,12 @@ take_orcpt(struct channel *ch, struct span value)
    makes sense. */
 struct parameter {
 	const char *name;
-	bool (*offered)(const struct channel *ch);
+	bool (*offered)(const struct channel *ch);	/* NULL: always */
 	bool (*take)(struct channel *ch, struct span value);
 };
 
 static const struct parameter mail_parameters[] = {
-	{ "SIZE", offers_always, take_size },
+	{ "SIZE", NULL, take_size },
 	{ "BODY", offers_8bit, take_body },
 	{ "SMTPUTF8", offers_smtputf8, take_smtputf8 },
 	{ "RET", offers_dsn, take_ret },
@@ -200,7 +199,8 @@ parameters(struct channel *ch, struct span s, const struct parameter *table,
 			return;
 		}
 		for (t = table; t->name != NULL; t++)
-			if (span_same(name, t->name) && t->offered(ch))
+			if (span_same(name, t->name) &&
+			    (t->offered == NULL || t->offered(ch)))
 				break;
 		bit = 1U << (t - table);
 		if (t->name == NULL)

@@ -67,7 +67,11 @@ bool	parse_port(const char *s);
 
 /* ---- parameter.c ---- */
 
+/* Does this session have that extension? */
+bool	offers_8bit(const struct channel *ch);
 bool	offers_smtputf8(const struct channel *ch);
+bool	offers_dsn(const struct channel *ch);
+bool	offers_tls(const struct channel *ch);
 bool	offers_auth(const struct channel *ch);
 bool	parse_parameter(struct span *s, struct span *name, struct span *value);
 void	parse_mail_parameters(struct channel *ch, struct span s,
@@ -91,7 +95,10 @@ void	begin_session(struct channel *ch);
 /* ---- auth.c ---- */
 
 void	do_auth(struct channel *ch, struct span arg);
-void	auth_response(struct channel *ch, struct span line);
+
+/* Takes the line that answers a challenge.  "*" gives up: 501 (RFC 4954 4); a
+   line that is no response ends the exchange, and one of http the session. */
+void	auth_response(struct channel *ch, struct span line, bool http);
 
 /* ---- xclient.c ---- */
 

@@ -28,22 +28,29 @@ greet_client(struct channel *ch)
 		ch->want = WANT_CLOSE;
 }
 
-/* One EHLO line: name, and behind it its argument, blank included, or "". */
 static void
-ehlo_line(struct channel *ch, bool on, const char *name, const char *arg)
+write_size(const struct channel *ch, char *to, size_t size)
 {
-	char line[1024];
+	char n[TEXT_NUMBER];
 
-	if (!on)
-		return;
-	text_join(line, sizeof line, name, arg, NULL);
-	reply_line(ch, 250, true, "", span_of(line));
+	text_join(to, size, " ", text_number(n, ch->set->data_size_limit, 1),
+	    NULL);
 }
 
-/* RFC 9422 4: what is limited at all, a blank in front of each. */
-static void
-write_limits(const struct channel_settings *set, char *to, size_t size)
+/* RFC 9422 4: only limits that its digits can tell. */
+static bool
+offers_limits(const struct channel *ch)
 {
+	const struct channel_settings *set = ch->set;
+
+	return (set->max_messages != 0 && set->max_messages <= LIMIT_MAX) ||
+	    (set->max_recipients != 0 && set->max_recipients <= LIMIT_MAX);
+}
+
+static void
+write_limits(const struct channel *ch, char *to, size_t size)
+{
+	const struct channel_settings *set = ch->set;
 	char n[TEXT_NUMBER], mails[40] = "", rcpts[40] = "";
 
 	if (set->max_messages != 0 && set->max_messages <= LIMIT_MAX)
@@ -55,31 +62,80 @@ write_limits(const struct channel_settings *set, char *to, size_t size)
 	text_join(to, size, mails, rcpts, NULL);
 }
 
-static void
-ehlo_lines(struct channel *ch)
+static bool
+offers_starttls(const struct channel *ch)
 {
-	const struct channel_settings *set = ch->set;
-	const char *auth = ch->auth == NULL ? "" : ch->auth;
-	char size[TEXT_NUMBER], limits[80];
+	return offers_tls(ch) && !ch->ssl;
+}
 
-	write_limits(set, limits, sizeof limits);
-	ehlo_line(ch, true, "PIPELINING", "");
-	ehlo_line(ch, true, "SIZE ", text_number(size, set->data_size_limit, 1));
-	ehlo_line(ch, !set->decode_data, "8BITMIME", "");
-	ehlo_line(ch, set->enable_SMTPUTF8, "SMTPUTF8", "");
-	ehlo_line(ch, true, "CHUNKING", "");
-	ehlo_line(ch, !set->decode_data, "BINARYMIME", "");
-	ehlo_line(ch, set->dsn, "DSN", "");
-	ehlo_line(ch, true, "ENHANCEDSTATUSCODES", "");
-	ehlo_line(ch, limits[0] != '\0', "LIMITS", limits);
-	ehlo_line(ch, set->tls && !ch->ssl, "STARTTLS", "");
-	ehlo_line(ch, *auth != '\0' && (ch->ssl || !set->auth_require_tls),
-	    "AUTH ", auth);
-	ehlo_line(ch, ch->xclient, "XCLIENT ",
-	    "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT");
-	for (size_t i = 0; set->keywords != NULL && set->keywords[i] != NULL;
-	    i++)
-		ehlo_line(ch, true, set->keywords[i], "");
+/* Is AUTH possible at this moment? */
+static bool
+offers_auth_now(const struct channel *ch)
+{
+	return offers_auth(ch) && *ch->auth != '\0' &&
+	    (ch->ssl || !ch->set->auth_require_tls);
+}
+
+static void
+write_auth(const struct channel *ch, char *to, size_t size)
+{
+	text_join(to, size, " ", ch->auth, NULL);
+}
+
+static bool
+offers_xclient(const struct channel *ch)
+{
+	return ch->xclient;
+}
+
+static void
+write_xclient(const struct channel *ch, char *to, size_t size)
+{
+	(void)ch;
+	text_join(to, size,
+	    " NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT", NULL);
+}
+
+/* The lines of EHLO's reply, between our name and HELP. */
+static const struct extension {
+	const char *name;
+	bool (*offered)(const struct channel *ch);	/* NULL: always */
+	/* Writes the argument, after a blank.  NULL: there is none. */
+	void (*argument)(const struct channel *ch, char *to, size_t size);
+} extensions[] = {
+	{ "PIPELINING", NULL, NULL },
+	{ "SIZE", NULL, write_size },
+	{ "8BITMIME", offers_8bit, NULL },
+	{ "SMTPUTF8", offers_smtputf8, NULL },
+	{ "CHUNKING", NULL, NULL },
+	{ "BINARYMIME", offers_8bit, NULL },
+	{ "DSN", offers_dsn, NULL },
+	{ "ENHANCEDSTATUSCODES", NULL, NULL },
+	{ "LIMITS", offers_limits, write_limits },
+	{ "STARTTLS", offers_starttls, NULL },
+	{ "AUTH", offers_auth_now, write_auth },
+	{ "XCLIENT", offers_xclient, write_xclient },
+};
+
+static void
+list_extensions(struct channel *ch)
+{
+	const char *const *more = ch->set->keywords;
+	char line[1024];
+
+	for (size_t i = 0; i < COUNT(extensions); i++) {
+		const struct extension *e = &extensions[i];
+		size_t n = strlen(e->name);
+
+		if (e->offered != NULL && !e->offered(ch))
+			continue;
+		text_join(line, sizeof line, e->name, NULL);
+		if (e->argument != NULL)
+			e->argument(ch, line + n, sizeof line - n);
+		reply_line(ch, 250, true, "", span_of(line));
+	}
+	for (; more != NULL && *more != NULL; more++)
+		reply_line(ch, 250, true, "", span_of(*more));
 	reply_line(ch, 250, false, "", span_of("HELP"));
 }
 
@@ -111,7 +167,7 @@ answer_hello(struct channel *ch, struct span name, bool extended)
 	}
 	for (rest = r.text; *rest != '\0';)
 		reply_line(ch, 250, true, "", reply_next_line(250, &rest));
-	ehlo_lines(ch);
+	list_extensions(ch);
 }
 
 void
@@ -206,7 +262,7 @@ do_starttls(struct channel *ch, struct span arg)
 		channel_reply(ch, 503, "5.5.1", "TLS is active already");
 		return;
 	}
-	if (!ch->set->tls) {
+	if (!offers_tls(ch)) {
 		channel_reply(ch, 454, "4.7.0", "TLS is not available");
 		return;
 	}
