@@ -172,7 +172,7 @@ struct channel_hooks {
 	   the client nothing but QUIT (RFC 5321 3.1). */
 	void (*connect)(void *ctx, struct reply *r);
 	/* HELO, or (extended) EHLO or LHLO: name is what the client calls
-	   itself. */
+	   itself.  It may be UTF-8; an octet that is not became '?'. */
 	void (*helo)(void *ctx, struct span name, bool extended,
 	    struct reply *r);
 	/* MAIL: path is without angle brackets and source route, empty for the

@@ -420,6 +420,14 @@ Test(hooks, are_called_once_for_each_step)
 	    "noop <what>\nvrfy <d>\nexpn <e>\nquit <>\n");
 }
 
+/* A device is called so in Latin-1; nobody gets an octet that is no text. */
+Test(hooks, helo_gets_a_name_that_can_be_shown)
+{
+	calls(&plain, NULL, 0,
+	    "HELO b\xc3\xbcro-drucker\r\nEHLO b\xfcro-drucker\r\n",
+	    START "helo <b\xc3\xbcro-drucker>\nhelo <b?ro-drucker>\n");
+}
+
 Test(hooks, are_not_asked_about_what_the_channel_refuses)
 {
 	calls(&plain, NULL, 0,
@@ -646,7 +654,7 @@ replies(const struct channel_settings *set, const char *script,
 	recorder_free(&r);
 }
 
-#define HI "220 mx.example.org ESMTP\r\n"
+#define HI "220 mx.example.org ESMTP smtpd\r\n"
 
 Test(verbs, an_embedders_come_first)
 {

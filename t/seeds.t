@@ -168,7 +168,7 @@ def SMTPChannel_and_its_attributes():
     place = folder()
     with open(f"{place}/attributes.c", "w") as f:
         f.write(ATTRIBUTES)
-    subprocess.run([compiler, "-Wall", "-Werror", "-I.", "-o",
+    subprocess.run([compiler, "-Wall", "-Werror", "-I.", "-Isrc", "-o",
                     f"{place}/attributes", f"{place}/attributes.c", "-L.",
                     "-lsmtpd-channel"], check=True)
     done = subprocess.run([f"{place}/attributes"], capture_output=True,

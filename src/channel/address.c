@@ -28,16 +28,23 @@ quoted_length(struct span s)
 	return 0;
 }
 
-/* Length of atoms with single dots between them; 0 if there are none. */
+/* What Postfix takes in host names too: underscores. */
+static bool
+domain_octet(char c)
+{
+	return octet_alnum(c) || octet_high(c) || c == '-' || c == '_';
+}
+
+/* Length of labels with single dots between them; 0 if there are none. */
 static size_t
-dotted_length(struct span s, bool (*fits)(char))
+dotted_length(struct span s)
 {
 	size_t i = 0;
 
 	for (;;) {
-		if (i == s.len || !fits(s.p[i]))
+		if (i == s.len || !domain_octet(s.p[i]))
 			return 0;
-		while (i < s.len && fits(s.p[i]))
+		while (i < s.len && domain_octet(s.p[i]))
 			i++;
 		if (i == s.len || s.p[i] != '.')
 			return i;
@@ -45,11 +52,17 @@ dotted_length(struct span s, bool (*fits)(char))
 	}
 }
 
-/* What Postfix takes in host names too: underscores. */
-static bool
-domain_octet(char c)
+/* Length of an unquoted local part.  RFC 5321 4.1.2 wants single dots between
+   atoms; Postfix accepts them anywhere, and there are mailboxes that have them
+   so. */
+static size_t
+local_length(struct span s)
 {
-	return octet_alnum(c) || octet_high(c) || c == '-' || c == '_';
+	size_t i = 0;
+
+	while (i < s.len && (atext(s.p[i]) || s.p[i] == '.'))
+		i++;
+	return i;
 }
 
 /* Four numbers below 256 with dots between them: RFC 5321 4.1.3. */
@@ -142,7 +155,7 @@ domain_length(struct span s)
 	if (s.len == 0 || s.p[0] == '-')
 		return 0;
 	if (s.p[0] != '[') {
-		i = dotted_length(s, domain_octet);
+		i = dotted_length(s);
 		return i > DOMAIN_MAX ? 0 : i;
 	}
 	for (i = 1; i < s.len && s.p[i] != ']'; i++)
@@ -180,7 +193,7 @@ mailbox_length(struct span s)
 
 	if (s.len == 0 || s.p[0] == '-')
 		return 0;
-	i = s.p[0] == '"' ? quoted_length(s) : dotted_length(s, atext);
+	i = s.p[0] == '"' ? quoted_length(s) : local_length(s);
 	if (i == 0 || i == s.len || s.p[i] != '@')
 		return i;
 	n = domain_length(span_skip(s, i + 1));
@@ -211,7 +224,7 @@ parse_path(struct span *s, struct span *out)
 		return false;
 	*s = span_skip(*s, angle);
 	return (out->len > 0 || (angle && n == 0)) &&
-	    (s->len == 0 || s->p[0] == ' ') && span_utf8(*out);
+	    (s->len == 0 || s->p[0] == ' ') && span_printable(*out);
 }
 
 /* A port, 0 among them, without leading zeros. */

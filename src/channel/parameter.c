@@ -125,7 +125,7 @@ take_orcpt(struct channel *ch, struct span value)
 		if (!octet_alnum(value.p[i]) && value.p[i] != '-')
 			return false;
 	value = span_skip(value, n + 1);
-	return ch->smtp_utf8 ? value.len > 0 && span_utf8(value)
+	return ch->smtp_utf8 ? value.len > 0 && span_printable(value)
 	    : text_decode_xtext(NULL, 0, value) > 0;
 }
 

@@ -30,7 +30,14 @@ bool	span_clean(struct span s);
 bool	span_ascii(struct span s);
 bool	span_copy(char *to, size_t size, struct span s);
 bool	utf8_octet(unsigned *state, char octet);
-bool	span_utf8(struct span s);
+
+/* Is all of s ASCII or UTF-8 (RFC 3629) without control characters, C1 among
+   them? */
+bool	span_printable(struct span s);
+
+/* Copies a host name that the client calls itself: other octets than UTF-8
+   become '?'.  False if it does not fit, or has C1 control characters. */
+bool	span_copy_name(char *to, size_t size, struct span s);
 
 /* ---- output.c ---- */
 

@@ -133,7 +133,7 @@ take_ssl(struct channel *ch, const unsigned char *p, size_t len)
 	p += 5;
 	len -= 5;
 	while (next_tlv(&p, &len, &type, &v)) {
-		if (!span_clean(v))
+		if (!span_printable(v))
 			continue;
 		if (type == 0x21)
 			span_copy(tls->protocol, sizeof tls->protocol, v);
@@ -176,7 +176,7 @@ proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
 	while (next_tlv(&p, &len, &type, &v))
 		if (type == 0x20)
 			take_ssl(ch, (const unsigned char *)v.p, v.len);
-		else if (type == 0x02 && span_clean(v))
+		else if (type == 0x02 && span_printable(v))
 			span_copy(ch->tls.sni, sizeof ch->tls.sni, v);
 	return true;
 }

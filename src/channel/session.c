@@ -15,10 +15,11 @@ void
 greet_client(struct channel *ch)
 {
 	struct reply r;
-	char line[CHANNEL_NAME_MAX + 16];
+	char line[CHANNEL_NAME_MAX + 16];	/* a word after ESMTP is what
+						   monitors look for */
 
 	text_join(line, sizeof line, ch->set->fqdn,
-	    ch->set->lmtp ? " LMTP" : " ESMTP", NULL);
+	    ch->set->lmtp ? " LMTP smtpd" : " ESMTP smtpd", NULL);
 	reply_set(&r, 220, "", line);
 	if (ch->hooks->connect != NULL)
 		ch->hooks->connect(ch->ctx, &r);
@@ -145,20 +146,21 @@ answer_hello(struct channel *ch, struct span name, bool extended)
 {
 	struct reply r;
 	const char *rest;
+	char safe[sizeof ch->seen_greeting];
 
-	if (name.len >= sizeof ch->seen_greeting || !span_ascii(name)) {
+	if (!span_copy_name(safe, sizeof safe, name)) {
 		channel_reply(ch, 501, "5.5.4", "That is not a host name");
 		return;
 	}
 	reply_set(&r, 250, "", ch->set->fqdn);
 	if (ch->hooks->helo != NULL)
-		ch->hooks->helo(ch->ctx, name, extended, &r);
+		ch->hooks->helo(ch->ctx, span_of(safe), extended, &r);
 	if (r.code >= 400) {
 		reply_answer(ch, &r);
 		return;
 	}
 	transaction_forget(ch);
-	span_copy(ch->seen_greeting, sizeof ch->seen_greeting, name);
+	span_copy(ch->seen_greeting, sizeof ch->seen_greeting, span_of(safe));
 	ch->extended_smtp = extended;
 	ch->smtp_state = PHASE_READY;
 	if (!extended) {
@@ -182,13 +184,24 @@ do_ehlo(struct channel *ch, struct span arg)
 	answer_hello(ch, arg, true);
 }
 
+/* Refuses an argument that nothing else has looked at, and that no hook and no
+   log should get. */
+static void
+check_text(struct span arg, struct reply *r)
+{
+	if (!span_printable(arg))
+		reply_set(r, 501, "5.5.4", "The argument is not printable "
+		    "UTF-8");
+}
+
 void
 do_noop(struct channel *ch, struct span arg)
 {
 	struct reply r;
 
 	reply_set(&r, 250, "2.0.0", "OK");
-	if (ch->hooks->noop != NULL)
+	check_text(arg, &r);
+	if (r.code < 400 && ch->hooks->noop != NULL)
 		ch->hooks->noop(ch->ctx, arg, &r);
 	reply_answer(ch, &r);
 }
@@ -246,7 +259,8 @@ do_expn(struct channel *ch, struct span arg)
 	struct reply r;
 
 	reply_set(&r, 502, "5.5.1", "Lists are not expanded here");
-	if (ch->hooks->expn != NULL)
+	check_text(arg, &r);
+	if (r.code == 502 && ch->hooks->expn != NULL)
 		ch->hooks->expn(ch->ctx, arg, &r);
 	reply_answer(ch, &r);
 }

@@ -3,6 +3,7 @@
  */
 #include <string.h>
 
+#include "base/text.h"
 #include "channel/private.h"
 
 struct span
@@ -144,12 +145,26 @@ utf8_octet(unsigned *state, char octet)
 }
 
 bool
-span_utf8(struct span s)
+span_printable(struct span s)
 {
-	unsigned state = 0;
+	size_t n;
 
-	for (size_t i = 0; i < s.len; i++)
-		if (!utf8_octet(&state, s.p[i]))
+	for (; s.len > 0; s = span_skip(s, n)) {
+		n = text_printable(s.p, s.len);
+		if (n == 0)
 			return false;
-	return state == 0;
+	}
+	return true;
+}
+
+bool
+span_copy_name(char *to, size_t size, struct span s)
+{
+	for (size_t i = 1; i < s.len; i++)
+		if (s.p[i - 1] == '\xc2' && (s.p[i] & '\xe0') == '\x80')
+			return false;
+	if (!span_copy(to, size, s))
+		return false;
+	text_make_safe(to, to, false);
+	return true;
 }

@@ -43,7 +43,9 @@ take_attribute(struct identity *id, struct span name, const char *value)
 	struct span v = span_of(unknown ? "" : value);
 
 	if (span_same(name, "HELO"))
-		return span_copy(id->helo, sizeof id->helo, v);
+		return span_copy_name(id->helo, sizeof id->helo, v);
+	if (!span_printable(v))
+		return false;
 	if (span_same(name, "LOGIN"))
 		return span_copy(id->login, sizeof id->login, v);
 	if (span_same(name, "PROTO"))

@@ -45,7 +45,8 @@ harmless(char *to, size_t size, const char *name)
 
 	for (; *name != '\0' && n + 1 < size; name++)
 		to[n++] = strchr("()<>,;\\\"", *name) != NULL ||
-		    (unsigned char)*name <= ' ' ? '?' : *name;
+		    (unsigned char)*name <= ' ' || (unsigned char)*name > '~'
+		    ? '?' : *name;
 	to[n] = '\0';
 	return to;
 }
