@@ -31,6 +31,7 @@
 
 #include "base/text.h"
 #include "session/descriptors.h"
+#include "session/jail.h"
 #include "session/log.h"
 #include "session/session.h"
 
@@ -211,7 +212,8 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	const char *known[FACTS];
 	struct client who;
 	struct session *s;
-	int signals, error;
+	struct asker *a = ask_open(&o->monitor.log);
+	int signals, error, peer = -1;
 	bool parted;
 
 	if (!o->debug)
@@ -219,11 +221,18 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	peer_find(&who, o);
 	peer_facts(known, o, &who);
 	signals = catch_signals();
-	parted = signals != -1 && monitor_start(m, signals, known) == 0;
-	error = parted ? 0 : errno;
-	s = session_open(o, &hook, m, &who);
+	if (signals != -1)
+		peer = monitor_start(m, signals, known);
+	error = errno;
+	parted = peer != -1;
+	if (parted) {
+		jail_close_files(signals, peer);
+		ask_start(a, peer, m);
+		parted = jail_enter(a, o->monitor.require_sandbox) == 0;
+	}
+	s = session_open(o, &hook, a, &who);
 	if (s == NULL) {
-		monitor_log(m, LOG_ERR, "session", NULL, "out of memory");
+		ask_log(a, LOG_ERR, "session", NULL, "out of memory");
 		return EX_OSERR;
 	}
 	s->socket = socket;

@@ -8,12 +8,23 @@
  *    again it passes again, the same.
  *  - Half of one is the end, as if there were no more: a process that died
  *    in the middle asked for nothing, and nothing that is impossible.
- * The decoder has no name outside monitor.c, and should have none: there it
- * would be one more door.  So this is one translation unit with it.
  */
-#include "../src/monitor/monitor.c"
+#define _GNU_SOURCE	/* memfd_create */
+#include "monitor/monitor.h"
+#include "monitor/wire.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define RECIPIENTS 100		/* that a question can have */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -97,11 +108,47 @@ check(const struct question *q)
 	}
 }
 
+static void
+show(void *ctx, const char *text, bool stopping)
+{
+	(void)ctx;
+	(void)text;
+	(void)stopping;
+}
+
+/* A monitor with TLS and a status line, and without services. */
+static const struct monitor *
+the_monitor(void)
+{
+	static struct monitor_settings set;
+	static struct monitor *m;
+	char error[256];
+
+	if (m != NULL)
+		return m;
+	set.max_recipients = RECIPIENTS;
+	set.relay.spec = "discard:";
+	set.status = show;
+	m = monitor_open(&set, error, sizeof error);
+	demand(m != NULL, "no monitor");
+	return m;
+}
+
+/* Reads a question and judges it, as the monitor does. */
+static int
+get_question(struct wire *w, struct received *r)
+{
+	int status = wire_read_question(w, RECIPIENTS, r, 1LL << 60);
+
+	return status == 1 && !monitor_may_be_asked(the_monitor(), &r->q)
+	    ? -1 : status;
+}
+
 /* What passed is sent again, the other way round. */
 static void
-repeat(const struct monitor *m, const struct question *q)
+repeat(const struct question *q)
 {
-	struct monitor from = { .set = m->set }, to = { .set = m->set };
+	struct wire from = { .peer = -1 }, to = { .peer = -1 };
 	struct received again;
 	int pair[2];
 
@@ -109,13 +156,13 @@ repeat(const struct monitor *m, const struct question *q)
 	    "no pair");
 	from.peer = pair[0];
 	to.peer = pair[1];
-	demand(send_question(&from, q) == 0, "it can not be sent again");
+	demand(wire_send_question(&from, q) == 0, "it cannot be sent again");
 	demand(get_question(&to, &again) == 1, "sent again, it is refused");
 	demand(again.q.ask == q->ask && again.q.number == q->number &&
 	    same_string(again.q.a, q->a) && same_string(again.q.b, q->b) &&
 	    same_envelope(again.q.env, q->env) &&
 	    (again.q.fd == -1) == (q->fd == -1), "sent again, it differs");
-	dispose(&to, &again);
+	wire_dispose(&to, &again);
 	close(pair[0]);
 	close(pair[1]);
 }
@@ -129,16 +176,8 @@ half(const char *p, size_t len)
 	if (len < sizeof h)
 		return true;
 	memcpy(&h, p, sizeof h);
-	return h.ask < ASKS && h.nrecipients <= 100 && h.len <= STRINGS_MAX &&
+	return h.ask < ASKS && h.nrecipients <= 100 && h.len <= WIRE_STRINGS &&
 	    h.len > len - sizeof h;
-}
-
-static void
-show(void *ctx, const char *text, bool stopping)
-{
-	(void)ctx;
-	(void)text;
-	(void)stopping;
 }
 
 /* The descriptor that rides along: borrowed, or -1. */
@@ -158,6 +197,26 @@ rider(unsigned kind)
 	return fd[kind];
 }
 
+/* Sends all of it, the descriptor with the first octet. */
+static void
+send_rider(int to, struct iovec *iov, int fd)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { .head = { .cmsg_len = CMSG_LEN(sizeof(int)),
+		.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 1 };
+
+	memcpy(CMSG_DATA(&control.head), &fd, sizeof fd);
+	if (fd != -1) {
+		msg.msg_control = &control;
+		msg.msg_controllen = sizeof control;
+	}
+	demand(sendmsg(to, &msg, MSG_NOSIGNAL) == (ssize_t)iov->iov_len,
+	    "it cannot be sent");
+}
+
 /* One octet, with two descriptors where one is expected. */
 static void
 crowd(int to, char *octet)
@@ -173,7 +232,7 @@ crowd(int to, char *octet)
 	int two[2] = { STDERR_FILENO, STDERR_FILENO };
 
 	memcpy(CMSG_DATA(&control.head), two, sizeof two);
-	demand(sendmsg(to, &msg, MSG_NOSIGNAL) == 1, "two can not be sent");
+	demand(sendmsg(to, &msg, MSG_NOSIGNAL) == 1, "two cannot be sent");
 }
 
 /* How many descriptors are open. */
@@ -190,9 +249,7 @@ open_now(void)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct monitor_settings set = { .max_recipients = 100,
-		.status = show };
-	struct monitor m = { .set = &set };
+	struct wire w = { .peer = -1 };
 	struct received r;
 	struct head h;
 	struct iovec iov;
@@ -216,27 +273,27 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		h.len = (uint32_t)(size - 1 - sizeof h);
 		memcpy(sent, &h, sizeof h);
 	}
+	the_monitor();
 	demand(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0,
 	    "no pair");
-	m.peer = pair[1];
+	w.peer = pair[1];
 	if (data[0] & 8 && size > 2)
 		crowd(pair[0], sent);
 	skip = data[0] & 8 && size > 2;
 	iov = (struct iovec){ sent + skip, size - 1 - skip };
 	if (size > 1)
-		demand(send_all(pair[0], &iov, 1, rider(data[0] & 3), 0) == 0,
-		    "it can not be sent");
+		send_rider(pair[0], &iov, rider(data[0] & 3));
 	close(pair[0]);
 	while (more == 1) {
-		more = get_question(&m, &r);
+		more = get_question(&w, &r);
 		demand(!half(sent + at, size - 1 - at) || more == 0,
 		    "half a question is taken for one");
 		at += sizeof h + r.len;
 		if (more == 1) {
 			check(&r.q);
-			repeat(&m, &r.q);
+			repeat(&r.q);
 		}
-		dispose(&m, &r);
+		wire_dispose(&w, &r);
 	}
 	close(pair[1]);
 	free(sent);

@@ -38,9 +38,9 @@ ask(struct session *s, enum stage stage, const struct envelope *env,
 	struct reply v;
 	size_t n;
 
-	if (!monitor_asks(s->monitor, stage))
+	if (!ask_wanted(s->asker, stage))
 		return;
-	monitor_stage(s->monitor, stage, env, &v, prepend);
+	ask_stage(s->asker, stage, env, &v, prepend);
 	if (v.code >= 400)
 		reply_set(r, v.code, v.enh, v.text);
 	n = strlen(prepend);
@@ -100,7 +100,7 @@ on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 	if (extended && (s->options->monitor.auth != NULL ||
 	    s->ch.tls.subject[0] != '\0'))
 		channel_offer_auth(&s->ch,
-		    monitor_mechanisms(s->monitor, &env));
+		    ask_mechanisms(s->asker, &env));
 }
 
 /*
@@ -131,7 +131,7 @@ on_forget(void *ctx)
 	struct session *s = ctx;
 
 	spool_close(&s->spool);
-	monitor_forget(s->monitor);
+	ask_forget(s->asker);
 	s->queue_id[0] = '\0';
 	s->prepended = 0;
 }
@@ -143,7 +143,7 @@ on_mail(void *ctx, struct span path, struct span options, struct reply *r)
 	struct envelope env;
 
 	name_transaction(s->queue_id, sizeof s->queue_id, s->pid);
-	if (!monitor_asks(s->monitor, STAGE_MAIL))
+	if (!ask_wanted(s->asker, STAGE_MAIL))
 		return;
 	env = session_facts(s);
 	env.fact[FACT_SENDER] = string(s->path, sizeof s->path, path);
@@ -161,7 +161,7 @@ on_rcpt(void *ctx, struct span path, struct span options, struct reply *r)
 	struct envelope env;
 	struct recipient one;
 
-	if (!monitor_asks(s->monitor, STAGE_RCPT))
+	if (!ask_wanted(s->asker, STAGE_RCPT))
 		return;
 	env = session_facts(s);
 	one.address = string(s->path, sizeof s->path, path);
@@ -209,7 +209,7 @@ on_data(void *ctx, struct reply *r)
 	if (r->code >= 400)
 		return;
 	spool_open(&s->spool, s->ch.body == BODY_BINARYMIME ? SPOOL_CRLF
-	    : monitor_form(s->monitor), monitor_file, s->monitor);
+	    : ask_form(s->asker), ask_file, s->asker);
 	trace_write(s, &env);
 	spool_write(&s->spool, s->prepend, s->prepended);
 	s->received = 0;
@@ -243,7 +243,7 @@ on_refused(void *ctx, const struct reply *r)
 
 	env.size = s->ch.size;
 	snprintf(text, sizeof text, "%d %s %s", r->code, r->enh, r->text);
-	monitor_log(s->monitor, LOG_WARNING,
+	ask_log(s->asker, LOG_WARNING,
 	    r->code < 500 ? "message-deferred" : "message-refused", &env, text);
 }
 
@@ -257,8 +257,8 @@ relay(struct session *s, struct envelope *env, int spool, struct reply v[],
 	ask(s, STAGE_END_OF_MESSAGE, env, r);
 	if (r->code >= 400)
 		return false;
-	monitor_status(s->monitor, "relaying", false);
-	monitor_relay(s->monitor, env, spool, on_slow, s, v);
+	ask_status(s->asker, "relaying", false);
+	ask_relay(s->asker, env, spool, on_slow, s, v);
 	return true;
 }
 
@@ -272,7 +272,7 @@ log_spool(struct session *s, const struct envelope *env)
 	snprintf(text, sizeof text, "the message can not be kept in %.200s: %s",
 	    dir == NULL || *dir == '\0' ? "/var/tmp" : dir,
 	    strerror(s->spool.error));
-	monitor_log(s->monitor, LOG_ERR, "spool", env, text);
+	ask_log(s->asker, LOG_ERR, "spool", env, text);
 }
 
 /* The message is here: relays it, or says why not. */
@@ -331,12 +331,12 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 	struct reply v;
 
 	if (mechanism.p == NULL) {
-		monitor_auth_abandon(s->monitor);
+		ask_auth_abandon(s->asker);
 		return;
 	}
 	string(name, sizeof name, mechanism);
 	string(s->path, sizeof s->path, response);
-	monitor_auth(s->monitor, &env, mechanism.len == 0 ? NULL : name,
+	ask_auth(s->asker, &env, mechanism.len == 0 ? NULL : name,
 	    given ? s->path : NULL, &v, user, sizeof user);
 	explicit_bzero(s->path, sizeof s->path);
 	reply_set(r, v.code, v.enh, v.text);
@@ -362,7 +362,7 @@ on_dialogue(void *ctx, bool said, struct span line)
 	for (size_t i = 0; i < line.len && n < sizeof text - 1; i++)
 		text[n++] = line.p[i] == '\0' ? '?' : line.p[i];
 	text[n] = '\0';
-	monitor_log(s->monitor, LOG_DEBUG, "dialogue", NULL, text);
+	ask_log(s->asker, LOG_DEBUG, "dialogue", NULL, text);
 }
 
 const struct channel_hooks session_hooks = {

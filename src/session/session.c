@@ -84,7 +84,7 @@ session_log(struct session *s, int priority, const char *event,
 {
 	struct envelope env = session_facts(s);
 
-	monitor_log(s->monitor, priority, event, &env, text);
+	ask_log(s->asker, priority, event, &env, text);
 }
 
 /* Milliseconds that the client has, and a reply that is held back. */
@@ -105,10 +105,10 @@ wait_for(struct session *s, int fd, short what)
 {
 	struct pollfd p[] = { { .fd = s->signals, .events = POLLIN },
 		{ .fd = fd, .events = what },
-		{ .fd = s->orphaned ? -1 : monitor_fd(s->monitor) } };
+		{ .fd = s->orphaned ? -1 : ask_fd(s->asker) } };
 	int n, left;
 
-	if (!s->orphaned && monitor_broken(s->monitor)) {
+	if (!s->orphaned && ask_broken(s->asker)) {
 		s->orphaned = true;
 		return -1;
 	}
@@ -306,7 +306,7 @@ start_tls(struct session *s)
 {
 	struct channel_tls tls = { .protocol = "" };
 	char *report = s->in_buffer;	/* there is nothing else in it now */
-	int fd = monitor_tls(s->monitor, s->in, report, MONITOR_REPORT);
+	int fd = ask_tls(s->asker, s->in, report, MONITOR_REPORT);
 
 	if (fd == -1) {
 		session_log(s, LOG_WARNING, "tls-failed", report);
@@ -346,7 +346,7 @@ hang_up(struct session *s, enum ending why)
 	if (words[why][0] == NULL || s->ch.smtp_state == PHASE_PROXY)
 		return;
 	if (why == END_TERM)
-		monitor_status(s->monitor, "shutting down", true);
+		ask_status(s->asker, "shutting down", true);
 	channel_close(&s->ch, 421, words[why][0], words[why][1]);
 	s->idle = s->end = clock_now() + 1000;
 	s->signals = -1;
@@ -380,7 +380,7 @@ tell_status(struct session *s)
 	    ch->mailfrom == NULL ? "" : ", from <",
 	    ch->mailfrom == NULL ? "" : ch->mailfrom,
 	    ch->mailfrom == NULL ? "" : ">, ", s->queue_id);
-	monitor_status(s->monitor, text, false);
+	ask_status(s->asker, text, false);
 }
 
 /* Gives the channel what was read.  Returns how much of it was used. */
@@ -483,7 +483,7 @@ end_session(struct session *s, enum ending why)
 		    "nothing of it was relayed");
 	write_ending(text, sizeof text, ch, why);
 	spool_close(&s->spool);
-	monitor_end(s->monitor, EX_OK, look ? NULL : "session", &env, text);
+	ask_end(s->asker, EX_OK, look ? NULL : "session", &env, text);
 }
 
 /* The TLS engine still has our last words to deliver: it closes when it has,
@@ -505,7 +505,7 @@ session_turn_away(struct session *s, int error, int status)
 {
 	char text[128];
 
-	if (monitor_fd(s->monitor) == -1) {
+	if (ask_fd(s->asker) == -1) {
 		text_join(text, sizeof text, "no second process: ",
 		    strerror(error), NULL);
 		session_log(s, LOG_ERR, "session", text);
@@ -534,7 +534,7 @@ session_run(struct session *s, const char *tls_trouble)
 
 struct session *
 session_open(struct options *o, const struct channel_hooks *hook,
-    struct monitor *m, const struct client *who)
+    struct asker *a, const struct client *who)
 {
 	/* Zeroed, and malloc's own pages stay as they are while nobody asks
 	   for mail. */
@@ -545,7 +545,7 @@ session_open(struct options *o, const struct channel_hooks *hook,
 		return NULL;
 	s->options = o;
 	s->settings = &o->channel;
-	s->monitor = m;
+	s->asker = a;
 	s->in = STDIN_FILENO;
 	s->out = STDOUT_FILENO;
 	s->pid = who->pid;

@@ -6,6 +6,7 @@
 #define SESSION_SESSION_H
 
 #include "relay/spool.h"
+#include "session/ask.h"
 #include "session/peer.h"
 
 #define INPUT 65536		/* octets read at once */
@@ -19,7 +20,7 @@ struct session {
 	struct spool spool;	/* its buffer comes first */
 	const struct options *options;
 	struct channel_settings *settings;
-	struct monitor *monitor;
+	struct asker *asker;
 	int in, out;		/* the client; the same socket, or two */
 	bool socket;		/* they are one */
 	bool engine;		/* the client is the TLS engine's clear end */
@@ -55,7 +56,7 @@ extern const struct channel_hooks session_hooks;
 
 /* Returns a session, which nobody frees, or NULL. */
 struct session *session_open(struct options *o,
-	    const struct channel_hooks *hook, struct monitor *m,
+	    const struct channel_hooks *hook, struct asker *a,
 	    const struct client *who);
 
 /* What the channel process does from its first breath to its last: returns

@@ -1,0 +1,230 @@
+/*
+ * ask.c - the channel process asks the monitor.
+ */
+#include "session/ask.h"
+
+#include "base/reply.h"
+#include "base/text.h"
+#include "monitor/wire.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SLOW 1000		/* milliseconds until a relay is called slow */
+
+struct asker {
+	const struct logger *log;
+	struct monitor_wants wants;
+	struct wire wire;
+	char mechanisms[512];
+};
+
+struct asker *
+ask_open(const struct logger *log)
+{
+	static struct asker only;	/* untouched pages cost nothing */
+
+	only.log = log;
+	only.wire.peer = -1;
+	return &only;
+}
+
+void
+ask_start(struct asker *a, int peer, const struct monitor *m)
+{
+	a->wire.peer = peer;
+	a->wants = monitor_wants(m);
+}
+
+bool
+ask_wanted(const struct asker *a, enum stage stage)
+{
+	return a->wants.stage[stage];
+}
+
+enum spool_form
+ask_form(const struct asker *a)
+{
+	return a->wants.form;
+}
+
+/* Asks and waits for the answer: see wire_read_answer(). */
+static bool
+ask(struct asker *a, const struct question *q, struct reply *r, size_t n,
+    char *text, size_t size, int *fd)
+{
+	return wire_send_question(&a->wire, q) == 0 &&
+	    wire_read_answer(&a->wire, r, n, text, size, fd);
+}
+
+/* The reply where the monitor is gone: what it was asked to do may or may not
+   have happened. */
+static void
+monitor_gone(struct reply *r, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		reply_set(&r[i], 421, "4.3.0", "Internal error, try again");
+}
+
+bool
+ask_broken(const struct asker *a)
+{
+	return a->wire.broken;
+}
+
+int
+ask_fd(const struct asker *a)
+{
+	return a->wire.peer;
+}
+
+void
+ask_stage(struct asker *a, enum stage stage, const struct envelope *env,
+    struct reply *r, char *prepend)
+{
+	const struct question q = { ASK_STAGE, (unsigned)stage, env, NULL, NULL,
+		-1 };
+
+	prepend[0] = '\0';
+	if (!ask(a, &q, r, 1, prepend, POLICY_PREPEND, NULL))
+		monitor_gone(r, 1);
+}
+
+void
+ask_relay(struct asker *a, const struct envelope *env, int spool,
+    void (*slow)(void *ctx), void *ctx, struct reply r[])
+{
+	const struct question q = { ASK_RELAY, 0, env, NULL, NULL, spool };
+	char text[1];
+
+	if (wire_send_question(&a->wire, &q) == -1) {
+		monitor_gone(r, env->nrecipients);
+		return;
+	}
+	if (poll(&(struct pollfd){ .fd = a->wire.peer, .events = POLLIN }, 1,
+	    SLOW) == 0)
+		slow(ctx);
+	if (!wire_read_answer(&a->wire, r, env->nrecipients, text, sizeof text,
+	    NULL))
+		monitor_gone(r, env->nrecipients);
+}
+
+void
+ask_forget(struct asker *a)
+{
+	const struct question q = { ASK_FORGET, 0, NULL, NULL, NULL, -1 };
+
+	if (a->wants.forget)
+		wire_send_question(&a->wire, &q);
+}
+
+int
+ask_file(void *ctx)
+{
+	struct asker *a = ctx;
+	const struct question q = { ASK_FILE, 0, NULL, NULL, NULL, -1 };
+	char text[WIRE_TEXT];
+	int fd = -1, err = 0;
+
+	if (ask(a, &q, NULL, 0, text, sizeof text, &fd) && fd == -1)
+		err = (int)strtoul(text, NULL, 10);
+	errno = err > 0 ? err : EIO;
+	return fd;
+}
+
+const char *
+ask_mechanisms(struct asker *a, const struct envelope *env)
+{
+	const struct question q = { ASK_MECHANISMS, 0, env, NULL, NULL, -1 };
+
+	if (!ask(a, &q, NULL, 0, a->mechanisms, sizeof a->mechanisms, NULL))
+		a->mechanisms[0] = '\0';
+	return a->mechanisms;
+}
+
+void
+ask_auth(struct asker *a, const struct envelope *env,
+    const char *mechanism, const char *response, struct reply *r,
+    char *user, size_t size)
+{
+	const struct question q = { ASK_AUTH, 0, env,
+		mechanism == NULL ? "" : mechanism, response, -1 };
+
+	user[0] = '\0';
+	if (!ask(a, &q, r, 1, user, size, NULL))
+		monitor_gone(r, 1);
+}
+
+void
+ask_auth_abandon(struct asker *a)
+{
+	const struct question q = { ASK_ABANDON, 0, NULL, NULL, NULL, -1 };
+
+	wire_send_question(&a->wire, &q);
+}
+
+int
+ask_tls(struct asker *a, int client, char *report, size_t size)
+{
+	const struct question q = { ASK_TLS, 0, NULL, NULL, NULL, client };
+	int fd = -1;
+
+	if (!ask(a, &q, NULL, 0, report, size, &fd))
+		snprintf(report, size, "the monitor is gone");
+	return fd;
+}
+
+/* Copies text without control characters, which no question may have. */
+static void
+one_line(char *to, size_t size, const char *text)
+{
+	text_join(to, size, text, NULL);
+	for (; *to != '\0'; to++)
+		if ((unsigned char)*to < ' ' || *to == '\177')
+			*to = ' ';
+}
+
+void
+ask_status(struct asker *a, const char *text, bool stopping)
+{
+	char line[512];
+	const struct question q = { ASK_STATUS, stopping, NULL, line, NULL,
+		-1 };
+
+	if (!a->wants.status)
+		return;
+	one_line(line, sizeof line, text);
+	wire_send_question(&a->wire, &q);
+}
+
+void
+ask_log(struct asker *a, int priority, const char *event,
+    const struct envelope *env, const char *text)
+{
+	const struct logger *log = a->log;
+	char line[2048];
+	const struct question q = { ASK_LOG, (unsigned)priority, env, event,
+		line, -1 };
+
+	one_line(line, sizeof line, text);
+	if (a->wire.peer == -1)	/* not started yet */
+		log->log(log->ctx, priority, event, env, text);
+	else
+		wire_send_question(&a->wire, &q);
+}
+
+void
+ask_end(struct asker *a, int status, const char *event,
+    const struct envelope *env, const char *text)
+{
+	char line[2048];
+	const struct question q = { ASK_END, (unsigned)status, env, event,
+		event == NULL ? NULL : line, -1 };
+
+	if (event != NULL)
+		one_line(line, sizeof line, text);
+	wire_send_question(&a->wire, &q);
+}

@@ -1,0 +1,71 @@
+/*
+ * jail.c - what the channel process gives up before it reads its first octet.
+ */
+#define _GNU_SOURCE	/* closefrom */
+#include "session/jail.h"
+
+#include "base/text.h"
+#include "monitor/confine.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#ifdef CONFINE_ARCH
+/* The channel process keeps its descriptors, memory and time. */
+static const struct sock_filter calls[] = {
+	CONFINE_BEGIN,
+	CONFINE_ALLOW(poll, ppoll, sendto, recvfrom, sendmsg, recvmsg),
+	CONFINE_ALLOW(memfd_create, lseek, pread64, sendfile, dup2, dup3),
+	CONFINE_ALLOW_OPTION(IPPROTO_TCP, TCP_QUICKACK),
+	CONFINE_END
+};
+#else
+static const struct sock_filter calls[1];
+#endif
+
+int
+jail_enter(struct asker *a, bool require)
+{
+	static const struct {
+		unsigned bit;
+		const char *name;
+	} parts[] = {
+		{ CONFINE_NO_NEW_PRIVS, "no_new_privs" },
+		{ CONFINE_NO_LIMITS, "limits" },
+		{ CONFINE_NO_LANDLOCK, "Landlock" },
+		{ CONFINE_NO_SECCOMP, "seccomp" },
+	};
+	unsigned missing = confine(calls,
+	    sizeof calls > sizeof calls[0] ? sizeof calls / sizeof calls[0]
+					   : 0);
+	char text[96] = "";
+
+	if (missing == 0)
+		return 0;
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+		if ((missing & parts[i].bit) != 0)
+			text_join(text + strlen(text),
+			    sizeof text - strlen(text), text[0] == '\0'
+			    ? "this kernel has no " : " and no ",
+			    parts[i].name, NULL);
+	ask_log(a, LOG_INFO, "sandbox-missing", NULL, text);
+	return require ? -1 : 0;
+}
+
+void
+jail_close_files(int signals, int peer)
+{
+	const int low = signals < peer ? signals : peer;
+	const int high = signals < peer ? peer : signals;
+
+#ifndef __SANITIZE_ADDRESS__	/* its report must be seen */
+	dup2(signals, STDERR_FILENO);
+#endif
+	for (int fd = STDERR_FILENO + 1; fd < high; fd++)
+		if (fd != low)
+			close(fd);
+	closefrom(high + 1);
+}

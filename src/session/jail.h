@@ -1,0 +1,20 @@
+/*
+ * jail.h - what the channel process gives up before it reads its first octet.
+ */
+#ifndef SESSION_JAIL_H
+#define SESSION_JAIL_H
+
+#include "session/ask.h"
+
+/*
+ * Closes all descriptors but 0 and 1, which are the client, and these two: log
+ * and key are not for the channel process, nor is what our starter left open.
+ * Descriptor 2 becomes a copy of signals, which cannot be written to.
+ */
+void	jail_close_files(int signals, int peer);
+
+/* Confines the process, and logs what this kernel lacks for that.  Returns 0,
+   or -1 if anything is lacking and require is set. */
+int	jail_enter(struct asker *a, bool require);
+
+#endif
