@@ -194,6 +194,10 @@ settle(struct options *o, struct log *l, const struct stat std[3], char *fqdn,
 	if (l->systemd.notify != NULL)
 		o->monitor.status = log_show_status;
 	relay->print = l->sink == SINK_SYSLOG ? -1 : STDERR_FILENO;
+	/* A route may go to a Maildir, too. */
+	o->adds_fields = !o->no_received || o->x_peer ||
+	    relay->routes != NULL || (relay->spec != NULL &&
+	    strncmp(relay->spec, "maildir:", 8) == 0);
 	if (o->bare_newline == NULL && (S_ISREG(in) ||
 	    (S_ISCHR(in) && isatty(STDIN_FILENO))))
 		c->bare_newline = BARE_UNIX;

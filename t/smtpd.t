@@ -677,6 +677,46 @@ def a_mail_loop_is_ended():
 
 
 @test
+def what_a_client_sends_first_continues_no_field_of_ours():
+    place = folder()
+    box = os.path.join(place, "box")
+    for options in ([], ["--no-received", "--x-peer"], ["--no-received"]):
+        for first in (" 10.9.8.7 (authenticated)", "\tx", "Disk 3 has failed"):
+            data = lines(first, "Subject: x")
+            for text in (b"DATA\r\n" + data + b".\r\n",
+                         lines(f"BDAT {len(data)} LAST") + data,
+                         b"BDAT 1\r\n" + data[:1] +
+                         lines(f"BDAT {len(data) - 1} LAST") + data[1:]):
+                shutil.rmtree(box, ignore_errors=True)
+                status, output, _ = run(
+                    [*options, f"maildir:{box}"],
+                    lines("EHLO x", "MAIL FROM:<a@b>", "RCPT TO:<c@d>") +
+                    text + lines("QUIT"))
+                assert status == 0 and "250 2.0.0" in output, output
+                name, = os.listdir(f"{box}/new")
+                with open(f"{box}/new/{name}") as f:
+                    header, found, body = f.read().partition("\n\n")
+                assert found and body == f"{first}\nSubject: x\n", body
+                assert "Return-Path: <a@b>" in header, header
+    shutil.rmtree(place)
+
+
+@test
+def an_mbox_separator_becomes_a_field_between_ours_and_the_clients():
+    octets = EXAMPLE.replace(b"Subject", b"From a@b Sat\r\nSubject")
+    log = run(["print:"], octets)[2]
+    assert "+0000\nX-Mailbox-Line: From a@b Sat\nSubject: hi\n\n" in log, log
+
+
+@test
+def where_we_write_no_field_a_message_stays_as_it_is():
+    for first in (" x", "Disk 3 has failed", "From a"):
+        octets = EXAMPLE.replace(b"Subject", first.encode() + b"\r\nSubject")
+        log = run(["--no-received", "print:"], octets)[2]
+        assert f"-----\n{first}\nSubject: hi\n\n" in log, log
+
+
+@test
 def a_peer_that_is_no_socket_is_known_from_the_environment():
     for environment, wanted in (
             ({"REMOTE_ADDR": "192.0.2.1", "REMOTE_PORT": "99"},

@@ -198,6 +198,14 @@ whole_envelope(const struct session *s)
 	return env;
 }
 
+static void
+emit_text(void *ctx, const char *p, size_t len)
+{
+	struct session *s = ctx;
+
+	spool_write(&s->spool, p, len);
+}
+
 /* Text will follow: prepares the spool, the trace header in front. */
 static void
 on_data(void *ctx, struct reply *r)
@@ -212,8 +220,8 @@ on_data(void *ctx, struct reply *r)
 	    : ask_form(s->asker), ask_file, s->asker);
 	trace_write(s, &env);
 	spool_write(&s->spool, s->prepend, s->prepended);
-	s->received = 0;
-	s->column = 0;
+	header_open(&s->header, s->options->adds_fields || s->prepended > 0,
+	    emit_text, s);
 }
 
 static void
@@ -221,8 +229,7 @@ on_body(void *ctx, struct span text)
 {
 	struct session *s = ctx;
 
-	header_read(s, text);
-	spool_write(&s->spool, text.p, text.len);
+	header_feed(&s->header, text);
 }
 
 /* A client that sent everything at once has replies to wait for.  We do not
@@ -284,13 +291,15 @@ on_end(void *ctx, struct reply r[], size_t n)
 	size_t count = s->ch.nrcpttos;
 	struct reply only = { .code = 0 };
 	struct reply *v = count == 1 ? &only : calloc(count + 1, sizeof *v);
-	int fd = spool_finish(&s->spool);
 	bool asked = false;
+	int fd;
 
 	assert(n <= count);
+	header_close(&s->header);
+	fd = spool_finish(&s->spool);
 	if (v == NULL)
 		reply_set(r, 452, "4.3.1", "Out of memory");
-	else if (s->received > RECEIVED_MAX)
+	else if (s->header.received > RECEIVED_MAX)
 		reply_set(r, 554, "5.4.6", "Too many Received: fields, "
 		    "this is a mail loop");
 	else if (s->spool.error != 0) {

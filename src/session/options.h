@@ -21,6 +21,7 @@ struct options {
 	const char *command_limit, *bare_newline, *relay_tls;
 	bool nosetuid, no_received, x_peer, debug, no_auth_require_tls;
 	bool version, help;
+	bool adds_fields;	/* header fields are put in front of messages */
 };
 
 /* Fills *o.  Exits after --help and --version, and if argv makes no sense.

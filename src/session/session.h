@@ -7,6 +7,7 @@
 
 #include "relay/spool.h"
 #include "session/ask.h"
+#include "session/header.h"
 #include "session/peer.h"
 
 #define INPUT 65536		/* octets read at once */
@@ -37,10 +38,6 @@ struct session {
 	bool soon;		/* acknowledge_soon() was called in this text */
 	bool greeted;		/* the connect hook was called */
 	enum phase shown;	/* what systemd was told last */
-	/* The header that is being read: */
-	unsigned received;	/* Received: fields in it */
-	char start[9];		/* a line's first octets */
-	size_t column;		/* octets of the line; SIZE_MAX: in the body */
 	struct channel_peer nearest;	/* who connected, whoever a proxy says
 					   the client is */
 	char client_user[USER_MAX];	/* login of a unix socket's peer */
@@ -48,6 +45,7 @@ struct session {
 	struct channel ch;	/* its line comes last in it */
 	char prepend[POLICY_PREPEND * 5];	/* policy's header fields, and
 						   room for one answer more */
+	struct header header;	/* of the message that is being received */
 	char path[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX]; /* scratch */
 };
 
@@ -84,8 +82,5 @@ void	session_report_value(const char *report, const char *name, char *to,
 
 /* Puts the fields that we write in front of the message into the spool. */
 void	trace_write(struct session *s, const struct envelope *env);
-
-/* Looks at the header's lines on their way, up to the empty one. */
-void	header_read(struct session *s, struct span text);
 
 #endif
