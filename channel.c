@@ -1,20 +1,15 @@
 /*
- * channel.c - the server's side of one SMTP or LMTP conversation.
+ * channel.c - the server's side of one SMTP or LMTP conversation: the table of
+ * verbs, and the dispatcher.
  *
- * It does no I/O and knows no clock, environment or log: octets go in by
- * channel_feed(), replies are collected in out, the program's opinion is
- * asked for in hooks.
+ * The channel does no I/O and knows no clock, environment or log.
  *
- * - channel_feed() hands the octets to the taker that fits where the dialogue
- *   stands: a PROXY header, BDAT octets, text behind DATA, or a command line.
- * - A line is gathered whole and looked up in a table.  The table knows where
- *   each verb is legal and answers for it where it is not.
- * - A handler parses, asks its hook, and commits if the reply is below 400.
- * - Text is never copied: the decoder lends runs of the caller's buffer to the
- *   body hook, and breaks a run only where the text has to change.
- * - Whatever is wrong with a message is remembered in verdict, the rest of it
- *   is drained, and the answer comes at its end.
- * - transaction_forget() ends every transaction, however it ends.
+ * - channel_feed() gives the octets to the function for the present phase: for
+ *   a PROXY header, BDAT octets, text after DATA, or a command line.
+ * - A line is gathered whole and looked up in the table of verbs.  The table
+ *   knows in which phases each verb is legal, and answers in the others.
+ * - A handler (do_x, in src/channel) parses, asks its hook, and commits if the
+ *   reply is below 400.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -26,13 +21,13 @@
 #include "channel.h"
 #include "channel/private.h"
 
-#define OUT_HIGH 16384	/* octets of replies that may wait before we stop */
+#define OUT_HIGH 16384	/* octets of replies that stop the reading of more */
 #define COMMAND_MAX 512	/* octets of a command with CRLF; RFC 5321 4.5.3.1.4 */
 
 #define IN(phase) (1U << PHASE_##phase)
 #define ANY (IN(CONNECT) | IN(READY) | IN(MAIL) | IN(RCPT) | IN(BDAT))
 
-/* Overwrites what was secret, in a way that is not optimized away. */
+/* Overwrites a secret; the compiler must not leave it out. */
 static void
 wipe_line(char *p, size_t len)
 {
@@ -78,7 +73,7 @@ static const struct verb verbs[] = {
 	{ NULL, 0, 0, NULL, NULL, 0, NULL },
 };
 
-/* What is expected in each phase, for 503. */
+/* The text of 503 in each phase. */
 static const char *const expected[] = {
 	[PHASE_PROXY] = "",
 	[PHASE_REFUSED] = "only QUIT is taken",
@@ -253,7 +248,7 @@ check_verb(struct channel *ch, const struct verb *v, struct span line,
 }
 
 /* Does this line come from a client that speaks HTTP?  A web page can make a
-   browser send one, with the commands of a session in what it posts. */
+   browser connect to us and post the commands of a session. */
 static bool
 line_is_http(const struct channel *ch, struct span line)
 {
@@ -300,9 +295,9 @@ run_command(struct channel *ch, struct span line)
 		reply_answer(ch, &r);
 }
 
-/* Can there be a credential in this line?  It can be in a line that begins like
-   AUTH, in a response, and in one that a client sends as a response although
-   its AUTH was refused or is over. */
+/* May this line have a credential?  A line may that begins like AUTH, that is a
+   response, or that a client sends as a response although its AUTH was refused
+   or is over. */
 static bool
 line_is_secret(const struct channel *ch, struct span line)
 {
@@ -312,7 +307,7 @@ line_is_secret(const struct channel *ch, struct span line)
 	    (ch->guarded && find_verb(ch, span_word(&rest)) == NULL);
 }
 
-/* Tells the log what was heard, but no credentials: of AUTH its mechanism. */
+/* Tells the log the client's line, without credentials. */
 static void
 log_line(const struct channel *ch, struct span line)
 {

@@ -92,6 +92,8 @@ check_text(const char *s, bool international)
 	for (p = s; *p != '\0'; p++) {
 		demand((unsigned char)*p >= ' ' && *p != '\177',
 		    "a control character");
+		demand(*p != '\xc2' || (unsigned char)p[1] >= 0xa0,
+		    "a C1 control character");
 		demand(international || (unsigned char)*p < 128,
 		    "not ASCII, without SMTPUTF8");
 	}

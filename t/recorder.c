@@ -109,7 +109,9 @@ record(struct recorder *r, enum stage stage, struct span s, int code,
 
 	promise(r, reply->code == code, "a hook's reply is not its default");
 	for (i = 0; i < s.len; i++)
-		promise(r, (unsigned char)s.p[i] >= ' ' && s.p[i] != 0x7f,
+		promise(r, (unsigned char)s.p[i] >= ' ' && s.p[i] != 0x7f &&
+		    (i == 0 || s.p[i - 1] != '\xc2' ||
+		    (unsigned char)s.p[i] >= 0xa0),
 		    "a hook was given a control character");
 	text_printf(&r->calls, "%s <%.*s>\n", stage_names[stage], (int)s.len,
 	    s.p);

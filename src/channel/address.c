@@ -28,7 +28,7 @@ quoted_length(struct span s)
 	return 0;
 }
 
-/* What Postfix takes in host names too: underscores. */
+/* Postfix accepts underscores in host names, too. */
 static bool
 domain_octet(char c)
 {
@@ -53,8 +53,7 @@ dotted_length(struct span s)
 }
 
 /* Length of an unquoted local part.  RFC 5321 4.1.2 wants single dots between
-   atoms; Postfix accepts them anywhere, and there are mailboxes that have them
-   so. */
+   atoms.  Postfix accepts dots anywhere, and such mailboxes exist. */
 static size_t
 local_length(struct span s)
 {
@@ -86,7 +85,8 @@ parse_ipv4(struct span s)
 	}
 }
 
-/* Up to four hexadecimal digits at the start of s: how many there are. */
+/* Length of one to four hexadecimal digits at the start of s; 0 if there are
+   none, or more. */
 static size_t
 hex16(struct span s)
 {
@@ -98,8 +98,8 @@ hex16(struct span s)
 	return n > 4 ? 0 : n;
 }
 
-/* RFC 4291 2.2: eight groups, "::" once for some of them, and the last two
-   perhaps as IPv4. */
+/* RFC 4291 2.2: eight groups; "::" stands for some of them, once; the last two
+   may be written as IPv4. */
 bool
 parse_ipv6(struct span s)
 {
@@ -135,7 +135,7 @@ parse_ipv6(struct span s)
 	return gap ? groups < 8 : groups == 8;
 }
 
-/* What stands between the brackets of an address literal: RFC 5321 4.1.3. */
+/* An address literal without its brackets: RFC 5321 4.1.3. */
 static bool
 literal_address(struct span s)
 {
@@ -184,8 +184,8 @@ route_length(struct span s)
 	return 0;
 }
 
-/* Length of a mailbox (RFC 5321 4.1.2), the domain being optional; 0 if there
-   is none, or if it could be taken for an option elsewhere. */
+/* Length of a mailbox (RFC 5321 4.1.2), whose domain is optional; 0 if there is
+   none, or if a program could take it for an option. */
 static size_t
 mailbox_length(struct span s)
 {
@@ -200,10 +200,6 @@ mailbox_length(struct span s)
 	return n == 0 ? 0 : i + 1 + n;
 }
 
-/*
- * Takes a path off *s: "<mailbox>", "<>", or a mailbox without brackets, as
- * the seed modules and Postfix do.  False if there is none.
- */
 bool
 parse_path(struct span *s, struct span *out)
 {
@@ -227,7 +223,6 @@ parse_path(struct span *s, struct span *out)
 	    (s->len == 0 || s->p[0] == ' ') && span_printable(*out);
 }
 
-/* A port, 0 among them, without leading zeros. */
 bool
 parse_port(const char *s)
 {

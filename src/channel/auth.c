@@ -39,7 +39,7 @@ auth_failed(struct channel *ch, struct reply *r)
 		reply_set(r, 421, "4.7.0", "Too many failed authentications");
 }
 
-/* One step: asks the hook, and answers. */
+/* One step of an exchange: asks the hook, and answers. */
 static void
 auth_step(struct channel *ch, struct span mechanism, struct span response,
     bool given)
@@ -63,7 +63,7 @@ auth_step(struct channel *ch, struct span mechanism, struct span response,
 	reply_answer(ch, &r);
 }
 
-/* Makes r a refusal if an exchange can not begin. */
+/* Makes r a refusal if an exchange cannot begin. */
 static void
 auth_check(struct channel *ch, struct span mechanism, struct span rest,
     struct reply *r)

@@ -18,7 +18,7 @@
 
 static const char crlf[] = "\r\n";
 
-/* The message that is coming in will be refused; the first reason counts. */
+/* Refuses the message, at its end; the first reason counts. */
 static void
 refuse_message(struct channel *ch, int code, const char *enh, const char *text)
 {
@@ -26,9 +26,9 @@ refuse_message(struct channel *ch, int code, const char *enh, const char *text)
 		reply_set(&ch->verdict, code, enh, text);
 }
 
-/* Lends text to the program.  Octets are counted as RFC 1870 5 does: with
-   CRLF, without stuffed dots.  What is wrong first is the reason, however the
-   text came in pieces. */
+/* Lends text to the program.  Counts the octets as RFC 1870 5 does: with CRLF,
+   without stuffed dots.  The first mistake in the text is the reason of the
+   refusal, in whatever pieces the text came. */
 static void
 emit_text(struct channel *ch, const char *p, size_t len)
 {
@@ -43,12 +43,13 @@ emit_text(struct channel *ch, const char *p, size_t len)
 		}
 	ch->size += len;
 	if (limit != 0 && ch->size > limit)
-		refuse_message(ch, 552, "5.3.4", "Message is larger than the limit");
+		refuse_message(ch, 552, "5.3.4",
+		    "Message is larger than the limit");
 	if (len > 0 && ch->verdict.code == 0 && ch->hooks->body != NULL)
 		ch->hooks->body(ch->ctx, (struct span){ p, len });
 }
 
-/* A CR or LF that stands alone: see enum bare_newline. */
+/* Takes a CR or LF that stands alone: see enum bare_newline. */
 static void
 take_bare(struct channel *ch, char c)
 {
@@ -71,8 +72,8 @@ take_bare(struct channel *ch, char c)
 					   : "Bare CR in message text");
 }
 
-/* A NUL within a line.  A line that begins with one does not begin with a dot,
-   so that no end of data can come about when the NUL is dropped. */
+/* Takes a NUL.  A dot after it does not begin the line, even if it follows a
+   line end, so that dropping the NUL cannot make an end of data. */
 static void
 take_nul(struct channel *ch)
 {
@@ -135,7 +136,7 @@ find_special(const char *p, size_t i, size_t len)
 
 /*
  * Emits lines, in one span as long as nothing has to change, up to a dot that
- * begins a line after DATA.  Returns how many octets that were, at least one.
+ * begins a line after DATA.  Returns how many octets it used, at least one.
  */
 static size_t
 text_run(struct channel *ch, const char *p, size_t len)
@@ -177,8 +178,9 @@ text_run(struct channel *ch, const char *p, size_t len)
 	}
 }
 
-/* The last word on a message.  It is never turned into another one, for the
-   client acts on it; and 421 must not cut short what LMTP still has to say. */
+/* Answers at the end of a message.  The limit of errors does not replace this
+   reply, for the client acts on it; and while more replies follow (LMTP), 421
+   must not end the session. */
 static void
 conclude(struct channel *ch, const struct reply *r, bool more)
 {
@@ -186,7 +188,7 @@ conclude(struct channel *ch, const struct reply *r, bool more)
 	reply_say(ch, more && r->code == 421 ? 451 : r->code, r->enh, r->text);
 }
 
-/* Says what became of the message, once or (LMTP) once per recipient. */
+/* Ends the message: one reply, or in LMTP one for each recipient. */
 static void
 finish_message(struct channel *ch)
 {
@@ -219,8 +221,8 @@ finish_message(struct channel *ch)
 	transaction_forget(ch);
 }
 
-/* The octet behind a dot that began a line.  Only CRLF ends the message
-   (RFC 5321 4.5.2), or in unix mode LF.  True at the end. */
+/* Takes the octet after a dot that began a line.  Only CRLF ends the message
+   (RFC 5321 4.5.2), or LF with BARE_UNIX.  Returns true at the end. */
 static bool
 after_dot(struct channel *ch, char c)
 {
@@ -236,8 +238,6 @@ after_dot(struct channel *ch, char c)
 	return false;
 }
 
-/* Text behind DATA, or of a BDAT chunk.  Returns how much of it was used: all
-   of it, or up to the end of the message. */
 size_t
 message_text(struct channel *ch, const char *p, size_t len)
 {
@@ -291,7 +291,7 @@ do_data(struct channel *ch, struct span arg)
 	reply_answer(ch, &r);
 }
 
-/* The octets of a chunk are all there: RFC 3030 2. */
+/* Answers after the last octet of a chunk: RFC 3030 2. */
 static void
 chunk_end(struct channel *ch)
 {
@@ -318,7 +318,7 @@ chunk_begin(struct channel *ch)
 	struct reply r;
 
 	reply_set(&r, 250, "2.0.0", "OK");
-	if (ch->smtp_state == PHASE_MAIL)	/* nobody to send it to */
+	if (ch->smtp_state == PHASE_MAIL)	/* LMTP: see do_bdat() */
 		reply_deny(&r, 503, "5.5.1", "No recipients");
 	if (ch->smtp_state == PHASE_RCPT && ch->hooks->data != NULL)
 		ch->hooks->data(ch->ctx, &r);
@@ -328,10 +328,9 @@ chunk_begin(struct channel *ch)
 }
 
 /*
- * The octets follow whether we like the command or not, so it is never
- * refused before they came.  A count that can not be read leaves no way to
- * stay in step: 421.  In LMTP, LAST for no recipients gets no reply at all
- * (RFC 2033 4.3).
+ * The octets follow even if the command is refused, so the refusal comes after
+ * them.  If the count is unreadable, the start of the next command is unknown:
+ * 421.  In LMTP, LAST for no recipients gets no reply at all (RFC 2033 4.3).
  */
 void
 do_bdat(struct channel *ch, struct span arg)
@@ -352,14 +351,13 @@ do_bdat(struct channel *ch, struct span arg)
 		chunk_begin(ch);
 		if (limit != 0 && ch->chunk > limit - (ch->size < limit ?
 		    ch->size : limit))
-			refuse_message(ch, 552, "5.3.4", "Message is larger than the "
-			    "limit");
+			refuse_message(ch, 552, "5.3.4",
+			    "Message is larger than the limit");
 	}
 	if (ch->chunk == 0)
 		chunk_end(ch);
 }
 
-/* Octets of a chunk. */
 size_t
 message_chunk(struct channel *ch, const char *p, size_t len)
 {

@@ -12,7 +12,6 @@
 
 static const char crlf[] = "\r\n";
 
-/* Refuses by r unless it is a refusal already: the first reason counts. */
 void
 reply_deny(struct reply *r, int code, const char *enh, const char *text)
 {
@@ -46,8 +45,7 @@ append_output(struct channel *ch, const char *p, size_t len)
 	ch->outlen += len;
 }
 
-/* One line of a reply.  UTF-8 goes only to clients that asked for it
-   (RFC 6531 3.7.4.2). */
+/* UTF-8 goes only to clients that asked for it (RFC 6531 3.7.4.2). */
 void
 reply_line(struct channel *ch, int code, bool more, const char *enh,
     struct span text)
@@ -73,8 +71,6 @@ reply_line(struct channel *ch, int code, bool more, const char *enh,
 	append_output(ch, crlf, 2);
 }
 
-/* The next line of *text, no longer than one of a reply may be: but a
-   challenge must not be broken (RFC 4954 4). */
 struct span
 reply_next_line(int code, const char **text)
 {
@@ -89,8 +85,6 @@ reply_next_line(int code, const char **text)
 	return s;
 }
 
-/* Writes a reply.  Enhanced codes are for those who said EHLO, and for
-   classes that have any (RFC 2034 3); 221 and 421 hang up. */
 void
 reply_say(struct channel *ch, int code, const char *enh, const char *text)
 {
@@ -115,8 +109,6 @@ reply_say(struct channel *ch, int code, const char *enh, const char *text)
 	} while (*text != '\0');
 }
 
-/* Counts a reply if it is an error, and keeps the first, which is often the
-   cause of the others, for the program. */
 void
 reply_note(struct channel *ch, int code, const char *enh, const char *text)
 {
@@ -162,7 +154,7 @@ channel_sent(struct channel *ch, size_t len)
 {
 	assert(len <= ch->outlen - ch->outsent);
 	ch->outsent += len;
-	if (ch->outsent > ch->outlen / 2) {	/* also all of it */
+	if (ch->outsent > ch->outlen / 2) {	/* true if all is sent */
 		ch->outlen -= ch->outsent;
 		memmove(ch->out, ch->out + ch->outsent, ch->outlen);
 		ch->outsent = 0;

@@ -87,7 +87,7 @@ take_xtext(struct channel *ch, struct span value)
 	return text_decode_xtext(NULL, 0, value) > 0;
 }
 
-/* RFC 3461 4.1: NEVER, or a list of the others. */
+/* RFC 3461 4.1: NEVER, or a list of SUCCESS, FAILURE and DELAY. */
 static bool
 take_notify(struct channel *ch, struct span value)
 {
@@ -129,8 +129,8 @@ take_orcpt(struct channel *ch, struct span value)
 	    : text_decode_xtext(NULL, 0, value) > 0;
 }
 
-/* A parameter of MAIL or RCPT.  take says whether its value (p NULL: none)
-   makes sense. */
+/* A parameter of MAIL or RCPT.  take returns false if its value is invalid; the
+   value's p is NULL if there is none. */
 struct parameter {
 	const char *name;
 	bool (*offered)(const struct channel *ch);	/* NULL: always */
@@ -153,7 +153,6 @@ static const struct parameter rcpt_parameters[] = {
 	{ NULL, NULL, NULL },
 };
 
-/* Takes "name" or "name=value" off *s.  False if it is neither. */
 bool
 parse_parameter(struct span *s, struct span *name, struct span *value)
 {

@@ -1,86 +1,143 @@
 /*
- * private.h - what the files of the channel share.
+ * private.h - functions and types that the files of the channel share.
+ *
+ * Embedders do not include it: channel.h is theirs.
  */
 #ifndef CHANNEL_PRIVATE_H
 #define CHANNEL_PRIVATE_H
 
 #include "channel.h"
 
-/* Where the text decoder stands. */
+/* The state of the text decoder. */
 enum at {
 	BOL,	/* at the beginning of a line */
-	TEXT,	/* within one */
-	CR,	/* behind a CR that is held back */
-	DOT,	/* behind a line's first octet, a dot, which is dropped */
-	DOTCR	/* behind that and a CR */
+	TEXT,	/* within a line */
+	CR,	/* after a CR that is held back */
+	DOT,	/* after a dot that began a line, and is dropped */
+	DOTCR	/* after such a dot and a CR */
 };
 
 /* ---- span.c ---- */
 
 struct span span_of(const char *s);
+
+/* s without its first n octets, which it must have. */
 struct span span_skip(struct span s, size_t n);
+
+/* Compare in ASCII without regard to case, in every locale. */
 bool	span_starts(struct span s, const char *word);
 bool	span_same(struct span s, const char *word);
+
+/* s without the blanks around it. */
 struct span span_trim(struct span s);
+
+/* Takes the first word off *s, and the blanks after it. */
 struct span span_word(struct span *s);
-bool	octet_alnum(char c);
-bool	octet_control(char c);
-bool	octet_high(char c);
-bool	span_clean(struct span s);
-bool	span_ascii(struct span s);
+
+bool	octet_alnum(char c);		/* an ASCII letter or digit */
+bool	octet_control(char c);		/* a C0 control character, or DEL */
+bool	octet_high(char c);		/* not ASCII */
+
+bool	span_clean(struct span s);	/* no octet_control() in s */
+bool	span_ascii(struct span s);	/* no octet_high() in s */
+
+/* Copies s and a NUL into to[0..size).  Returns false, and copies nothing, if
+   it does not fit. */
 bool	span_copy(char *to, size_t size, struct span s);
+
+/*
+ * Checks one octet of UTF-8 (RFC 3629 4).  *state is 0 between characters, and
+ * otherwise counts the octets that are missing.  Returns false, and leaves
+ * *state, if the octet cannot come here.
+ */
 bool	utf8_octet(unsigned *state, char octet);
 
 /* Is all of s ASCII or UTF-8 (RFC 3629) without control characters, C1 among
    them? */
 bool	span_printable(struct span s);
 
-/* Copies a host name that the client calls itself: other octets than UTF-8
-   become '?'.  False if it does not fit, or has C1 control characters. */
+/* Copies a host name that a client calls itself.  Octets that are not UTF-8
+   become '?'.  Returns false if it does not fit, or has C1 control characters
+   in UTF-8.  s is span_clean(). */
 bool	span_copy_name(char *to, size_t size, struct span s);
 
 /* ---- output.c ---- */
 
+/* Makes r a refusal unless it is one already: the first reason counts. */
 void	reply_deny(struct reply *r, int code, const char *enh,
 	    const char *text);
+
+/* Writes one line of a reply; more: it is not the last one. */
 void	reply_line(struct channel *ch, int code, bool more, const char *enh,
 	    struct span text);
+
+/* Takes the next line off *text, at most as long as a line of a reply may be.
+   A challenge (334) is not broken (RFC 4954 4). */
 struct span reply_next_line(int code, const char **text);
+
+/* Writes a reply; 221 and 421 end the session.  Enhanced codes go only to
+   clients that have sent EHLO, and not with 3yz (RFC 2034 3). */
 void	reply_say(struct channel *ch, int code, const char *enh,
 	    const char *text);
+
+/* Counts a reply if it is an error, and keeps the first one for the program:
+   it is often the cause of the others. */
 void	reply_note(struct channel *ch, int code, const char *enh,
 	    const char *text);
+
+/* channel_reply() with the parts of r. */
 void	reply_answer(struct channel *ch, const struct reply *r);
 
 /* ---- transaction.c ---- */
 
+/* Ends the transaction, if there is one, and returns to PHASE_READY if the
+   client has greeted. */
 void	transaction_forget(struct channel *ch);
+
 void	do_mail(struct channel *ch, struct span arg);
 void	do_rcpt(struct channel *ch, struct span arg);
 
 /* ---- message.c ---- */
 
+/* Takes text after DATA, or of a BDAT chunk.  Returns how many octets it used:
+   all of them, or up to the end of the message. */
 size_t	message_text(struct channel *ch, const char *p, size_t len);
+
+/* Takes octets of the BDAT chunk that ch->chunk counts.  Returns how many. */
+size_t	message_chunk(struct channel *ch, const char *p, size_t len);
+
 void	do_data(struct channel *ch, struct span arg);
 void	do_bdat(struct channel *ch, struct span arg);
-size_t	message_chunk(struct channel *ch, const char *p, size_t len);
 
 /* ---- address.c ---- */
 
-bool	parse_ipv4(struct span s);
-bool	parse_ipv6(struct span s);
+bool	parse_ipv4(struct span s);	/* four numbers: RFC 5321 4.1.3 */
+bool	parse_ipv6(struct span s);	/* RFC 4291 2.2 */
+bool	parse_port(const char *s);	/* 0 to 65535, without leading zeros */
+
+/*
+ * Takes a path off *s: "<mailbox>", "<>", or a mailbox without brackets, as
+ * Python's smtpd and Postfix do.  *out is without brackets and source route.
+ * Returns false if there is none, or if it is not printable.
+ */
 bool	parse_path(struct span *s, struct span *out);
-bool	parse_port(const char *s);
 
 /* ---- parameter.c ---- */
 
-/* Does this session have that extension? */
+/* Does this session have the extension?  AUTH: it may, but nobody may be able
+   to say which mechanisms there are. */
 bool	offers_8bit(const struct channel *ch);
 bool	offers_smtputf8(const struct channel *ch);
 bool	offers_dsn(const struct channel *ch);
 bool	offers_tls(const struct channel *ch);
 bool	offers_auth(const struct channel *ch);
+
+/* Takes "name" or "name=value" off *s.  Without a value, value->p is NULL.
+   Returns false if it is neither. */
 bool	parse_parameter(struct span *s, struct span *name, struct span *value);
+
+/* Read the parameters s into ch.  r becomes 501 if one is malformed or comes
+   twice, 555 if it is not offered (RFC 5321 4.1.1.11). */
 void	parse_mail_parameters(struct channel *ch, struct span s,
 	    struct reply *r);
 void	parse_rcpt_parameters(struct channel *ch, struct span s,
@@ -88,7 +145,12 @@ void	parse_rcpt_parameters(struct channel *ch, struct span s,
 
 /* ---- session.c ---- */
 
+/* Greets, or wants TLS first. */
+void	begin_session(struct channel *ch);
+
+/* Asks the connect hook, and writes the greeting. */
 void	greet_client(struct channel *ch);
+
 void	do_helo(struct channel *ch, struct span arg);
 void	do_ehlo(struct channel *ch, struct span arg);
 void	do_noop(struct channel *ch, struct span arg);
@@ -97,14 +159,13 @@ void	do_quit(struct channel *ch, struct span arg);
 void	do_vrfy(struct channel *ch, struct span arg);
 void	do_expn(struct channel *ch, struct span arg);
 void	do_starttls(struct channel *ch, struct span arg);
-void	begin_session(struct channel *ch);
 
 /* ---- auth.c ---- */
 
 void	do_auth(struct channel *ch, struct span arg);
 
-/* Takes the line that answers a challenge.  "*" gives up: 501 (RFC 4954 4); a
-   line that is no response ends the exchange, and one of http the session. */
+/* Takes the line that answers a challenge.  "*" gives up: 501 (RFC 4954 4).  A
+   line that is no response ends the exchange; one of HTTP ends the session. */
 void	auth_response(struct channel *ch, struct span line, bool http);
 
 /* ---- xclient.c ---- */
@@ -113,6 +174,8 @@ void	do_xclient(struct channel *ch, struct span arg);
 
 /* ---- proxy.c ---- */
 
+/* Takes octets of the PROXY header that must come first, and not one more.
+   Returns how many.  Hangs up without a reply if they are none of it. */
 size_t	proxy_take(struct channel *ch, const char *p, size_t len);
 
 #endif

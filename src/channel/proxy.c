@@ -1,5 +1,5 @@
 /*
- * proxy.c - the PROXY protocol: who the client is, told by a proxy.
+ * proxy.c - the PROXY protocol: a proxy in front of us says who the client is.
  */
 #include <stdio.h>
 #include <string.h>
@@ -9,19 +9,20 @@
 #define PROXY_V1_MAX 107	/* octets of a version 1 header with CRLF */
 #define PROXY_V2_HEAD 16	/* octets of a version 2 header's fixed part */
 
-/* The IPv4 address in "::ffff:192.0.2.1", or s itself: a proxy that accepts
-   both families with one socket names its IPv4 clients so. */
+/* Returns the IPv4 address in "::ffff:192.0.2.1", or s itself.  A proxy with
+   one socket for both families calls its IPv4 clients so. */
 static struct span
 unmap_v4(struct span s)
 {
 	static const char mapped[] = "::ffff:";
 	size_t n = sizeof mapped - 1;
 
-	return span_starts(s, mapped) && parse_ipv4(span_skip(s, n)) ? span_skip(s, n) : s;
+	return span_starts(s, mapped) && parse_ipv4(span_skip(s, n))
+	    ? span_skip(s, n) : s;
 }
 
-/* The PROXY protocol's version 1: "PROXY TCP4 src dst sport dport", with
-   single blanks; behind UNKNOWN anything. */
+/* Reads version 1: "PROXY TCP4 source destination port port", with single
+   blanks; after UNKNOWN anything may follow. */
 static bool
 proxy_v1(struct channel *ch, struct span s)
 {
@@ -49,7 +50,8 @@ proxy_v1(struct channel *ch, struct span s)
 	for (; s.len > 0 && n < 6; n++)
 		field[n] = span_word(&s);
 	return s.len == 0 && n == 6 && fits(field[2]) && fits(field[3]) &&
-	    span_copy(peer->address, sizeof peer->address, unmap_v4(field[2])) &&
+	    span_copy(peer->address, sizeof peer->address,
+	    unmap_v4(field[2])) &&
 	    span_copy(peer->server_address, sizeof peer->server_address,
 	    unmap_v4(field[3])) &&
 	    span_copy(peer->port, sizeof peer->port, field[4]) &&
@@ -63,8 +65,8 @@ write_v4(char *to, size_t size, const unsigned char a[4])
 	snprintf(to, size, "%u.%u.%u.%u", a[0], a[1], a[2], a[3]);
 }
 
-/* RFC 5952 4: lower case, no leading zeros, the longest run of zeros short.
-   What a socket for both families calls an IPv4 client is one: see unmap_v4(). */
+/* RFC 5952 4: lower case, no leading zeros, the longest run of zeros short.  An
+   IPv4 address in IPv6 is written as IPv4: see unmap_v4(). */
 static void
 write_v6(char *to, size_t size, const unsigned char a[16])
 {
@@ -102,8 +104,8 @@ big_endian16(const unsigned char *p)
 	return (unsigned)p[0] << 8 | p[1];
 }
 
-/* A TLV of a version 2 header; p is moved behind it.  False at the end, and
-   if the rest is no TLV. */
+/* Takes a TLV of a version 2 header off *p.  Returns false at the end, and if
+   the rest is no TLV. */
 static bool
 next_tlv(const unsigned char **p, size_t *len, unsigned *type, struct span *v)
 {
@@ -117,7 +119,7 @@ next_tlv(const unsigned char **p, size_t *len, unsigned *type, struct span *v)
 	return true;
 }
 
-/* What the proxy tells of the client's TLS with it: PP2_TYPE_SSL. */
+/* Takes what the proxy says of the client's TLS: PP2_TYPE_SSL. */
 static void
 take_ssl(struct channel *ch, const unsigned char *p, size_t len)
 {
@@ -144,7 +146,7 @@ take_ssl(struct channel *ch, const unsigned char *p, size_t len)
 	}
 }
 
-/* Version 2, already known to be complete: see proxy_missing().  False if the
+/* Reads version 2; proxy_missing() has found it complete.  Returns false if the
    addresses are cut short. */
 static bool
 proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
@@ -172,7 +174,8 @@ proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
 	}
 	p += used;
 	snprintf(peer->port, sizeof peer->port, "%u", big_endian16(p - 4));
-	snprintf(peer->server_port, sizeof peer->server_port, "%u", big_endian16(p - 2));
+	snprintf(peer->server_port, sizeof peer->server_port, "%u",
+	    big_endian16(p - 2));
 	while (next_tlv(&p, &len, &type, &v))
 		if (type == 0x20)
 			take_ssl(ch, (const unsigned char *)v.p, v.len);
@@ -181,8 +184,8 @@ proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
 	return true;
 }
 
-/* How the header in line stands: octets that must still come at least, 0 when
-   it is complete, -1 when it is none. */
+/* How many octets at least must follow those in line: 0 if the header is
+   complete, -1 if it is none. */
 static int
 proxy_missing(const struct channel *ch)
 {
@@ -210,8 +213,6 @@ proxy_missing(const struct channel *ch)
 	return total == n ? 0 : 1;
 }
 
-/* The PROXY header that must come first; whoever sends anything else is hung
-   up on without a word.  Takes not an octet more than the header. */
 size_t
 proxy_take(struct channel *ch, const char *p, size_t len)
 {
@@ -227,7 +228,8 @@ proxy_take(struct channel *ch, const char *p, size_t len)
 	s = (struct span){ line, ch->linelen };
 	if (missing == 0 && line[0] == 'P')
 		s.len -= 2;
-	if (missing == 0 && line[0] == 'P' && (!span_clean(s) || !proxy_v1(ch, s)))
+	if (missing == 0 && line[0] == 'P' &&
+	    (!span_clean(s) || !proxy_v1(ch, s)))
 		missing = -1;
 	else if (missing == 0 && line[0] != 'P' &&
 	    !proxy_v2(ch, (const unsigned char *)line, s.len))

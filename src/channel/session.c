@@ -9,15 +9,15 @@
 #include "base/text.h"
 #include "channel/private.h"
 
-#define LIMIT_MAX 999999	/* what LIMITS has digits for; RFC 9422 4 */
+#define LIMIT_MAX 999999	/* the largest number in LIMITS; RFC 9422 4 */
 
 void
 greet_client(struct channel *ch)
 {
 	struct reply r;
-	char line[CHANNEL_NAME_MAX + 16];	/* a word after ESMTP is what
-						   monitors look for */
+	char line[CHANNEL_NAME_MAX + 16];
 
+	/* Monitors want a word after ESMTP. */
 	text_join(line, sizeof line, ch->set->fqdn,
 	    ch->set->lmtp ? " LMTP smtpd" : " ESMTP smtpd", NULL);
 	reply_set(&r, 220, "", line);
@@ -38,7 +38,7 @@ write_size(const struct channel *ch, char *to, size_t size)
 	    NULL);
 }
 
-/* RFC 9422 4: only limits that its digits can tell. */
+/* RFC 9422 4: a limit can have six digits. */
 static bool
 offers_limits(const struct channel *ch)
 {
@@ -184,8 +184,8 @@ do_ehlo(struct channel *ch, struct span arg)
 	answer_hello(ch, arg, true);
 }
 
-/* Refuses an argument that nothing else has looked at, and that no hook and no
-   log should get. */
+/* Refuses an argument that no other function checks, and that neither hook nor
+   log may get. */
 static void
 check_text(struct span arg, struct reply *r)
 {
@@ -265,7 +265,7 @@ do_expn(struct channel *ch, struct span arg)
 	reply_answer(ch, &r);
 }
 
-/* RFC 3207 4: what was pipelined behind it must not be used. */
+/* RFC 3207 4: nothing that was pipelined after it may be used. */
 void
 do_starttls(struct channel *ch, struct span arg)
 {
@@ -288,7 +288,7 @@ do_starttls(struct channel *ch, struct span arg)
 		ch->want = WANT_TLS;
 }
 
-/* RFC 3207 4.2: forget what was said in the clear. */
+/* RFC 3207 4.2: forget everything that was said in the clear. */
 void
 channel_tls(struct channel *ch, const struct channel_tls *tls)
 {

@@ -1,5 +1,5 @@
 /*
- * span.c - octets that somebody else owns: words, classes, UTF-8.
+ * span.c - borrowed octets: words, classes, UTF-8.
  */
 #include <string.h>
 
@@ -24,13 +24,13 @@ octet_lower(char c)
 	return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
 }
 
-/* In ASCII, whatever the locale. */
 bool
 span_starts(struct span s, const char *word)
 {
 	size_t i = 0;
 
-	while (i < s.len && word[i] != '\0' && octet_lower(s.p[i]) == octet_lower(word[i]))
+	while (i < s.len && word[i] != '\0' &&
+	    octet_lower(s.p[i]) == octet_lower(word[i]))
 		i++;
 	return word[i] == '\0';
 }
@@ -51,7 +51,6 @@ span_trim(struct span s)
 	return s;
 }
 
-/* Takes the first word off *s, and the blanks behind it. */
 struct span
 span_word(struct span *s)
 {
@@ -101,7 +100,6 @@ span_ascii(struct span s)
 	return true;
 }
 
-/* Copies s into to[0..size), which it must fit.  False if it does not. */
 bool
 span_copy(char *to, size_t size, struct span s)
 {
@@ -113,10 +111,8 @@ span_copy(char *to, size_t size, struct span s)
 	return true;
 }
 
-/*
- * One octet of UTF-8 (RFC 3629 4).  *state is 0 between characters, else the
- * octets that are missing and, above them, the bounds of the next one.
- */
+/* *state has the number of octets that are missing and, above it, the bounds of
+   the next one. */
 bool
 utf8_octet(unsigned *state, char octet)
 {

@@ -10,14 +10,14 @@
 #include "base/text.h"
 #include "channel/private.h"
 
-/* What does not fit in the channel's own memory. */
+/* Strings that do not fit in the channel's own memory. */
 struct channel_kept {
 	struct channel_kept *next;
 	char text[];
 };
 
-/* Keeps two strings until the transaction ends; *second points behind the
-   first.  NULL: no memory. */
+/* Keeps two strings until the transaction ends, and returns the first.  NULL:
+   no memory. */
 static char *
 keep_strings(struct channel *ch, struct span a, struct span b, char **second)
 {
@@ -41,7 +41,7 @@ keep_strings(struct channel *ch, struct span a, struct span b, char **second)
 	return p;
 }
 
-/* Drops what was kept last. */
+/* Drops the strings that were kept last. */
 static void
 drop_strings(struct channel *ch, const char *p)
 {
@@ -55,7 +55,6 @@ drop_strings(struct channel *ch, const char *p)
 	}
 }
 
-/* Ends the transaction, if there is one: RSET, EHLO, STARTTLS, end of text. */
 void
 transaction_forget(struct channel *ch)
 {
@@ -79,8 +78,8 @@ transaction_forget(struct channel *ch)
 		ch->smtp_state = PHASE_READY;
 }
 
-/* Takes what follows the verb in form, "FROM:" or "TO:", and a path off *arg,
-   and the blanks behind it. */
+/* Takes "FROM:" or "TO:", which follows the verb in form, and a path off *arg,
+   and the blanks after them. */
 static void
 sender_or_recipient(const char *form, struct span *arg, struct span *out,
     const char *enh, struct reply *r)
@@ -125,7 +124,8 @@ do_mail(struct channel *ch, struct span arg)
 	parse_mail_parameters(ch, arg, &r);
 	check_ascii(ch, from, &r);
 	if (set->data_size_limit != 0 && ch->declared > set->data_size_limit)
-		reply_deny(&r, 552, "5.3.4", "Message is larger than the limit");
+		reply_deny(&r, 552, "5.3.4",
+		    "Message is larger than the limit");
 	kept = keep_strings(ch, from, arg, &options);
 	if (kept == NULL)
 		reply_deny(&r, 452, "4.3.1", "Out of memory");
@@ -142,7 +142,7 @@ do_mail(struct channel *ch, struct span arg)
 	ch->mails++;
 }
 
-/* Room for one more recipient: false if there is no memory. */
+/* Makes room for one more recipient.  Returns false if there is no memory. */
 static bool
 grow_recipients(struct channel *ch)
 {

@@ -1,5 +1,5 @@
 /*
- * xclient.c - XCLIENT: who the client is, told by a server in front of us.
+ * xclient.c - XCLIENT: a server in front of us says who the client is.
  */
 #include <string.h>
 #include <strings.h>
@@ -27,14 +27,15 @@ parse_ip(const char *s)
 	return parse_ipv4(span_of(s)) || parse_ipv6(span_of(s));
 }
 
-/* What XCLIENT says, until all of it proved readable. */
+/* The attributes, until all of them have proved valid. */
 struct identity {
 	struct channel_peer peer;
 	char helo[CHANNEL_NAME_MAX];
 	char login[CHANNEL_NAME_MAX];
 };
 
-/* One attribute of XCLIENT, its value decoded.  False if it makes no sense. */
+/* Takes one attribute with its decoded value.  Returns false if it is not
+   valid. */
 static bool
 take_attribute(struct identity *id, struct span name, const char *value)
 {
@@ -54,8 +55,9 @@ take_attribute(struct identity *id, struct span name, const char *value)
 		return span_copy(id->peer.port, sizeof id->peer.port, v) &&
 		    (unknown || parse_port(id->peer.port));
 	if (span_same(name, "DESTPORT"))
-		return span_copy(id->peer.server_port, sizeof id->peer.server_port,
-		    v) && (unknown || parse_port(id->peer.server_port));
+		return span_copy(id->peer.server_port,
+		    sizeof id->peer.server_port, v) &&
+		    (unknown || parse_port(id->peer.server_port));
 	if (unknown)
 		v = span_of("unknown");
 	if (span_same(name, "NAME"))
@@ -63,16 +65,16 @@ take_attribute(struct identity *id, struct span name, const char *value)
 	if (v.len > 5 && strncasecmp(v.p, "IPV6:", 5) == 0)
 		v = span_skip(v, 5);
 	if (span_same(name, "ADDR"))
-		return span_copy(id->peer.address, sizeof id->peer.address, v) &&
-		    (unknown || parse_ip(id->peer.address));
+		return span_copy(id->peer.address, sizeof id->peer.address,
+		    v) && (unknown || parse_ip(id->peer.address));
 	return span_same(name, "DESTADDR") &&
-	    span_copy(id->peer.server_address, sizeof id->peer.server_address, v) &&
-	    (unknown || parse_ip(id->peer.server_address));
+	    span_copy(id->peer.server_address, sizeof id->peer.server_address,
+	    v) && (unknown || parse_ip(id->peer.server_address));
 }
 
 /* Postfix's XCLIENT_README: all attributes or none; on success the session
-   starts anew, with a greeting.  It is another client's, who has not
-   authenticated unless LOGIN says so. */
+   starts anew, with a greeting.  The new client has not authenticated, unless
+   LOGIN says so. */
 void
 do_xclient(struct channel *ch, struct span arg)
 {
@@ -93,7 +95,8 @@ do_xclient(struct channel *ch, struct span arg)
 		}
 	transaction_forget(ch);
 	ch->peer = id.peer;
-	span_copy(ch->seen_greeting, sizeof ch->seen_greeting, span_of(id.helo));
+	span_copy(ch->seen_greeting, sizeof ch->seen_greeting,
+	    span_of(id.helo));
 	channel_set_user(ch, id.login);
 	ch->authenticated = id.login[0] != '\0';
 	span_copy(ch->auth_method, sizeof ch->auth_method,
