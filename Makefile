@@ -76,8 +76,8 @@ run: all
 	    "  printf 'Subject: hello\n\nIt works.\n' | curl -sS --crlf -T - \\" \
 	    '    --mail-from me@example.org --mail-rcpt you@example.net \' \
 	    '    smtp://127.0.0.1:$(PORT)' ''
-	@exec systemd-socket-activate -l 127.0.0.1:$(PORT) --accept --inetd \
-	    ./smtpd print:
+	@SYSTEMD_LOG_LEVEL=warning exec systemd-socket-activate \
+	    -l 127.0.0.1:$(PORT) --accept --inetd ./smtpd print:
 
 # The suites, and a second smtpd, under the sanitizers.
 t/san/%.o: %.c

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a connection costs: smtpd, its neighbours, and the floor, side by side.
+"""What a connection costs: smtpd, its peers, and the floor, side by side.
 
 Every candidate runs under the same super-server and gets the same load from
 Postfix's smtp-source.  A measurement starts a listener, loads it, waits until
@@ -36,6 +36,7 @@ PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
 CLIENTS_MAX = 512       # connections that a listener may hold
 PATIENCE = 120          # seconds that one load may take
 MB = 1000000
+STATIC = os.path.join(HERE, "out", "smtpd-static")   # make STATIC=yes
 STUNNEL = "stunnel, floor"
 CIPHER = "TLS_AES_256_GCM_SHA384"
 NOBODY = 65534
@@ -479,6 +480,12 @@ def copied(path, tmp):
     return copy
 
 
+def builds(label, path):
+    """Another build of smtpd, where it stands, with the same two relays."""
+    yield Candidate(label + " discard:", [path, "discard:"])
+    yield Candidate(label + " smtp:", [path, "smtp:[127.0.0.1]:{hop}"], hop=[])
+
+
 def smtpds(smtpd):
     yield Candidate("smtpd discard:", [smtpd, "discard:"])
     if os.geteuid() == 0:
@@ -520,7 +527,7 @@ def fetched(name, package, tmp):
     return path if runs.returncode == 0 else None
 
 
-def candidates(tmp, missing):
+def candidates(args, tmp, missing):
     floor = copied(HERE + "/out/floor", tmp)
     static = copied(HERE + "/out/floor-static", tmp)
     smtpd = copied(TOP + "/smtpd", tmp)
@@ -534,6 +541,9 @@ def candidates(tmp, missing):
         everyone += smtpds(smtpd)
     else:
         missing.append("smtpd")
+    others = [("static", copied(STATIC, tmp))] if os.path.exists(STATIC) else []
+    for label, path in others + [beside.split("=", 1) for beside in args.beside]:
+        everyone += builds(label, os.path.abspath(path))
     for peer in peers():
         path = find(peer.argv[0]) or fetched(peer.argv[0], peer.package, tmp)
         if path is None:
@@ -801,21 +811,28 @@ def show_budgets(results):
         if value is not None:
             lines.append([what, budget, form % value])
 
-    line("discard:, CPU of a connection / floor's", "<= 1.2 (confined 1.55)",
-         results.ratio("smtpd discard:", "small cpu", "floor"))
+    for name, budget in (("smtpd discard:", "<= 1.5"), ("smtpd smtp:", "<= 1.95"),
+                         ("static discard:", "<= 1.05"),
+                         ("static smtp:", "<= 1.45")):
+        line(name + ", CPU of a connection / floor's", budget,
+             results.ratio(name, "small cpu", "floor"))
     parts = [results.median(name, "small cpu") for name in (
         "smtpd -- /bin/true", "smtpd discard:", "floor + /bin/true", "floor")]
     if None not in parts:
         line("-- /bin/true / (discard: + a fork and exec)", "<= 1.15",
              parts[0] / (parts[1] + parts[2] - parts[3]))
-    line("10 MB, discard: / plain read loop, MB/s", ">= 0.8",
+    line("10 MB, discard: / plain read loop, MB/s", ">= 1.0",
          results.ratio("smtpd discard:", "bulk mbs", "floor"))
     line("the same, MB/cpu-s", "",
          results.ratio("smtpd discard:", "bulk mbcpu", "floor"))
-    line("KiB of an idle connection", "<= 200",
-         results.median("smtpd discard:", "pss"), "%.0f")
-    line("kB of smtpd, stripped", "<= 200",
-         (results.median("smtpd discard:", "size") or 0) / 1000, "%.1f")
+    for name, memory, size in (("smtpd", 200, 200), ("static", 165, 280)):
+        if not results.rows.get(name + " discard:"):
+            continue
+        for relay in (" discard:", " smtp:"):
+            line("KiB of an idle connection, " + name + relay,
+                 "<= %d" % memory, results.median(name + relay, "pss"), "%.0f")
+        line("kB of " + name + ", stripped", "<= %d" % size,
+             (results.median(name + " discard:", "size") or 0) / 1000, "%.1f")
     if results.rows.get("smtpd discard:"):
         print()
         for cells in lines:
@@ -1081,6 +1098,8 @@ def arguments():
     parser.add_argument("--rounds", type=int, help="at most (15)")
     parser.add_argument("--sessions", type=int)
     parser.add_argument("--output", default=HERE + "/out", metavar="DIR")
+    parser.add_argument("--beside", action="append", default=[],
+                        metavar="NAME=PATH", help="measure another smtpd, too")
     parser.add_argument("--readme", metavar="README",
                         help="measure nothing, put the last run's tables there")
     args = parser.parse_args()
@@ -1096,7 +1115,7 @@ def arguments():
 
 def run(args, tmp):
     missing = [name for name in ("strace", ACTIVATE[0]) if not find(name)]
-    everyone = [c for c in candidates(tmp, missing)
+    everyone = [c for c in candidates(args, tmp, missing)
                 if c.name == "floor" or re.search(args.only, c.name)]
     scales = 0
     results = None
