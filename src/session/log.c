@@ -104,6 +104,7 @@ struct record {
 	struct item items[ITEMS_MAX];
 	size_t n;
 	char size[TEXT_NUMBER], recipients[TEXT_NUMBER];
+	char helo[256];
 };
 
 static void
@@ -113,12 +114,24 @@ add(struct record *r, const char *key, const char *field, const char *value)
 		r->items[r->n++] = (struct item){ key, field, value };
 }
 
+/* The name that the client calls itself, in ASCII. */
+static const char *
+ascii_name(char *to, size_t size, const char *name)
+{
+	text_join(to, size, name, NULL);
+	for (char *p = to; *p != '\0'; p++)
+		if (((unsigned char)*p & 0x80) != 0)
+			*p = '?';
+	return to;
+}
+
 static void
 add_envelope(struct record *r, const struct envelope *env)
 {
 	add(r, "id", "SMTPD_QUEUE_ID", env->fact[FACT_QUEUE_ID]);
 	add(r, "client", "SMTPD_CLIENT", env->fact[FACT_CLIENT_ADDRESS]);
-	add(r, "helo", "SMTPD_HELO", env->fact[FACT_CLIENT_HELO]);
+	add(r, "helo", "SMTPD_HELO", ascii_name(r->helo, sizeof r->helo,
+	    env->fact[FACT_CLIENT_HELO]));
 	add(r, "user", "SMTPD_USER", env->fact[FACT_SASL_USERNAME]);
 	if (env->fact[FACT_QUEUE_ID][0] != '\0')
 		add(r, "from", "SMTPD_SENDER", env->fact[FACT_SENDER][0] == '\0'
