@@ -289,7 +289,7 @@ run_command(struct channel *ch, struct span line)
 		reply_deny(&r, 421, "4.7.0", text);
 	} else if ((v->flags & VERB_RAW) == 0)
 		check_verb(ch, v, line, arg, &r);
-	if (r.code < 400)
+	if (v != NULL && r.code < 400)
 		v->run(ch, arg);
 	else
 		reply_answer(ch, &r);

@@ -169,13 +169,10 @@ parse_parameter(struct span *s, struct span *name, struct span *value)
 		if (!octet_alnum(w.p[i]) && w.p[i] != '-')
 			return false;
 	}
-	if (name->len == 0 || w.p[0] == '-' ||
-	    (value->p != NULL && value->len == 0))
+	if (name->len == 0 || name->p[0] == '-')
 		return false;
-	for (size_t i = 0; i < value->len; i++)
-		if (value->p[i] == '=')
-			return false;
-	return true;
+	return value->p == NULL || (value->len > 0 &&
+	    memchr(value->p, '=', value->len) == NULL);
 }
 
 /*
