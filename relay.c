@@ -202,6 +202,20 @@ relay_screens(const struct relay *r)
 	return r->set->routes != NULL || r->usual.transport->kind == REFUSAL;
 }
 
+bool
+relay_may_forward(const struct relay *r)
+{
+	return r->set->routes != NULL || hop_forwards(&r->usual);
+}
+
+bool
+relay_forwards(struct relay *r, const char *address, bool *named)
+{
+	*named = false;
+	return r->set->routes == NULL ? hop_forwards(&r->usual)
+	    : fan_forwards(r, address, named);
+}
+
 void
 relay_rcpt(struct relay *r, const struct envelope *env, struct reply *v)
 {

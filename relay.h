@@ -61,6 +61,17 @@ bool	relay_dsn(const struct relay *r);
 bool	relay_screens(const struct relay *r);
 
 /*
+ * Whether the message to this address goes out to another server (smtp:,
+ * smtps:), so that not everybody may send it there.  *named becomes whether a
+ * route names the address or its domain; patterns and "*" do not.  False where
+ * the routes cannot be read: relay_rcpt() refuses then.
+ */
+bool	relay_forwards(struct relay *r, const char *address, bool *named);
+
+/* Whether relay_forwards() is true of any address. */
+bool	relay_may_forward(const struct relay *r);
+
+/*
  * Asked when a recipient is named, before the message: env has just that
  * recipient.  *v says yes and is changed only for a refusal that is certain
  * now: a route to "error:", or routes that can not be read (451 4.3.5).

@@ -224,6 +224,8 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 		hook.dialogue = NULL;
 	peer_find(&who, o);
 	peer_facts(known, o, &who);
+	o->monitor.access.local = who.local &&
+	    known[FACT_CLIENT_ADDRESS] != NULL;
 	signals = catch_signals();
 	if (signals != -1)
 		peer = monitor_start(m, signals, known);

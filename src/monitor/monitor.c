@@ -49,6 +49,7 @@
 struct monitor {
 	const struct monitor_settings *set;
 	struct relay *relay;
+	struct access *access;
 	struct policy *policy;	/* NULL: none */
 	struct auth *auth;	/* NULL: EXTERNAL at most */
 	pid_t child;		/* the channel process; 0 in itself */
@@ -79,6 +80,9 @@ monitor_open(const struct monitor_settings *set, char *error, size_t size)
 	m->relay = relay_open(&set->relay, error, size);
 	if (m->relay == NULL)
 		return NULL;
+	m->access = access_open(&set->access, &set->log, error, size);
+	if (m->access == NULL)
+		goto bad;
 	if (set->policy != NULL) {
 		m->policy = policy_open(set->policy, set->policy_timeout,
 		    &set->log, error, size);
@@ -105,6 +109,7 @@ monitor_close(struct monitor *m)
 	if (m->wire.peer != -1)
 		close(m->wire.peer);
 	relay_close(m->relay);
+	access_close(m->access);
 	policy_close(m->policy);
 	auth_close(m->auth);
 }
@@ -113,6 +118,14 @@ bool
 monitor_dsn(const struct monitor *m)
 {
 	return relay_dsn(m->relay);
+}
+
+/* Is there anything that some client may not send to? */
+static bool
+is_limited(const struct monitor *m)
+{
+	return !access_unlimited(m->access) && (access_explicit(m->access) ||
+	    relay_may_forward(m->relay));
 }
 
 struct monitor_wants
@@ -126,7 +139,7 @@ monitor_wants(const struct monitor *m)
 
 	for (size_t i = 0; i < STAGES; i++)
 		w.stage[i] = m->policy != NULL;
-	if (relay_screens(m->relay))
+	if (relay_screens(m->relay) || is_limited(m))
 		w.stage[STAGE_RCPT] = true;
 	return w;
 }
@@ -197,11 +210,49 @@ relay_message(struct monitor *m, const struct envelope *env, int spool,
 	log_verdicts(m, env, v);
 }
 
+/* May the client send to the one recipient of env? */
+static bool
+may_send(struct monitor *m, const struct envelope *env, struct reply *r,
+    char *why, size_t size)
+{
+	enum access_way way = ACCESS_LOCAL;
+	bool named;
+
+	if (!is_limited(m))
+		return true;
+	if (relay_forwards(m->relay, env->recipients[0].address, &named))
+		way = named ? ACCESS_NAMED : ACCESS_ANY;
+	return access_allows(m->access, env, way, r, why, size);
+}
+
+/* May the client send to all of them?  It was told so of each. */
+static bool
+may_send_all(struct monitor *m, const struct envelope *env)
+{
+	struct envelope one = *env;
+	struct reply r;
+
+	one.nrecipients = 1;
+	for (size_t i = 0; is_limited(m) && i < env->nrecipients; i++) {
+		one.recipients = &env->recipients[i];
+		if (!may_send(m, &one, &r, NULL, 0))
+			return false;
+	}
+	return true;
+}
+
 static void
 answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
     struct reply *v, char *prepend)
 {
+	char why[128];
+
 	reply_set(v, 250, "2.0.0", "OK");
+	if (stage == STAGE_RCPT && !may_send(m, env, v, why, sizeof why)) {
+		logger_printf(&m->set->log, LOG_NOTICE, "refused", env,
+		    "%d %s %s: %s", v->code, v->enh, v->text, why);
+		return;
+	}
 	if (stage == STAGE_RCPT)
 		relay_rcpt(m->relay, env, v);
 	if (m->policy != NULL && v->code < 400)
@@ -374,6 +425,11 @@ get_question(struct monitor *m, struct received *r)
 	}
 	if (status == 1 && r->q.env != NULL)
 		override_facts(m, &r->env);
+	if (status == 1 && r->q.ask == ASK_RELAY &&
+	    !may_send_all(m, r->q.env)) {
+		errno = EBADMSG;
+		return -1;
+	}
 	return status;
 }
 

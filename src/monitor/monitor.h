@@ -6,6 +6,7 @@
 #define MONITOR_H
 
 #include "service/auth.h"
+#include "monitor/access.h"
 #include "service/policy.h"
 #include "relay.h"
 
@@ -19,6 +20,7 @@ struct tls_settings {
 
 struct monitor_settings {
 	struct relay_settings relay;
+	struct access_settings access;
 	const char *policy;	/* "unix:PATH", "inet:HOST:PORT", or NULL */
 	unsigned policy_timeout;	/* seconds for one question */
 	const char *auth;	/* source of AUTH, or NULL */

@@ -493,6 +493,24 @@ fan_rcpt(struct relay *r, const struct envelope *env, struct reply *v)
 		*v = h->refusal;
 }
 
+bool
+hop_forwards(const struct hop *h)
+{
+	return h->transport->kind == REMOTE &&
+	    h->transport->protocol != NEXTHOP_LMTP;
+}
+
+bool
+fan_forwards(struct relay *r, const char *address, bool *named)
+{
+	const struct hop *h = read_routes(r) ? route(r, address) : NULL;
+
+	if (h == NULL || !hop_forwards(h))
+		return false;
+	*named = routes_name(r->table, address);
+	return true;
+}
+
 void
 fan_out(const struct job *j, struct reply v[])
 {

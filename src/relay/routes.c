@@ -373,6 +373,26 @@ routes_find(const struct routes *r, const char *address, struct hop **h)
 	return good;
 }
 
+bool
+routes_name(const struct routes *r, const char *address)
+{
+	char *key = strdup(address), *domain;
+	bool found = false;
+
+	if (key == NULL)
+		return false;
+	unquote(key);
+	domain = strrchr(key, '@');
+	found = domain != NULL && find_route(r, key) != NULL;
+	domain = domain == NULL || domain[1] == '\0' ? NULL : domain + 1;
+	while (!found && domain != NULL) {
+		found = find_route(r, domain) != NULL;
+		domain = strchr(domain + 1, '.');
+	}
+	free(key);
+	return found;
+}
+
 void
 routes_close(struct routes *r)
 {

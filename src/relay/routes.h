@@ -29,6 +29,10 @@ struct routes *routes_read(int fd, const char *name, const struct logger *log,
 bool	routes_find(const struct routes *r, const char *address,
 	    struct hop **h);
 
+/* Whether a route, no pattern, names the address or its domain, or a domain
+   above that. */
+bool	routes_name(const struct routes *r, const char *address);
+
 /* Frees what routes_read() returned.  NULL is legal. */
 void	routes_close(struct routes *r);
 

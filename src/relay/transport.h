@@ -56,6 +56,10 @@ struct relay {
 void	fan_rcpt(struct relay *r, const struct envelope *env,
 	    struct reply *v);
 
+/* relay_forwards() with routes; and whether a hop is another server. */
+bool	fan_forwards(struct relay *r, const char *address, bool *named);
+bool	hop_forwards(const struct hop *h);
+
 /* Sends a message to everywhere: relay_deliver() where RELAY is a next hop, or
    there are routes. */
 void	fan_out(const struct job *j, struct reply v[]);

@@ -62,6 +62,10 @@ enum kind {
 	    "N|VERB=N,...", "uses of a verb") \
 	row("routes", '\0', TEXT_ARG, monitor.relay.routes, \
 	    "FILE", "other relays for some recipients") \
+	row("relay-clients", '\0', TEXT_ARG, monitor.access.clients, \
+	    "WHO,...", "who may send through us (" ACCESS_CLIENTS ")") \
+	row("relay-domains", '\0', TEXT_ARG, monitor.access.domains, \
+	    "NAME,...", "or /FILE: whose mail we forward") \
 	row("policy", '\0', TEXT_ARG, monitor.policy, \
 	    "SERVICE", "[STAGE,...=]unix:PATH or inet:HOST:PORT") \
 	row("auth", '\0', TEXT_ARG, monitor.auth, \

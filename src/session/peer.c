@@ -3,6 +3,7 @@
  */
 #define _GNU_SOURCE	/* struct ucred */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -11,55 +12,21 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/network.h"
 #include "base/text.h"
 #include "session/log.h"
 #include "session/peer.h"
 
-/* Is address in net, "ADDRESS" or "ADDRESS/BITS"?  -1: net is neither. */
-static int
-in_net(const char *address, const char *net)
-{
-	unsigned char a[16], n[16];
-	char text[INET6_ADDRSTRLEN + 4];
-	const char *slash = strchr(net, '/');
-	size_t len = slash == NULL ? strlen(net) : (size_t)(slash - net);
-	int family = memchr(net, ':', len) == NULL ? AF_INET : AF_INET6;
-	size_t most = family == AF_INET ? 32 : 128, bits = most, bytes;
-	unsigned mask;
-
-	if (strcmp(net, "unix") == 0)
-		return strcmp(address, "unix") == 0;
-	snprintf(text, sizeof text, "%.*s", (int)len, net);
-	if (len >= sizeof text || inet_pton(family, text, n) != 1)
-		return -1;
-	if (slash != NULL) {
-		if (slash[1] == '\0' || strlen(slash + 1) > 3 ||
-		    slash[1 + strspn(slash + 1, "0123456789")] != '\0')
-			return -1;
-		bits = (size_t)strtoul(slash + 1, NULL, 10);
-		if (bits > most)
-			return -1;
-	}
-	if (inet_pton(family, address, a) != 1)
-		return 0;
-	bytes = bits / 8;
-	mask = 0xff00U >> bits % 8 & 0xff;
-	return memcmp(a, n, bytes) == 0 &&
-	    (bits % 8 == 0 || ((a[bytes] ^ n[bytes]) & mask) == 0);
-}
-
 bool
 peer_in_networks(const char *address, const char *list)
 {
-	char net[INET6_ADDRSTRLEN + 5];
 	bool found = false;
 	size_t len;
 	int one;
 
 	for (;; list += len + 1) {
 		len = strcspn(list, ",");
-		snprintf(net, sizeof net, "%.*s", (int)len, list);
-		one = len < sizeof net ? in_net(address, net) : -1;
+		one = network_has(list, len, address);
 		if (one == -1)
 			log_misused("--xclient: \"%.*s\" is not a network",
 			    (int)len, list);
@@ -112,30 +79,44 @@ describe(const struct sockaddr_storage *sa, char *address, size_t size,
 	return sa->ss_family;
 }
 
-/* A super-server's word for what is no socket, if it is an address. */
-static void
+/*
+ * Takes the client's address from the environment, as super-servers and TLS
+ * wrappers set it.  On a unix socket a path there is the peer's own name.
+ * Returns whether the environment names a client; what is no address leaves it
+ * unknown.
+ */
+static bool
 peer_of_environment(struct channel_peer *peer)
 {
 	static const char *const names[][2] = {
 		{ "REMOTE_ADDR", "REMOTE_PORT" },
 		{ "TCPREMOTEIP", "TCPREMOTEPORT" },
+		{ "REMOTE_HOST", "REMOTE_PORT" },
 	};
 	const char *address, *port;
 	unsigned char binary[16];
+	bool named = false;
 
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		address = getenv(names[i][0]);
 		port = getenv(names[i][1]);
-		if (address == NULL ||
-		    (inet_pton(AF_INET, address, binary) != 1 &&
-		    inet_pton(AF_INET6, address, binary) != 1))
+		if (address == NULL || address[0] == '\0' ||
+		    address[0] == '/' || address[0] == '@')
+			continue;
+		named = true;
+		if (inet_pton(AF_INET, address, binary) != 1 &&
+		    inet_pton(AF_INET6, address, binary) != 1)
 			continue;
 		snprintf(peer->address, sizeof peer->address, "%s", address);
 		if (port != NULL && strlen(port) <= 5 &&
 		    port[strspn(port, "0123456789")] == '\0')
 			snprintf(peer->port, sizeof peer->port, "%s", port);
-		return;
+		return true;
 	}
+	if (named)
+		text_join(peer->address, sizeof peer->address, "unknown",
+		    NULL);
+	return named;
 }
 
 void
@@ -147,6 +128,7 @@ peer_find(struct client *c, const struct options *o)
 	struct ucred cred;
 	const struct passwd *pw;
 	int family = AF_UNSPEC;
+	bool named = false, file = false;
 
 	memset(c, 0, sizeof *c);
 	c->pid = getpid();
@@ -156,7 +138,11 @@ peer_find(struct client *c, const struct options *o)
 		family = describe(&sa, peer->address, sizeof peer->address,
 		    peer->port, sizeof peer->port);
 	else
-		peer_of_environment(peer);
+		file = errno == ENOTSOCK;
+	/* A wrapper's socket pair is not the client. */
+	if (family == AF_UNSPEC || family == AF_UNIX)
+		named = peer_of_environment(peer);
+	c->local = file && !named;
 	len = sizeof sa;
 	if ((family == AF_INET || family == AF_INET6) &&
 	    getsockname(STDIN_FILENO, (struct sockaddr *)&sa, &len) == 0)
@@ -164,7 +150,7 @@ peer_find(struct client *c, const struct options *o)
 		    sizeof peer->server_address, peer->server_port,
 		    sizeof peer->server_port);
 	len = sizeof cred;
-	if (family == AF_UNIX && o->monitor.auth != NULL &&
+	if (family == AF_UNIX && !named && o->monitor.auth != NULL &&
 	    !o->channel.proxy_protocol &&	/* he only speaks for others */
 	    getsockopt(STDIN_FILENO, SOL_SOCKET, SO_PEERCRED, &cred,
 	    &len) == 0 && (pw = getpwuid(cred.uid)) != NULL)

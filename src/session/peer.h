@@ -14,6 +14,7 @@
 struct client {
 	struct channel_peer peer;
 	char user[USER_MAX];	/* login of a unix socket's peer, or "" */
+	bool local;		/* it is a pipe, a file or a terminal */
 	pid_t pid;		/* the monitor's: it names transactions */
 };
 
