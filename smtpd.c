@@ -189,6 +189,7 @@ settle(struct options *o, struct log *l, const struct stat std[3], char *fqdn,
 	fqdn[size - 1] = '\0';
 	c->fqdn = relay->fqdn = fqdn;
 	l->sink = log_choose_sink(std);
+	l->level = o->log_level;
 	l->relay = relay->spec != NULL ? relay->spec : relay->program[0];
 	relay->log = o->monitor.log = (struct logger){ log_event, l };
 	if (l->systemd.notify != NULL)
@@ -198,7 +199,7 @@ settle(struct options *o, struct log *l, const struct stat std[3], char *fqdn,
 	o->adds_fields = !o->no_received || o->x_peer ||
 	    relay->routes != NULL || (relay->spec != NULL &&
 	    strncmp(relay->spec, "maildir:", 8) == 0);
-	if (o->bare_newline == NULL && (S_ISREG(in) ||
+	if (!o->newlines_given && (S_ISREG(in) ||
 	    (S_ISCHR(in) && isatty(STDIN_FILENO))))
 		c->bare_newline = BARE_UNIX;
 	if (o->xclient != NULL)		/* is it readable? */

@@ -484,6 +484,10 @@ USAGE = [
     ["--command-limit", "X" * 4096 + "=1", "print:"],
     ["--command-limit", "=1", "print:"],
     ["--command-limit", "NOOOP=1", "print:"],
+    ["-t", "5x", "print:"], ["-t", "s", "print:"], ["-t", "0h", "print:"],
+    ["-t", "99999d", "print:"], ["-t", "1m1", "print:"],
+    ["--max-errors", "5m", "print:"], ["-s", "5s", "print:"],
+    ["--log-level", "debug", "print:"], ["--log-level", "", "print:"],
 ]
 
 
@@ -509,8 +513,45 @@ def a_size_may_be_as_large_as_a_disk():
 
 
 @test
+def a_time_may_have_a_unit():
+    for value in ("1s", "1m", "1h", "1d", "1"):
+        for option in ("-t", "--session-timeout", "--relay-timeout",
+                       "--policy-timeout"):
+            status, output, log = run([option, value, "discard:"])
+            assert status == 0 and codes(output)[-1] == "221", log
+
+
+@test
+def the_log_level_says_which_records_are_kept():
+    octets = lines(HELLO, "PING", "QUIT")
+    for level, wanted in ("info", 1), ("notice", 0), ("err", 0):
+        log = run(["--log-level", level, "discard:"], octets)[2]
+        assert log.count("event=session") == wanted, (level, log)
+    log = run(["--log-level", "warning", "--", "false"])[2]
+    assert "event=message-" in log and "event=session" not in log, log
+    log = run(["-d", "--log-level", "err", "discard:"], octets)[2]
+    assert "event=dialogue" in log and "event=session" in log, log
+
+
+@test
+def help_shows_the_defaults_that_hold():
+    helped = subprocess.run([SMTPD, "-h"], capture_output=True, text=True)
+    wanted = dict(re.findall(r"--([\w-]+) \S+ .*\((\w+)\)$", helped.stdout,
+                             re.M))
+    assert wanted["size"] == "32M" and wanted["max-errors"] == "20", wanted
+    with Session("discard:") as s:
+        assert f"250-SIZE {32 << 20}\n" in s.start()
+        got = s.say(*["PING"] * 21)
+        assert [r[:3] for r in got] == ["500"] * 20 + ["421"], got
+
+
+@test
 def a_wrong_value_is_answered_with_the_right_ones():
     for arguments, wanted in [
+            (["print:", "x"], 'unexpected argument "x" after the relay; '
+             "options go before it"),
+            (["true"], "put a program after --"),
+            (["--log-level", "x", "print:"], "err, warning, notice, info"),
             (["--bare-newline", "x", "print:"], "reject, normalize, unix"),
             (["--relay-tls", "x", "print:"], "none, may, must"),
             (["--size", "99999999999999999999", "print:"], "or too large"),

@@ -230,6 +230,8 @@ log_event(void *ctx, int priority, const char *event,
 	char level[TEXT_NUMBER], usual[RECORD_USUAL], *line = usual;
 	size_t n, size = sizeof usual, kept = 0;
 
+	if (priority > l->level)
+		return;
 	while (e->name[0] != '\0' && strcmp(e->name, event) != 0)
 		e++;
 	add(&r, "event", "SMTPD_EVENT", event);

@@ -16,6 +16,7 @@ enum sink {
 /* Where records go, and what all of them have in common. */
 struct log {
 	enum sink sink;
+	int level;		/* what is less important is not recorded */
 	struct systemd systemd;
 	const char *relay;	/* as it was named */
 };

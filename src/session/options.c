@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -21,111 +22,117 @@
 #define TLS_TIMEOUT 60		/* seconds for a handshake */
 
 enum kind {
-	FLAG,		/* bool */
-	NUMBER,		/* uint64_t */
-	OCTETS,		/* uint64_t, with K, M or G behind it if need be */
-	TEXT_ARG	/* const char *, borrowed from argv */
+	FLAG,		/* bool, becomes true */
+	UNSET,		/* bool, true until the option is given */
+	UNSIGNED,	/* unsigned */
+	TOTAL,	/* size_t */
+	TIME,		/* unsigned, seconds, at least 1; s, m, h, d */
+	SIZE,		/* uint64_t, octets; K, M, G */
+	TEXT,		/* const char *, borrowed from argv */
+	LIMITS,		/* struct command_limit[] */
+	NEWLINES,	/* enum bare_newline, by name */
+	TLS,		/* enum tls_level, by name */
+	LEVEL		/* int, a priority of syslog(3), by name */
 };
 
-/* Name, letter if it has one, kind, member of struct options; and for --help
-   the argument, and what it means. */
-#define OPTIONS(row) \
-	row("size", 's', OCTETS, channel.data_size_limit, \
-	    "N", "octets of a message at most, 0: any (32M)") \
-	row("smtputf8", 'u', FLAG, channel.enable_SMTPUTF8, \
-	    "", "offer SMTPUTF8") \
-	row("decode-data", '\0', FLAG, channel.decode_data, \
-	    "", "messages must be UTF-8; no 8BITMIME") \
-	row("hostname", 'H', TEXT_ARG, hostname, \
-	    "NAME", "our name (gethostname)") \
-	row("lmtp", 'l', FLAG, channel.lmtp, \
-	    "", "speak LMTP") \
-	row("nosetuid", 'n', FLAG, nosetuid, \
-	    "", "stay root") \
-	row("user", '\0', TEXT_ARG, user, \
-	    "NAME", "become NAME instead of nobody") \
-	row("timeout", 't', NUMBER, timeout, \
-	    "SEC", "for one command (300)") \
-	row("session-timeout", '\0', NUMBER, session_timeout, \
-	    "SEC", "for the whole session (3600)") \
-	row("relay-timeout", '\0', NUMBER, relay_timeout, \
-	    "SEC", "for relaying a message (540)") \
-	row("policy-timeout", '\0', NUMBER, policy_timeout, \
-	    "SEC", "for one question (100)") \
-	row("max-recipients", '\0', NUMBER, max_recipients, \
-	    "N", "of a message, 0: any (1000)") \
-	row("max-errors", '\0', NUMBER, max_errors, \
-	    "N", "of a session, 0: any (20)") \
-	row("max-messages", '\0', NUMBER, max_messages, \
-	    "N", "of a session, 0: any (0)") \
-	row("command-limit", '\0', TEXT_ARG, command_limit, \
-	    "N|VERB=N,...", "uses of a verb") \
-	row("routes", '\0', TEXT_ARG, monitor.relay.routes, \
-	    "FILE", "other relays for some recipients") \
-	row("relay-clients", '\0', TEXT_ARG, monitor.access.clients, \
-	    "WHO,...", "who may send through us (" ACCESS_CLIENTS ")") \
-	row("relay-domains", '\0', TEXT_ARG, monitor.access.domains, \
-	    "NAME,...", "or /FILE: whose mail we forward") \
-	row("policy", '\0', TEXT_ARG, monitor.policy, \
-	    "SERVICE", "[STAGE,...=]unix:PATH or inet:HOST:PORT") \
-	row("auth", '\0', TEXT_ARG, monitor.auth, \
-	    "SOURCE", "checkpassword:PROGRAM dovecot:PATH file:PATH") \
-	row("auth-required", '\0', FLAG, channel.auth_required, \
-	    "", "no mail without AUTH") \
-	row("no-auth-require-tls", '\0', FLAG, no_auth_require_tls, \
-	    "", "AUTH in clear text too") \
-	row("tlscert", '\0', TEXT_ARG, tlscert, \
-	    "FILE", "offer STARTTLS") \
-	row("tlskey", '\0', TEXT_ARG, tlskey, \
-	    "FILE", "the key that goes with it") \
-	row("tls-ca", '\0', TEXT_ARG, tls_ca, \
-	    "FILE", "ask clients for certificates") \
-	row("require-tls", '\0', FLAG, channel.require_starttls, \
-	    "", "no mail without TLS") \
-	row("smtps", '\0', FLAG, channel.tls_on_connect, \
-	    "", "TLS from the first octet") \
-	row("relay-tls", '\0', TEXT_ARG, relay_tls, \
-	    "WHEN", "none, may, must: TLS to next hops") \
-	row("relay-tls-ca", '\0', TEXT_ARG, monitor.relay.tls_ca, \
-	    "FILE", "whom to trust there") \
-	row("relay-auth", '\0', TEXT_ARG, monitor.relay.auth, \
-	    "FILE", "credentials for next hops") \
-	row("require-sandbox", '\0', FLAG, monitor.require_sandbox, \
-	    "", "refuse to run unconfined") \
-	row("proxy-protocol", '\0', FLAG, channel.proxy_protocol, \
-	    "", "a PROXY header comes first") \
-	row("xclient", '\0', TEXT_ARG, xclient, \
-	    "NET,...", "who may send XCLIENT") \
-	row("bare-newline", '\0', TEXT_ARG, bare_newline, \
-	    "HOW", "reject, normalize or unix") \
-	row("crlf", '\0', FLAG, monitor.relay.crlf, \
-	    "", "programs and Maildirs get CRLF") \
-	row("no-received", '\0', FLAG, no_received, \
-	    "", "no trace header") \
-	row("x-peer", '\0', FLAG, x_peer, \
-	    "", "add X-Peer:") \
-	row("debug", 'd', FLAG, debug, \
-	    "", "log the dialogue") \
-	row("version", 'V', FLAG, version, \
-	    "", "print our version") \
-	row("help", 'h', FLAG, help, \
-	    "", "print this")
+/* A member's offset; does not compile if the member is of another type. */
+#define AT(type, member) (unsigned short)(offsetof(struct options, member) + \
+    0 * sizeof((type *)0 == &((struct options *)0)->member))
 
-struct option_row {
-	char letter;		/* '\0': has none */
+/* Arrays, not pointers: 40 rows of pointers would be relocated at each start,
+   which touches a page more. */
+static const struct option_row {
+	char name[20];
+	char letter;		/* 0: it has none */
 	unsigned char kind;	/* enum kind */
-	unsigned short offset;	/* in struct options */
+	unsigned short member;	/* its offset in struct options */
+	char argument[16];	/* for --help; "": it takes none */
+	char value[8];		/* if the option is not given */
+	char what[56];		/* for --help */
+} rows[] = {
+	{ "size", 's', SIZE, AT(uint64_t, channel.data_size_limit),
+	    "SIZE", "32M", "largest message in octets, 0: any" },
+	{ "smtputf8", 'u', FLAG, AT(bool, channel.enable_SMTPUTF8),
+	    "", "", "offer SMTPUTF8" },
+	{ "decode-data", 0, FLAG, AT(bool, channel.decode_data),
+	    "", "", "messages must be UTF-8; no 8BITMIME" },
+	{ "hostname", 'H', TEXT, AT(const char *, hostname),
+	    "NAME", "", "our name (gethostname)" },
+	{ "lmtp", 'l', FLAG, AT(bool, channel.lmtp),
+	    "", "", "speak LMTP" },
+	{ "nosetuid", 'n', FLAG, AT(bool, nosetuid),
+	    "", "", "stay root" },
+	{ "user", 0, TEXT, AT(const char *, user),
+	    "NAME", "", "become NAME instead of nobody" },
+	{ "timeout", 't', TIME, AT(unsigned, timeout),
+	    "TIME", "300", "time for one command" },
+	{ "session-timeout", 0, TIME, AT(unsigned, monitor.session_timeout),
+	    "TIME", "3600", "time for the session" },
+	{ "relay-timeout", 0, TIME, AT(unsigned, monitor.relay.timeout),
+	    "TIME", "540", "time to relay a message" },
+	{ "policy-timeout", 0, TIME, AT(unsigned, monitor.policy_timeout),
+	    "TIME", "100", "time for a policy answer" },
+	{ "max-recipients", 0, TOTAL, AT(size_t, channel.max_recipients),
+	    "N", "1000", "recipients of a message, 0: any" },
+	{ "max-errors", 0, UNSIGNED, AT(unsigned, channel.max_errors),
+	    "N", "20", "errors of a session, 0: any" },
+	{ "max-messages", 0, UNSIGNED, AT(unsigned, channel.max_messages),
+	    "N", "0", "messages of a session, 0: any" },
+	{ "command-limit", 0, LIMITS, offsetof(struct options, limits),
+	    "N|VERB=N,...", "", "uses of a verb" },
+	{ "routes", 0, TEXT, AT(const char *, monitor.relay.routes),
+	    "FILE", "", "other relays for some recipients" },
+	{ "relay-clients", 0, TEXT, AT(const char *, monitor.access.clients),
+	    "WHO,...", "", "who may send through us (" ACCESS_CLIENTS ")" },
+	{ "relay-domains", 0, TEXT, AT(const char *, monitor.access.domains),
+	    "NAME,...", "", "or /FILE: whose mail we forward" },
+	{ "policy", 0, TEXT, AT(const char *, monitor.policy),
+	    "SERVICE", "", "[STAGE,...=]unix:PATH, inet:HOST:PORT" },
+	{ "auth", 0, TEXT, AT(const char *, monitor.auth),
+	    "SOURCE", "", "checkpassword: dovecot: file:" },
+	{ "auth-required", 0, FLAG, AT(bool, channel.auth_required),
+	    "", "", "no mail without AUTH" },
+	{ "no-auth-require-tls", 0, UNSET, AT(bool, channel.auth_require_tls),
+	    "", "", "AUTH in clear text too" },
+	{ "tlscert", 0, TEXT, AT(const char *, tlscert),
+	    "FILE", "", "offer STARTTLS" },
+	{ "tlskey", 0, TEXT, AT(const char *, tlskey),
+	    "FILE", "", "the private key of --tlscert" },
+	{ "tls-ca", 0, TEXT, AT(const char *, monitor.tls.ca),
+	    "FILE", "", "ask clients for certificates" },
+	{ "require-tls", 0, FLAG, AT(bool, channel.require_starttls),
+	    "", "", "no mail without TLS" },
+	{ "smtps", 0, FLAG, AT(bool, channel.tls_on_connect),
+	    "", "", "TLS from the first octet" },
+	{ "relay-tls", 0, TLS, AT(enum tls_level, monitor.relay.tls),
+	    "WHEN", "none", "TLS to next hops: none, may, must" },
+	{ "relay-tls-ca", 0, TEXT, AT(const char *, monitor.relay.tls_ca),
+	    "FILE", "", "CAs to trust for next hops" },
+	{ "relay-auth", 0, TEXT, AT(const char *, monitor.relay.auth),
+	    "FILE", "", "credentials for next hops" },
+	{ "require-sandbox", 0, FLAG, AT(bool, monitor.require_sandbox),
+	    "", "", "refuse to run unconfined" },
+	{ "proxy-protocol", 0, FLAG, AT(bool, channel.proxy_protocol),
+	    "", "", "a PROXY header comes first" },
+	{ "xclient", 0, TEXT, AT(const char *, xclient),
+	    "NET,...", "", "who may send XCLIENT" },
+	{ "bare-newline", 0, NEWLINES, AT(enum bare_newline, channel.bare_newline),
+	    "HOW", "reject", "lone CR or LF: reject, normalize, unix" },
+	{ "crlf", 0, FLAG, AT(bool, monitor.relay.crlf),
+	    "", "", "programs and Maildirs get CRLF" },
+	{ "no-received", 0, FLAG, AT(bool, no_received),
+	    "", "", "write no Received: field" },
+	{ "x-peer", 0, FLAG, AT(bool, x_peer),
+	    "", "", "write an X-Peer: field" },
+	{ "log-level", 0, LEVEL, AT(int, log_level),
+	    "LEVEL", "info", "err, warning, notice, info" },
+	{ "debug", 'd', FLAG, AT(bool, debug),
+	    "", "", "log the dialogue" },
+	{ "version", 'V', FLAG, AT(bool, version),
+	    "", "", "print our version" },
+	{ "help", 'h', FLAG, AT(bool, help),
+	    "", "", "print this" },
 };
-
-#define ROW(name, letter, kind, member, arg, what) \
-	{ letter, kind, offsetof(struct options, member) },
-static const struct option_row rows[] = { OPTIONS(ROW) };
-
-/* Their strings, three of each, one behind the other: pointers would cost
-   every start their relocation. */
-#define WORDS(name, letter, kind, member, arg, what) \
-	name "\0" arg "\0" what "\0"
-static const char option_words[] = OPTIONS(WORDS);
 
 #define ROWS (sizeof rows / sizeof *rows)
 
@@ -138,165 +145,123 @@ static const char usage[] =
     "smtp:[HOST]:PORT smtps:[HOST]:PORT lmtp:[HOST]:PORT lmtp:unix:PATH\n"
     "or error:TEXT; smtpd(8) explains them, and the options:\n";
 
-static const char *
-next_word(const char *p)
-{
-	return p + strlen(p) + 1;
-}
-
-/* The name of option number n. */
-static const char *
-option_name(size_t n)
-{
-	const char *p = option_words;
-
-	for (; n > 0; n--)
-		p = next_word(next_word(next_word(p)));
-	return p;
-}
-
 static void
 print_help(void)
 {
 	const struct option_row *row;
-	const char *p = option_words, *arg, *what;
 	char name[40];
 
 	dprintf(STDOUT_FILENO, "%s", usage);
-	for (row = rows; row < rows + ROWS; row++, p = next_word(what)) {
-		arg = next_word(p);
-		what = next_word(arg);
-		text_join(name, sizeof name, "--", p,
-		    arg[0] == '\0' ? "" : " ", arg, NULL);
-		dprintf(STDOUT_FILENO, "  %c%c%c %-24s %s\n",
-		    row->letter == '\0' ? ' ' : '-',
-		    row->letter == '\0' ? ' ' : row->letter,
-		    row->letter == '\0' ? ' ' : ',', name, what);
+	for (row = rows; row < rows + ROWS; row++) {
+		text_join(name, sizeof name, "--", row->name,
+		    row->argument[0] == '\0' ? "" : " ", row->argument, NULL);
+		dprintf(STDOUT_FILENO, "  %c%c%c %-24s %s%s%s%s\n",
+		    row->letter == 0 ? ' ' : '-',
+		    row->letter == 0 ? ' ' : row->letter,
+		    row->letter == 0 ? ' ' : ',', name, row->what,
+		    row->value[0] == '\0' ? "" : " (", row->value,
+		    row->value[0] == '\0' ? "" : ")");
 	}
 }
 
-static uint64_t
-count(const char *name, enum kind kind, const char *arg)
-{
-	static const char units[] = "kmgKMG";
-	const uint64_t most = kind == NUMBER ? INT_MAX : INT64_MAX;
-	const char *p = arg, *unit;
-	uint64_t n = 0;
-	int shift = 0;
-
-	for (; *p >= '0' && *p <= '9' && n <= most / 10; p++)
-		n = n * 10 + (uint64_t)(*p - '0');
-	if (p > arg && *p != '\0' && kind == OCTETS &&
-	    (unit = strchr(units, *p)) != NULL) {
-		shift = 10 * (int)((unit - units) % 3 + 1);
-		p++;
-	}
-	if (p == arg || *p != '\0' || n > most >> shift)
-		log_misused("--%s: \"%s\" is not a number, or too large", name, arg);
-	return n << shift;
-}
-
-static void
-take_option(struct options *o, const struct option_row *row, const char *arg)
-{
-	char *member = (char *)o + row->offset;
-
-	switch (row->kind) {
-	case FLAG:
-		*(bool *)(void *)member = true;
-		break;
-	case NUMBER:
-	case OCTETS:
-		*(uint64_t *)(void *)member = count(option_name(
-		    (size_t)(row - rows)), (enum kind)row->kind, arg);
-		break;
-	case TEXT_ARG:
-		*(const char **)(void *)member = arg;
-		break;
-	}
-}
-
-/* Calls take_option() for each option.  Returns what is left of argv. */
-static char **
-read_options(struct options *o, char **argv)
-{
-	struct option longs[ROWS + 1];
-	char letters[2 * ROWS + 4] = "+:";
-	const char *p = option_words;
-	size_t n = 2, i;
-	int argc = 0, c;
-
-	for (i = 0; i < ROWS; i++) {
-		longs[i] = (struct option){ p, rows[i].kind != FLAG,
-			NULL, 256 + (int)i };
-		p = next_word(next_word(next_word(p)));
-		if (rows[i].letter != '\0')
-			letters[n++] = rows[i].letter;
-		if (rows[i].letter != '\0' && rows[i].kind != FLAG)
-			letters[n++] = ':';
-	}
-	letters[n] = '\0';
-	longs[ROWS] = (struct option){ NULL, 0, NULL, 0 };
-	while (argv[argc] != NULL)
-		argc++;
-	while ((c = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
-		for (i = 0; i < ROWS; i++)
-			if (c == 256 + (int)i || c == rows[i].letter)
-				break;
-		if (c == ':')
-			log_misused("%s needs an argument", argv[optind - 1]);
-		if (c == '?' && optopt >= 256)
-			log_misused("--%s takes no argument",
-			    longs[optopt - 256].name);
-		if (c == '?' && optopt != 0)
-			log_misused("unknown option -%c, try smtpd --help", optopt);
-		if (i == ROWS)
-			log_misused("unknown or ambiguous option %s, "
-			    "try smtpd --help",
-			    argv[optind - 1]);
-		take_option(o, &rows[i], optarg);
-	}
-	return argv + optind;
-}
-
-static const struct choice {
-	const char *name;
-	int value;
-} newlines[] = {
-	{ "reject", BARE_REJECT },
-	{ "normalize", BARE_NORMALIZE },
-	{ "unix", BARE_UNIX },
-	{ NULL, 0 },
-}, tls_levels[] = {
-	{ "none", TLS_NONE },
-	{ "may", TLS_MAY },
-	{ "must", TLS_MUST },
-	{ NULL, 0 },
+struct unit {
+	char letter;
+	unsigned factor;
 };
 
-/* The value of the choice that arg names; each option has three. */
-static int
-choose(const char *option, const char *arg, const struct choice *c)
-{
-	const struct choice *first = c;
+static const struct unit no_units[] = { { 0, 0 } };
+static const struct unit times[] = {
+	{ 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 }, { 0, 0 }
+};
+static const struct unit sizes[] = {
+	{ 'K', 1 << 10 }, { 'k', 1 << 10 }, { 'M', 1 << 20 }, { 'm', 1 << 20 },
+	{ 'G', 1 << 30 }, { 'g', 1 << 30 }, { 0, 0 }
+};
 
-	for (; c->name != NULL; c++)
-		if (strcmp(c->name, arg) == 0)
-			return c->value;
-	log_misused("--%s: \"%s\" is none of %s, %s, %s", option, arg,
-	    first[0].name, first[1].name, first[2].name);
+/* Reads a number up to most, which one of the units may follow. */
+static uint64_t
+read_number(const char *option, const char *arg, const struct unit *unit,
+    uint64_t most)
+{
+	size_t digits = text_digits(arg);
+	bool known = arg[digits] == '\0';
+	uint64_t n, factor = 1;
+
+	for (; unit->letter != 0; unit++)
+		if (arg[digits] == unit->letter && arg[digits + 1] == '\0') {
+			factor = unit->factor;
+			known = true;
+		}
+	if (!known || !text_parse_number((struct span){ arg, digits }, &n) ||
+	    n > most / factor)
+		log_misused("--%s: \"%s\" is not a number, or too large",
+		    option, arg);
+	return n * factor;
 }
 
-/* "N" or "VERB=N", separated by commas. */
+static unsigned
+read_time(const char *option, const char *arg)
+{
+	unsigned n = (unsigned)read_number(option, arg, times, INT_MAX);
+
+	if (n == 0)
+		log_misused("--%s: a timeout must be at least 1 second",
+		    option);
+	return n;
+}
+
+/* Names by value; an empty one cannot be chosen. */
+#define NAME_SIZE 12
+
+static const char newline_names[][NAME_SIZE] = {
+	[BARE_REJECT] = "reject",
+	[BARE_NORMALIZE] = "normalize",
+	[BARE_UNIX] = "unix",
+};
+
+static const char tls_names[][NAME_SIZE] = {
+	[TLS_NONE] = "none",
+	[TLS_MAY] = "may",
+	[TLS_MUST] = "must",
+};
+
+static const char level_names[][NAME_SIZE] = {
+	[LOG_ERR] = "err",
+	[LOG_WARNING] = "warning",
+	[LOG_NOTICE] = "notice",
+	[LOG_INFO] = "info",
+};
+
+/* The value of the name that arg is. */
+static unsigned
+read_choice(const char *option, const char *arg, const char (*names)[NAME_SIZE],
+    size_t n)
+{
+	char all[128] = "";
+	size_t i, len = 0;
+
+	for (i = 0; i < n; i++) {
+		if (names[i][0] == '\0')
+			continue;
+		if (strcmp(names[i], arg) == 0)
+			return (unsigned)i;
+		text_join(all + len, sizeof all - len, len == 0 ? "" : ", ",
+		    names[i], NULL);
+		len += strlen(all + len);
+	}
+	log_misused("--%s: \"%s\" is none of %s", option, arg, all);
+}
+
+/* Reads "N" or "VERB=N", separated by commas. */
 static void
-read_limits(struct options *o)
+read_limits(struct options *o, const char *arg)
 {
 	char *rest = o->verbs, *item, *equals;
 	size_t n = 0;
 
-	if (strlen(o->command_limit) >= sizeof o->verbs)
+	if (strlen(arg) >= sizeof o->verbs)
 		log_misused("--command-limit is too long");
-	snprintf(o->verbs, sizeof o->verbs, "%s", o->command_limit);
+	text_join(o->verbs, sizeof o->verbs, arg, NULL);
 	while ((item = strsep(&rest, ",")) != NULL) {
 		if (n == LIMITS_MAX)
 			log_misused("--command-limit: more than %d verbs",
@@ -309,14 +274,123 @@ read_limits(struct options *o)
 			log_misused("--command-limit: there is no verb \"%s\"",
 			    item);
 		o->limits[n].verb = equals == NULL ? "*" : item;
-		o->limits[n++].max =
-		    (unsigned)count("command-limit", NUMBER,
-		    equals == NULL ? item : equals + 1);
+		o->limits[n++].max = (unsigned)read_number("command-limit",
+		    equals == NULL ? item : equals + 1, no_units, INT_MAX);
 	}
+	o->limits[n].verb = NULL;
 	o->channel.command_limits = o->limits;
 }
 
-/* What excludes each other, or makes no sense alone. */
+/* Writes the member of an option. */
+static void
+set_option(struct options *o, const struct option_row *row, const char *arg)
+{
+	void *member = (char *)o + row->member;
+	const char *name = row->name;
+
+	switch ((enum kind)row->kind) {
+	case FLAG:
+		*(bool *)member = true;
+		break;
+	case UNSET:
+		*(bool *)member = false;
+		break;
+	case UNSIGNED:
+		*(unsigned *)member = (unsigned)read_number(name, arg,
+		    no_units, INT_MAX);
+		break;
+	case TOTAL:
+		*(size_t *)member = (size_t)read_number(name, arg, no_units,
+		    INT_MAX);
+		break;
+	case TIME:
+		*(unsigned *)member = read_time(name, arg);
+		break;
+	case SIZE:
+		*(uint64_t *)member = read_number(name, arg, sizes, INT64_MAX);
+		break;
+	case TEXT:
+		*(const char **)member = arg;
+		break;
+	case LIMITS:
+		read_limits(o, arg);
+		break;
+	case NEWLINES:
+		o->newlines_given = true;
+		*(enum bare_newline *)member = (enum bare_newline)read_choice(
+		    name, arg, newline_names, COUNT(newline_names));
+		break;
+	case TLS:
+		*(enum tls_level *)member = (enum tls_level)read_choice(name,
+		    arg, tls_names, COUNT(tls_names));
+		break;
+	case LEVEL:
+		*(int *)member = (int)read_choice(name, arg, level_names,
+		    COUNT(level_names));
+		break;
+	}
+}
+
+static void
+set_defaults(struct options *o)
+{
+	*o = (struct options){ .channel.max_auth_failures = 3,
+		.channel.auth_require_tls = true,
+		.monitor.tls.timeout = TLS_TIMEOUT };
+	for (size_t i = 0; i < ROWS; i++)
+		if (rows[i].value[0] != '\0')
+			set_option(o, &rows[i], rows[i].value);
+	o->newlines_given = false;
+}
+
+/* Tells what is wrong with the option that getopt_long() stopped at. */
+static _Noreturn void
+refuse_option(int c, const struct option *longs, const char *arg)
+{
+	if (c == ':')
+		log_misused("%s needs an argument", arg);
+	if (optopt >= 256)
+		log_misused("--%s takes no argument", longs[optopt - 256].name);
+	if (optopt != 0)
+		log_misused("unknown option -%c, try smtpd --help", optopt);
+	log_misused("unknown or ambiguous option %s, try smtpd --help", arg);
+}
+
+/* Sets each option.  Returns the rest of argv. */
+static char **
+read_options(struct options *o, char **argv)
+{
+	struct option longs[ROWS + 1];
+	char letters[2 * ROWS + 4] = "+:";
+	size_t n = 2, i;
+	int argc = 0, c;
+
+	for (i = 0; i < ROWS; i++) {
+		bool takes = rows[i].argument[0] != '\0';
+
+		longs[i] = (struct option){ rows[i].name, takes, NULL,
+			256 + (int)i };
+		if (rows[i].letter != 0)
+			letters[n++] = rows[i].letter;
+		if (rows[i].letter != 0 && takes)
+			letters[n++] = ':';
+	}
+	letters[n] = '\0';
+	longs[ROWS] = (struct option){ NULL, 0, NULL, 0 };
+	while (argv[argc] != NULL)
+		argc++;
+	while ((c = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
+		for (i = 0; i < ROWS; i++)
+			if (c == 256 + (int)i || c == rows[i].letter)
+				break;
+		if (i == ROWS || c == '?' || c == ':')
+			refuse_option(c, longs, argv[optind - 1]);
+		set_option(o, &rows[i], optarg);
+	}
+	return argv + optind;
+}
+
+/* Refuses options that exclude each other, or make no sense alone. */
 static void
 check_options(const struct options *o)
 {
@@ -327,22 +401,19 @@ check_options(const struct options *o)
 		log_misused("--decode-data and --smtputf8 exclude each other");
 	if (tls != (o->tlskey != NULL))
 		log_misused("--tlscert and --tlskey belong together");
-	if ((c->tls_on_connect || o->tls_ca) && !tls)
+	if ((c->tls_on_connect || o->monitor.tls.ca) && !tls)
 		log_misused("--smtps and --tls-ca need --tlscert");
 	if (c->require_starttls && !tls && !c->proxy_protocol)
 		log_misused("--require-tls needs --tlscert, or --proxy-protocol");
-	if (o->monitor.auth != NULL && !tls && !o->no_auth_require_tls &&
-	    !c->proxy_protocol)		/* which may tell of TLS */
+	if (o->monitor.auth != NULL && !tls && c->auth_require_tls &&
+	    !c->proxy_protocol)		/* the proxy may say so */
 		log_misused("--auth would never be offered without TLS: it needs "
 		    "--tlscert, --proxy-protocol or --no-auth-require-tls");
-	if (c->auth_required && o->monitor.auth == NULL && !o->tls_ca &&
-	    !o->xclient && !c->proxy_protocol)	/* which may tell who it is */
+	if (c->auth_required && o->monitor.auth == NULL && !o->monitor.tls.ca &&
+	    !o->xclient && !c->proxy_protocol)	/* they may name a user */
 		log_misused("--auth-required needs --auth: nobody could send mail");
 	if (o->nosetuid && o->user != NULL)
 		log_misused("--nosetuid and --user exclude each other");
-	if (o->timeout == 0 || o->session_timeout == 0 ||
-	    o->relay_timeout == 0 || o->policy_timeout == 0)
-		log_misused("a timeout must be at least 1 second");
 	if (o->hostname != NULL && (o->hostname[0] == '\0' ||
 	    strlen(o->hostname) >= CHANNEL_NAME_MAX ||
 	    o->hostname[strcspn(o->hostname, " \t\r\n")] != '\0'))
@@ -360,25 +431,35 @@ read_relay(struct options *o, char **rest, bool program)
 		return;
 	}
 	if (strchr(rest[0], ':') == NULL)
-		log_misused("\"%s\" is not TRANSPORT:NEXTHOP; a program goes "
-		    "behind --", rest[0]);
+		log_misused("\"%s\" is not TRANSPORT:NEXTHOP; put a "
+		    "program after --", rest[0]);
 	if (rest[1] != NULL)
-		log_misused("\"%s\" behind the relay: options come first",
-		    rest[1]);
+		log_misused("unexpected argument \"%s\" after the relay; "
+		    "options go before it", rest[1]);
 	o->monitor.relay.spec = rest[0];
+}
+
+/* What one option tells two rooms. */
+static void
+share_options(struct options *o)
+{
+	struct channel_settings *c = &o->channel;
+
+	c->tls = o->tlscert != NULL && !c->tls_on_connect;
+	o->monitor.auth_required = c->auth_required;
+	o->monitor.tls_required = c->require_starttls;
+	o->monitor.max_recipients = c->max_recipients;
+	o->monitor.relay.lmtp = c->lmtp;
+	if (o->debug)
+		o->log_level = LOG_DEBUG;
 }
 
 void
 options_read(struct options *o, char **argv)
 {
-	struct channel_settings *c = &o->channel;
 	char **rest;
 
-	*o = (struct options){ .timeout = 300, .session_timeout = 3600,
-		.relay_timeout = 540, .policy_timeout = 100,
-		.max_recipients = 1000, .max_errors = 20 };
-	c->data_size_limit = 33554432;
-	c->max_auth_failures = 3;
+	set_defaults(o);
 	rest = read_options(o, argv);
 	if (o->help || o->version) {
 		if (o->help)
@@ -388,27 +469,6 @@ options_read(struct options *o, char **argv)
 		exit(EX_OK);
 	}
 	check_options(o);
-	if (o->command_limit != NULL)
-		read_limits(o);
-	if (o->bare_newline != NULL)
-		c->bare_newline = (enum bare_newline)choose("bare-newline",
-		    o->bare_newline, newlines);
-	if (o->relay_tls != NULL)
-		o->monitor.relay.tls = (enum tls_level)choose("relay-tls",
-		    o->relay_tls, tls_levels);
-	c->max_recipients = (size_t)o->max_recipients;
-	c->max_errors = (unsigned)o->max_errors;
-	c->max_messages = (unsigned)o->max_messages;
-	c->auth_require_tls = !o->no_auth_require_tls;
-	c->tls = o->tlscert != NULL && !c->tls_on_connect;
-	o->monitor.relay.timeout = (unsigned)o->relay_timeout;
-	o->monitor.policy_timeout = (unsigned)o->policy_timeout;
-	o->monitor.session_timeout = (unsigned)o->session_timeout;
-	o->monitor.auth_required = c->auth_required;
-	o->monitor.tls_required = c->require_starttls;
-	o->monitor.max_recipients = c->max_recipients;
-	o->monitor.tls.ca = o->tls_ca;
-	o->monitor.tls.timeout = TLS_TIMEOUT;
-	o->monitor.relay.lmtp = c->lmtp;
+	share_options(o);
 	read_relay(o, rest, rest > argv && strcmp(rest[-1], "--") == 0);
 }

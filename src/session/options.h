@@ -14,14 +14,13 @@ struct options {
 	struct monitor_settings monitor;
 	struct command_limit limits[LIMITS_MAX + 1];
 	char verbs[1024];		/* the names in limits */
-	const char *hostname, *user, *routes, *xclient;
-	const char *tlscert, *tlskey, *tls_ca;
-	uint64_t timeout, session_timeout, relay_timeout, policy_timeout;
-	uint64_t max_recipients, max_errors, max_messages;
-	const char *command_limit, *bare_newline, *relay_tls;
-	bool nosetuid, no_received, x_peer, debug, no_auth_require_tls;
-	bool version, help;
-	bool adds_fields;	/* header fields are put in front of messages */
+	const char *hostname, *user, *xclient, *tlscert, *tlskey;
+	unsigned timeout;		/* seconds for one command */
+	int log_level;			/* records up to this priority */
+	bool nosetuid, no_received, x_peer, debug, version, help;
+	bool newlines_given;		/* --bare-newline was */
+	bool adds_fields;		/* header fields are put in front of
+					   messages */
 };
 
 /* Fills *o.  Exits after --help and --version, and if argv makes no sense.

@@ -551,7 +551,8 @@ session_open(struct options *o, const struct channel_hooks *hook,
 	s->pid = who->pid;
 	s->nearest = who->peer;
 	memcpy(s->client_user, who->user, sizeof s->client_user);
-	s->idle = s->end = clock_now() + (int64_t)o->session_timeout * 1000;
+	s->idle = s->end = clock_now() +
+	    (int64_t)o->monitor.session_timeout * 1000;
 	channel_init(&s->ch, &o->channel, hook, s);
 	s->ch.peer = who->peer;
 	return s;
