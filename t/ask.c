@@ -67,10 +67,11 @@ assign(struct envelope *env, struct recipient *to, const char *arg)
 }
 
 static int
-policy(struct policy *p, struct envelope *env, struct recipient *to,
+policy(void *p, struct envelope *env, struct recipient *to,
     char *argv[])
 {
-	char prepend[POLICY_PREPEND];
+	char prepend[SERVICE_PREPEND] = "";
+	struct service_message message = { .spool = -1 };
 	struct reply v;
 	int stage;
 
@@ -84,7 +85,12 @@ policy(struct policy *p, struct envelope *env, struct recipient *to,
 			return EX_USAGE;
 		env->nrecipients = stage >= STAGE_RCPT;
 		reply_set(&v, 250, "2.0.0", "Ok");
-		policy_ask(p, (enum stage)stage, env, &v, prepend);
+		message.env = *env;
+		if (stage == STAGE_END_OF_MESSAGE)
+			service_policy.message(p, &message, &v);
+		else
+			service_policy.ask(p, (enum stage)stage, env, &v,
+			    prepend);
 		printf("%s %d %s %s\n", stages[stage], v.code, v.enh, v.text);
 		if (prepend[0] != '\0')
 			printf("+ %s", prepend);
@@ -126,7 +132,7 @@ main(int argc, char *argv[])
 	struct recipient to = { "recipient@example.org", "" };
 	struct envelope env = { .recipients = &to };
 	struct logger log = { report, NULL };
-	struct policy *p = NULL;
+	void *p = NULL;
 	struct auth *a = NULL;
 	char error[256] = "usage: ask policy|auth SERVICE ...";
 	int i, status = EX_USAGE;
@@ -135,7 +141,7 @@ main(int argc, char *argv[])
 		env.fact[i] = "";
 	env.fact[FACT_CLIENT_PROTOCOL] = "ESMTP";
 	if (argc > 2 && strcmp(argv[1], "policy") == 0)
-		p = policy_open(argv[2], TIMEOUT, &log, error, sizeof error);
+		p = service_policy.open(argv[2], TIMEOUT, &log, error, sizeof error);
 	else if (argc > 2 && strcmp(argv[1], "auth") == 0)
 		a = auth_open(argv[2], TIMEOUT, &log, error, sizeof error);
 	if (p != NULL)
@@ -144,7 +150,7 @@ main(int argc, char *argv[])
 		status = auth(a, &env);
 	else
 		fprintf(stderr, "%s\n", error);
-	policy_close(p);
+	service_policy.close(p);
 	auth_close(a);
 	return status;
 }

@@ -65,7 +65,7 @@ check_prepend(const char *p)
 {
 	size_t len = strlen(p), i;
 
-	demand(len < POLICY_PREPEND, "too much to prepend");
+	demand(len < SERVICE_PREPEND, "too much to prepend");
 	if (len == 0)
 		return;
 	demand(len > 3 && strcmp(p + len - 2, "\r\n") == 0,
@@ -80,8 +80,6 @@ check_prepend(const char *p)
 static void
 check_redirect(const char *p)
 {
-	if (p == NULL)
-		return;
 	demand(strchr(p, '@') != NULL && p[0] != '@' && p[0] != '-',
 	    "redirected to what is no address");
 	for (; *p != '\0'; p++)
@@ -95,9 +93,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const struct recipient to = { "b@example.org", "" };
 	static const struct logger log = { log_line, NULL };
 	struct envelope env = { .recipients = &to };
-	char prepend[POLICY_PREPEND], error[256];
+	char prepend[SERVICE_PREPEND], error[256];
+	struct service_message message = { .spool = -1 };
 	struct reply v;
-	struct policy *p;
+	void *p;
 	unsigned stage;
 	size_t i;
 
@@ -107,20 +106,27 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		env.fact[i] = i % 3 == 0 && data[1] & 1 ? "a+=\n\303\274" : "";
 	env.nrecipients = data[1] >> 1 & 1;
 	peer_open(data + HEAD, size - HEAD, data[1] & 4 ? 7 : SIZE_MAX);
-	p = policy_open(data[1] & 8 ? "unix:/x" : "inet:192.0.2.1:10023", 1,
+	p = service_policy.open(data[1] & 8 ? "unix:/x" : "inet:192.0.2.1:10023", 1,
 	    &log, error, sizeof error);
 	demand(p != NULL, "no policy service");
 	for (i = 0; i < QUESTIONS; i++) {
 		stage = (data[0] + (unsigned)i) % STAGES;
 		if (stage == STAGE_CONNECT || data[1] & 16)
-			policy_forget(p);
+			service_policy.forget(p);
 		acted = false;
 		reply_set(&v, 250, "2.0.0", "OK");
-		policy_ask(p, (enum stage)stage, &env, &v, prepend);
+		prepend[0] = '\0';
+		message.env = env;
+		if (stage == STAGE_END_OF_MESSAGE)
+			service_policy.message(p, &message, &v);
+		else
+			service_policy.ask(p, (enum stage)stage, &env, &v,
+			    prepend);
 		check_verdict(&v);
 		check_prepend(prepend);
-		check_redirect(policy_redirects(p));
+		if (message.env.recipients != env.recipients)
+			check_redirect(message.env.recipients[0].address);
 	}
-	policy_close(p);
+	service_policy.close(p);
 	return 0;
 }

@@ -46,7 +46,8 @@ struct bench {
 	struct envelope env;
 	struct recipient recipients[2];
 	struct reply v;
-	char prepend[POLICY_PREPEND];
+	struct service_message message;	/* as the service left it */
+	char prepend[SERVICE_PREPEND];
 	char user[256];
 	char text[ROOM];	/* of a file that was read back */
 };
@@ -222,11 +223,11 @@ close_bench(struct bench *b)
 
 /* ---- the policy service ------------------------------------------------- */
 
-static struct policy *
+static void *
 open_policy(struct bench *b)
 {
 	char error[256] = "";
-	struct policy *p = policy_open(b->place, 1, &b->logger, error,
+	void *p = service_policy.open(b->place, 1, &b->logger, error,
 	    sizeof error);
 
 	cr_assert_not_null(p, "%s", error);
@@ -234,12 +235,19 @@ open_policy(struct bench *b)
 }
 
 static void
-ask(struct bench *b, struct policy *p, enum stage stage)
+ask(struct bench *b, void *p, enum stage stage)
 {
 	memset(&b->v, 0, sizeof b->v);
 	b->v.code = 250;
+	if (stage == STAGE_END_OF_MESSAGE) {
+		b->message.env = b->env;
+		b->message.spool = -1;
+		b->message.discard = false;
+		service_policy.message(p, &b->message, &b->v);
+		return;
+	}
 	memset(b->prepend, 'x', sizeof b->prepend);
-	policy_ask(p, stage, &b->env, &b->v, b->prepend);
+	service_policy.ask(p, stage, &b->env, &b->v, b->prepend);
 	cr_assert_not_null(memchr(b->prepend, '\0', sizeof b->prepend));
 }
 
@@ -284,29 +292,29 @@ Test(policy, services_that_make_no_sense)
 	    "inet:[::1]:65535", "unix:/" DIGITS DIGITS DIGITS "4567890",
 	    "rcpt=unix:/s=t", "MAIL,End-of-Message=inet:host:25" };
 	struct logger none = { NULL, NULL };
-	struct policy *p;
+	void *p;
 	char error[512];
 	size_t i;
 
 	for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
 		error[0] = '\0';
-		p = policy_open(bad[i], 1, &none, error, sizeof error);
+		p = service_policy.open(bad[i], 1, &none, error, sizeof error);
 		cr_expect_null(p, "%s", bad[i]);
 		cr_expect(error[0] != '\0' && strchr(error, '\n') == NULL);
 	}
 	for (i = 0; i < sizeof good / sizeof good[0]; i++) {
-		p = policy_open(good[i], 1, &none, error, sizeof error);
+		p = service_policy.open(good[i], 1, &none, error, sizeof error);
 		cr_expect_not_null(p, "%s", good[i]);
-		policy_close(p);
+		service_policy.close(p);
 	}
-	policy_close(NULL);
+	service_policy.close(NULL);
 }
 
 Test(policy, question_is_postfix_s)
 {
 	static const char *const script[] = { "<", ">action=dunno\n\n", NULL };
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 	char expected[2048];
 
 	b->env.fact[FACT_MAIL_OPTIONS] = "BODY=8BITMIME size=12345 RET=HDRS";
@@ -343,7 +351,7 @@ Test(policy, question_is_postfix_s)
 	    value(b->text, "instance", 0));
 	cr_assert_str_eq(b->text, expected);
 	cr_assert_gt(strlen(value(b->text, "instance", 0)), 8);
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -369,7 +377,7 @@ Test(policy, every_stage_tells_what_it_knows)
 	enum { N = sizeof rows / sizeof rows[0] };
 	const char *script[2 * N + 1] = { NULL };
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 	unsigned i;
 
 	for (i = 0; i < N; i++) {
@@ -394,7 +402,7 @@ Test(policy, every_stage_tells_what_it_knows)
 		    rows[i].count);
 		cr_expect_str_eq(value(b->text, "size", i), "4711");
 	}
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -403,22 +411,24 @@ Test(policy, only_the_stages_that_were_named)
 	static const char *const script[] = { "<", ">action=REJECT\n\n", "<",
 	    ">action=REJECT\n\n", NULL };
 	struct bench *b = open_bench();
-	struct policy *p;
+	void *p;
 	char service[80];
 	int stage;
 
 	snprintf(service, sizeof service, "vrfy,Rcpt=%s", b->place);
-	p = policy_open(service, 1, &b->logger, b->text, sizeof b->text);
+	p = service_policy.open(service, 1, &b->logger, b->text, sizeof b->text);
 	cr_assert_not_null(p);
 	peer(b, "\n\n", script);
 	for (stage = 0; stage < STAGES; stage++) {
+		cr_assert_eq(service_policy.asks(p, (enum stage)stage),
+		    stage == STAGE_RCPT || stage == STAGE_VRFY);
 		ask(b, p, (enum stage)stage);
 		says(b, stage == STAGE_RCPT || stage == STAGE_VRFY ? 554 : 250,
 		    b->v.enh, NULL);
 		cr_assert_str_eq(b->prepend, "");
 	}
 	heard(b);
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -427,19 +437,19 @@ Test(policy, instance_is_one_for_a_message)
 	static const char *const script[] = { "<", ">action=OK\n\n", "<",
 	    ">action=OK\n\n", "<", ">action=OK\n\n", NULL };
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 
 	peer(b, "\n\n", script);
 	ask(b, p, STAGE_MAIL);
 	ask(b, p, STAGE_RCPT);
-	policy_forget(p);
+	service_policy.forget(p);
 	ask(b, p, STAGE_MAIL);
 	heard(b);
 	cr_assert_str_eq(value(b->text, "instance", 0),
 	    value(b->text, "instance", 1));
 	cr_assert_str_neq(value(b->text, "instance", 1),
 	    value(b->text, "instance", 2));
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -447,7 +457,7 @@ Test(policy, values_make_no_lines_and_unix_is_localhost)
 {
 	static const char *const script[] = { "<", ">action=OK\n\n", NULL };
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 
 	b->env.fact[FACT_SENDER] = "a\nsasl_username=root\n\nb\r\t\177@c";
 	b->env.fact[FACT_CLIENT_ADDRESS] = "unix";
@@ -465,14 +475,14 @@ Test(policy, values_make_no_lines_and_unix_is_localhost)
 	    "localhost");
 	cr_assert_str_eq(value(b->text, "client_port", 0), "unknown");
 	cr_assert_str_eq(value(b->text, "protocol_name", 0), "LMTP");
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
 Test(policy, question_that_has_no_room_is_not_asked)
 {
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 	static char big[9000];
 
 	memset(big, 'a', sizeof big - 1);
@@ -480,7 +490,7 @@ Test(policy, question_that_has_no_room_is_not_asked)
 	ask(b, p, STAGE_MAIL);
 	says(b, 451, "4.3.5", NULL);
 	cr_assert(strstr(b->log, "too long"));
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -559,7 +569,7 @@ Test(policy, actions)
 
 	for (i = 0; i < sizeof answers / sizeof answers[0]; i++) {
 		struct bench *b = open_bench();
-		struct policy *p = open_policy(b);
+		void *p = open_policy(b);
 		char answer[256];
 		const char *script[] = { "<", answer, NULL };
 
@@ -577,38 +587,46 @@ Test(policy, actions)
 		cr_expect((strcmp(b->v.enh, "4.3.5") == 0) ==
 		    (strstr(b->log, b->place) != NULL), "%s", b->log);
 		heard(b);
-		policy_close(p);
+		service_policy.close(p);
 		close_bench(b);
 	}
 }
 
 Test(policy, actions_that_last_until_the_transaction_ends)
 {
-	static const char *const script[] = { "<",
-	    ">action=REDIRECT a@example.net\n\n", "<",
+	static const char *const script[] = { "<", ">action=OK\n\n", "<",
+	    ">action=REDIRECT a@example.net\n\n", "<", ">action=OK\n\n", "<",
 	    ">action=redirect b@example.net\n\n", "<",
 	    ">action=DISCARD spam\n\n", "<", ">action=WARN careful\n\n",
 	    NULL };
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 
 	peer(b, "\n\n", script);
-	cr_assert_null(policy_redirects(p));
-	cr_assert_not(policy_discards(p));
-	ask(b, p, STAGE_RCPT);
-	cr_assert_str_eq(policy_redirects(p), "a@example.net");
-	ask(b, p, STAGE_DATA);
-	cr_assert_str_eq(policy_redirects(p), "b@example.net");
+	b->env.nrecipients = 2;
 	ask(b, p, STAGE_END_OF_MESSAGE);
-	cr_assert(policy_discards(p));
+	cr_assert_eq(b->message.env.recipients, b->recipients);
+	cr_assert_eq(b->message.env.nrecipients, 2);
+	cr_assert_not(b->message.discard);
+	ask(b, p, STAGE_RCPT);
+	ask(b, p, STAGE_END_OF_MESSAGE);
+	cr_assert_eq(b->message.env.nrecipients, 1);
+	cr_assert_str_eq(b->message.env.recipients[0].address,
+	    "a@example.net");
+	cr_assert_str_eq(b->message.env.recipients[0].options, "");
+	ask(b, p, STAGE_DATA);
+	ask(b, p, STAGE_END_OF_MESSAGE);
+	cr_assert_str_eq(b->message.env.recipients[0].address,
+	    "b@example.net");
+	cr_assert(b->message.discard);
 	cr_assert(strstr(b->log, "policy: END-OF-MESSAGE: spam\n"));
-	policy_forget(p);
-	cr_assert_null(policy_redirects(p));
-	cr_assert_not(policy_discards(p));
-	ask(b, p, STAGE_MAIL);
-	cr_assert(strstr(b->log, "policy: MAIL: careful\n"));
+	service_policy.forget(p);
+	ask(b, p, STAGE_END_OF_MESSAGE);
+	cr_assert_eq(b->message.env.recipients, b->recipients);
+	cr_assert_not(b->message.discard);
+	cr_assert(strstr(b->log, "policy: END-OF-MESSAGE: careful\n"));
 	heard(b);
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -619,7 +637,7 @@ Test(policy, defer_if_reject_softens_what_follows)
 	    ">action=REJECT\n\n", "<", ">action=550 no\n\n", "<",
 	    ">action=451 4.2.0 busy\n\n", "<", ">action=REJECT\n\n", NULL };
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 
 	peer(b, "\n\n", script);
 	ask(b, p, STAGE_MAIL);
@@ -630,11 +648,11 @@ Test(policy, defer_if_reject_softens_what_follows)
 	says(b, 450, "4.4.3", "DNS is down");
 	ask(b, p, STAGE_RCPT);
 	says(b, 451, "4.2.0", "busy");
-	policy_forget(p);
+	service_policy.forget(p);
 	ask(b, p, STAGE_MAIL);
 	says(b, 554, "5.7.1", "Access denied");
 	heard(b);
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -644,7 +662,7 @@ Test(policy, message_actions_without_a_message_are_ignored)
 	    ">action=REDIRECT a@b\n\n", "<", ">action=PREPEND X: y\n\n", "<",
 	    ">action=PREPEND X: y\n\n", NULL };
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 
 	peer(b, "\n\n", script);
 	ask(b, p, STAGE_CONNECT);
@@ -654,14 +672,14 @@ Test(policy, message_actions_without_a_message_are_ignored)
 	ask(b, p, STAGE_END_OF_MESSAGE);
 	cr_assert_str_eq(b->prepend, "");
 	says(b, 250, "", "");
-	cr_assert_not(policy_discards(p));
-	cr_assert_null(policy_redirects(p));
+	cr_assert_not(b->message.discard);
+	cr_assert_eq(b->message.env.recipients, b->recipients);
 	cr_assert(strstr(b->log, "DISCARD ignored at CONNECT"));
 	cr_assert(strstr(b->log, "REDIRECT ignored at EHLO"));
 	cr_assert(strstr(b->log, "PREPEND ignored at VRFY"));
 	cr_assert(strstr(b->log, "too late"));
 	heard(b);
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -686,7 +704,7 @@ Test(policy, answers_that_are_none)
 		{ long_action, "line of answer too long" },
 		{ field, "PREPEND without" },
 		{ endless, "answer never ends" },
-		{ line, "line that never ends" },
+		{ line, "line too long" },
 	};
 	size_t i;
 
@@ -704,7 +722,7 @@ Test(policy, answers_that_are_none)
 		strcat(endless, "a=b\n");
 	for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		struct bench *b = open_bench();
-		struct policy *p = open_policy(b);
+		void *p = open_policy(b);
 		const char *script[] = { "<", rows[i].answer, NULL };
 
 		if (rows[i].answer[0] == 'x')
@@ -715,7 +733,7 @@ Test(policy, answers_that_are_none)
 		cr_expect_str_eq(b->v.enh, "4.3.5");
 		cr_expect(strstr(b->log, rows[i].log), "%.20s: %s",
 		    rows[i].answer, b->log);
-		policy_close(p);
+		service_policy.close(p);
 		close_bench(b);
 	}
 }
@@ -725,24 +743,24 @@ Test(policy, further_attributes_of_an_answer_are_ignored)
 	static const char *const script[] = { "<",
 	    ">ttl=3\naction=REJECT x=y\nmore=\n\n", NULL };
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 
 	peer(b, "\n\n", script);
 	ask(b, p, STAGE_MAIL);
 	says(b, 554, "5.7.1", "x=y");
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
 Test(policy, unreachable)
 {
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 
 	ask(b, p, STAGE_CONNECT);
 	says(b, 451, "4.3.5", UNSURE_TEXT);
 	cr_assert(strstr(b->log, b->place) && strstr(b->log, "CONNECT"));
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -752,7 +770,7 @@ Test(policy, stale_connection_is_reopened)
 	static const char *const script[] = { "<", ">action=OK\n\n", "x", "<",
 	    ">action=REJECT\n\n", "<", ">action=OK\n\n", NULL };
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 
 	peer(b, "\n\n", script);
 	ask(b, p, STAGE_MAIL);
@@ -763,7 +781,7 @@ Test(policy, stale_connection_is_reopened)
 	says(b, 250, "", "");
 	cr_assert_str_eq(b->log, "");
 	heard(b);
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -772,7 +790,7 @@ Test(policy, stale_connection_is_reopened_only_once)
 	static const char *const script[] = { "<", ">action=OK\n\n", "x", "<",
 	    "x", "<", ">action=OK\n\n", NULL };
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 
 	peer(b, "\n\n", script);
 	ask(b, p, STAGE_MAIL);
@@ -781,7 +799,7 @@ Test(policy, stale_connection_is_reopened_only_once)
 	ask(b, p, STAGE_RCPT);
 	says(b, 250, "", "");
 	heard(b);
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -791,7 +809,7 @@ Test(policy, garbage_is_no_sign_of_staleness)
 	static const char *const script[] = { "<", ">action=OK\n\n", "<",
 	    ">hello\n\n", "x", "<", ">action=OK\n\n", NULL };
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 
 	peer(b, "\n\n", script);
 	ask(b, p, STAGE_MAIL);
@@ -800,7 +818,7 @@ Test(policy, garbage_is_no_sign_of_staleness)
 	ask(b, p, STAGE_RCPT);
 	says(b, 250, "", "");
 	heard(b);
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -811,14 +829,14 @@ Test(policy, unasked_answer_is_dropped)
 	    ">action=DUNNO\n\naction=OK\n\n", "x", "<", ">action=REJECT\n\n",
 	    NULL };
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 
 	peer(b, "\n\n", script);
 	ask(b, p, STAGE_MAIL);
 	ask(b, p, STAGE_RCPT);
 	says(b, 554, "5.7.1", NULL);
 	heard(b);
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -828,7 +846,7 @@ Test(policy, late_answer_is_dropped)
 	static const char *const script[] = { "<", "w", ">action=OK\n\n", "x",
 	    "<", ">action=REJECT\n\n", NULL };
 	struct bench *b = open_bench();
-	struct policy *p = open_policy(b);
+	void *p = open_policy(b);
 
 	peer(b, "\n\n", script);
 	ask(b, p, STAGE_MAIL);
@@ -836,7 +854,7 @@ Test(policy, late_answer_is_dropped)
 	ask(b, p, STAGE_RCPT);
 	says(b, 554, "5.7.1", NULL);
 	heard(b);
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 
@@ -847,7 +865,7 @@ Test(policy, service_on_the_network)
 	struct sockaddr_in at = { .sin_family = AF_INET };
 	socklen_t len = sizeof at;
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct policy *p;
+	void *p;
 
 	at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	cr_assert_eq(bind(fd, (struct sockaddr *)&at, len), 0);
@@ -866,7 +884,7 @@ Test(policy, service_on_the_network)
 	ask(b, p, STAGE_MAIL);
 	says(b, 554, "5.7.1", NULL);
 	heard(b);
-	policy_close(p);
+	service_policy.close(p);
 	close_bench(b);
 }
 

@@ -50,7 +50,7 @@ struct monitor {
 	const struct monitor_settings *set;
 	struct relay *relay;
 	struct access *access;
-	struct policy *policy;	/* NULL: none */
+	void *policy;		/* service_policy's; NULL: none */
 	struct auth *auth;	/* NULL: EXTERNAL at most */
 	pid_t child;		/* the channel process; 0 in itself */
 	bool tls;		/* it was served, which is once */
@@ -84,7 +84,7 @@ monitor_open(const struct monitor_settings *set, char *error, size_t size)
 	if (m->access == NULL)
 		goto bad;
 	if (set->policy != NULL) {
-		m->policy = policy_open(set->policy, set->policy_timeout,
+		m->policy = service_policy.open(set->policy, set->policy_timeout,
 		    &set->log, error, size);
 		if (m->policy == NULL)
 			goto bad;
@@ -110,7 +110,7 @@ monitor_close(struct monitor *m)
 		close(m->wire.peer);
 	relay_close(m->relay);
 	access_close(m->access);
-	policy_close(m->policy);
+	service_policy.close(m->policy);
 	auth_close(m->auth);
 }
 
@@ -138,7 +138,9 @@ monitor_wants(const struct monitor *m)
 	};
 
 	for (size_t i = 0; i < STAGES; i++)
-		w.stage[i] = m->policy != NULL;
+		w.stage[i] = m->policy != NULL &&
+		    i != STAGE_END_OF_MESSAGE &&
+		    service_policy.asks(m->policy, (enum stage)i);
 	if (relay_screens(m->relay) || is_limited(m))
 		w.stage[STAGE_RCPT] = true;
 	return w;
@@ -185,28 +187,25 @@ log_verdicts(struct monitor *m, const struct envelope *env,
 	}
 }
 
-/* The policy service may have said that the message goes nowhere, or
-   somewhere else: then all recipients share what became of it. */
+/* Asks the services, and relays what they made of the message.  Where they
+   changed its recipients, all share one reply. */
 static void
 relay_message(struct monitor *m, const struct envelope *env, int spool,
     struct reply v[])
 {
-	const char *to = m->policy == NULL ? NULL : policy_redirects(m->policy);
-	struct envelope other = *env;
-	struct recipient one = { to, "" };
+	struct service_message message = { *env, spool, false };
 
-	if (m->policy != NULL && policy_discards(m->policy)) {
-		for (size_t i = 0; i < env->nrecipients; i++)
-			reply_set(&v[i], 250, "2.0.0", "Message accepted");
-	} else if (to != NULL) {
-		other.recipients = &one;
-		other.nrecipients = 1;
-		relay_deliver(m->relay, &other, spool, v);
-		for (size_t i = 1; i < env->nrecipients; i++)
-			v[i] = v[0];
-	} else {
-		relay_deliver(m->relay, env, spool, v);
-	}
+	bool refused;
+
+	reply_set(&v[0], 250, "2.0.0", "Message accepted");
+	if (m->policy != NULL)
+		service_policy.message(m->policy, &message, &v[0]);
+	refused = v[0].code >= 400;
+	if (!refused && !message.discard)
+		relay_deliver(m->relay, &message.env, message.spool, v);
+	if (refused || message.discard ||
+	    message.env.recipients != env->recipients)
+		reply_spread(v, env->nrecipients);
 	log_verdicts(m, env, v);
 }
 
@@ -255,8 +254,9 @@ answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
 	}
 	if (stage == STAGE_RCPT)
 		relay_rcpt(m->relay, env, v);
-	if (m->policy != NULL && v->code < 400)
-		policy_ask(m->policy, stage, env, v, prepend);
+	if (m->policy != NULL && v->code < 400 &&
+	    stage != STAGE_END_OF_MESSAGE)
+		service_policy.ask(m->policy, stage, env, v, prepend);
 	if (v->code >= 400)
 		log_verdict(m, LOG_NOTICE, "refused", env, v);
 }
@@ -439,7 +439,7 @@ handle_oneway(struct monitor *m, const struct question *q)
 {
 	switch (q->ask) {
 	case ASK_FORGET:
-		policy_forget(m->policy);
+		service_policy.forget(m->policy);
 		return true;
 	case ASK_ABANDON:
 		auth_abandon(m->auth);

@@ -46,6 +46,7 @@ struct policy {
 	unsigned message;	/* its last part: which of the session's */
 	bool discard;
 	char redirect[ADDRESS_MAX];	/* or "" */
+	struct recipient other;	/* which that is, at the end */
 	struct reply excuse;	/* DEFER_IF_REJECT's; code 0: none */
 	size_t len;		/* octets of request, more than it has room
 				   for if something was left out */
@@ -143,7 +144,7 @@ stages(const char *list)
 	}
 }
 
-struct policy *
+static void *
 policy_open(const char *service, unsigned timeout, const struct logger *log,
     char *error, size_t size)
 {
@@ -536,7 +537,7 @@ do_prepend(struct question *q, const struct action *as, const char *text)
 		unsure(q, "PREPEND without a header field");
 		return;
 	}
-	snprintf(q->prepend, POLICY_PREPEND, "%s\r\n", text);
+	snprintf(q->prepend, SERVICE_PREPEND, "%s\r\n", text);
 }
 
 /* access(5); the replies are those of Postfix's defaults. */
@@ -597,16 +598,25 @@ act(struct question *q, const char *action)
 		as->run(q, as, action + len + strspn(action + len, " \t"));
 }
 
-void
-policy_ask(struct policy *p, enum stage stage, const struct envelope *env,
-    struct reply *v, char *prepend)
+static bool
+policy_asks(const void *ctx, enum stage stage)
 {
-	struct question q = { p, stage, env, v, prepend };
+	const struct policy *p = ctx;
+
+	return (p->asked & 1U << stage) != 0;
+}
+
+static void
+policy_ask(void *ctx, enum stage stage, const struct envelope *env,
+    struct reply *r, char *prepend)
+{
+	struct policy *p = ctx;
+	struct question q = { p, stage, env, r, prepend };
 	char action[ANSWER_MAX], why[256];
 	const char *fault = "question too long";
 
 	prepend[0] = '\0';
-	if (!(p->asked & 1U << stage))
+	if (!policy_asks(p, stage))
 		return;
 	if (compose(&q))
 		fault = inquire(p, action, why, sizeof why);
@@ -616,32 +626,50 @@ policy_ask(struct policy *p, enum stage stage, const struct envelope *env,
 		act(&q, action + strspn(action, " \t"));
 }
 
-bool
-policy_discards(const struct policy *p)
+static void
+policy_message(void *ctx, struct service_message *m, struct reply *r)
 {
-	return p->discard;
+	struct policy *p = ctx;
+	char prepend[SERVICE_PREPEND];
+
+	policy_ask(p, STAGE_END_OF_MESSAGE, &m->env, r, prepend);
+	m->discard = m->discard || p->discard;
+	if (p->redirect[0] == '\0')
+		return;
+	p->other.address = p->redirect;
+	p->other.options = "";
+	m->env.recipients = &p->other;
+	m->env.nrecipients = 1;
 }
 
-const char *
-policy_redirects(const struct policy *p)
+static void
+policy_forget(void *ctx)
 {
-	return p->redirect[0] == '\0' ? NULL : p->redirect;
-}
+	struct policy *p = ctx;
 
-void
-policy_forget(struct policy *p)
-{
 	p->message++;
 	p->discard = false;
 	p->redirect[0] = '\0';
 	p->excuse.code = 0;
 }
 
-void
-policy_close(struct policy *p)
+static void
+policy_close(void *ctx)
 {
+	struct policy *p = ctx;
+
 	if (p == NULL)
 		return;
 	stream_close(&p->link);
 	free(p);
 }
+
+const struct service service_policy = {
+	.name = "policy",
+	.open = policy_open,
+	.asks = policy_asks,
+	.ask = policy_ask,
+	.message = policy_message,
+	.forget = policy_forget,
+	.close = policy_close,
+};

@@ -1,10 +1,17 @@
 /*
- * service.h - outside services that are asked during the dialogue.
+ * service.h - outside services that are asked during the dialogue: what each
+ * of them is to the monitor.
  */
 #ifndef SERVICE_SERVICE_H
 #define SERVICE_SERVICE_H
 
-/* When a policy service is asked: protocol_state of Postfix's protocol. */
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/envelope.h"
+#include "base/logger.h"
+
+/* When a service is asked: protocol_state of Postfix's policy protocol. */
 enum stage {
 	STAGE_CONNECT,
 	STAGE_HELO,
@@ -15,6 +22,54 @@ enum stage {
 	STAGE_END_OF_MESSAGE,
 	STAGE_VRFY,
 	STAGES
+};
+
+#define SERVICE_PREPEND 2048	/* octets of header fields, with NUL */
+
+/*
+ * A message at its end: what will be relayed.  A service changes what it
+ * wants to be relayed instead; what its changes point to is the service's
+ * own, and stays until forget() or close().
+ */
+struct service_message {
+	struct envelope env;
+	int spool;		/* borrowed */
+	bool discard;		/* accept it, and relay it to nobody */
+};
+
+/*
+ * One kind of service.  ctx is what open() returned.  Whatever fails is in
+ * the reply, as a refusal, and in the log.
+ */
+struct service {
+	const char *name;
+	/* Reads where, which is borrowed, as log is; connects to nothing yet.
+	   timeout is in seconds, for one question.  Returns NULL with a
+	   sentence in error[0..size) if where makes no sense. */
+	void *(*open)(const char *where, unsigned timeout,
+	    const struct logger *log, char *error, size_t size);
+	/* Is there anything to ask at this stage?  It is the same for the
+	   whole session.  message() is called in any case. */
+	bool (*asks)(const void *ctx, enum stage stage);
+	/*
+	 * Asks at any stage but STAGE_END_OF_MESSAGE.  env has the session's
+	 * facts, from MAIL on the sender, at RCPT only the recipient in
+	 * question, at VRFY the address as its one recipient, at DATA all
+	 * recipients.  *r is a success, and is changed if the service refuses.
+	 * prepend[0..SERVICE_PREPEND) becomes the header fields to put in front
+	 * of the message, each ended by CRLF, or "".
+	 */
+	void (*ask)(void *ctx, enum stage stage, const struct envelope *env,
+	    struct reply *r, char *prepend);
+	/* Asks at the end of the message, and applies what the service decided
+	   during the transaction.  *r as above; after a refusal *m is not to
+	   be relayed. */
+	void (*message)(void *ctx, struct service_message *m,
+	    struct reply *r);
+	/* The transaction is over. */
+	void (*forget)(void *ctx);
+	/* Closes and frees.  NULL is legal. */
+	void (*close)(void *ctx);
 };
 
 #endif

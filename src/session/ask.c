@@ -89,7 +89,7 @@ ask_stage(struct asker *a, enum stage stage, const struct envelope *env,
 		-1 };
 
 	prepend[0] = '\0';
-	if (!ask(a, &q, r, 1, prepend, POLICY_PREPEND, NULL))
+	if (!ask(a, &q, r, 1, prepend, SERVICE_PREPEND, NULL))
 		monitor_gone(r, 1);
 }
 

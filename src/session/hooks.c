@@ -44,7 +44,7 @@ ask(struct session *s, enum stage stage, const struct envelope *env,
 	if (v.code >= 400)
 		reply_set(r, v.code, v.enh, v.text);
 	n = strlen(prepend);
-	if (s->prepended + n <= sizeof s->prepend - POLICY_PREPEND)
+	if (s->prepended + n <= sizeof s->prepend - SERVICE_PREPEND)
 		s->prepended += n;
 	else
 		session_log(s, LOG_WARNING, "policy",

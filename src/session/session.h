@@ -43,7 +43,7 @@ struct session {
 	char client_user[USER_MAX];	/* login of a unix socket's peer */
 	size_t prepended;	/* octets of prepend */
 	struct channel ch;	/* its line comes last in it */
-	char prepend[POLICY_PREPEND * 5];	/* policy's header fields, and
+	char prepend[SERVICE_PREPEND * 5];	/* policy's header fields, and
 						   room for one answer more */
 	struct header header;	/* of the message that is being received */
 	char path[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX]; /* scratch */
