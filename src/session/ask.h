@@ -34,7 +34,7 @@ enum spool_form ask_form(const struct asker *a);
 
 /*
  * Asks routes and policy service what they think of a stage: see
- * policy_ask() and relay_rcpt().  prepend[0..SERVICE_PREPEND) becomes the
+ * struct service and relay_rcpt().  prepend[0..SERVICE_PREPEND) becomes the
  * header fields to put in front of the message, or "".
  */
 void	ask_stage(struct asker *a, enum stage stage,
