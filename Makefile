@@ -5,6 +5,8 @@ PORT = 8025
 SECONDS_EACH = 60
 VERSION = 1.0
 WITH_SYSTEMD = yes
+# yes: ./smtpd is one static file, built with musl-gcc into musl/.
+STATIC = no
 WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wcast-qual \
 	-Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wformat=2
 HARDEN = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 \
@@ -18,6 +20,12 @@ STD = -std=c11 -D_POSIX_C_SOURCE=200809L -I. -Isrc $(WARN) \
 ALLCFLAGS = $(STD) $(HARDEN) $(SMALL) $(CFLAGS)
 SAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
 	-fno-sanitize-recover=undefined
+# The kernel's headers are among glibc's: they come last.
+MUSL = musl-gcc -idirafter /usr/include/$(shell $(CC) -print-multiarch) \
+	-idirafter /usr/include
+MUSL_LIB = /usr/lib/$(shell uname -m)-linux-musl
+MUSL_LINK = -Wl,-pie,--no-dynamic-linker,-z,text,-z,relro,-z,now \
+	-Wl,-z,noseparate-code,--gc-sections
 CRITERION = $(shell pkg-config --cflags --libs criterion)
 TLS = $(shell pkg-config --libs openssl)
 
@@ -50,8 +58,23 @@ SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 
 all: smtpd smtpd-tls libsmtpd-channel.a
 
-smtpd: smtpd.o $(OBJ)
-	$(CC) $(LINK) $(LDFLAGS) -o $@ $^
+ifeq ($(STATIC),yes)
+smtpd: musl/smtpd .built
+	cp musl/smtpd $@
+else
+smtpd: smtpd.o $(OBJ) .built
+	$(CC) $(LINK) $(LDFLAGS) -o $@ smtpd.o $(OBJ)
+endif
+# musl-gcc's own -static-pie names a start file that does not relocate.
+musl/smtpd: musl/smtpd.o $(OBJ:%=musl/%)
+	$(MUSL) -static -nostartfiles $(MUSL_LINK) $(LDFLAGS) -o $@ \
+	    $(MUSL_LIB)/rcrt1.o $(MUSL_LIB)/crti.o $^ \
+	    $(shell $(CC) -print-file-name=libcrypt.a) $(MUSL_LIB)/crtn.o
+musl/%.o: %.c
+	@mkdir -p $(@D)
+	$(MUSL) $(CPPFLAGS) $(filter-out -DWITH_SYSTEMD,$(ALLCFLAGS)) -MMD \
+	    -c -o $@ $<
+musl/smtpd.o musl/src/session/options.o: .built
 smtpd-tls: $(ENGINE:.c=.o)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)
 libsmtpd-channel.a: $(CHANNEL:.c=.o)
@@ -59,13 +82,13 @@ libsmtpd-channel.a: $(CHANNEL:.c=.o)
 	$(AR) rcs $@ $^
 smtpd.o src/session/options.o src/session/systemd.o: .built
 .built: FORCE
-	@echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) | cmp -s - $@ || \
-	    echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) >$@
+	@echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) $(STATIC) | cmp -s - $@ || \
+	    echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) $(STATIC) >$@
 .c.o:
 	$(CC) $(CPPFLAGS) $(ALLCFLAGS) -MMD -MP -c -o $@ $<
 
 deps:
-	t/deps.sh $(MAKECMDGOALS)
+	t/deps.sh $(MAKECMDGOALS) STATIC=$(STATIC)
 ifneq ($(filter deps,$(MAKECMDGOALS)),)
 .NOTPARALLEL:
 endif
@@ -157,10 +180,10 @@ uninstall:
 	    lib/systemd/system/smtpd@.service.d)
 
 clean:
-	rm -rf smtpd smtpd-tls *.[oad] src/*/*.[od] .built $(SUITES) t/ping t/ask \
+	rm -rf smtpd smtpd-tls musl *.[oad] src/*/*.[od] .built $(SUITES) t/ping t/ask \
 	    t/san t/fuzz t/bench/out t/__pycache__
 
 .PHONY: FORCE all bench check check-peers check-systemd clean coverage deps \
 	fuzz install lint run suites uninstall
--include $(wildcard *.d src/*/*.d $(foreach d,san fuzz,t/$d/*.d t/$d/t/*.d \
+-include $(wildcard *.d src/*/*.d musl/*.d musl/src/*/*.d $(foreach d,san fuzz,t/$d/*.d t/$d/t/*.d \
 	t/$d/src/*/*.d))

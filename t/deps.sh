@@ -11,6 +11,8 @@ packages=(gcc libc6-dev libssl-dev libsystemd-dev pkgconf systemd curl)
 
 for target; do
 	case $target in
+	STATIC=yes)
+		packages+=(musl-tools libcrypt-dev) ;;
 	check | coverage)
 		packages+=(libcriterion-dev perl python3 swaks openssl
 		    ca-certificates ucspi-tcp haproxy iproute2 strace netbase

@@ -64,6 +64,9 @@
 #define __NR_time __NR_gettimeofday
 #endif
 
+/* musl's unistd.h makes pread64 a macro. */
+#define __NR_pread __NR_pread64
+
 #ifdef __SANITIZE_ADDRESS__	/* which looks at stacks before it ends */
 #define CONFINE_SANITIZER \
 	CONFINE_ALLOW(sigaltstack, sigaltstack, sigaltstack, sigaltstack, \

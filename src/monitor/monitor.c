@@ -14,6 +14,7 @@
  */
 #define _GNU_SOURCE	/* explicit_bzero, strsep, _Fork */
 #include "base/clock.h"
+#include "base/compat.h"
 #include "base/reply.h"
 #include "base/text.h"
 #include "monitor/confine.h"
@@ -31,7 +32,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>

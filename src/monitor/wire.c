@@ -33,7 +33,9 @@ send_all(int to, struct iovec *iov, size_t n, int fd, int64_t deadline)
 	ssize_t sent;
 
 	while (n > 0) {
-		msg = (struct msghdr){ .msg_iov = iov, .msg_iovlen = n };
+		msg = (struct msghdr){ .msg_iov = iov };
+		/* An int in musl. */
+		msg.msg_iovlen = (__typeof__(msg.msg_iovlen))n;
 		if (fd != -1) {
 			msg.msg_control = &control;
 			msg.msg_controllen = sizeof control;

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/compat.h"
 #include "base/file.h"
 #include "base/reply.h"
 #include "base/text.h"

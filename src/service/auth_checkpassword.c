@@ -4,7 +4,6 @@
  */
 #define _GNU_SOURCE	/* explicit_bzero, pipe2, closefrom_np */
 
-#include <sys/pidfd.h>
 #include <sys/wait.h>
 
 #include <errno.h>
@@ -18,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/compat.h"
 #include "net/stream.h"
 #include "service/auth_source.h"
 

@@ -1,10 +1,7 @@
 /*
  * auth_file.c - who a client is, by a file of names and crypt(3) hashes.
  */
-#define _GNU_SOURCE	/* explicit_bzero, crypt_r */
-
-#include <crypt.h>
-#include <dlfcn.h>
+#define _GNU_SOURCE	/* explicit_bzero */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/compat.h"
 #include "base/file.h"
 #include "service/auth_source.h"
 
@@ -115,42 +113,17 @@ look_up(FILE *f, const char *user, char *theirs, char *other)
 	return whole;
 }
 
-/* crypt_r(3), or NULL.  libcrypt is loaded by the few who need it: linked, it
-   would be paid for by every connection. */
-static __typeof__(&crypt_r)
-find_crypt(void)
-{
-	__typeof__(&crypt_r) found = NULL;
-	void *library;
-
-	*(void **)(void *)&found = dlsym(RTLD_DEFAULT, "crypt_r");
-	if (found != NULL)
-		return found;
-	library = dlopen("libcrypt.so.1", RTLD_NOW);
-	if (library == NULL)	/* distributions without the obsolete half */
-		library = dlopen("libcrypt.so.2", RTLD_NOW);
-	if (library != NULL)
-		*(void **)(void *)&found = dlsym(library, "crypt_r");
-	return found;
-}
-
 /* Hashes password for setting; true if the result is setting itself. */
 static bool
 matches(const char *password, const char *setting, bool *unknown)
 {
-	struct crypt_data *data = calloc(1, sizeof *data);
-	__typeof__(&crypt_r) crypt_it = find_crypt();
-	const char *made = NULL;
+	char made[HASH_MAX];
 	bool equal = false;
 
-	if (data != NULL && crypt_it != NULL)
-		made = crypt_it(password, setting, data);
-	*unknown = made == NULL || made[0] == '*';
+	*unknown = !compat_crypt(password, setting, made, sizeof made);
 	if (!*unknown)
 		equal = same(made, setting);
-	if (data != NULL)
-		explicit_bzero(data, sizeof *data);
-	free(data);
+	explicit_bzero(made, sizeof made);
 	return equal;
 }
 

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE	/* closefrom */
 #include "session/jail.h"
 
+#include "base/compat.h"
 #include "base/text.h"
 #include "monitor/confine.h"
 
