@@ -177,7 +177,8 @@ uninstall:
 	cd $(DESTDIR)$(PREFIX) && rm -fv $(foreach f,$(SHIP),$(lastword \
 	    $(subst :, ,$f)))
 	-rmdir $(addprefix $(DESTDIR)$(PREFIX)/,include/smtpd/base include/smtpd share/doc/smtpd \
-	    lib/systemd/system/smtpd@.service.d)
+	    lib/systemd/system/smtpd@.service.d \
+	    lib/systemd/system/smtpd.socket.d)
 
 clean:
 	rm -rf smtpd smtpd-tls musl *.[oad] src/*/*.[od] .built $(SUITES) t/ping t/ask \

@@ -56,7 +56,7 @@ sub records {
 }
 
 # The MESSAGE_IDs, by the names that events have.
-my %id = slurp('/rig/smtpd.c') =~ /\{ "([a-z-]+)", "([0-9a-f]{32})"/g;
+my %id = slurp('/rig/log.c') =~ /\{ "([a-z-]+)", "([0-9a-f]{32})"/g;
 
 sub settings {
 	my (%set) = @_;
@@ -111,6 +111,21 @@ system('systemd-sysusers');
 system('journalctl --update-catalog >/dev/null 2>&1');
 systemctl('daemon-reload');
 ok(scalar getpwnam('smtpd'), 'the user smtpd is there');
+
+# Port 25 is this host's only, until the drop-in opens it.
+my $sockets = systemctl(qw(show --property=Listen smtpd.socket));
+is(join(' ', sort $sockets =~ /^Listen=(\S+)/mg), '127.0.0.1:25 [::1]:25',
+    'port 25 is for this host only');
+my ($world) = grep { -e }
+    glob('/usr/{local/,}lib/systemd/system/smtpd.socket.d/world.conf.example');
+mkdir '/etc/systemd/system/smtpd.socket.d';
+symlink $world, '/etc/systemd/system/smtpd.socket.d/world.conf';
+systemctl('daemon-reload');
+$sockets = systemctl(qw(show --property=Listen smtpd.socket));
+like($sockets, qr/^Listen=\S*:25/m, 'world.conf opens it');
+unlike($sockets, qr/127\.0\.0\.1/, 'to every host');
+unlink '/etc/systemd/system/smtpd.socket.d/world.conf';
+systemctl('daemon-reload');
 
 my ($said, $status) = systemctl(qw(enable --quiet --now smtpd.socket));
 is($status, 0, 'smtpd.socket is enabled and started');
@@ -326,11 +341,25 @@ for (['STARTTLS at port 587', qw(--port 587 --tls)],
 	isnt($status, 0, "$name: not with a wrong password");
 }
 is(scalar(delivered('submitted')), 2, 'two messages are submitted');
+# A relay program is the same user as smtpd; key and users are not for it.
+spew('/srv/slow/thief', 'cat >/dev/null; for f in /etc/smtpd/tlskey '
+    . '/etc/smtpd/users "$CREDENTIALS_DIRECTORY"/*; do '
+    . 'cat "$f" 2>/dev/null; done | grep -a -e PRIVATE -e opensesame '
+    . '-e "^jo:" >/srv/slow/loot; id -un >/srv/slow/user' . "\n");
+settings(SMTPD_RELAY => 'discard:',
+    SUBMISSION_RELAY => '-- /bin/sh /srv/slow/thief');
+($said, $status) = run(@swaks, qw(--port 465 --tls-on-connect), @jo,
+    'opensesame');
+is($status, 0, 'a program as the relay of port 465');
+is(slurp('/srv/slow/user'), "smtpd\n", 'runs as smtpd');
+is(slurp('/srv/slow/loot'), '', 'and can read neither key nor users');
+settings(SMTPD_RELAY => 'discard:',
+    SUBMISSION_RELAY => 'maildir:' . '/srv/submitted');
 like(replies(talk(587, message('in the clear'))), qr/^220 250 530 /,
     'and none in the clear');
 all_gone('smtpd-submission');
 all_gone('smtpd-submissions');
-is(scalar(records("MESSAGE_ID=$id{'auth-ok'}", 'SMTPD_USER=jo')), 2,
+is(scalar(records("MESSAGE_ID=$id{'auth-ok'}", 'SMTPD_USER=jo')), 3,
     'the journal knows who');
 is(scalar(records("MESSAGE_ID=$id{'auth-failed'}")), 2, 'and who was not');
 unlike(join("\n", map { JSON::PP->new->encode($_) } records('-t', 'smtpd')),
