@@ -86,7 +86,7 @@ check(const struct question *q)
 		    (env->nrecipients == 1 || (q->number != STAGE_RCPT &&
 		    q->number != STAGE_VRFY)), "a stage without its recipient");
 	demand(q->ask != ASK_FORGET, "a policy that there is not");
-	if (q->ask == ASK_RELAY)
+	if (q->ask == ASK_MESSAGE)
 		demand(env != NULL && env->nrecipients > 0 && (q->fd == -1 ||
 		    (fstat(q->fd, &st) == 0 && S_ISREG(st.st_mode))),
 		    "a message for nobody, or not a file");

@@ -138,8 +138,7 @@ monitor_wants(const struct monitor *m)
 	};
 
 	for (size_t i = 0; i < STAGES; i++)
-		w.stage[i] = m->policy != NULL &&
-		    i != STAGE_END_OF_MESSAGE &&
+		w.stage[i] = m->policy != NULL && i != STAGE_END_OF_MESSAGE &&
 		    service_policy.asks(m->policy, (enum stage)i);
 	if (relay_screens(m->relay) || is_limited(m))
 		w.stage[STAGE_RCPT] = true;
@@ -187,24 +186,27 @@ log_verdicts(struct monitor *m, const struct envelope *env,
 	}
 }
 
-/* Asks the services, and relays what they made of the message.  Where they
-   changed its recipients, all share one reply. */
+/* Asks the services about the whole message, then relays what they made of
+   it.  If they changed its recipients, all share one reply. */
 static void
 relay_message(struct monitor *m, const struct envelope *env, int spool,
     struct reply v[])
 {
 	struct service_message message = { *env, spool, false };
 
-	bool refused;
-
 	reply_set(&v[0], 250, "2.0.0", "Message accepted");
 	if (m->policy != NULL)
 		service_policy.message(m->policy, &message, &v[0]);
-	refused = v[0].code >= 400;
-	if (!refused && !message.discard)
+	if (v[0].code >= 400) {
+		log_verdict(m, LOG_NOTICE, "refused", env, &v[0]);
+		reply_spread(v, env->nrecipients);
+		return;
+	}
+	if (m->set->status != NULL)
+		m->set->status(m->set->log.ctx, "relaying", false);
+	if (!message.discard)
 		relay_deliver(m->relay, &message.env, message.spool, v);
-	if (refused || message.discard ||
-	    message.env.recipients != env->recipients)
+	if (message.discard || message.env.recipients != env->recipients)
 		reply_spread(v, env->nrecipients);
 	log_verdicts(m, env, v);
 }
@@ -254,8 +256,7 @@ answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
 	}
 	if (stage == STAGE_RCPT)
 		relay_rcpt(m->relay, env, v);
-	if (m->policy != NULL && v->code < 400 &&
-	    stage != STAGE_END_OF_MESSAGE)
+	if (m->policy != NULL && v->code < 400)
 		service_policy.ask(m->policy, stage, env, v, prepend);
 	if (v->code >= 400)
 		log_verdict(m, LOG_NOTICE, "refused", env, v);
@@ -362,11 +363,12 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 
 	switch (q->ask) {
 	case ASK_STAGE:
-		return q->env != NULL && q->number < STAGES && q->fd == -1 &&
+		return q->env != NULL && q->number < STAGES &&
+		    q->number != STAGE_END_OF_MESSAGE && q->fd == -1 &&
 		    (!one || q->env->nrecipients == 1);
 	case ASK_FORGET:
 		return m->policy != NULL && q->fd == -1;
-	case ASK_RELAY:
+	case ASK_MESSAGE:
 		return may_relay(m) && q->env != NULL &&
 		    q->env->nrecipients > 0 &&
 		    q->env->fact[FACT_SENDER][0] != '-' &&
@@ -425,7 +427,7 @@ get_question(struct monitor *m, struct received *r)
 	}
 	if (status == 1 && r->q.env != NULL)
 		override_facts(m, &r->env);
-	if (status == 1 && r->q.ask == ASK_RELAY &&
+	if (status == 1 && r->q.ask == ASK_MESSAGE &&
 	    !may_send_all(m, r->q.env)) {
 		errno = EBADMSG;
 		return -1;
@@ -472,7 +474,7 @@ run_question(struct monitor *m, const struct question *q, struct reply *v,
 	case ASK_STAGE:
 		answer_stage(m, (enum stage)q->number, q->env, v, m->text);
 		break;
-	case ASK_RELAY:
+	case ASK_MESSAGE:
 		relay_message(m, q->env, q->fd, v);
 		break;
 	case ASK_FILE:
@@ -502,7 +504,7 @@ static int
 handle(struct monitor *m, struct received *r)
 {
 	const struct question *q = &r->q;
-	size_t n = q->ask == ASK_RELAY && q->env != NULL
+	size_t n = q->ask == ASK_MESSAGE && q->env != NULL
 	    ? q->env->nrecipients
 	    : q->ask == ASK_STAGE || q->ask == ASK_AUTH;
 	/* Zeroed: what lay there before is not for the channel process. */
@@ -511,7 +513,7 @@ handle(struct monitor *m, struct received *r)
 
 	/* monitor_may_be_asked() saw to it. */
 	assert(q->a != NULL || q->ask != ASK_AUTH);
-	assert(q->env != NULL || q->ask != ASK_RELAY);
+	assert(q->env != NULL || q->ask != ASK_MESSAGE);
 	if (handle_oneway(m, q))
 		return 0;
 	if (n > 1 && (v = calloc(n, sizeof *v)) == NULL)

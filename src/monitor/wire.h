@@ -21,7 +21,7 @@
 
 enum ask {
 	ASK_STAGE,
-	ASK_RELAY,
+	ASK_MESSAGE,
 	ASK_FORGET,		/* not answered */
 	ASK_FILE,
 	ASK_MECHANISMS,

@@ -94,10 +94,10 @@ ask_stage(struct asker *a, enum stage stage, const struct envelope *env,
 }
 
 void
-ask_relay(struct asker *a, const struct envelope *env, int spool,
+ask_message(struct asker *a, const struct envelope *env, int spool,
     void (*slow)(void *ctx), void *ctx, struct reply r[])
 {
-	const struct question q = { ASK_RELAY, 0, env, NULL, NULL, spool };
+	const struct question q = { ASK_MESSAGE, 0, env, NULL, NULL, spool };
 	char text[1];
 
 	if (wire_send_question(&a->wire, &q) == -1) {

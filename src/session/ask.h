@@ -43,7 +43,7 @@ void	ask_stage(struct asker *a, enum stage stage,
 /* Relays a message: see relay_deliver().  The monitor logs the result.  If
    that takes long, slow(ctx) is called once: it writes the replies that the
    client waits for. */
-void	ask_relay(struct asker *a, const struct envelope *env, int spool,
+void	ask_message(struct asker *a, const struct envelope *env, int spool,
 	    void (*slow)(void *ctx), void *ctx, struct reply r[]);
 
 /* The transaction is over. */

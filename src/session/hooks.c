@@ -254,21 +254,6 @@ on_refused(void *ctx, const struct reply *r)
 	    r->code < 500 ? "message-deferred" : "message-refused", &env, text);
 }
 
-/* Relays the message if policy lets us; if not *r says no, and it returns
-   false. */
-static bool
-relay(struct session *s, struct envelope *env, int spool, struct reply v[],
-    struct reply *r)
-{
-	env->size = s->spool.size;
-	ask(s, STAGE_END_OF_MESSAGE, env, r);
-	if (r->code >= 400)
-		return false;
-	ask_status(s->asker, "relaying", false);
-	ask_relay(s->asker, env, spool, on_slow, s, v);
-	return true;
-}
-
 /* Says in the log where the message had no room, and why. */
 static void
 log_spool(struct session *s, const struct envelope *env)
@@ -306,10 +291,13 @@ on_end(void *ctx, struct reply r[], size_t n)
 		log_spool(s, &env);
 		reply_set(r, 452, "4.3.1", "No room for the message");
 	}
-	if (v != NULL && r->code < 400)
-		asked = relay(s, &env, fd, v, r);
-	else
+	if (v != NULL && r->code < 400) {
+		env.size = s->spool.size;
+		ask_message(s->asker, &env, fd, on_slow, s, v);
+		asked = true;
+	} else {
 		on_refused(s, r);
+	}
 	for (size_t i = 0; i < n; i++)
 		if (asked)
 			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
