@@ -31,6 +31,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include <criterion/criterion.h>
@@ -385,7 +386,8 @@ finish(struct peer *p, const char *name)
 	munmap(p->found, sizeof *p->found);
 }
 
-static char logged[65536];
+static char logged[65536];	/* all warnings */
+static char informed[2048];	/* the last record below */
 
 static void
 take_log(void *ctx, int priority, const char *event,
@@ -393,7 +395,11 @@ take_log(void *ctx, int priority, const char *event,
 {
 	size_t n = strlen(logged);
 
-	(void)ctx, (void)priority, (void)env;
+	(void)ctx, (void)env;
+	if (priority > LOG_WARNING) {
+		snprintf(informed, sizeof informed, "%s %s\n", event, text);
+		return;
+	}
 	cr_expect_eq(strcspn(text, "\r\n\033"), strlen(text), "%s", text);
 	snprintf(logged + n, sizeof logged - n, "%s %s\n", event, text);
 }
@@ -545,7 +551,7 @@ Test(nexthop, dialogue)
 		    "< EHLO smtpd.example.org\n> 250 mx\n"
 		    MAIL RCPT TEXT QUEUED, TAKEN },
 		{ .name = "greeting of 554", "> 554 5.7.1 Go away\n",
-		    "554 5.7.1 Go away\n" },
+		    "451 4.7.1 Go away\n" },
 		{ .name = "greeting of 250", "> 250 Ok\n",
 		    "451 4.5.0 Next hop broke the protocol\n" },
 		{ .name = "MAIL refused, its words kept", PLAIN FROM
@@ -702,9 +708,9 @@ Test(nexthop, garbage_at_each_step)
 {
 	static const char *const garbage[] = {
 		"> Hello\n", "> 25\n", "> 2500 Ok\n", "> 250_Ok\n",
-		"> 199 Ok\n", "> 600 Ok\n", "= \\0\\0\\e\\r\\n\n", "> \n",
-		"> 250-Ok\n> 550 No\n", "> 250-Ok\n> Ok\n", "> 334 Ok\n",
-		"> 299-Ok\n> 250 Ok\n", "> 221 Ok\n",
+		"> 199 Ok\n", "> 600 Ok\n", "= \\0\\0\\e\\r\\n\n",
+		"> 250-Ok\n> Ok\n", "> 334 Ok\n",
+		"> 221 Ok\n",
 	};
 	size_t i;
 
@@ -875,7 +881,7 @@ Test(nexthop, opened_again_no_more_than_once)
 	struct peer p;
 	struct post *m = post("a@example.net", "x\r\n");
 
-	start(&p, ONE "!\n" EHLO "!\n" ONE);
+	start(&p, ONE "!\n!\n" ONE);
 	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where, -1);
 	cr_expect_str_eq(relay_by(h, m, PATIENT), TAKEN);
 	cr_expect_str_eq(relay_by(h, m, PATIENT), LOST "\n");
@@ -1072,7 +1078,7 @@ Test(nexthop, lmtp)
 		    .to = "a b c", .protocol = NEXTHOP_LMTP },
 		{ .name = "LHLO refused", "> 220 mx LMTP\n"
 		    "< LHLO smtpd.example.org\n> 502 5.5.1 What?\n",
-		    "502 5.5.1 What?\n", .protocol = NEXTHOP_LMTP },
+		    "451 4.5.1 What?\n", .protocol = NEXTHOP_LMTP },
 		{ .name = "DATA refused", LHLO("X") MAIL "N 2 250\n"
 		    "< DATA\n> 451 4.3.0 No\n",
 		    "451 4.3.0 No\n451 4.3.0 No\n", .to = "a b",
@@ -1274,8 +1280,8 @@ Test(nexthop, places_are_tried_in_turn)
 	start(&p, "> 554 5.7.1 Go away\n");
 	snprintf(where, sizeof where, "%s,unix:%s/none", p.where, dir);
 	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP),
-	    "451 4.4.1 Cannot connect to next hop\n");
-	finish(&p, "one of them may change its mind");
+	    "451 4.7.1 Go away\n");
+	finish(&p, "its words, not that the other one is not there");
 
 	start(&p, "> 554 5.7.1 Go away\n");
 	start(&q, "> 421 4.3.2 Busy\n");
@@ -1376,8 +1382,10 @@ Test(nexthop, credentials_are_guarded)
 	write_file(path, "auth", text, 0644);
 	cr_expect_str_eq(relay_once(where, &set, NEXTHOP_SMTP), TAKEN);
 	cr_expect_not_null(strstr(logged, "anyone can read"), "%s", logged);
-	cr_expect_not_null(strstr(logged, "and has no line in: /"), "%s",
-	    logged);
+	cr_expect_not_null(strstr(logged, ": server offers AUTH, but: /"),
+	    "%s", logged);
+	cr_expect_not_null(strstr(logged, "/auth has no entry for [127.0.0.1]:"
+	    ), "%s", logged);
 	finish(&p, "of others, and anyone can read them");
 
 	start(&p, OFFERS("AUTH PLAIN"));
@@ -1458,6 +1466,8 @@ Test(nexthop, starttls)
 		{ "must, but fails", TLS,
 		    "451 4.7.5 No secure connection to next hop\n",
 		    TLS_MUST, true },
+		{ "may, closed after the handshake", TLS "!\n",
+		    LOST "\n", TLS_MAY, false },
 		{ "more behind the reply", OFFERS("STARTTLS")
 		    "< STARTTLS\n+ 220 2.0.0 Go\\r\\n250 Surplus\\r\\n\n",
 		    GARBLED "\n",
@@ -1484,7 +1494,9 @@ Test(nexthop, starttls)
 		    scenes[i].fails, "%s: %s", scenes[i].name, logged);
 		finish(&p, scenes[i].name);
 	}
-	calls("client\nclient --verify 127.0.0.1 --ca /ca.pem\n");
+	calls("client --sni 127.0.0.1\n"
+	    "client --verify 127.0.0.1 --ca /ca.pem\n"
+	    "client --sni 127.0.0.1\n");
 }
 
 Test(nexthop, tls_from_the_start_and_auth_over_it)
@@ -1532,6 +1544,272 @@ Test(nexthop, tells_where_it_was_refused)
 		cr_expect_not_null(strstr(logged, cases[i].want), "%s", logged);
 		finish(&p, cases[i].want);
 	}
+}
+
+/* ---- A next hop on a bad day ---- */
+
+Test(nexthop, last_line_of_a_reply_counts)
+{
+	static const struct scene scenes[] = {
+		{ .name = "greeting", "> 220-mx ESMTP\n> 521 5.3.2 No\n",
+		    "451 4.3.2 No\n" },
+		{ .name = "greeting that hangs up",
+		    "> 220-mx ESMTP\n> 421 4.3.2 Busy\n",
+		    "451 4.3.2 Busy\n" },
+		{ .name = "MAIL", PLAIN FROM "> 250-Ok\n> 550 5.7.1 No\n",
+		    "550 5.7.1 No\n" },
+		{ .name = "the message", PLAIN MAIL RCPT TEXT
+		    "> 250-2.0.0 Ok\n> 451 4.3.0 No\n", "451 4.3.0 No\n" },
+	};
+
+	run_scenes(scenes, COUNT(scenes));
+}
+
+Test(nexthop, empty_line_between_replies_is_skipped)
+{
+	static const struct scene scenes[] = {
+		{ .name = "before the greeting", "> \n" ONE, TAKEN },
+		{ .name = "with the greeting",
+		    "+ 220 mx\\r\\n\\r\\n\n< EHLO smtpd.example.org\n"
+		    "+ \\r\\n250 mx\\r\\n\\n\n" MAIL RCPT TEXT QUEUED, TAKEN },
+	};
+
+	run_scenes(scenes, COUNT(scenes));
+}
+
+Test(nexthop, what_a_hop_said_before_it_left_is_the_reply)
+{
+	static const struct scene scenes[] = {
+		{ .name = "EHLO 550, closed", "> 220 mx\n"
+		    "< EHLO smtpd.example.org\n"
+		    "> 550 5.7.1 Your host is blocked here\n!\n",
+		    "451 4.7.1 Your host is blocked here\n" },
+		{ .name = "EHLO and HELO refused", "> 220 mx\n"
+		    "< EHLO smtpd.example.org\n> 550 5.7.1 Blocked\n"
+		    "< HELO smtpd.example.org\n> 550 5.7.1 Really\n",
+		    "451 4.7.1 Really\n" },
+		{ .name = "unasked", "+ 220 mx\\r\\n550 5.7.1 Blocked\\r\\n\n",
+		    "451 4.7.1 Blocked\n" },
+	};
+	size_t i;
+
+	for (i = 0; i < COUNT(scenes); i++) {
+		logged[0] = '\0';
+		run_scenes(&scenes[i], 1);
+		cr_expect_not_null(strstr(logged, "550 5.7.1 "), "%s: %s",
+		    scenes[i].name, logged);
+	}
+}
+
+Test(nexthop, ehlo_answered_by_closing_is_tried_again_by_helo)
+{
+	static const struct scene scenes[] = {
+		{ .name = "closed", EHLO "!\n> 220 mx\n"
+		    "< HELO smtpd.example.org\n> 250 mx\n"
+		    MAIL RCPT TEXT QUEUED, TAKEN },
+		{ .name = "again", EHLO "!\n> 220 mx\n"
+		    "< HELO smtpd.example.org\n!\n", LOST "\n" },
+	};
+
+	run_scenes(scenes, COUNT(scenes));
+}
+
+Test(nexthop, refused_mail_of_a_kept_connection_is_said_again)
+{
+	static const struct pair pairs[] = {
+		{ "503", ONE FROM "> 503 5.5.1 Odd\n@\n" ONE, TAKEN, TAKEN },
+		{ "452", ONE FROM "> 452 4.5.3 Enough\n@\n" ONE, TAKEN, TAKEN },
+		{ "451", ONE FROM "> 451 4.3.0 Later\n@\n" ONE, TAKEN, TAKEN },
+		{ "550", ONE FROM "> 550 5.7.1 No\n@\n" ONE, TAKEN, TAKEN },
+	};
+	struct nexthop *h;
+	struct peer p;
+	struct post *m = post("a@example.net", "x\r\n");
+
+	run_pairs(pairs, COUNT(pairs));
+
+	start(&p, ONE FROM "> 550 5.7.1 No\n@\n"
+	    PLAIN FROM "> 550 5.7.1 Never\n");
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where, -1);
+	cr_expect_str_eq(relay_by(h, m, PATIENT), TAKEN);
+	cr_expect_str_eq(relay_by(h, m, PATIENT), "550 5.7.1 Never\n");
+	nexthop_close(h);
+	finish(&p, "a fresh connection's word is final");
+	post_free(m);
+}
+
+/* Relays one message to two places, of which the second takes it. */
+static void
+fails_over(const char *name, const char *first)
+{
+	struct peer p, q;
+	char where[300];
+	const char *got;
+
+	start(&p, first);
+	start(&q, ONE);
+	snprintf(where, sizeof where, "%s,%s", p.where, q.where);
+	got = relay_once(where, &settings, NEXTHOP_SMTP);
+	cr_expect_str_eq(got, TAKEN, "%s: %s", name, got);
+	finish(&p, name);
+	finish(&q, name);
+}
+
+Test(nexthop, next_place_is_asked_when_one_cannot_serve)
+{
+	struct peer p, q;
+	char where[300];
+
+	fails_over("421 to MAIL", PLAIN FROM "> 421 4.3.2 Busy\n");
+	fails_over("hangs up at MAIL", PLAIN FROM "!\n");
+	fails_over("421 to RCPT", PLAIN MAIL TO "> 421 4.3.2 Busy\n");
+	fails_over("hangs up at the greeting", "!\n");
+	fails_over("421 to EHLO", EHLO "> 421 4.3.2 Busy\n");
+	fails_over("EHLO refused", EHLO "> 550 5.7.1 No\n"
+	    "< HELO smtpd.example.org\n> 550 5.7.1 No\n");
+	fails_over("silent", "@\n");
+
+	start(&p, PLAIN FROM "> 550 5.7.1 No\n");
+	start(&q, "");
+	snprintf(where, sizeof where, "%s,%s", p.where, q.where);
+	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP),
+	    "550 5.7.1 No\n");
+	finish(&p, "a refusal is final");
+	finish(&q, "never asked");
+}
+
+Test(nexthop, next_mechanism_is_tried)
+{
+	static const char *const codes[] = { "502", "503", "504", "534", "535" };
+	struct relay_settings set = settings;
+	char text[512], path[128], script[2048];
+	const char *got;
+	struct peer p;
+	size_t i;
+
+	set.auth = path;
+	for (i = 0; i < COUNT(codes); i++) {
+		snprintf(script, sizeof script, OFFERS("AUTH PLAIN LOGIN")
+		    "< AUTH PLAIN ...\n> %s 5.5.4 No\n"
+		    "< AUTH LOGIN\n> 334 VXNlcm5hbWU6\n< dXNlcg==\n"
+		    "> 334 UGFzc3dvcmQ6\n< cGFzcw==\n> 235 2.7.0 Ok\n" NEXT,
+		    codes[i]);
+		start(&p, script);
+		snprintf(text, sizeof text, "%s user:pass\n", p.where);
+		write_file(path, "auth", text, 0600);
+		got = relay_once(p.where, &set, NEXTHOP_SMTP);
+		cr_expect_str_eq(got, TAKEN, "%s: %s", codes[i], got);
+		finish(&p, codes[i]);
+	}
+}
+
+Test(nexthop, too_many_recipients_is_temporary)
+{
+	static const struct scene scenes[] = {
+		{ .name = "552 to RCPT", PLAIN MAIL TO
+		    "> 552 5.5.3 Too many recipients\n",
+		    "452 4.5.3 Too many recipients\n" },
+	};
+
+	run_scenes(scenes, COUNT(scenes));
+}
+
+Test(nexthop, what_we_configured_wrongly_is_temporary)
+{
+	static const struct scene scenes[] = {
+		{ .name = "530 to MAIL", PLAIN FROM
+		    "> 530 5.7.0 Authentication required\n",
+		    "451 4.7.0 Authentication required\n" },
+		{ .name = "530 to RCPT", PLAIN MAIL TO
+		    "> 530 5.7.0 Must issue a STARTTLS command first\n",
+		    "451 4.7.0 Must issue a STARTTLS command first\n" },
+		{ .name = "500 to LHLO", "> 220 mx ESMTP\n"
+		    "< LHLO smtpd.example.org\n> 500 5.5.1 What?\n",
+		    "451 4.5.1 What?\n", .protocol = NEXTHOP_LMTP },
+	};
+
+	logged[0] = '\0';
+	run_scenes(scenes, COUNT(scenes));
+	cr_expect_not_null(strstr(logged, "see --relay-auth and --relay-tls"),
+	    "%s", logged);
+	cr_expect_not_null(strstr(logged, "this is no LMTP server"), "%s",
+	    logged);
+}
+
+Test(nexthop, refused_chunk_goes_by_data_on_a_fresh_connection)
+{
+	static const struct pair pairs[] = {
+		{ "500", OFFERS("CHUNKING") MAIL RCPT "#\n> 500 5.5.1 What?\n"
+		    "@\n" OFFERS("CHUNKING") NEXT NEXT, TAKEN, TAKEN },
+		{ "502", OFFERS("CHUNKING") MAIL RCPT "#\n> 502 5.5.1 No\n"
+		    "@\n" OFFERS("CHUNKING") NEXT NEXT, TAKEN, TAKEN },
+		{ "503", OFFERS("CHUNKING") MAIL RCPT "#\n> 503 5.5.1 No\n"
+		    "@\n" OFFERS("CHUNKING") NEXT NEXT, TAKEN, TAKEN },
+	};
+
+	run_pairs(pairs, COUNT(pairs));
+}
+
+Test(nexthop, broken_pipelining_is_not_used_again)
+{
+	struct nexthop *h;
+	struct peer p;
+	struct post *m = post("a@example.net", "x\r\n");
+
+	start(&p, OFFERS("PIPELINING") FROM "@\n" OFFERS("PIPELINING") NEXT);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, p.where, -1);
+	cr_expect_str_eq(relay_by(h, m, 500),
+	    "451 4.4.2 Next hop timed out\n");
+	/* MAIL is answered before RCPT is sent: no group. */
+	cr_expect_str_eq(relay_by(h, m, PATIENT), TAKEN);
+	nexthop_close(h);
+	finish(&p, "pipelining");
+	post_free(m);
+}
+
+Test(nexthop, undeclared_8_bit_text_is_declared)
+{
+	struct post *m = post("a@example.net",
+	    "Subject: x\r\n\r\n\xc3\xa4\r\n");
+
+	converse("8-bit", OFFERS("8BITMIME")
+	    "< MAIL FROM:<s@example.org> BODY=8BITMIME\n> 250 Ok\n"
+	    RCPT TEXT QUEUED, m, TAKEN);
+	post_free(m);
+	m = post("a@example.net", "Subject: x\r\n\r\ny\r\n");
+	converse("7-bit", OFFERS("8BITMIME") NEXT, m, TAKEN);
+	post_free(m);
+}
+
+Test(nexthop, orcpt_in_utf8_is_encoded_for_a_hop_without_smtputf8)
+{
+	struct post *m = post("a@example.net", "x\r\n");
+
+	m->env.smtputf8 = true;
+	m->to[0].options = "ORCPT=utf-8;\xc3\xa4\xf0\x9f\x98\x80@example.org "
+	    "NOTIFY=NEVER";
+	converse("encoded", OFFERS("DSN") MAIL "< RCPT TO:<a@example.net> "
+	    "NOTIFY=NEVER ORCPT=utf-8;\\x{E4}\\x{1F600}@example.org\n"
+	    "> 250 Ok\n" TEXT QUEUED, m, TAKEN);
+	converse("as it is", OFFERS2("DSN", "SMTPUTF8")
+	    "< MAIL FROM:<s@example.org> SMTPUTF8\n> 250 Ok\n"
+	    "< RCPT TO:<a@example.net> NOTIFY=NEVER "
+	    "ORCPT=utf-8;\xc3\xa4\xf0\x9f\x98\x80@example.org\n> 250 Ok\n"
+	    TEXT QUEUED, m, TAKEN);
+	post_free(m);
+}
+
+Test(nexthop, log_says_who_took_the_message)
+{
+	struct peer p;
+	char wanted[256];
+
+	start(&p, ONE);
+	relay_once(p.where, &settings, NEXTHOP_SMTP);
+	snprintf(wanted, sizeof wanted,
+	    "nexthop %s: took the message: 250 2.0.0 Queued\n", p.where + 5);
+	cr_expect_str_eq(informed, wanted, "%s", informed);
+	finish(&p, "took");
 }
 
 Test(nexthop, valid)

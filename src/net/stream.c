@@ -320,6 +320,25 @@ stream_line(struct stream *s, char *line, size_t size, int64_t deadline)
 	return (long)len;
 }
 
+bool
+stream_has_input(struct stream *s)
+{
+	int fills;
+
+	/* A peer that sends empty lines without end has sent something. */
+	for (fills = 0; fills < 16; fills++) {
+		while (s->used < s->have && (s->buffer[s->used] == '\n' ||
+		    (s->buffer[s->used] == '\r' && s->used + 1 < s->have &&
+		    s->buffer[s->used + 1] == '\n')))
+			s->used += s->buffer[s->used] == '\n' ? 1 : 2;
+		if (s->used < s->have)
+			return true;
+		if (fill(s) == -1)
+			return errno != EAGAIN && errno != EINTR;
+	}
+	return true;
+}
+
 void
 stream_close(struct stream *s)
 {

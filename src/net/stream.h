@@ -63,6 +63,10 @@ long	stream_line(struct stream *s, char *line, size_t size,
    log. */
 const char *stream_reason(int error);
 
+/* True if there is input, or the end, without waiting.  Empty lines before it
+   are skipped. */
+bool	stream_has_input(struct stream *s);
+
 void	stream_close(struct stream *s);
 
 #endif

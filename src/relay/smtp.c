@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -35,13 +36,25 @@ is_printable(const char *p)
 	return true;
 }
 
+/* True if no octet of p[0..len) is above 127. */
+static bool
+is_ascii_span(const char *p, size_t len)
+{
+	uint64_t word, all = 0;
+
+	for (; len >= sizeof word; p += sizeof word, len -= sizeof word) {
+		memcpy(&word, p, sizeof word);
+		all |= word;
+	}
+	for (; len > 0; p++, len--)
+		all |= (uint64_t)(unsigned char)*p;
+	return (all & UINT64_C(0x8080808080808080)) == 0;
+}
+
 static bool
 is_ascii(const char *p)
 {
-	for (; *p != '\0'; p++)
-		if ((unsigned char)*p > 127)
-			return false;
-	return true;
+	return is_ascii_span(p, strlen(p));
 }
 
 enum {
@@ -118,7 +131,7 @@ can_carry_to(const struct nexthop *h, const struct recipient *to,
 	return false;
 }
 
-/* Hands a parameter on as the client wrote it. */
+/* Adds a parameter as the client wrote it. */
 static void
 add_option(struct nexthop *h, const char *options, const char *name)
 {
@@ -128,13 +141,55 @@ add_option(struct nexthop *h, const char *options, const char *name)
 		smtp_add(h, " %.*s", (int)strcspn(p, " "), p);
 }
 
+/* The code point of the UTF-8 character at p, which has n octets. */
+static unsigned
+code_point(const char *p, size_t n)
+{
+	unsigned c = (unsigned char)p[0] & (0xffU >> (n + 1));
+	size_t i;
+
+	for (i = 1; i < n; i++)
+		c = c << 6 | ((unsigned char)p[i] & 0x3f);
+	return c;
+}
+
+/* Adds ORCPT.  A next hop without SMTPUTF8 gets an address in UTF-8 as
+   utf-8-addr-xtext (RFC 6533 3), and none where that cannot be written. */
 static void
-add_mail(struct nexthop *h, const struct envelope *env)
+add_orcpt(struct nexthop *h, const char *options)
+{
+	const char *p = smtp_find_word(options, "ORCPT");
+	size_t len, i, n;
+
+	if (p == NULL)
+		return;
+	len = strcspn(p, " ");
+	for (i = 0; i < len && (n = text_printable(p + i, len - i)) > 0; i += n)
+		;
+	if ((h->can & CAN_SMTPUTF8) || is_ascii_span(p, len)) {
+		smtp_add(h, " %.*s", (int)len, p);
+		return;
+	}
+	if (i < len || strncasecmp(p, "ORCPT=utf-8;", 12) != 0)
+		return;
+	smtp_add(h, " ");
+	for (i = 0; i < len; i += n) {
+		n = text_printable(p + i, len - i);
+		if (n == 1)
+			smtp_add(h, "%c", p[i]);
+		else
+			smtp_add(h, "\\x{%X}", code_point(p + i, n));
+	}
+}
+
+static void
+add_mail(struct nexthop *h, const struct envelope *env, bool eight)
 {
 	smtp_add(h, "MAIL FROM:<%s>", env->fact[FACT_SENDER]);
 	if ((h->can & CAN_SIZE) && env->size != 0)
 		smtp_add(h, " SIZE=%" PRIu64, env->size);
-	if ((h->can & CAN_8BITMIME) && env->body == BODY_8BITMIME)
+	if ((h->can & CAN_8BITMIME) && (env->body == BODY_8BITMIME ||
+	    (env->body == BODY_7BIT && eight)))
 		smtp_add(h, " BODY=8BITMIME");
 	if (env->body == BODY_BINARYMIME)
 		smtp_add(h, " BODY=BINARYMIME");
@@ -153,9 +208,23 @@ add_rcpt(struct nexthop *h, const struct recipient *to)
 	smtp_add(h, "RCPT TO:<%s>", to->address);
 	if (h->can & CAN_DSN) {
 		add_option(h, to->options, "NOTIFY");
-		add_option(h, to->options, "ORCPT");
+		add_orcpt(h, to->options);
 	}
 	smtp_add(h, "\r\n");
+}
+
+/* Reads the replies to the RCPTs before end, whose verdicts are open.  Those
+   to a MAIL that was refused are of no interest. */
+static void
+read_rcpts(struct nexthop *h, size_t *read, size_t end, bool mail,
+    int64_t deadline, struct reply v[])
+{
+	struct reply unused;
+
+	for (; *read < end && h->s.fd != -1; ++*read)
+		if (v[*read].code == 0 && smtp_read_reply(h, STEP_RCPT,
+		    deadline, mail ? &v[*read] : &unused) && mail)
+			reply_set(&v[*read], 250, "2.1.5", "Ok");
 }
 
 /*
@@ -163,33 +232,33 @@ add_rcpt(struct nexthop *h, const struct recipient *to)
  * first group begins with MAIL.  False: there is no transaction, *r says why.
  */
 static bool
-send_envelope(struct nexthop *h, const struct envelope *env, int64_t deadline,
-    struct reply v[], struct reply *r)
+send_envelope(struct nexthop *h, const struct envelope *env, bool eight,
+    int64_t deadline, struct reply v[], struct reply *r)
 {
-	size_t said = 0, heard = 0, n = env->nrecipients;
-	struct reply unheeded;
+	size_t sent = 0, read = 0, n = env->nrecipients;
 	bool mail = false;
 
-	add_mail(h, env);
+	add_mail(h, env, eight);
 	do {
-		for (; said < n && h->held < (h->can & CAN_PIPELINING ?
-		    GROUP_MAX : 1); said++)
-			if (v[said].code == 0)
-				add_rcpt(h, &env->recipients[said]);
-		if (!smtp_send_group(h, mail ? STEP_RCPT : STEP_MAIL, deadline, r))
+		for (; sent < n && h->held < (h->can & CAN_PIPELINING ?
+		    GROUP_MAX : 1); sent++)
+			if (v[sent].code == 0)
+				add_rcpt(h, &env->recipients[sent]);
+		if (!smtp_send_group(h, mail ? STEP_RCPT : STEP_MAIL, deadline,
+		    r))
 			return false;
 		if (!mail) {
 			mail = smtp_read_reply(h, STEP_MAIL, deadline, r);
+			if (h->s.fd == -1 && h->timed_out)
+				h->avoid |= CAN_PIPELINING;
 			h->dirty = mail;
+			h->stale = h->stale || (!mail && h->kept && !h->away);
 			h->kept = false;
 		}
-		for (; heard < said && h->s.fd != -1; heard++)
-			if (v[heard].code == 0 && smtp_read_reply(h, STEP_RCPT, deadline,
-			    mail ? &v[heard] : &unheeded) && mail)
-				reply_set(&v[heard], 250, "2.1.5", "Ok");
+		read_rcpts(h, &read, sent, mail, deadline, v);
 		if (mail && h->s.fd == -1)
-			*r = v[heard - 1];
-	} while (mail && said < n && h->s.fd != -1);
+			*r = v[read - 1];
+	} while (mail && sent < n && h->s.fd != -1);
 	return mail && h->s.fd != -1;
 }
 
@@ -205,16 +274,32 @@ reset_transaction(struct nexthop *h, int64_t deadline, struct reply *r)
 	return h->s.fd != -1;
 }
 
-/* One attempt at a transaction; v as send_envelope() wants it. */
+/* Returns whether the message has octets above 127, which nobody declared but
+   the next hop wants to be told; errors are found when it is sent. */
+static bool
+is_undeclared_eight_bit(struct nexthop *h, const struct envelope *env,
+    int spool)
+{
+	off_t offset = 0;
+	ssize_t n;
+
+	if (env->body != BODY_7BIT || !(h->can & CAN_8BITMIME))
+		return false;
+	for (; (n = pread(spool, h->in, sizeof h->in, offset)) > 0; offset += n)
+		if (!is_ascii_span(h->in, (size_t)n))
+			return true;
+	return false;
+}
+
+/* Offers the envelope on the open connection; v as send_envelope() wants it.
+   False: there is no transaction, and *r says why. */
 static bool
 try_envelope(struct nexthop *h, const struct envelope *env, int spool,
     int64_t deadline, struct reply v[], struct reply *r)
 {
-	bool any = false;
+	bool any = false, eight;
 	size_t i;
 
-	if (h->s.fd == -1 && !smtp_open(h, deadline, r))
-		return false;
 	if (h->dirty && !reset_transaction(h, deadline, r))
 		return false;
 	if (!can_carry(h, env, spool, r))
@@ -223,8 +308,80 @@ try_envelope(struct nexthop *h, const struct envelope *env, int spool,
 		v[i].code = 0;
 		any = can_carry_to(h, &env->recipients[i], &v[i]) || any;
 	}
-	return !any || (smtp_xforward(h, env, deadline, r) &&
-	    send_envelope(h, env, deadline, v, r));
+	if (!any)
+		return true;
+	eight = is_undeclared_eight_bit(h, env, spool);
+	return smtp_xforward(h, env, deadline, r) &&
+	    send_envelope(h, env, eight, deadline, v, r);
+}
+
+static size_t
+count_accepted(const struct reply v[], size_t n)
+{
+	size_t i, accepted = 0;
+
+	for (i = 0; i < n; i++)
+		accepted += v[i].code == 250;
+	return accepted;
+}
+
+/*
+ * Offers the envelope to the connection that is open, or else to the next
+ * place.  False: *r says why there is no transaction; h->away if another place
+ * may do better, since nobody has accepted anything here.
+ */
+static bool
+try_place(struct nexthop *h, const struct envelope *env, int spool,
+    int64_t deadline, struct reply v[], struct reply *r)
+{
+	size_t i;
+
+	for (i = 0; i < env->nrecipients; i++)
+		v[i].code = 0;
+	h->stale = h->away = false;
+	h->kept = h->s.fd != -1;
+	if (h->s.fd == -1 && !smtp_open_next(h, deadline, r)) {
+		h->away = true;
+		return false;
+	}
+	if (try_envelope(h, env, spool, deadline, v, r))
+		return true;
+	if (count_accepted(v, env->nrecipients) > 0)
+		h->away = false;
+	return false;
+}
+
+/*
+ * Offers the envelope: to the connection that was kept, once more to a fresh
+ * one if that cannot be used, and to the places of the list in turn until one
+ * can serve.  If none can, *r is what the first of them said, in its words
+ * rather than in ours.
+ */
+static bool
+try_places(struct nexthop *h, const struct envelope *env, int spool,
+    int64_t deadline, struct reply v[], struct reply *r)
+{
+	bool quoted = false;
+	struct reply said;
+
+	r->code = 0;
+	if (h->s.fd == -1)
+		h->rest = h->where;
+	do {
+		if (try_place(h, env, spool, deadline, v, &said))
+			return true;
+		if (h->stale) {
+			smtp_quit(h, deadline);
+			h->rest = h->where;
+			continue;
+		}
+		if (r->code == 0 || !h->away || (h->quoted && !quoted)) {
+			*r = said;
+			quoted = h->quoted;
+		}
+	} while (h->stale || (h->away && h->rest != NULL &&
+	    clock_left(deadline) > 0));
+	return false;
 }
 
 void
@@ -232,24 +389,16 @@ nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
     int64_t deadline, struct reply v[])
 {
 	struct reply r;
-	bool ok = false;
 	size_t i;
+	bool ok;
 
 	h->env = env;
-	h->accepted = 0;
-	do {
-		for (i = 0; i < env->nrecipients; i++)
-			v[i].code = 0;
-		h->kept = h->s.fd != -1;
-		h->stale = false;
-		ok = try_envelope(h, env, spool, deadline, v, &r);
-	} while (h->stale);
+	ok = try_places(h, env, spool, deadline, v, &r);
 	h->kept = false;
 	for (i = 0; i < env->nrecipients; i++)
 		if (!ok && (v[i].code == 0 || v[i].code == 250))
 			v[i] = r;
-		else if (v[i].code == 250)
-			h->accepted++;
+	h->accepted = count_accepted(v, env->nrecipients);
 	h->env = NULL;
 }
 
@@ -370,6 +519,13 @@ send_text(struct nexthop *h, int spool, int64_t deadline, struct reply *r)
 	return smtp_send_group(h, STEP_END, deadline, r);
 }
 
+/* True if the message goes as one chunk of BDAT. */
+static bool
+is_chunked(const struct nexthop *h, enum spool_form form)
+{
+	return (h->can & CAN_CHUNKING) && form == SPOOL_CRLF;
+}
+
 /* Sends the message.  False: it did not go out whole, and *r says why. */
 static bool
 send_message(struct nexthop *h, const struct envelope *env, int spool,
@@ -379,7 +535,7 @@ send_message(struct nexthop *h, const struct envelope *env, int spool,
 		reply_set(r, 451, "4.4.2", "Connection to next hop lost");
 		return false;
 	}
-	if ((h->can & CAN_CHUNKING) && form == SPOOL_CRLF)
+	if (is_chunked(h, form))
 		return send_chunk(h, spool, deadline, r);
 	if (env->body == BODY_BINARYMIME) {
 		reply_set(r, 554, "5.6.3", "Cannot relay BINARYMIME");
@@ -390,16 +546,21 @@ send_message(struct nexthop *h, const struct envelope *env, int spool,
 	    send_text(h, spool, deadline, r);
 }
 
-/* Hears what became of the message that went out.  Where that stays unknown
-   our client will try again, and the next hop may have it twice. */
+/* Reads what became of the message that went out.  Where that stays unknown
+   our client tries again, and the next hop may have it twice. */
 static void
 read_verdict(struct nexthop *h, int64_t deadline, struct reply *r)
 {
 	if (h->s.fd == -1)
 		return;
 	h->doubt = false;
-	if (smtp_read_reply(h, STEP_END, deadline, r))
+	if (smtp_read_reply(h, STEP_END, deadline, r)) {
 		r->code = 250;
+		logger_printf(&h->set->log, LOG_INFO, "nexthop", h->env,
+		    "%s%s%s: took the message: 250 %s %.*s", h->place.host,
+		    h->place.port[0] ? ":" : "", h->place.port, r->enh,
+		    (int)strcspn(r->text, "\n"), r->text);
+	}
 	h->dirty = false;
 	if (h->doubt)
 		logger_printf(&h->set->log, LOG_WARNING, "duplicate-possible",
@@ -407,28 +568,95 @@ read_verdict(struct nexthop *h, int64_t deadline, struct reply *r)
 		    "possible", h->place.host);
 }
 
+/*
+ * The next hop offered CHUNKING, and does not know BDAT: offers the envelope
+ * again on a fresh connection, which will be used without it.  False: it does
+ * not accept the same recipients again, and *r says why.
+ */
+static bool
+offer_again(struct nexthop *h, const struct envelope *env, int spool,
+    int64_t deadline, const struct reply v[], struct reply *r)
+{
+	struct recipient *to = calloc(env->nrecipients, sizeof *to);
+	struct reply *again = calloc(env->nrecipients, sizeof *again);
+	struct envelope same = *env;
+	bool ok = to != NULL && again != NULL;
+	size_t i, n = 0;
+
+	smtp_hang_up(h);
+	h->avoid |= CAN_CHUNKING;
+	for (i = 0; ok && i < env->nrecipients; i++)
+		if (v[i].code == 250)
+			to[n++] = env->recipients[i];
+	same.recipients = to;
+	same.nrecipients = n;
+	h->rest = h->where;
+	if (!ok)
+		reply_set(r, 451, "4.3.0", "Local error in processing");
+	else
+		ok = try_places(h, &same, spool, deadline, again, r);
+	for (i = 0; ok && i < n; i++)
+		if (again[i].code != 250) {
+			*r = again[i];
+			smtp_make_temporary(r);
+			ok = false;
+		}
+	h->kept = false;
+	free(to);
+	free(again);
+	return ok;
+}
+
+/* True if r is what a server answers that does not know BDAT. */
+static bool
+is_chunk_unknown(const struct reply *r)
+{
+	return r->code == 500 || r->code == 502 || r->code == 503;
+}
+
+/* Sends the message and reads the first verdict; once more, by DATA, where
+   BDAT turns out to be unknown.  False: *r is the verdict of all. */
+static bool
+send_and_read(struct nexthop *h, const struct envelope *env, int spool,
+    enum spool_form form, int64_t deadline, const struct reply v[],
+    struct reply *r)
+{
+	bool chunked = is_chunked(h, form);
+
+	if (!send_message(h, env, spool, form, deadline, r))
+		return false;
+	read_verdict(h, deadline, r);
+	if (!chunked || !is_chunk_unknown(r) || env->body == BODY_BINARYMIME)
+		return true;
+	logger_printf(&h->set->log, LOG_NOTICE, "nexthop", env,
+	    "%s: BDAT: offered and refused, trying DATA", h->place.host);
+	if (!offer_again(h, env, spool, deadline, v, r) ||
+	    !send_message(h, env, spool, form, deadline, r))
+		return false;
+	read_verdict(h, deadline, r);
+	return true;
+}
+
 void
 nexthop_send(struct nexthop *h, const struct envelope *env, int spool,
     enum spool_form form, int64_t deadline, struct reply v[])
 {
-	bool each = h->protocol == NEXTHOP_LMTP, sent;
-	size_t i, n = 0;
+	bool each, first = true;
 	struct reply r;
+	size_t i, n = count_accepted(v, env->nrecipients);
 
-	for (i = 0; i < env->nrecipients; i++)
-		n += v[i].code == 250;
 	assert(n == h->accepted);	/* or replies would go astray */
 	if (n == 0)
 		return;
 	h->env = env;
-	sent = send_message(h, env, spool, form, deadline, &r);
-	if (sent && !each)
-		read_verdict(h, deadline, &r);
+	each = send_and_read(h, env, spool, form, deadline, v, &r) &&
+	    h->protocol == NEXTHOP_LMTP;
 	for (i = 0; i < env->nrecipients; i++) {
 		if (v[i].code != 250)
 			continue;
-		if (sent && each)
+		if (each && !first)
 			read_verdict(h, deadline, &r);
+		first = false;
 		v[i] = r;
 	}
 	h->accepted = 0;

@@ -22,6 +22,7 @@
 #include "net/engine.h"
 #include "relay/smtp_private.h"
 
+#define ALTERNATIVE_SECONDS 30	/* to open a place that is not the last */
 #define TLS_SECONDS 60		/* for a handshake */
 #define CREDENTIALS_MAX 65536	/* octets of the file of credentials */
 #define CREDENTIAL_MAX 256	/* octets of a user or a password, with NUL */
@@ -50,20 +51,40 @@ default_port(enum nexthop_protocol protocol)
 	return protocol == NEXTHOP_SMTPS ? "465" : "25";
 }
 
+/* Says HELO (RFC 5321 3.2).  Where it is of no use *r may already say why. */
+static bool
+send_helo(struct nexthop *h, int64_t deadline, struct reply *r)
+{
+	struct reply said;
+
+	smtp_add(h, "HELO %s\r\n", h->set->fqdn);
+	if (smtp_command(h, STEP_HELO, deadline, &said))
+		return true;
+	if (h->quoted || r->code == 0)
+		*r = said;
+	smtp_make_temporary(r);
+	return false;
+}
+
+/* A next hop that refuses all this refuses us, not this message: 451. */
 static bool
 send_hello(struct nexthop *h, int64_t deadline, struct reply *r)
 {
 	bool lmtp = h->protocol == NEXTHOP_LMTP;
 
 	h->can = 0;
-	h->size_max = 0;
+	h->size_max = h->recipients_max = 0;
 	smtp_add(h, "%s %s\r\n", lmtp ? "LHLO" : "EHLO", h->set->fqdn);
 	if (smtp_command(h, STEP_HELLO, deadline, r))
 		return true;
-	if (h->s.fd == -1 || lmtp || r->code < 500)
+	if (h->s.fd == -1)
 		return false;
-	smtp_add(h, "HELO %s\r\n", h->set->fqdn);	/* RFC 5321 3.2 */
-	return smtp_command(h, STEP_HELO, deadline, r);
+	smtp_log_refusal(h, STEP_HELLO, r,
+	    lmtp ? "; perhaps this is no LMTP server" : "");
+	if (!lmtp && r->code >= 500)
+		return send_helo(h, deadline, r);
+	smtp_make_temporary(r);
+	return false;
 }
 
 /* Puts TLS between the next hop and us. */
@@ -77,10 +98,8 @@ start_tls(struct nexthop *h, bool verify, int64_t deadline, struct reply *r)
 
 	argv[n++] = h->set->tls_program;
 	argv[n++] = "client";
-	if (verify) {
-		argv[n++] = "--verify";
-		argv[n++] = h->place.host;
-	}
+	argv[n++] = verify ? "--verify" : "--sni";
+	argv[n++] = h->place.host;
 	if (verify && h->set->tls_ca != NULL) {
 		argv[n++] = "--ca";
 		argv[n++] = h->set->tls_ca;
@@ -93,6 +112,7 @@ start_tls(struct nexthop *h, bool verify, int64_t deadline, struct reply *r)
 	h->secure = fd != -1;
 	if (h->secure)
 		return true;
+	h->handshake_failed = true;
 	smtp_strip(report, strlen(report));
 	smtp_log(h, "TLS", report);
 	reply_set(r, 451, "4.7.5", "No secure connection to next hop");
@@ -101,8 +121,8 @@ start_tls(struct nexthop *h, bool verify, int64_t deadline, struct reply *r)
 
 /*
  * STARTTLS, and EHLO again (RFC 3207 4.2).  False: *r says why there is no
- * TLS, which the connection may have survived.  If we need not have it, the
- * next hop's own refusal counts as success.
+ * TLS, which the connection may have survived.  Unless TLS is demanded, the
+ * next hop's own refusal of STARTTLS counts as success.
  */
 static bool
 negotiate_tls(struct nexthop *h, bool must, int64_t deadline, struct reply *r)
@@ -112,10 +132,10 @@ negotiate_tls(struct nexthop *h, bool must, int64_t deadline, struct reply *r)
 	if (offered) {
 		smtp_add(h, "STARTTLS\r\n");
 		if (smtp_command(h, STEP_STARTTLS, deadline, r)) {
-			/* Said in the clear, by somebody: RFC 3207 5. */
+			/* Said in the clear, by anybody: RFC 3207 5. */
 			if (h->s.used < h->s.have)
-				return smtp_garbled(h, STEP_STARTTLS, "more than a reply",
-				    r);
+				return smtp_garbled(h, STEP_STARTTLS,
+				    "more than a reply", r);
 			return start_tls(h, must, deadline, r) &&
 			    send_hello(h, deadline, r);
 		}
@@ -130,23 +150,43 @@ negotiate_tls(struct nexthop *h, bool must, int64_t deadline, struct reply *r)
 	return false;
 }
 
-/* Connects to h->place and greets it. */
+/* Connects to h->place, and reads its greeting. */
 static bool
-greet_place(struct nexthop *h, int64_t deadline, struct reply *r)
+connect_place(struct nexthop *h, int64_t deadline, struct reply *r)
 {
 	char why[128];
 
+	h->secure = h->place.local;
+	h->closed = h->timed_out = h->quoted = false;
 	if (stream_dial(&h->s, &h->place, default_port(h->protocol), deadline,
 	    why, sizeof why) == -1) {
 		smtp_log(h, "cannot connect", why);
 		reply_set(r, 451, "4.4.1", "Cannot connect to next hop");
 		return false;
 	}
-	h->secure = h->place.local;
 	if (h->protocol == NEXTHOP_SMTPS && !start_tls(h, true, deadline, r))
 		return false;
-	return smtp_read_reply(h, STEP_GREETING, deadline, r) &&
-	    send_hello(h, deadline, r);
+	return smtp_read_reply(h, STEP_GREETING, deadline, r);
+}
+
+/* Connects and says EHLO, and HELO on a second connection if the next hop
+   answered EHLO by closing the first. */
+static bool
+greet_place(struct nexthop *h, int64_t deadline, struct reply *r)
+{
+	struct reply unused;
+
+	if (!connect_place(h, deadline, r)) {
+		smtp_make_temporary(r);
+		return false;
+	}
+	if (send_hello(h, deadline, r))
+		return true;
+	if (!h->closed || h->protocol == NEXTHOP_LMTP || r->code != 451 ||
+	    strcmp(r->enh, "4.4.2") != 0)
+		return false;
+	return connect_place(h, deadline, &unused) &&
+	    send_helo(h, deadline, r);
 }
 
 static bool
@@ -312,7 +352,8 @@ credentials_error(const struct nexthop *h, int err, struct reply *r)
 	return auth_error(h, r, "4.3.5", why);
 }
 
-/* It refuses them.  Its text may repeat them, so it is not told. */
+/* The next hop refuses the credentials.  Its text may repeat them, so only the
+   codes are told. */
 static bool
 auth_refused(const struct nexthop *h, struct reply *r)
 {
@@ -322,39 +363,86 @@ auth_refused(const struct nexthop *h, struct reply *r)
 	return auth_error(h, r, "4.7.8", why);
 }
 
+static const struct {
+	unsigned can;
+	bool (*run)(struct nexthop *h, const struct credentials *c,
+	    int64_t deadline, struct reply *r);
+} mechanisms[] = {
+	{ CAN_AUTH_PLAIN, auth_plain },
+	{ CAN_AUTH_LOGIN, auth_login },
+};
+
+/* Codes after which another mechanism may do. */
+static bool
+is_mechanism_refused(int code)
+{
+	return code == 502 || code == 503 || code == 504 || code == 534 ||
+	    code == 535;
+}
+
+/* Tries the mechanisms that both sides know, one after the other. */
+static bool
+try_mechanisms(struct nexthop *h, const struct credentials *c,
+    int64_t deadline, struct reply *r)
+{
+	size_t i;
+
+	r->code = 504;
+	for (i = 0; i < COUNT(mechanisms) && h->s.fd != -1 &&
+	    is_mechanism_refused(r->code); i++)
+		if ((h->can & mechanisms[i].can) &&
+		    mechanisms[i].run(h, c, deadline, r))
+			return true;
+	return h->s.fd != -1 && auth_refused(h, r);
+}
+
+/* The server offers AUTH, and the file has no line for it. */
+static void
+log_no_credentials(const struct nexthop *h)
+{
+	const char *port = h->place.port[0] != '\0' ? h->place.port :
+	    default_port(h->protocol);
+	char why[512 + PLACE_HOST_MAX];
+
+	if (h->place.local)
+		snprintf(why, sizeof why, "%.400s has no entry for unix:%s",
+		    h->set->auth, h->place.host);
+	else
+		snprintf(why, sizeof why, "%.400s has no entry for [%s]:%s",
+		    h->set->auth, h->place.host, port);
+	smtp_log(h, "server offers AUTH, but", why);
+}
+
 static bool
 authenticate(struct nexthop *h, int64_t deadline, struct reply *r)
 {
-	bool (*mechanism)(struct nexthop *, const struct credentials *,
-	    int64_t, struct reply *);
+	const unsigned offers = h->can & (CAN_AUTH_PLAIN | CAN_AUTH_LOGIN);
 	struct credentials c;
 	bool ok = false;
-	int n = 0;
+	int n;
 
-	if (h->set->auth != NULL)
-		n = find_credentials(h, &c);
-	if (n == 0 && h->set->auth != NULL &&
-	    (h->can & (CAN_AUTH_PLAIN | CAN_AUTH_LOGIN)))
-		smtp_log(h, "it offers AUTH, and has no line in",
-		    h->set->auth);
+	if (h->set->auth == NULL)
+		return true;
+	n = find_credentials(h, &c);
+	if (n == 0 && offers != 0)
+		log_no_credentials(h);
 	if (n == 0)
 		return true;
 	if (n == -1)
 		return credentials_error(h, errno, r);
-	mechanism = h->can & CAN_AUTH_PLAIN ? auth_plain : auth_login;
 	if (!h->secure)
 		auth_error(h, r, "4.7.11", "no password goes out without TLS");
-	else if (!(h->can & (CAN_AUTH_PLAIN | CAN_AUTH_LOGIN)))
+	else if (offers == 0)
 		auth_error(h, r, "4.7.0", "neither PLAIN nor LOGIN is offered");
 	else
-		ok = mechanism(h, &c, deadline, r) || (h->s.fd != -1 &&
-		    auth_refused(h, r));
+		ok = try_mechanisms(h, &c, deadline, r);
 	explicit_bzero(&c, sizeof c);
 	explicit_bzero(h->out, sizeof h->out);
 	return ok;
 }
 
-/* Opens h->place as far as MAIL. */
+/* Opens h->place as far as MAIL.  Where TLS is not demanded and its handshake
+   fails, which was logged, the place is opened once more without it. */
 static bool
 open_place(struct nexthop *h, int64_t deadline, struct reply *r)
 {
@@ -363,11 +451,14 @@ open_place(struct nexthop *h, int64_t deadline, struct reply *r)
 	    h->protocol != NEXTHOP_SMTPS;
 	bool ok = greet_place(h, deadline, r);
 
+	h->handshake_failed = false;
 	if (ok && tls && !negotiate_tls(h, must, deadline, r)) {
 		ok = false;
 		smtp_quit(h, deadline);
-		if (!must)	/* once more, in the clear */
+		if (!must && h->handshake_failed) {
+			smtp_log(h, "TLS", "sending the message without it");
 			ok = greet_place(h, deadline, r);
+		}
 	}
 	if (ok && authenticate(h, deadline, r))
 		return true;
@@ -376,29 +467,33 @@ open_place(struct nexthop *h, int64_t deadline, struct reply *r)
 }
 
 /*
- * Opens the first place of the list that can be opened.  If none can, *r is
- * what the last one said, or the first of those that may change their minds.
+ * How long a place may take to be opened.  The last one has all the time that
+ * is left.  Before it, one that never answers has 30 seconds, and a part of
+ * what is left that leaves the others more than half.
  */
-bool
-smtp_open(struct nexthop *h, int64_t deadline, struct reply *r)
+static int64_t
+opening_deadline(int places, int64_t deadline)
 {
-	const char *p = h->where;
-	struct reply said;
-	int left = 1;
-	size_t n;
+	if (places < 2)
+		return deadline;
+	return clock_within(clock_now() + clock_left(deadline) / (2 * places),
+	    ALTERNATIVE_SECONDS);
+}
 
-	for (n = 0; p[n] != '\0'; n++)
-		left += p[n] == ',';
-	for (r->code = 0; left > 0; p += n + 1, left--) {
-		n = strcspn(p, ",");
-		if (!place_parse(p, n, &h->place))
-			reply_set(&said, 451, "4.3.5", "No such next hop");
-		else if (open_place(h, clock_now() +
-		    clock_left(deadline) / left, &said))
-			return true;
-		if (r->code == 0 || r->code >= 500)
-			*r = said;
-	}
+bool
+smtp_open_next(struct nexthop *h, int64_t deadline, struct reply *r)
+{
+	const char *where = h->rest, *p;
+	size_t len = strcspn(where, ",");
+	int places = 1;
+
+	h->rest = where[len] == ',' ? where + len + 1 : NULL;
+	for (p = where; *p != '\0'; p++)
+		places += *p == ',';
+	h->quoted = false;
+	if (place_parse(where, len, &h->place))
+		return open_place(h, opening_deadline(places, deadline), r);
+	reply_set(r, 451, "4.3.5", "No such next hop");
 	return false;
 }
 
@@ -417,8 +512,8 @@ nexthop_valid(enum nexthop_protocol protocol, const char *where, char *error,
 			return false;
 		}
 		if (to.local && protocol == NEXTHOP_SMTPS) {
-			snprintf(error, size, "A socket has no name that TLS "
-			    "could verify: %.*s", (int)n, where);
+			snprintf(error, size, "smtps: cannot verify a unix "
+			    "socket: %.*s", (int)n, where);
 			return false;
 		}
 		if (where[n] == '\0')

@@ -62,12 +62,20 @@ struct nexthop {
 	const struct envelope *env;	/* for the log, during a call */
 	struct place place;		/* where s leads, or led */
 	struct stream s;
+	const char *rest;	/* the places that are left of where, or NULL */
 	unsigned can;
+	unsigned avoid;		/* of these, what failed in this session */
 	uint64_t size_max;	/* the SIZE that it offers, 0: no limit known */
+	uint64_t recipients_max;	/* its LIMITS RCPTMAX, or 0 */
+	bool handshake_failed;	/* of TLS, on this opening */
 	bool secure;		/* nobody can listen: TLS, or a unix socket */
 	bool dirty;		/* a transaction is open: RSET comes first */
 	bool kept;		/* from another message, not heard of since */
-	bool stale;		/* so it was, and is dead */
+	bool stale;		/* so it was, and cannot be used further */
+	bool away;		/* it cannot serve now; the next place may */
+	bool timed_out;		/* waiting for it to speak or to read */
+	bool closed;		/* by the next hop, without a reply */
+	bool quoted;		/* the reply is in the next hop's words */
 	bool doubt;		/* a reply never came, or made no sense */
 	size_t accepted;	/* recipients of the open transaction */
 	int error;		/* errno of a failed write, until smtp_send_group() */
@@ -116,14 +124,22 @@ bool	smtp_garbled(struct nexthop *h, enum step step, const char *line,
 /* The word, of those in words, that is name or begins with "name=". */
 const char *smtp_find_word(const char *words, const char *name);
 
+/* Makes a refusal temporary: it is about our configuration, or about the next
+   hop, and not about this message. */
+void	smtp_make_temporary(struct reply *r);
+
+/* Logs a refusal with the step's name, and a hint where that is not "". */
+void	smtp_log_refusal(const struct nexthop *h, enum step step,
+	    const struct reply *r, const char *hint);
+
 /* Removes control characters from line[0..len). */
 void	smtp_strip(char *line, size_t len);
 
 /* ---- smtp_open.c ---- */
 
-/* Opens the first place of the list that can be opened, as far as MAIL.
-   False: *r says why none can. */
-bool	smtp_open(struct nexthop *h, int64_t deadline, struct reply *r);
+/* Opens the next place of h->rest, as far as MAIL, and takes it from there.
+   False: *r says why it cannot be opened. */
+bool	smtp_open_next(struct nexthop *h, int64_t deadline, struct reply *r);
 
 /* Tells the next hop by XFORWARD who the client is, if it wants to know.
    False: the connection is lost. */

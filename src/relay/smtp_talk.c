@@ -11,7 +11,6 @@
  *    to it, so it is looked for first.
  */
 #include <errno.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,6 +96,10 @@ smtp_lost(struct nexthop *h, enum step step, int err, struct reply *r)
 	smtp_hang_up(h);
 	h->doubt = true;
 	h->stale = h->kept && err != ETIMEDOUT;
+	h->away = true;
+	h->closed = err != ETIMEDOUT;
+	h->timed_out = err == ETIMEDOUT;
+	h->quoted = false;
 	if (!h->stale)
 		smtp_log(h, step_facts[step].name, err == 0 ? "connection closed" :
 		    strerror(err));
@@ -113,7 +116,8 @@ smtp_garbled(struct nexthop *h, enum step step, const char *line,
     struct reply *r)
 {
 	smtp_hang_up(h);
-	h->doubt = true;
+	h->doubt = h->away = true;
+	h->quoted = false;
 	/* It may repeat what we said, and passwords are not logged. */
 	smtp_log(h, step_facts[step].name, step == STEP_AUTH ||
 	    step == STEP_CHALLENGE ? "not a reply" : line);
@@ -182,31 +186,50 @@ parse_reply_code(const char *line, bool *more)
 	return (line[0] - '0') * 100 + (line[1] - '0') * 10 + line[2] - '0';
 }
 
-/* Adds a line to a reply.  The first line's enhanced code is the reply's; the
-   others lose theirs if it is the same. */
+/* Adds a line to a reply.  The first line of a code gives the enhanced code;
+   the others lose theirs if it is the same. */
 static void
-add_reply_line(struct reply *r, bool first, const char *text)
+add_reply_line(struct reply *r, int code, const char *text)
 {
 	size_t used = strlen(r->text), n = text_enhanced(text);
+	bool first = code != r->code;
 
-	if (n > 0 && text[0] != '0' + r->code / 100)
+	if (n > 0 && text[0] != '0' + code / 100)
 		n = 0;
 	if (first && n == 0)
-		snprintf(r->enh, sizeof r->enh, "%c.0.0",
-		    '0' + r->code / 100);
+		snprintf(r->enh, sizeof r->enh, "%c.0.0", '0' + code / 100);
 	else if (first)
 		snprintf(r->enh, sizeof r->enh, "%.*s", (int)n, text);
 	else if (strlen(r->enh) != n || memcmp(r->enh, text, n) != 0)
 		n = 0;
 	if (n > 0)
 		n += text[n] == ' ';
+	r->code = code;
 	snprintf(r->text + used, sizeof r->text - used, "%s%s",
 	    first ? "" : "\n", text + n);
 }
 
+/* Reads a line of a reply; before its first line empty ones are skipped.
+   Returns its length, or -1 with errno. */
+static long
+read_reply_line(struct nexthop *h, bool first, char line[REPLY_LINE_MAX],
+    int64_t deadline)
+{
+	int n = 0;
+	long len;
+
+	do
+		len = stream_line(&h->s, line, REPLY_LINE_MAX, deadline);
+	while (len == 0 && first && n++ < REPLY_LINES_MAX);
+	if (len > 0)
+		smtp_strip(line, (size_t)len);
+	return len;
+}
+
 /*
  * Reads a whole reply into *r as it was given, and from that to EHLO what is
- * offered.  False: there was none, and *r is what that means.
+ * offered.  If the codes differ, the last line's counts, and what was said
+ * with others is dropped.  False: there was none, and *r is what that means.
  */
 static bool
 read_reply(struct nexthop *h, enum step step, int64_t deadline,
@@ -215,42 +238,75 @@ read_reply(struct nexthop *h, enum step step, int64_t deadline,
 	char line[REPLY_LINE_MAX];
 	bool more = true;
 	int n, code;
-	long len;
 
 	r->code = 0;
 	r->enh[0] = r->text[0] = '\0';
 	for (n = 0; more; n++) {
-		len = stream_line(&h->s, line, sizeof line, deadline);
-		if (len == -1)
+		if (read_reply_line(h, n == 0, line, deadline) == -1)
 			return smtp_lost(h, step, errno, r);
-		smtp_strip(line, (size_t)len);
 		code = parse_reply_code(line, &more);
-		if (code == 0 || (n > 0 && code != r->code) ||
-		    n == REPLY_LINES_MAX)
+		if (code == 0 || n == REPLY_LINES_MAX)
 			return smtp_garbled(h, step, line, r);
-		r->code = code;
+		if (code != r->code)
+			r->text[0] = '\0';
 		if (step == STEP_HELLO && n > 0 && code == 250)
 			note_extension(h, line + (line[3] == '\0' ? 3 : 4));
-		add_reply_line(r, n == 0, line + (line[3] == '\0' ? 3 : 4));
+		add_reply_line(r, code, line + (line[3] == '\0' ? 3 : 4));
 	}
+	h->can &= ~h->avoid;
+	h->quoted = true;
 	return true;
 }
 
-/* Tells where the next hop refused, for our client is told only what. */
-static void
-log_refusal(const struct nexthop *h, enum step step, const struct reply *r)
+void
+smtp_make_temporary(struct reply *r)
 {
-	char why[REPLY_TEXT + 32];
+	if (r->code < 500)
+		return;
+	r->code = 451;
+	if (r->enh[0] != '\0')
+		r->enh[0] = '4';
+}
 
-	snprintf(why, sizeof why, "%d %s %s", r->code, r->enh, r->text);
+void
+smtp_log_refusal(const struct nexthop *h, enum step step,
+    const struct reply *r, const char *hint)
+{
+	char why[REPLY_TEXT + 128];
+
+	snprintf(why, sizeof why, "%d %s %.*s%s", r->code, r->enh,
+	    (int)strcspn(r->text, "\n"), r->text, hint);
 	smtp_log(h, step_facts[step].name, why);
 }
 
 /*
- * Hears the reply that a step waits for.  True: it is the one wanted.  False:
- * *r says why not, with a code from 400 that is not 421: a server that says
- * so to its own client hangs up.  The connection is closed if it is lost.
+ * What a refusal comes to.  421: the next hop closes the connection.  530: it
+ * wants what only our configuration can give it.  552 of a recipient is the
+ * 452 of RFC 5321 4.5.3.1.10.
  */
+static void
+weigh_refusal(struct nexthop *h, enum step step, struct reply *r)
+{
+	bool expected = h->kept && (r->code == 421 || step == STEP_MAIL);
+
+	if (r->code == 530 && !h->kept)
+		smtp_log_refusal(h, step, r,
+		    "; see --relay-auth and --relay-tls");
+	else if (step_facts[step].told && !expected)
+		smtp_log_refusal(h, step, r, "");
+	if (r->code == 421) {
+		smtp_hang_up(h);
+		h->stale = h->kept;
+		h->away = true;
+		r->code = 451;
+	} else if (r->code == 530)
+		smtp_make_temporary(r);
+	else if (r->code == 552 && step == STEP_RCPT) {
+		smtp_make_temporary(r);
+		r->code = 452;
+	}
+}
+
 bool
 smtp_read_reply(struct nexthop *h, enum step step, int64_t deadline,
     struct reply *r)
@@ -260,18 +316,12 @@ smtp_read_reply(struct nexthop *h, enum step step, int64_t deadline,
 	if (!read_reply(h, step, clock_within(deadline,
 	    step_facts[step].seconds), r))
 		return false;
-	if (r->code >= 400 && step_facts[step].told &&
-	    !(h->kept && r->code == 421))
-		log_refusal(h, step, r);
-	if (r->code == 421) {
-		smtp_hang_up(h);
-		h->stale = h->kept;
-		r->code = 451;
+	if (r->code >= 400) {
+		weigh_refusal(h, step, r);
 		return false;
 	}
-	if (r->code >= 400 || r->code == want)
-		return r->code < 400;
-	if (want == 200 && r->code / 100 == 2 && r->code != 221)
+	if (r->code == want ||
+	    (want == 200 && r->code / 100 == 2 && r->code != 221))
 		return true;
 	return smtp_garbled(h, step, r->text, r);
 }
@@ -292,20 +342,11 @@ smtp_add(struct nexthop *h, const char *fmt, ...)
 		h->held += (size_t)n;
 }
 
-/* Something has come that was not read. */
-static bool
-has_input(struct stream *s)
-{
-	struct pollfd p = { .fd = s->fd, .events = POLLIN };
-
-	return s->used < s->have || poll(&p, 1, 0) == 1;
-}
-
 /*
- * Sends the group, after which step's reply is waited for.  A next hop that
- * has spoken before it was asked hung up, perhaps with a farewell, or is out
- * of step; then nothing is sent, for its words would be taken as the answer.
- * What it said while it was kept is not about this message, whatever code.
+ * Input that nobody asked for means that the next hop closes the connection,
+ * perhaps after telling why, or is out of step: nothing is sent then, for it
+ * would be taken for the answer.  What it said while the connection was kept
+ * is not about this message, whatever the code; before MAIL it never is.
  */
 bool
 smtp_send_group(struct nexthop *h, enum step step, int64_t deadline,
@@ -315,21 +356,28 @@ smtp_send_group(struct nexthop *h, enum step step, int64_t deadline,
 
 	h->error = 0;
 	deadline = clock_within(deadline, BLOCK_SECONDS);
-	if (err == 0 && !has_input(&h->s)) {
+	if (err == 0 && !stream_has_input(&h->s)) {
 		if (stream_write(&h->s, h->out, h->held, deadline) == -1)
 			err = errno;
 		h->held = 0;
 		if (err == 0)
 			return true;
 	}
-	if (h->kept || !has_input(&h->s))
+	if (h->kept || !stream_has_input(&h->s))
 		return smtp_lost(h, step, err, r);
-	if (!smtp_read_reply(h, step, clock_within(deadline, 5), r))
-		smtp_hang_up(h);
-	else
-		smtp_garbled(h, step, r->text, r);
+	if (smtp_read_reply(h, step, clock_within(deadline, 5), r))
+		return smtp_garbled(h, step, r->text, r);
+	if (step <= STEP_MAIL && h->quoted) {
+		if (!step_facts[step].told)
+			smtp_log_refusal(h, step, r, "");
+		smtp_make_temporary(r);
+	}
+	if (step <= STEP_RCPT)
+		h->away = true;
+	smtp_hang_up(h);
 	return false;
 }
+
 
 /* Sends a command and hears its reply. */
 bool
