@@ -36,10 +36,10 @@ ROOMS = $(CHANNEL) relay.c $(filter-out $(CHANNEL) src/tls/%,\
 ENGINE = $(wildcard src/tls/*.c) src/monitor/confine.c src/base/clock.c
 SRC = $(sort smtpd.c $(ROOMS) $(ENGINE))
 OBJ = $(ROOMS:.c=.o)
-SUITES = $(basename $(shell grep -l '<criterion/' t/*.c))
-PEERS = $(wildcard t/peers-*.t)
-FUZZ = $(patsubst t/fuzz_%.c,t/fuzz/%,$(wildcard t/fuzz_*.c))
-REPLAY = $(patsubst t/fuzz_%.c,t/san/fuzz_%,$(wildcard t/fuzz_*.c))
+SUITES = $(patsubst t/%.c,t/out/%,$(wildcard t/*_test.c))
+PEERS = $(wildcard t/peers/*.t)
+FUZZERS = $(filter-out replay,$(notdir $(basename $(wildcard t/fuzz/*.c))))
+REPLAY = $(FUZZERS:%=t/out/replay/%)
 # What is installed, FILE:PLACE below PREFIX; @NAME@ in units is filled in.
 UNITS = $(wildcard units/*.socket units/*.service units/*.d/*)
 SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
@@ -88,7 +88,7 @@ smtpd.o src/session/options.o src/session/systemd.o: .built
 	$(CC) $(CPPFLAGS) $(ALLCFLAGS) -MMD -MP -c -o $@ $<
 
 deps:
-	t/deps.sh $(MAKECMDGOALS) STATIC=$(STATIC)
+	t/tools/deps.sh $(MAKECMDGOALS) STATIC=$(STATIC)
 ifneq ($(filter deps,$(MAKECMDGOALS)),)
 .NOTPARALLEL:
 endif
@@ -103,68 +103,73 @@ run: all
 	    -l 127.0.0.1:$(PORT) --accept --inetd ./smtpd print:
 
 # The suites, and a second smtpd, under the sanitizers.
-t/san/%.o: %.c
+t/out/san/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(STD) $(SAN) -MMD -MP -c -o $@ $<
-t/san/rooms.a: $(OBJ:%=t/san/%) \
-    $(patsubst %.h,t/san/%.o,$(wildcard t/*.h))
+t/out/san/rooms.a: $(OBJ:%=t/out/san/%) \
+    $(patsubst %.h,t/out/san/%.o,$(wildcard t/fakes/*.h t/transcripts/*.h))
 	$(AR) rcs $@ $^
-t/san/smtpd: t/san/smtpd.o t/san/rooms.a t/san/smtpd-tls
-	$(CC) $(SAN) -o $@ t/san/smtpd.o t/san/rooms.a -lcrypt
-t/san/smtpd-tls: $(ENGINE:%.c=t/san/%.o)
+t/out/san/smtpd: t/out/san/smtpd.o t/out/san/rooms.a t/out/san/smtpd-tls
+	$(CC) $(SAN) -o $@ t/out/san/smtpd.o t/out/san/rooms.a -lcrypt
+t/out/san/smtpd-tls: $(ENGINE:%.c=t/out/san/%.o)
 	$(CC) $(SAN) -o $@ $^ $(TLS)
-$(SUITES): %: t/san/%.o t/san/rooms.a
+$(SUITES): t/out/%: t/out/san/t/%.o t/out/san/rooms.a
 	$(CC) $(SAN) -o $@ $^ -lcrypt $(CRITERION)
-$(REPLAY): t/san/%: t/san/t/%.o t/san/t/replay.o t/san/rooms.a
+$(REPLAY): t/out/replay/%: t/out/san/t/fuzz/%.o t/out/san/t/fuzz/replay.o \
+    t/out/san/rooms.a
+	@mkdir -p $(@D)
 	$(CC) $(SAN) -o $@ $^
-t/ask: t/san/t/ask.o t/san/rooms.a
+t/out/ask: t/out/san/t/peers/ask.o t/out/san/rooms.a
 	$(CC) $(SAN) -o $@ $^
 # A traitor in the channel process, and system calls that fail.
-t/san/planted: t/planted.c smtpd.o $(OBJ)
+t/out/san/planted: t/fakes/planted.c smtpd.o $(OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(LINK) -o $@ $^ -Wl,--wrap=channel_feed \
 	    -Wl,--wrap=socketpair -Wl,--wrap=prctl -Wl,--wrap=syscall \
 	    -Wl,--wrap=setrlimit
-t/san/fault.so: t/fault.c
+t/out/san/fault.so: t/fakes/fault.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) -fPIC -shared -o $@ $^ -ldl
-t/ping: t/ping.c libsmtpd-channel.a
+t/out/ping: t/ping.c libsmtpd-channel.a
+	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(LINK) -o $@ $^
 
-suites: t/san/smtpd t/san/planted t/san/fault.so t/ping $(SUITES) $(REPLAY)
+suites: t/out/san/smtpd t/out/san/planted t/out/san/fault.so t/out/ping \
+    $(SUITES) $(REPLAY)
 check: all suites
-	prove -e t/prove.sh $(PROVE) $(SUITES) \
-	    $(filter-out $(PEERS),$(wildcard t/*.t))
-check-peers: all t/ask
+	prove -e t/tools/prove.sh $(PROVE) $(SUITES) $(wildcard t/*.t)
+check-peers: all t/out/ask
 	prove $(PROVE) $(PEERS)
 check-systemd: all
-	prove $(PROVE) t/systemd.sh
-t/bench/out/floor t/bench/out/floor-static: t/bench/floor.c
+	prove $(PROVE) t/systemd/boot.sh
+t/out/bench/floor t/out/bench/floor-static: t/bench/floor.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(if $(findstring static,$@),-static,$(LINK)) \
 	    -o $@ $<
-bench: all t/bench/out/floor t/bench/out/floor-static
+bench: all t/out/bench/floor t/out/bench/floor-static
 	t/bench/bench.py $(BENCH)
 
-t/fuzz/%.o: %.c
+t/out/fuzz/%.o: %.c
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) $(STD) $(SAN) -fsanitize=fuzzer-no-link -MMD -MP \
 	    -c -o $@ $<
-t/fuzz/rooms.a: $(OBJ:%=t/fuzz/%) t/fuzz/t/recorder.o
+t/out/fuzz/rooms.a: $(OBJ:%=t/out/fuzz/%) \
+    $(patsubst %.h,t/out/fuzz/%.o,$(wildcard t/fakes/*.h))
 	$(AR) rcs $@ $^
-$(FUZZ): t/fuzz/%: t/fuzz/t/fuzz_%.o t/fuzz/rooms.a
+$(FUZZERS:%=t/out/fuzz/%): t/out/fuzz/%: t/out/fuzz/t/fuzz/%.o \
+    t/out/fuzz/rooms.a
 	@mkdir -p $@.new
 	clang $(SAN) -fsanitize=fuzzer -o $@ $^
-t/fuzz/%.run: t/fuzz/%
-	$< -max_total_time=$(SECONDS_EACH) -dict=t/smtp.dict \
-	    -artifact_prefix=t/fuzz/ $<.new $(wildcard t/corpus/$*)
-fuzz: $(FUZZ:=.run)
+t/out/fuzz/%.run: t/out/fuzz/%
+	$< -max_total_time=$(SECONDS_EACH) -dict=t/fuzz/smtp.dict \
+	    -artifact_prefix=t/out/fuzz/ $<.new $(wildcard t/fuzz/corpus/$*)
+fuzz: $(FUZZERS:%=t/out/fuzz/%.run)
 
 lint: libsmtpd-channel.a
-	t/lint.sh $(STD) $(HARDEN) -O2 -- $(SRC)
+	t/tools/lint.sh $(STD) $(HARDEN) -O2 -- $(SRC)
 
 coverage:
-	t/coverage.sh $(SRC)
+	t/tools/coverage.sh $(SRC)
 
 install: all
 	@set -e; for f in $(SHIP); do to=$(DESTDIR)$(PREFIX)/$${f#*:}; \
@@ -181,10 +186,11 @@ uninstall:
 	    lib/systemd/system/smtpd.socket.d)
 
 clean:
-	rm -rf smtpd smtpd-tls musl *.[oad] src/*/*.[od] .built $(SUITES) t/ping t/ask \
-	    t/san t/fuzz t/bench/out t/__pycache__
+	rm -rf smtpd smtpd-tls musl *.[oad] src/*/*.[od] .built t/out \
+	    t/__pycache__ t/*/__pycache__
 
 .PHONY: FORCE all bench check check-peers check-systemd clean coverage deps \
 	fuzz install lint run suites uninstall
--include $(wildcard *.d src/*/*.d musl/*.d musl/src/*/*.d $(foreach d,san fuzz,t/$d/*.d t/$d/t/*.d \
-	t/$d/src/*/*.d))
+-include $(wildcard *.d src/*/*.d musl/*.d \
+	musl/src/*/*.d $(foreach d,san fuzz,t/out/$d/*.d \
+	t/out/$d/t/*.d t/out/$d/t/*/*.d t/out/$d/src/*/*.d))

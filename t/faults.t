@@ -21,15 +21,15 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from hop import Hop
+from fakes.hop import Hop
 from tap import (HELLO, SMTPD, Session, Skip, family, folder, lines, main,
                  message, need, script, test)
 
 # The injector is preloaded, and the sanitizers' runtime must come first: so it
 # is the plain program, whichever is under test.
-SMTPD = SMTPD.replace("/t/san/", "/")
+SMTPD = SMTPD.replace("/t/out/san/", "/")
 
-INJECTOR = os.path.abspath("t/san/fault.so")
+INJECTOR = os.path.abspath("t/out/san/fault.so")
 TRACE = "FAULT_TRACE" in os.environ
 END = 0     # in place of an errno: the process ends there
 
@@ -469,7 +469,7 @@ def a_next_hop_and_a_message_that_outgrows_memory():
 def valgrind_finds_nothing_in_either_process():
     need("valgrind")
     # Confined, a process can not be watched: here the kernel has no jail.
-    planted = os.path.abspath("t/san/planted")
+    planted = os.path.abspath("t/out/san/planted")
     for kind in (Maildir, Program, Print, NextHop, ChunkingHop, Refusing):
         place = kind()
         done = subprocess.run(

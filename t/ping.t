@@ -3,7 +3,7 @@
 echo 1..1
 got=$(printf '%s\r\n' 'PING early' 'EHLO client' 'ping  twice ' 'VRFY root' \
     'HELP PING' 'MAIL FROM:<a@example.org>' 'RCPT TO:<b@example.org>' \
-    'RCPT TO:<echo@example.org>' DATA 'Subject: x' '' '..' . QUIT | t/ping)
+    'RCPT TO:<echo@example.org>' DATA 'Subject: x' '' '..' . QUIT | t/out/ping)
 want=$(printf '%s\r\n' '220 ping.example.org ESMTP smtpd' '250 Pong early' \
     '250-ping.example.org' '250-PIPELINING' '250-SIZE 0' '250-8BITMIME' \
     '250-CHUNKING' '250-BINARYMIME' '250-ENHANCEDSTATUSCODES' \

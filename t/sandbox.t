@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """sandbox.t - what a process that was taken over can do, which is nothing:
-t/planted.c is smtpd with a traitor in it.  And what one does that was not."""
+t/fakes/planted.c is smtpd with a traitor in it.  And what one does that was not."""
 import errno
 import os
 import re
@@ -16,7 +16,7 @@ import tap
 from tap import (HELLO, PolicyService, Session, Skip, folder, lines, main, message, need,
                  script, test, whole_calls)
 
-PLANTED = os.path.abspath("t/san/planted")
+PLANTED = os.path.abspath("t/out/san/planted")
 PRODUCT = tap.SMTPD
 REFUSED = {errno.EPERM, errno.EACCES}
 PLAIN = "/san/" not in PRODUCT

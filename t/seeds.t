@@ -181,8 +181,8 @@ def SMTPChannel_and_its_attributes():
 
 
 def ping(*commands):
-    """What t/ping, a server of one's own on channel.c, answers."""
-    done = subprocess.run(["t/ping"], input=lines(*commands, "QUIT"),
+    """What t/out/ping, a server of one's own on channel.c, answers."""
+    done = subprocess.run(["t/out/ping"], input=lines(*commands, "QUIT"),
                           capture_output=True, check=True)
     return done.stdout.decode().splitlines()
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from hop import (EVIL, START, VARIANTS, Client, Hop, bare, codes, ends)
+from fakes.hop import (EVIL, START, VARIANTS, Client, Hop, bare, codes, ends)
 from tap import HELLO, folder, lines, main, script, test
 
 DATA = ("PIPELINING", "SIZE", "8BITMIME")

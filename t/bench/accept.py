@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What systemd's Accept=yes costs a connection, beside tcpserver.
 
-To be run by t/systemd.sh, in the container that it boots; bench.py does so:
+To be run by t/systemd/boot.sh, in the container that it boots; bench.py does so:
 
-    RIG_FILES=FLOOR t/systemd.sh t/bench/accept.py
+    RIG_FILES=FLOOR t/systemd/boot.sh t/bench/accept.py
 
 FLOOR is the program of floor.c.  A batch is connections with one message of
 1 kB each, one after the other.  Its CPU is what all processes of the container

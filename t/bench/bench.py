@@ -32,6 +32,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
+OUT = TOP + "/t/out/bench"
 PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
 CLIENTS_MAX = 512       # connections that a listener may hold
 PATIENCE = 120          # seconds that one load may take
@@ -528,8 +529,8 @@ def fetched(name, package, tmp):
 
 
 def candidates(args, tmp, missing):
-    floor = copied(HERE + "/out/floor", tmp)
-    static = copied(HERE + "/out/floor-static", tmp)
+    floor = copied(OUT + "/floor", tmp)
+    static = copied(OUT + "/floor-static", tmp)
     smtpd = copied(TOP + "/smtpd", tmp)
     copied(TOP + "/smtpd-tls", tmp)
     if floor is None or static is None:
@@ -1012,7 +1013,7 @@ def tls_part(args, tmp, missing, folder):
 def systemd_part(tmp, missing, folder):
     """What Accept=yes costs, in a container; see accept.py."""
     say("systemd: boots in a container, which takes about a minute")
-    done = subprocess.run([TOP + "/t/systemd.sh", HERE + "/accept.py"],
+    done = subprocess.run([TOP + "/t/systemd/boot.sh", HERE + "/accept.py"],
                           env={"PATH": PATH, "RIG_FILES": tmp + "/floor"},
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           text=True, check=False)
@@ -1097,7 +1098,7 @@ def arguments():
                         help="no new rounds after that (8)")
     parser.add_argument("--rounds", type=int, help="at most (15)")
     parser.add_argument("--sessions", type=int)
-    parser.add_argument("--output", default=HERE + "/out", metavar="DIR")
+    parser.add_argument("--output", default=OUT, metavar="DIR")
     parser.add_argument("--beside", action="append", default=[],
                         metavar="NAME=PATH", help="measure another smtpd, too")
     parser.add_argument("--readme", metavar="README",

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # What each directive of a service unit costs a connection.
 #
-#	t/systemd.sh t/systemd/costs.pl		(as root; a minute or two)
+#	t/systemd/boot.sh t/systemd/costs.pl		(as root; a minute or two)
 #
 # Every directive gets a unit of its own, with a responder of a dozen lines of
 # C as the service.  A connection is timed from connect() to end of file, one

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # The shipped units, as `make install' leaves them, under a systemd that runs:
-# t/systemd.sh boots it, and runs this in it as root.
+# t/systemd/boot.sh boots it, and runs this in it as root.
 use strict;
 use warnings;
 use lib '/rig';

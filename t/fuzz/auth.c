@@ -1,5 +1,5 @@
 /*
- * fuzz_auth.c - a Dovecot that answers anything, and clients that respond
+ * auth.c - a Dovecot that answers anything, and clients that respond
  * anything.
  *
  * The first octet chooses mechanism and source; then come the client's two
@@ -12,7 +12,7 @@
 #include "base/reply.h"
 #include "base/text.h"
 #include "service/auth.h"
-#include "peer.c"
+#include "t/fakes/peer.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,7 +1,7 @@
 /*
  * session.h - transcripts: what a client says, and what it must hear.
  *
- * A file t/NAME.smtp has several; anyone can read and write one:
+ * A file t/transcripts/NAME.smtp has several; anyone can read and write one:
  *
  *	== a promise, in a few words
  *	after: TITLE		begin as that case of the same file did
@@ -27,7 +27,7 @@
 #ifndef SESSION_H
 #define SESSION_H
 
-#include "recorder.h"
+#include "t/fakes/recorder.h"
 
 #define SESSION_WORDS 16
 #define SESSION_RULES 4

@@ -2,7 +2,7 @@
 # Installs the Debian packages that building needs, and those of each of
 # make's targets that is named.
 #
-#	t/deps.sh [TARGET] ...
+#	t/tools/deps.sh [TARGET] ...
 
 set -eu
 

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.abspath("t"))
 import tap
 from tap import SMTPD, Session, folder, lines, main, message, test
 

@@ -1,9 +1,9 @@
 /*
- * relay.c - the relay room: spool, verdicts, local relays, routes.
+ * relay_test.c - the relay room: spool, verdicts, local relays, routes.
  *
  * Programs are real ones, mostly shell scripts in a directory of the test's
  * own.  After each test no child, no descriptor and no file may be left.
- * Fan-out to next hops has a suite of its own, t/fanout.c.
+ * Fan-out to next hops has a suite of its own, t/fanout_test.c.
  */
 #define _GNU_SOURCE	/* asprintf, O_TMPFILE's relatives, ptsname */
 #include <sys/prctl.h>

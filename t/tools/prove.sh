@@ -3,7 +3,7 @@
 # can read it (prove can not read all that Criterion writes as YAML) and a
 # failure's reason is seen.
 #
-#	prove -e t/prove.sh TEST ...
+#	prove -e t/tools/prove.sh TEST ...
 
 set -o pipefail
 

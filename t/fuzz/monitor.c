@@ -1,5 +1,5 @@
 /*
- * fuzz_monitor.c - a channel process that asks anything.
+ * monitor.c - a channel process that asks anything.
  *
  * The first octet chooses what descriptor rides along, whether each question's
  * length is as it should be, and whether two descriptors came before it; then

@@ -1,5 +1,5 @@
 /*
- * nexthop.c - tests the SMTP client against a false peer.
+ * smtp_test.c - tests the SMTP client against a false peer.
  *
  * The peer is a child that plays a script, one step a line:
  *	> TEXT	says TEXT and CRLF

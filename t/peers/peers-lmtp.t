@@ -2,8 +2,8 @@
 # Relays to a real Dovecot: an instance of our own that speaks LMTP at a unix
 # socket, with one mailbox that is full and two that are not.
 
-cd "$(dirname "$0")/.." || exit 1
-. t/peers.sh
+cd "$(dirname "$0")/../.." || exit 1
+. t/peers/peers.sh
 
 PATH=$PATH:/usr/sbin
 command -v dovecot >/dev/null && [ -x /usr/lib/dovecot/lmtp ] ||

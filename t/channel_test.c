@@ -1,7 +1,7 @@
 /*
- * channel.c - the suite of the channel.
+ * channel_test.c - the suite of the channel.
  *
- * Most of it are transcripts, t/NAME.smtp: each is one script, and must read
+ * Most of it are transcripts, t/transcripts/NAME.smtp: each is one script, and must read
  * the same however it is cut up.  What a transcript can not say is said here:
  * what hooks are told, every verb in every phase, verbs of an embedder's own,
  * and what the driver sees.
@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "session.h"
+#include "t/transcripts/session.h"
 
 static const struct pace whole = { SIZE_MAX, false };
 
@@ -48,7 +48,7 @@ files(void)
 	glob_t g;
 	size_t i;
 
-	cr_assert_eq(glob("t/*.smtp", 0, NULL, &g), 0, "t/*.smtp is not there");
+	cr_assert_eq(glob("t/transcripts/*.smtp", 0, NULL, &g), 0, "t/transcripts/*.smtp is not there");
 	cr_assert_leq(g.gl_pathc, sizeof all / sizeof *all);
 	for (i = 0; i < g.gl_pathc; i++)
 		snprintf(all[i].name, sizeof all[i].name, "%s", g.gl_pathv[i]);
@@ -85,7 +85,7 @@ exec_smtpd(const struct session *s, int fd, char *file)
 		smtpd(), "-n", "-H", "mx.example.org", "--no-received",
 		"--crlf"
 	};
-	char *relay[] = { "--", "t/deliver", file, "{sender}", "{recipient}" };
+	char *relay[] = { "--", "t/fakes/deliver", file, "{sender}", "{recipient}" };
 	size_t n = 6;
 	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 
@@ -137,7 +137,7 @@ static void
 run(const char *file, const struct session *s)
 {
 	struct text want = { 0 }, heard = { 0 }, mail = { 0 };
-	char name[] = "t/san/session-XXXXXX";
+	char name[] = "t/out/session-XXXXXX";
 	int fd, pair[2], status;
 	pid_t pid;
 	size_t i;

@@ -1,7 +1,7 @@
 /*
  * fault.c - makes one call of smtpd fail, for t/faults.t.
  *
- *	LD_PRELOAD=t/san/fault.so FAULT=m:fsync:2:5 FAULT_FD=9 smtpd ...
+ *	LD_PRELOAD=t/out/san/fault.so FAULT=m:fsync:2:5 FAULT_FD=9 smtpd ...
  *
  * The second fsync of the monitor fails with errno 5; "2+" is the second and
  * all behind it, and errno 0 ends the process there, without a word.  Letters

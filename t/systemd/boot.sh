@@ -2,7 +2,7 @@
 # Boots a real systemd and runs a script in it: by default the test of the
 # shipped units.  Prints what the script prints (TAP); needs root.
 #
-#	t/systemd.sh [SCRIPT]	(t/systemd/units.pl)
+#	t/systemd/boot.sh [SCRIPT]	(t/systemd/units.pl)
 #
 # The script is run in /rig, where the files that RIG_FILES names are, too.
 # The container is the running root file system under an overlay in memory,
@@ -34,7 +34,7 @@ if [ -z "${RIG:-}" ]; then
 	exit
 fi
 
-top=$(cd "$(dirname "$0")/.." && pwd)
+top=$(cd "$(dirname "$0")/../.." && pwd)
 script=${1:-$top/t/systemd/units.pl}
 root=$RIG/root
 

@@ -1,4 +1,4 @@
-# peers.sh - what t/peers-smtp.t and t/peers-lmtp.t share: TAP, a client that
+# peers.sh - what t/peers/peers-smtp.t and t/peers/peers-lmtp.t share: TAP, a client that
 # speaks to smtpd through a pipe, and messages to send.  To be sourced, from
 # the project's root; makes $dir, which goes when the test ends.
 

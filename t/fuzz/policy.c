@@ -1,5 +1,5 @@
 /*
- * fuzz_policy.c - a policy service that answers anything.
+ * policy.c - a policy service that answers anything.
  *
  * The first octet is the stage of the first question, which is asked again at
  * the stages that follow; the second chooses the envelope; the rest is the
@@ -14,7 +14,7 @@
 #include "base/reply.h"
 #include "base/text.h"
 #include "service/policy.h"
-#include "peer.c"
+#include "t/fakes/peer.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,5 +1,5 @@
 /*
- * fuzz_address.c - any address with any parameters, in MAIL and in RCPT.
+ * address.c - any address with any parameters, in MAIL and in RCPT.
  *
  * The first octet chooses settings; what follows, up to a line feed, stands
  * behind "MAIL FROM:", and what follows that behind "RCPT TO:".  If one is

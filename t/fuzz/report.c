@@ -1,9 +1,9 @@
 /*
- * fuzz_report.c - a TLS engine that reports anything.
+ * report.c - a TLS engine that reports anything.
  *
  * The input is the report as a string.  The value of a name is what follows
  * the name and '=' on the first line that has them, as far as there is room.
- * How the report is received is tested by fuzz_nexthop.c.
+ * How the report is received is tested by nexthop.c.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /*
- * fuzz_program.c - a program that writes anything, and exits with any status.
+ * program.c - a program that writes anything, and exits with any status.
  *
  * The first octet is its exit status, the second a size of pieces; the rest is
  * what it wrote.  However its output is cut up the verdict is the same:
@@ -10,7 +10,7 @@
  * thousand times slower; the functions that judge have no name outside
  * program.c, so this is one translation unit with it.
  */
-#include "../src/relay/program.c"
+#include "src/relay/program.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,5 +1,5 @@
 /*
- * fuzz_routes.c - any file of routes, and any recipient.
+ * routes.c - any file of routes, and any recipient.
  *
  * The input is an address, a line feed, and the file.  Only what a recipient
  * is told when it is named is looked at: no route is followed, for it could

@@ -1,9 +1,9 @@
 #!/bin/sh
 # policy.c against the services that it is made for: postgrey, policyd-spf and
 # Dovecot's auth, each started here, for this test alone, by whoever runs it.
-# ASK may name a t/ask that is built already.
+# ASK may name a t/out/ask that is built already.
 set -u
-cd "$(dirname "$0")/.." || exit 1
+cd "$(dirname "$0")/../.." || exit 1
 dir=$(mktemp -d /tmp/policy-peers.XXXXXX) || exit 1
 pids=
 n=0
@@ -53,8 +53,8 @@ await()
 
 PATH=$PATH:/usr/sbin:/sbin
 if [ -z "${ASK:-}" ]; then
-	make -s t/ask >&2 || exit 1
-	ASK=t/ask
+	make -s t/out/ask >&2 || exit 1
+	ASK=t/out/ask
 fi
 
 postgrey_tests()

@@ -1,5 +1,5 @@
 /*
- * fuzz_channel.c - any octets, from any client, to a channel of any settings.
+ * channel.c - any octets, from any client, to a channel of any settings.
  *
  * The first four octets choose settings, hooks that refuse, and a size of
  * pieces; the rest is what the client sends, where an octet 31 may stand for
@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "recorder.h"
+#include "t/fakes/recorder.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,6 +1,6 @@
 /*
  * ask - puts questions to a policy service or an authentication source from
- * the command line, for t/peers-policy.t and for people.
+ * the command line, for t/peers/peers-policy.t and for people.
  *
  *	ask policy SERVICE [NAME=VALUE]... STAGE...
  *	ask auth SOURCE

@@ -1,5 +1,5 @@
 /*
- * fuzz_nexthop.c - a next hop that says anything.
+ * nexthop.c - a next hop that says anything.
  *
  * The first four octets choose protocol, envelope, settings and the message;
  * the rest is the peer's script (peer.c).  Whatever it says:
@@ -15,7 +15,7 @@
 #include "base/reply.h"
 #include "base/text.h"
 #include "relay/smtp.h"
-#include "peer.c"
+#include "t/fakes/peer.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -10,11 +10,11 @@
 #
 # It cleans before and after: nothing else may be built from these objects.
 #
-#	t/coverage.sh FILE.c ...
+#	t/tools/coverage.sh FILE.c ...
 
 set -eu -o pipefail
 
-counts=$PWD/t/san/counts
+counts=$PWD/t/out/san/counts
 count="-gdwarf-4 -fprofile-instr-generate=$counts/%c%m -fcoverage-mapping
     -mllvm -runtime-counter-relocation -Wno-unused-command-line-argument"
 count=${count//$'\n'/}
@@ -22,7 +22,7 @@ status=0
 
 trap 'make -s clean' EXIT
 make -s clean
-make -s t/san/fault.so		# is loaded into what counts
+make -s t/out/san/fault.so		# is loaded into what counts
 mkdir "$counts"
 make -s CC=clang CFLAGS="-O1 $count" SAN="-O0 $count" LDFLAGS="$count" \
     check || status=$?

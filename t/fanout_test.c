@@ -1,5 +1,5 @@
 /*
- * fanout.c - one message to several next hops: who is asked, who gets it, and
+ * fanout_test.c - one message to several next hops: who is asked, who gets it, and
  * what the client is told.
  *
  * nexthop.h is played by the functions below, which do as a table says and

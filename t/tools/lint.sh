@@ -2,7 +2,7 @@
 # Asks compilers, analysers and the manual's checker; prints nothing but
 # names unless one of them objects.
 #
-#	t/lint.sh FLAG ... -- FILE.c ...
+#	t/tools/lint.sh FLAG ... -- FILE.c ...
 
 set -eu
 

@@ -2,8 +2,8 @@
 # Relays to a real Postfix: an instance of our own, on loopback, in a folder
 # of its own, that hands each message to a script which tells us by a FIFO.
 
-cd "$(dirname "$0")/.." || exit 1
-. t/peers.sh
+cd "$(dirname "$0")/../.." || exit 1
+. t/peers/peers.sh
 
 PATH=$PATH:/usr/sbin
 command -v postconf >/dev/null || skip_all 'no Postfix here (package postfix)'
