@@ -23,30 +23,58 @@ for f in smtpd.8 src/tls/smtpd-tls.8; do
 done
 
 # Which folder may include which: DIRECTORY CALLS... (the doors beside src are
-# smtpd.c, which may call everything, channel and relay).
+# smtpd.c, which may call everything, channel and relay).  A folder that is not
+# in the list may not exist.
+layers() {
+	local folder calls file include name
+	while read -r folder calls; do
+		grep -HE '^#[ \t]*include[ \t]*"' "src/$folder"/*.[ch] \
+		    $([ ! -e "$folder.c" ] || echo "$folder".[ch]) |
+		    while IFS=: read -r file include; do
+			name=${include#*\"}
+			name=${name%%[/\"]*}
+			name=${name%.h}
+			case "|$folder|${calls// /|}|" in
+			*"|$name|"*) ;;
+			*) [ -e "${file%/*}/$name.h" ] ||
+				say "$file: $include: not below src/$folder" ;;
+			esac
+		    done
+	done <<<"$1"
+	for folder in src/*/; do
+		folder=${folder#src/}
+		grep -q "^${folder%/}\b" <<<"$1" ||
+			say "src/$folder is not among the layers"
+	done
+}
+
 say layers
-while read -r folder calls; do
-	grep -HoE '^#include "[^"]+"' "src/$folder"/*.[ch] \
-	    $([ ! -e "$folder.c" ] || echo "$folder".[ch]) |
-	    while IFS=: read -r file include; do
-		name=${include#*\"}
-		name=${name%%[/.\"]*}
-		case " $folder $calls " in
-		*" $name "*) ;;
-		*) [ -e "${file%/*}/$name.h" ] ||
-			say "$file includes $include: not below src/$folder" ;;
-		esac
-	    done
-done <<'LAYERS' | tee /dev/stderr | { ! grep -q .; }
-base
+wrong=$(layers 'base
 net base
 channel base
 relay base net
 service base net
 monitor base net relay service
 session base channel monitor service relay net
-tls base net monitor
-LAYERS
+tls base net monitor')
+if [ -n "$wrong" ]; then
+	printf '%s\n' "$wrong"
+	exit 1
+fi
+
+# One idea in a file, and a function that is seen at once.
+say length
+awk -v most=60 '
+	FNR > 750 && FILENAME != long { print FILENAME ": over 750 lines"
+					long = FILENAME; bad = 1 }
+	/^[a-z_][a-z_0-9]*\(/	{ name = $0; sub(/\(.*/, "", name) }
+	/^\{/	{ start = FNR }
+	/^\}/	{ if (start && FNR - start - 1 > most) {
+			print FILENAME ": " name " is over " most " lines"
+			bad = 1
+		  }
+		  start = 0 }
+	END	{ exit bad }' "$@"
 
 # The channel is a function of bytes: it may use memory, and nothing else
 # (bcmp is what clang makes of memcmp).
