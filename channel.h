@@ -281,6 +281,8 @@ struct channel {
 	unsigned messages;	/* messages that got a reply below 400 */
 	unsigned errors;	/* replies of 400 and more */
 	struct reply refusal;	/* the first of them; code 0: there is none */
+	char farewell[128];	/* the 421 that ended the session, cut to fit;
+				   or "" */
 	/* The envelope. */
 	char *mailfrom;		/* NULL: no MAIL yet; "": null reverse-path */
 	char *mail_options;	/* "SIZE=12 BODY=8BITMIME", or ""; NULL: no MAIL

@@ -46,12 +46,13 @@ drop_root(const struct options *o)
 	const char *name = o->user == NULL ? "nobody" : o->user;
 	const struct passwd *pw;
 
-	if (geteuid() != 0 || o->nosetuid)
+	if (o->user == NULL && (geteuid() != 0 || o->nosetuid))
 		return;
-	errno = 0;
 	pw = getpwnam(name);
 	if (pw == NULL)
 		log_misused("there is no user \"%s\"", name);
+	if (geteuid() != 0)
+		return;
 	if ((o->user == NULL ? setgroups(0, NULL)
 			     : initgroups(name, pw->pw_gid)) == -1 ||
 	    setgid(pw->pw_gid) == -1 || setuid(pw->pw_uid) == -1) {

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import (HELLO, SMTPD, PolicyService, Session, Skip, family, folder,
@@ -293,11 +294,81 @@ def a_message_without_room_says_where_and_why():
 @test
 def the_record_of_a_session_names_its_first_error():
     for words, wanted in [
-            (["QUIT"], "quit after 0 messages, 0 errors\""),
             (["PING", "QUIT"], "quit after 0 messages, 1 error: 500 "),
             (["EXPN x", "PING"], "0 messages, 2 errors, the first: 502 ")]:
         log = run(["discard:"], lines(HELLO, *words))[2]
         assert wanted in log, log
+
+
+@test
+def the_record_of_a_session_names_the_421_that_ended_it():
+    log = run(["--max-errors", "1", "discard:"],
+              lines(HELLO, "PING", "PING"))[2]
+    assert ("closed by server (421 4.7.0 Too many errors) after 0 messages, "
+            "2 errors, the first: 500 ") in log, log
+
+
+@test
+def a_client_that_only_looks_leaves_a_record_at_debug_level():
+    for octets in (b"", lines("QUIT"), lines(HELLO), lines(HELLO, "QUIT"),
+                   lines(HELLO, "RSET", "QUIT")):
+        assert run(["discard:"], octets)[2] == "", octets
+        assert run(["-d", "discard:"], octets)[2].count("event=session ") == 1
+    for octets in (lines("PING", "QUIT"), message("Subject: x"),
+                   lines(HELLO, "MAIL FROM:<a@b>", "QUIT")):
+        assert "event=session " in run(["discard:"], octets)[2], octets
+
+
+@test
+def a_client_that_is_gone_before_the_reply_may_send_again():
+    place = folder()
+    fifo = os.path.join(place, "fifo")
+    os.mkfifo(fifo)
+    program = script(place, f"cat >/dev/null; cat {fifo}")
+    with Session("--", program) as s:
+        s.start()
+        s.send(message("Subject: x", "", "y"))
+        s.replies(3)
+        s.read.close()
+        s.socket.close()
+        with open(fifo, "w"):
+            pass
+        s.process.wait()
+        log = s.logged()
+    identity = re.search(r"event=message-relayed id=(\w+)", log)[1]
+    assert re.search(f"event=duplicate-possible id={identity} .* "
+                     "from=a@example.org ", log), log
+    with Session("discard:") as s:
+        s.start()
+        s.deliver()
+        assert "duplicate-possible" not in s.finish()[1]
+    shutil.rmtree(place)
+
+
+@test
+def the_lines_of_a_reply_are_one_line_in_the_log():
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        hop, _ = server.accept()
+        with hop, hop.makefile("rb") as read:
+            hop.sendall(b"220 x\r\n")
+            for line in read:
+                hop.sendall({b"RCPT": b"550-5.7.1 one\r\n550 5.7.1 two\r\n"}
+                            .get(line[:4], b"250 ok\r\n"))
+
+    threading.Thread(target=serve, daemon=True).start()
+    port = server.getsockname()[1]
+    log = run(["--relay-clients", "all", f"smtp:[127.0.0.1]:{port}"])[2]
+    assert re.search(r'event=message-refused .* reply="550 5.7.1 .*one / two',
+                     log), log
+
+
+@test
+def c1_controls_do_not_reach_the_log():
+    octets = lines("EHLO x", "MAIL FROM:<a\u009b1m@b> SMTPUTF8", "QUIT")
+    log = run(["-u", "discard:"], octets)[2]
+    assert "\u009b" not in log, log
 
 
 # --- messages that must not be delivered
@@ -892,6 +963,26 @@ def where_standard_error_is_the_client_nothing_is_written_to_it():
                                stdout=theirs, stderr=theirs)
     theirs.close()
     assert ours.recv(4096) == b"" and process.wait() == 64
+
+
+@test
+def where_standard_error_is_standard_output_no_record_is_among_the_replies():
+    done = subprocess.run([SMTPD, "-d", "discard:"], input=EXAMPLE,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    seen = done.stdout.decode()
+    assert all(re.match(r"\d{3}[ -]", line) for line in seen.splitlines()), \
+        seen
+
+
+@test
+def a_user_that_is_missing_is_refused_whoever_starts_us():
+    if os.geteuid() != 0:
+        raise Skip("root only")
+    for who in None, 65534:
+        done = subprocess.run([SMTPD, "--user", "no such user", "discard:"],
+                              input=EXAMPLE, capture_output=True, user=who)
+        assert done.returncode == 64 and done.stdout == b"", done
+        assert b'there is no user "no such user"' in done.stderr, done
 
 
 @test

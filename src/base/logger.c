@@ -15,7 +15,7 @@ logger_put(const struct logger *l, int priority, const char *event,
 {
 	if (l->log == NULL)
 		return;
-	text_make_safe(text, text, false);
+	text_make_safe(text, text, true);
 	l->log(l->ctx, priority, event, env, text);
 }
 

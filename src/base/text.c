@@ -52,6 +52,26 @@ text_make_safe(char *safe, const char *text, bool lines)
 	*safe = '\0';
 }
 
+size_t
+text_one_line(char *to, size_t size, const char *text)
+{
+	size_t len = strlen(text), n, most, i = 0;
+	const char *as;
+
+	for (; len > 0; text += n, len -= n) {
+		n = text_printable(text, len);
+		as = n > 0 ? text : *text == '\n' ? " / " : "?";
+		most = n > 0 ? n : strlen(as);
+		n += n == 0;
+		if (i + most >= size)
+			break;
+		memcpy(to + i, as, most);
+		i += most;
+	}
+	to[i] = '\0';
+	return i;
+}
+
 char *
 text_join(char *to, size_t size, ...)
 {

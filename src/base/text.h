@@ -36,6 +36,10 @@ size_t	text_printable(const char *p, size_t len);
    itself.  What cannot be shown becomes '?'; '\n' stays if lines is set. */
 void	text_make_safe(char *safe, const char *text, bool lines);
 
+/* Copies text to to[0..size), cut to fit, as one line: each '\n' becomes " / ",
+   what cannot be shown becomes '?'.  Returns its length. */
+size_t	text_one_line(char *to, size_t size, const char *text);
+
 /* How many octets at p are digits. */
 size_t	text_digits(const char *p);
 

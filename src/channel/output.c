@@ -89,6 +89,7 @@ void
 reply_say(struct channel *ch, int code, const char *enh, const char *text)
 {
 	char named[REPLY_TEXT];
+	const char *unnamed;
 	struct span line;
 	bool bye = code == 221 || code == 421;
 
@@ -98,8 +99,12 @@ reply_say(struct channel *ch, int code, const char *enh, const char *text)
 	if (!ch->extended_smtp || code / 100 == 3)
 		enh = "";
 	if (bye) {	/* RFC 5321 4.2 */
+		unnamed = text;
 		text = text_join(named, sizeof named, ch->set->fqdn, " ", text,
 		    NULL);
+		if (code == 421)
+			text_join(ch->farewell, sizeof ch->farewell, "421 ",
+			    enh, *enh == '\0' ? "" : " ", unnamed, NULL);
 		ch->smtp_state = PHASE_CLOSED;
 		ch->want = WANT_CLOSE;
 	}

@@ -246,12 +246,13 @@ on_refused(void *ctx, const struct reply *r)
 {
 	struct session *s = ctx;
 	struct envelope env = whole_envelope(s);
-	char text[REPLY_TEXT + 24];
+	char text[REPLY_TEXT + 24], line[2 * sizeof text];
 
 	env.size = s->ch.size;
 	snprintf(text, sizeof text, "%d %s %s", r->code, r->enh, r->text);
+	text_one_line(line, sizeof line, text);
 	ask_log(s->asker, LOG_WARNING,
-	    r->code < 500 ? "message-deferred" : "message-refused", &env, text);
+	    r->code < 500 ? "message-deferred" : "message-refused", &env, line);
 }
 
 /* Says in the log where the message had no room, and why. */
@@ -265,6 +266,21 @@ log_spool(struct session *s, const struct envelope *env)
 	    dir == NULL || *dir == '\0' ? "/var/tmp" : dir,
 	    strerror(s->spool.error));
 	ask_log(s->asker, LOG_ERR, "spool", env, text);
+}
+
+/* Until the client has the replies r[0..n), it may send the message again. */
+static void
+remember_relayed(struct session *s, const struct reply r[], size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (r[i].code >= 400)
+			continue;
+		text_join(s->relayed_id, sizeof s->relayed_id, s->queue_id,
+		    NULL);
+		text_join(s->relayed_from, sizeof s->relayed_from,
+		    s->ch.mailfrom, NULL);
+		return;
+	}
 }
 
 /* The message is here: relays it, or says why not. */
@@ -303,6 +319,7 @@ on_end(void *ctx, struct reply r[], size_t n)
 			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
 		else
 			r[i] = *r;
+	remember_relayed(s, r, n);
 	if (v != &only)
 		free(v);
 }

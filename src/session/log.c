@@ -16,11 +16,13 @@
 enum sink
 log_choose_sink(const struct stat std[3])
 {
-	const struct stat *in = &std[STDIN_FILENO], *err = &std[STDERR_FILENO];
+	const struct stat *in = &std[STDIN_FILENO], *out = &std[STDOUT_FILENO];
+	const struct stat *err = &std[STDERR_FILENO];
 	const char *stream = getenv("JOURNAL_STREAM");
 	char name[64];
 
-	if (descriptors_same(in, err) && !S_ISCHR(err->st_mode))
+	if (!S_ISCHR(err->st_mode) && (descriptors_same(in, err) ||
+	    descriptors_same(out, err)))
 		return SINK_SYSLOG;
 	if (stream == NULL)
 		return SINK_STDERR;
@@ -146,6 +148,19 @@ add_envelope(struct record *r, const struct envelope *env)
 		    text_number(r->size, env->size, 1));
 }
 
+/* Octets of a value in a line, at most. */
+static size_t
+value_length(const char *value)
+{
+	size_t n = strlen(value);
+
+	while ((value = strchr(value, '\n')) != NULL) {
+		n += sizeof " / " - 2;
+		value++;
+	}
+	return n;
+}
+
 /* Octets of its line, at most. */
 static size_t
 record_length(const struct record *r)
@@ -153,31 +168,29 @@ record_length(const struct record *r)
 	size_t n = sizeof "<0>smtpd:\n";
 
 	for (size_t i = 0; i < r->n; i++)
-		n += strlen(r->items[i].key) + strlen(r->items[i].value) +
+		n += strlen(r->items[i].key) + value_length(r->items[i].value) +
 		    sizeof " =\"\"";
 	return n;
 }
 
 /* Appends " key=value" to line[0..size), in which n octets are; a value with
-   blanks is quoted, control characters become blanks. */
+   blanks is quoted; newlines become " / ", what cannot be shown becomes '?'. */
 static size_t
-put(char *line, size_t size, size_t n, const struct item *item)
+put_item(char *line, size_t size, size_t n, const struct item *item)
 {
 	const char *value = item->value;
-	bool quote = false;
-	size_t i;
+	bool quote = value[strcspn(value, " \"=\n")] != '\0';
+	size_t end;
 
-	for (i = 0; value[i] != '\0'; i++)
-		quote = quote || value[i] == ' ' || value[i] == '"' ||
-		    value[i] == '=' || value[i] == '\n';
-	if (n + strlen(item->key) + i + 4 >= size)
+	if (n + strlen(item->key) + value_length(value) + 4 >= size)
 		return n;
 	text_join(line + n, size - n, " ", item->key, quote ? "=\"" : "=",
 	    NULL);
 	n += strlen(line + n);
-	for (; *value != '\0'; value++)
-		line[n++] = (unsigned char)*value < ' ' || *value == '\177'
-		    ? ' ' : *value == '"' ? '\'' : *value;
+	end = n + text_one_line(line + n, size - n, value);
+	for (; n < end; n++)
+		if (line[n] == '"')
+			line[n] = '\'';
 	if (quote)
 		line[n++] = '"';
 	line[n] = '\0';
@@ -250,7 +263,7 @@ log_event(void *ctx, int priority, const char *event,
 	    : "", l->sink == SINK_JOURNAL ? ">" : "", "smtpd:", NULL);
 	n = strlen(line);
 	for (size_t i = 0; i < r.n; i++)
-		n = put(line, size - 1 - (i + 2 < r.n ? kept : 0), n,
+		n = put_item(line, size - 1 - (i + 2 < r.n ? kept : 0), n,
 		    &r.items[i]);
 	if (l->systemd.journal != NULL && send_journal(l, &r, priority, e->id,
 	    strchr(line, ' ') + 1) >= 0)

@@ -199,13 +199,13 @@ enum ending {
 
 static const char *const endings[] = {
 	[END_QUIT] = "quit",
-	[END_CLOSED] = "hung up on",
+	[END_CLOSED] = "closed by server",
 	[END_EOF] = "end of file",
 	[END_TIMEOUT] = "timed out",
 	[END_TERM] = "shut down",
-	[END_ORPHAN] = "left alone",
+	[END_ORPHAN] = "monitor process lost",
 	[END_LOST] = "client lost",
-	[END_TLS] = "no TLS",
+	[END_TLS] = "TLS handshake failed",
 };
 
 /* Why wait_for() did not wait. */
@@ -277,6 +277,7 @@ fill(struct session *s, char *in, size_t size, enum ending *why)
 		if (n == -1 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		*why = n == 0 ? END_EOF : END_LOST;
+		s->reset = n == -1 && errno == ECONNRESET;
 		return n;
 	}
 }
@@ -403,6 +404,17 @@ feed(struct session *s, const char *in, size_t len)
 	return len;
 }
 
+/* Did the client reset the connection instead of taking the reply to its last
+   dot?  Then writing succeeds all the same. */
+static bool
+client_gone(const struct session *s)
+{
+	struct pollfd p = { .fd = s->out };
+
+	return s->relayed_id[0] != '\0' && poll(&p, 1, 0) == 1 &&
+	    (p.revents & POLLERR) != 0;
+}
+
 /* The dialogue, from greeting to end. */
 static enum ending
 talk(struct session *s)
@@ -422,8 +434,9 @@ talk(struct session *s)
 				explicit_bzero(in + used, len);
 			used += len;
 		}
-		if (!drain(s))
+		if (!drain(s) || client_gone(s))
 			return interrupted(s);
+		s->relayed_id[0] = '\0';
 		if (s->ch.want == WANT_CLOSE)
 			return s->quit ? END_QUIT : END_CLOSED;
 		if (s->ch.want == WANT_TLS) {
@@ -452,8 +465,11 @@ write_ending(char *to, size_t size, const struct channel *ch, enum ending why)
 	const struct reply *first = &ch->refusal;
 	char n[3][TEXT_NUMBER];
 	bool any = ch->errors > 0;
+	bool bye = why == END_CLOSED && ch->errors > 1 &&
+	    ch->farewell[0] != '\0';
 
-	text_join(to, size, endings[why], " after ",
+	text_join(to, size, endings[why], bye ? " (" : "",
+	    bye ? ch->farewell : "", bye ? ")" : "", " after ",
 	    text_number(n[0], ch->messages, 1),
 	    ch->messages == 1 ? " message, " : " messages, ",
 	    text_number(n[1], ch->errors, 1),
@@ -465,25 +481,50 @@ write_ending(char *to, size_t size, const struct channel *ch, enum ending why)
 	    NULL);
 }
 
-/* The session is over.  A proxy that looks whether we are there (LOCAL, EHLO,
-   QUIT) every other second leaves no record. */
+/* The client was gone before it got the reply to a message that the relay has:
+   it will send the message again. */
+static void
+log_unheard(struct session *s)
+{
+	struct envelope env = session_facts(s);
+
+	env.fact[FACT_QUEUE_ID] = s->relayed_id;
+	env.fact[FACT_SENDER] = s->relayed_from;
+	ask_log(s->asker, LOG_WARNING, "duplicate-possible", &env,
+	    "the message was relayed, but the client left before the reply");
+}
+
+/* Did the client come and go without an error, and without a message?
+   Monitors, load balancers and scanners do so all the time. */
+static bool
+is_probe(const struct session *s, enum ending why)
+{
+	const struct channel *ch = &s->ch;
+
+	return (why == END_QUIT || why == END_EOF || s->reset) &&
+	    ch->mails == 0 && ch->errors == 0 && !ch->authenticated;
+}
+
+/* The session is over. */
 static void
 end_session(struct session *s, enum ending why)
 {
 	const struct channel *ch = &s->ch;
 	struct envelope env = session_facts(s);
 	char text[REPLY_TEXT + 128];
-	bool look = why == END_QUIT && ch->set->proxy_protocol &&
-	    ch->mails == 0 && ch->errors == 0 &&
-	    memcmp(&ch->peer, &s->nearest, sizeof ch->peer) == 0;
+	bool probe = is_probe(s, why);
 
+	if (s->relayed_id[0] != '\0')
+		log_unheard(s);
 	if (why != END_QUIT && ch->mailfrom != NULL)
 		session_log(s, LOG_WARNING, why == END_TIMEOUT ? "timeout"
 		    : "client-lost", "the transaction was not finished, "
 		    "nothing of it was relayed");
 	write_ending(text, sizeof text, ch, why);
 	spool_close(&s->spool);
-	ask_end(s->asker, EX_OK, look ? NULL : "session", &env, text);
+	if (probe && s->options->debug)
+		session_log(s, LOG_DEBUG, "session", text);
+	ask_end(s->asker, EX_OK, probe ? NULL : "session", &env, text);
 }
 
 /* The TLS engine still has our last words to deliver: it closes when it has,
@@ -549,7 +590,6 @@ session_open(struct options *o, const struct channel_hooks *hook,
 	s->in = STDIN_FILENO;
 	s->out = STDOUT_FILENO;
 	s->pid = who->pid;
-	s->nearest = who->peer;
 	memcpy(s->client_user, who->user, sizeof s->client_user);
 	s->idle = s->end = clock_now() +
 	    (int64_t)o->monitor.session_timeout * 1000;

@@ -35,16 +35,18 @@ struct session {
 	bool terminated;	/* it came */
 	bool orphaned;		/* there is no monitor to ask any more */
 	bool quit;		/* the client said so */
+	bool reset;		/* the client reset the connection */
 	bool soon;		/* acknowledge_soon() was called in this text */
 	bool greeted;		/* the connect hook was called */
 	enum phase shown;	/* what systemd was told last */
-	struct channel_peer nearest;	/* who connected, whoever a proxy says
-					   the client is */
 	char client_user[USER_MAX];	/* login of a unix socket's peer */
 	size_t prepended;	/* octets of prepend */
 	struct channel ch;	/* its line comes last in it */
 	char prepend[SERVICE_PREPEND * 5];	/* policy's header fields, and
 						   room for one answer more */
+	char relayed_id[24];	/* of a message whose reply the client has not
+				   got yet, or "" */
+	char relayed_from[322];	/* its sender, cut to fit */
 	struct header header;	/* of the message that is being received */
 	char path[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX]; /* scratch */
 };
