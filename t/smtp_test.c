@@ -24,8 +24,10 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -291,6 +293,38 @@ play(struct actor *a, const char *script)
 	_exit(0);
 }
 
+/* The resolver: two.example.net has two addresses, silent.example.net none
+   that ever comes. */
+int
+getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
+    struct addrinfo **list)
+{
+	int (*real)(const char *, const char *, const struct addrinfo *,
+	    struct addrinfo **);
+	static struct addrinfo a[2];
+	static struct sockaddr_in in[2];
+	int i;
+
+	if (strcmp(host, "silent.example.net") == 0)
+		for (;;)
+			pause();
+	if (strcmp(host, "two.example.net") != 0) {
+		*(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+		return real(host, port, hints, list);
+	}
+	for (i = 0; i < 2; i++) {
+		in[i].sin_family = AF_INET;
+		in[i].sin_port = htons((in_port_t)atoi(port));
+		in[i].sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 -
+		    (in_addr_t)i);
+		a[i].ai_addr = (struct sockaddr *)&in[i];
+		a[i].ai_addrlen = sizeof in[i];
+		a[i].ai_next = i == 0 ? &a[1] : NULL;
+	}
+	*list = a;
+	return 0;
+}
+
 static char dir[64];		/* for sockets and files, one per test */
 
 static void
@@ -322,6 +356,20 @@ listen_unix(char where[128])
 	snprintf(un.sun_path, sizeof un.sun_path, "%s/%d", dir, n++);
 	snprintf(where, 128, "unix:%s", un.sun_path);
 	cr_assert_eq(bind(fd, (struct sockaddr *)&un, sizeof un), 0);
+	cr_assert_eq(listen(fd, 8), 0);
+	return fd;
+}
+
+/* On 127.0.0.2, and that port. */
+static int
+listen_second(unsigned port)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	in.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+	in.sin_port = htons((in_port_t)port);
+	cr_assert_eq(bind(fd, (struct sockaddr *)&in, sizeof in), 0);
 	cr_assert_eq(listen(fd, 8), 0);
 	return fd;
 }
@@ -1676,6 +1724,56 @@ Test(nexthop, next_place_is_asked_when_one_cannot_serve)
 	    "550 5.7.1 No\n");
 	finish(&p, "a refusal is final");
 	finish(&q, "never asked");
+}
+
+/* 127.0.0.2 comes first, and accepts the connection. */
+Test(nexthop, next_address_of_a_name_is_asked_when_one_cannot_serve)
+{
+	static const char *const firsts[] = {
+		"> 421 4.3.2 Busy\n", "> 554 5.7.1 No\n", "!\n", "@\n",
+		PLAIN FROM "> 421 4.3.2 Busy\n", PLAIN FROM "!\n",
+	};
+	char where[128];
+	const char *got;
+	struct peer p, q;
+	unsigned port;
+	int listener;
+	size_t i;
+
+	for (i = 0; i < COUNT(firsts); i++) {
+		listener = listen_inet(where, &port);
+		start_at(&p, listen_second(port), firsts[i]);
+		start_at(&q, listener, ONE);
+		snprintf(where, sizeof where, "two.example.net:%u", port);
+		got = relay_once(where, &settings, NEXTHOP_SMTP);
+		cr_expect_str_eq(got, TAKEN, "%s: %s", firsts[i], got);
+		finish(&p, firsts[i]);
+		finish(&q, firsts[i]);
+	}
+}
+
+Test(nexthop, deadline_holds_for_name_resolution)
+{
+	struct post *m = post("a@example.net", "x\r\n");
+	struct nexthop *h;
+	struct peer p;
+	char where[300];
+
+	logged[0] = '\0';
+	h = nexthop_open(&settings, NEXTHOP_SMTP, "silent.example.net", -1);
+	cr_expect_str_eq(relay_by(h, m, 200),
+	    "451 4.4.1 Cannot connect to next hop\n");
+	cr_expect_not_null(strstr(logged, "silent.example.net: cannot resolve "
+	    "the name: the name server does not answer"), "%s", logged);
+	nexthop_close(h);
+
+	start(&p, ONE);
+	snprintf(where, sizeof where, "silent.example.net,%s", p.where);
+	h = nexthop_open(&settings, NEXTHOP_SMTP, where, -1);
+	cr_expect_str_eq(relay_by(h, m, 4000), TAKEN);
+	nexthop_close(h);
+	finish(&p, "the next place has time left");
+	post_free(m);
 }
 
 Test(nexthop, next_mechanism_is_tried)

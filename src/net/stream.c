@@ -1,9 +1,11 @@
 /*
  * stream.c - places to connect to, and connections read by lines.
  */
+#define _GNU_SOURCE	/* pipe2 */
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -11,19 +13,28 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/text.h"
 #include "net/stream.h"
 
 #define CONNECT_SECONDS 30	/* for one address */
 #define DIGITS "0123456789"
+
+/* What the process that resolves a name tells. */
+struct answer {
+	int error, system;	/* getaddrinfo()'s, and errno after it */
+	struct addresses found;
+};
 
 static bool
 copy(char *to, size_t size, const char *from, size_t len)
@@ -144,92 +155,190 @@ dial_path(const char *path, int64_t deadline)
 	return -1;
 }
 
-/* The same for a host's name: one address after the other.  The time that
-   there is is shared among them. */
-static int
-dial_name(const char *host, const char *port, int64_t deadline,
-    const char **phrase)
+/* In a child process: writes the addresses of a name, or the error. */
+static _Noreturn void
+resolve_and_exit(int to, const char *host, const char *port, int64_t deadline)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *a;
-	int n = 0, fd = -1, err;
+	struct answer answer;
 
-	err = getaddrinfo(host, port, &hints, &list);
-	if (err != 0) {
-		if (err != EAI_SYSTEM) {
-			*phrase = err == EAI_SERVICE ? "no such port"
-			    : gai_strerror(err);
-			errno = EHOSTUNREACH;
+	alarm((unsigned)clock_left(deadline) / 1000 + 1);
+	memset(&answer, 0, sizeof answer);
+	answer.error = getaddrinfo(host, port, &hints, &list);
+	answer.system = errno;
+	for (a = answer.error == 0 ? list : NULL; a != NULL &&
+	    answer.found.n < ADDRESSES_MAX; a = a->ai_next)
+		if (a->ai_addrlen <= sizeof answer.found.at[0].in6) {
+			memcpy(&answer.found.at[answer.found.n].in6,
+			    a->ai_addr, a->ai_addrlen);
+			answer.found.at[answer.found.n++].len = a->ai_addrlen;
 		}
+	_exit(file_write_all(to, (const char *)&answer, sizeof answer) == -1);
+}
+
+/* Reads the child's answer.  Returns 0, or -1 with errno. */
+static int
+read_answer(int from, struct answer *answer, int64_t deadline)
+{
+	size_t have = 0;
+	ssize_t n;
+
+	while (have < sizeof *answer) {
+		if (clock_wait(from, POLLIN, deadline) == -1)
+			return -1;
+		n = read(from, (char *)answer + have, sizeof *answer - have);
+		if (n == 0)
+			errno = ECHILD;
+		if (n == 0 || (n == -1 && errno != EINTR))
+			return -1;
+		if (n > 0)
+			have += (size_t)n;
+	}
+	return 0;
+}
+
+/* Asks the resolver in a process of its own, since it knows no deadline, and a
+   process can be ended at ours.  Returns 0, or -1 with errno. */
+static int
+ask_resolver(const char *host, const char *port, struct answer *answer,
+    int64_t deadline)
+{
+	int line[2], n = -1, err;
+	pid_t pid;
+
+	if (pipe2(line, O_CLOEXEC) == -1)
+		return -1;
+	pid = fork();
+	if (pid == 0)
+		resolve_and_exit(line[1], host, port, deadline);
+	err = errno;
+	close(line[1]);
+	if (pid != -1) {
+		n = read_answer(line[0], answer, deadline);
+		err = errno;
+		kill(pid, SIGKILL);
+		while (waitpid(pid, NULL, 0) == -1 && errno == EINTR)
+			;
+	}
+	close(line[0]);
+	errno = err;
+	return n;
+}
+
+/* Finds the addresses of a host that is no literal address.  Returns 0, or -1
+   with errno, and perhaps a phrase. */
+static int
+resolve_name(const char *host, const char *port, struct addresses *to,
+    int64_t deadline, const char **phrase)
+{
+	struct answer answer;
+
+	if (ask_resolver(host, port, &answer, deadline) == -1) {
+		if (errno == ETIMEDOUT)
+			*phrase = "the name server does not answer";
 		return -1;
 	}
-	for (a = list; a != NULL; a = a->ai_next)
-		n++;
-	for (a = list; a != NULL && fd == -1; a = a->ai_next, n--)
-		fd = dial(a->ai_addr, a->ai_addrlen, clock_within(clock_now() +
-		    clock_left(deadline) / n, CONNECT_SECONDS));
-	err = errno;
-	freeaddrinfo(list);
-	errno = err;
-	return fd;
+	if (answer.error == 0) {
+		*to = answer.found;
+		return 0;
+	}
+	errno = answer.system;
+	if (answer.error != EAI_SYSTEM) {
+		*phrase = answer.error == EAI_SERVICE ? "no such port"
+		    : gai_strerror(answer.error);
+		errno = EHOSTUNREACH;
+	}
+	return -1;
 }
 
 static int
-dial_place(const struct place *to, const char *port, int64_t deadline,
-    const char **phrase)
+find_addresses(const struct place *place, const char *port,
+    struct addresses *to, int64_t deadline, const char **phrase)
 {
-	struct sockaddr_in in = { .sin_family = AF_INET };
-	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6 };
+	struct address *a = &to->at[0];
 
-	if (to->local)
-		return dial_path(to->host, deadline);
-	if (to->port[0] != '\0')
-		port = to->port;
+	memset(to, 0, sizeof *to);
+	to->n = 1;
+	if (place->local)
+		return 0;
+	if (place->port[0] != '\0')
+		port = place->port;
 	if (port == NULL) {
 		*phrase = "no port given";
 		errno = EINVAL;
 		return -1;
 	}
-	/* The resolver costs much, and is needed for names alone. */
-	in.sin_port = in6.sin6_port = htons((in_port_t)text_parse_port(port));
-	if (in.sin_port != 0 && inet_pton(AF_INET, to->host, &in.sin_addr))
-		return dial((struct sockaddr *)&in, sizeof in,
-		    clock_within(deadline, CONNECT_SECONDS));
-	if (in.sin_port != 0 && inet_pton(AF_INET6, to->host, &in6.sin6_addr))
-		return dial((struct sockaddr *)&in6, sizeof in6,
-		    clock_within(deadline, CONNECT_SECONDS));
-	return dial_name(to->host, port, deadline, phrase);
+	/* Only names need the resolver, which costs much. */
+	a->in.sin_port = htons((in_port_t)text_parse_port(port));
+	a->in.sin_family = AF_INET;
+	a->len = sizeof a->in;
+	if (a->in.sin_port != 0 &&
+	    inet_pton(AF_INET, place->host, &a->in.sin_addr))
+		return 0;
+	a->in6.sin6_family = AF_INET6;
+	a->len = sizeof a->in6;
+	if (a->in6.sin6_port != 0 &&
+	    inet_pton(AF_INET6, place->host, &a->in6.sin6_addr))
+		return 0;
+	to->n = 0;
+	return resolve_name(place->host, port, to, deadline, phrase);
 }
 
-int
-stream_dial(struct stream *s, const struct place *to, const char *port,
-    int64_t deadline, char *why, size_t size)
+/* Ends a function with errno and the sentence for it.  Returns -1. */
+static int
+explain(const char *phrase, char *why, size_t size)
 {
-	const char *phrase = NULL;
-	int err;
+	int err = errno;
 
-	s->have = s->used = 0;
-	s->fd = dial_place(to, port, deadline, &phrase);
-	if (s->fd != -1)
-		return 0;
-	err = errno;
 	snprintf(why, size, "%s", phrase != NULL ? phrase : strerror(err));
 	errno = err;
 	return -1;
 }
 
 int
+stream_resolve(const struct place *place, const char *port,
+    struct addresses *to, int64_t deadline, char *why, size_t size)
+{
+	const char *phrase = NULL;
+
+	if (find_addresses(place, port, to, deadline, &phrase) == 0)
+		return 0;
+	to->n = 0;
+	return explain(phrase, why, size);
+}
+
+int
+stream_dial(struct stream *s, const struct place *place,
+    const struct address *to, int64_t deadline, char *why, size_t size)
+{
+	s->have = s->used = 0;
+	s->fd = place->local ? dial_path(place->host, deadline) :
+	    dial((const struct sockaddr *)&to->in, to->len,
+	    clock_within(deadline, CONNECT_SECONDS));
+	return s->fd != -1 ? 0 : explain(NULL, why, size);
+}
+
+/* The time that there is is shared among the addresses. */
+int
 stream_connect(struct stream *s, const char *where, const char *port,
     int64_t deadline, char *why, size_t size)
 {
-	struct place to;
+	struct addresses found;
+	struct place place;
+	size_t i;
 
-	if (place_parse(where, strlen(where), &to))
-		return stream_dial(s, &to, port, deadline, why, size);
 	s->fd = -1;
 	s->have = s->used = 0;
-	snprintf(why, size, "not a place to connect to");
-	errno = EINVAL;
-	return -1;
+	if (!place_parse(where, strlen(where), &place)) {
+		errno = EINVAL;
+		return explain("not a place to connect to", why, size);
+	}
+	if (stream_resolve(&place, port, &found, deadline, why, size) == -1)
+		return -1;
+	for (i = 0; i < found.n && s->fd == -1; i++)
+		stream_dial(s, &place, &found.at[i], clock_now() +
+		    clock_left(deadline) / (int)(found.n - i), why, size);
+	return s->fd != -1 ? 0 : -1;
 }
 
 /* Reads what has come, and waits for none.  Returns the count, or -1 with

@@ -4,6 +4,10 @@
 #ifndef NET_STREAM_H
 #define NET_STREAM_H
 
+#include <sys/socket.h>
+
+#include <netinet/in.h>
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,14 +39,37 @@ struct stream {
 	char buffer[STREAM_BUFFER];
 };
 
-/*
- * Connects s to a place, with port if the place names none.  Returns 0, or -1
- * with errno (ETIMEDOUT at the deadline) and a phrase in why[0..size).
- */
-int	stream_dial(struct stream *s, const struct place *to, const char *port,
-	    int64_t deadline, char *why, size_t size);
+#define ADDRESSES_MAX 16	/* that are tried of one name */
 
-/* The same for a place that place_parse() reads; EINVAL if it is none. */
+/* One address to connect to. */
+struct address {
+	socklen_t len;		/* 0: the place is a unix socket */
+	union {
+		struct sockaddr_in in;
+		struct sockaddr_in6 in6;
+	};
+};
+
+struct addresses {
+	size_t n;
+	struct address at[ADDRESSES_MAX];
+};
+
+/*
+ * Finds the addresses of a place, with port if the place names none.  Returns
+ * 0, or -1 with errno (ETIMEDOUT at the deadline) and a phrase in
+ * why[0..size).  Only names cost a process, which asks the resolver.
+ */
+int	stream_resolve(const struct place *place, const char *port,
+	    struct addresses *to, int64_t deadline, char *why, size_t size);
+
+/* Connects s to one of the addresses of a place.  Returns as above. */
+int	stream_dial(struct stream *s, const struct place *place,
+	    const struct address *to, int64_t deadline, char *why,
+	    size_t size);
+
+/* Connects s to the first address that accepts of a place that place_parse()
+   reads.  Returns as above; EINVAL if where is no place. */
 int	stream_connect(struct stream *s, const char *where, const char *port,
 	    int64_t deadline, char *why, size_t size);
 

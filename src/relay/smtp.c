@@ -366,20 +366,20 @@ try_places(struct nexthop *h, const struct envelope *env, int spool,
 
 	r->code = 0;
 	if (h->s.fd == -1)
-		h->rest = h->where;
+		smtp_restart(h);
 	do {
 		if (try_place(h, env, spool, deadline, v, &said))
 			return true;
 		if (h->stale) {
 			smtp_quit(h, deadline);
-			h->rest = h->where;
+			smtp_restart(h);
 			continue;
 		}
 		if (r->code == 0 || !h->away || (h->quoted && !quoted)) {
 			*r = said;
 			quoted = h->quoted;
 		}
-	} while (h->stale || (h->away && h->rest != NULL &&
+	} while (h->stale || (h->away && smtp_has_next(h) &&
 	    clock_left(deadline) > 0));
 	return false;
 }
@@ -590,7 +590,6 @@ offer_again(struct nexthop *h, const struct envelope *env, int spool,
 			to[n++] = env->recipients[i];
 	same.recipients = to;
 	same.nrecipients = n;
-	h->rest = h->where;
 	if (!ok)
 		reply_set(r, 451, "4.3.0", "Local error in processing");
 	else

@@ -150,7 +150,7 @@ negotiate_tls(struct nexthop *h, bool must, int64_t deadline, struct reply *r)
 	return false;
 }
 
-/* Connects to h->place, and reads its greeting. */
+/* Connects to the address of h->place that is tried, and reads its greeting. */
 static bool
 connect_place(struct nexthop *h, int64_t deadline, struct reply *r)
 {
@@ -158,7 +158,7 @@ connect_place(struct nexthop *h, int64_t deadline, struct reply *r)
 
 	h->secure = h->place.local;
 	h->closed = h->timed_out = h->quoted = false;
-	if (stream_dial(&h->s, &h->place, default_port(h->protocol), deadline,
+	if (stream_dial(&h->s, &h->place, &h->found.at[h->tried - 1], deadline,
 	    why, sizeof why) == -1) {
 		smtp_log(h, "cannot connect", why);
 		reply_set(r, 451, "4.4.1", "Cannot connect to next hop");
@@ -467,7 +467,7 @@ open_place(struct nexthop *h, int64_t deadline, struct reply *r)
 }
 
 /*
- * How long a place may take to be opened.  The last one has all the time that
+ * How long an address may take to be opened.  The last one has all the time that
  * is left.  Before it, one that never answers has 30 seconds, and a part of
  * what is left that leaves the others more than half.
  */
@@ -480,21 +480,64 @@ opening_deadline(int places, int64_t deadline)
 	    ALTERNATIVE_SECONDS);
 }
 
+void
+smtp_restart(struct nexthop *h)
+{
+	h->rest = h->where;
+	h->tried = h->found.n = 0;
+}
+
+bool
+smtp_has_next(const struct nexthop *h)
+{
+	return h->tried < h->found.n || h->rest != NULL;
+}
+
+/* How many places are left of the list, and addresses of this one. */
+static int
+count_left(const struct nexthop *h)
+{
+	size_t n = h->found.n - h->tried;
+	const char *p;
+
+	n += h->rest != NULL;
+	for (p = h->rest; p != NULL && *p != '\0'; p++)
+		n += *p == ',';
+	return (int)n;
+}
+
+/* Takes the next place of the list, and finds its addresses. */
+static bool
+find_next_place(struct nexthop *h, int64_t deadline, struct reply *r)
+{
+	const char *where = h->rest;
+	size_t len = strcspn(where, ",");
+	char why[128];
+
+	h->tried = h->found.n = 0;
+	deadline = opening_deadline(count_left(h), deadline);
+	h->rest = where[len] == ',' ? where + len + 1 : NULL;
+	if (!place_parse(where, len, &h->place)) {
+		reply_set(r, 451, "4.3.5", "No such next hop");
+		return false;
+	}
+	if (stream_resolve(&h->place, default_port(h->protocol), &h->found,
+	    deadline, why, sizeof why) == 0)
+		return true;
+	smtp_log(h, "cannot resolve the name", why);
+	reply_set(r, 451, "4.4.1", "Cannot connect to next hop");
+	return false;
+}
+
 bool
 smtp_open_next(struct nexthop *h, int64_t deadline, struct reply *r)
 {
-	const char *where = h->rest, *p;
-	size_t len = strcspn(where, ",");
-	int places = 1;
-
-	h->rest = where[len] == ',' ? where + len + 1 : NULL;
-	for (p = where; *p != '\0'; p++)
-		places += *p == ',';
 	h->quoted = false;
-	if (place_parse(where, len, &h->place))
-		return open_place(h, opening_deadline(places, deadline), r);
-	reply_set(r, 451, "4.3.5", "No such next hop");
-	return false;
+	if (h->tried == h->found.n && !find_next_place(h, deadline, r))
+		return false;
+	deadline = opening_deadline(count_left(h), deadline);
+	h->tried++;
+	return open_place(h, deadline, r);
 }
 
 bool

@@ -63,6 +63,8 @@ struct nexthop {
 	struct place place;		/* where s leads, or led */
 	struct stream s;
 	const char *rest;	/* the places that are left of where, or NULL */
+	struct addresses found;	/* of place */
+	size_t tried;		/* how many of them */
 	unsigned can;
 	unsigned avoid;		/* of these, what failed in this session */
 	uint64_t size_max;	/* the SIZE that it offers, 0: no limit known */
@@ -137,8 +139,14 @@ void	smtp_strip(char *line, size_t len);
 
 /* ---- smtp_open.c ---- */
 
-/* Opens the next place of h->rest, as far as MAIL, and takes it from there.
-   False: *r says why it cannot be opened. */
+/* Starts from the beginning of the list of places. */
+void	smtp_restart(struct nexthop *h);
+
+/* True if there is an address or a place that was not tried. */
+bool	smtp_has_next(const struct nexthop *h);
+
+/* Opens the next address of the list, as far as MAIL.  False: *r says why it
+   cannot be opened. */
 bool	smtp_open_next(struct nexthop *h, int64_t deadline, struct reply *r);
 
 /* Tells the next hop by XFORWARD who the client is, if it wants to know.
