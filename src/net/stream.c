@@ -457,6 +457,16 @@ stream_close(struct stream *s)
 	s->have = s->used = 0;
 }
 
+bool
+stream_quiet(const struct stream *s)
+{
+	char octet;
+
+	return s->used == s->have &&
+	    recv(s->fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) == -1 &&
+	    errno == EAGAIN;
+}
+
 const char *
 stream_reason(int error)
 {

@@ -86,6 +86,10 @@ int	stream_write(struct stream *s, const void *p, size_t len,
 long	stream_line(struct stream *s, char *line, size_t size,
 	    int64_t deadline);
 
+/* Whether the connection is open and the peer has said nothing that was not
+   read: then what it says next is an answer to what it is told next. */
+bool	stream_quiet(const struct stream *s);
+
 /* What the errno of stream_line() or stream_write() means, as a phrase for the
    log. */
 const char *stream_reason(int error);

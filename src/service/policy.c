@@ -2,7 +2,7 @@
  * policy.c - asks a policy service during the dialogue what may be done.
  *
  * It knows nothing of the conversation but the stage, and never sleeps.  In
- * doubt it says 4yz: a service that can not be asked is neither a yes nor a no.
+ * doubt it says 4yz: a service that cannot be asked is neither a yes nor a no.
  *
  * - A question to the policy service is one write of "name=value" lines and an
  *   empty one, in the order in which Postfix 3.7 sends them; the answer is
@@ -355,7 +355,7 @@ converse(struct policy *p, int64_t deadline, char *action, bool *stale)
 			return "answer has two actions";
 		memcpy(action, line + 7, (size_t)len - 6);
 	}
-	return "answer never ends";
+	return "answer has more than 64 lines";
 }
 
 /* The same, connecting first if that is needed; twice if it was stale. */
@@ -367,7 +367,7 @@ inquire(struct policy *p, char *action, char *why, size_t size)
 	const char *fault;
 
 	/* What was sent unasked would be taken for the answer. */
-	if (p->link.fd != -1 && p->link.used != p->link.have)
+	if (p->link.fd != -1 && !stream_quiet(&p->link))
 		stream_close(&p->link);
 	kept = p->link.fd != -1;
 	if (kept) {
@@ -549,7 +549,7 @@ static const struct action actions[] = {
 	{ "DEFER", do_refuse, 450, "Access denied" },
 	{ "DEFER_IF_PERMIT", do_refuse, 450, "Service unavailable" },
 	{ "DEFER_IF_REJECT", do_excuse, 450, "Service unavailable" },
-	{ "HOLD", do_refuse, 451, "Message can not be held here" },
+	{ "HOLD", do_refuse, 451, "Message cannot be held here" },
 	{ "DISCARD", do_discard, LOG_NOTICE, "message will be discarded" },
 	{ "REDIRECT", do_redirect, 0, "" },
 	{ "PREPEND", do_prepend, 0, "" },

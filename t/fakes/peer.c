@@ -185,7 +185,11 @@ recv(int fd, void *to, size_t size, int flags)
 	size_t n = 0;
 
 	(void)fd;
-	(void)flags;
+	if (flags & MSG_PEEK) {
+		errno = EAGAIN;
+		return peer.closed ? 0 : peer.from != peer.p ||
+		    peer.echo_len > 0 ? 1 : -1;
+	}
 	if (peer.reset) {
 		errno = ECONNRESET;
 		return -1;
