@@ -29,7 +29,7 @@
 #include "base/reply.h"
 #include "base/text.h"
 #include "relay/smtp.h"
-#include "service/auth.h"
+#include "service/auth_source.h"
 #include "service/policy.h"
 
 #define ROOM 65536
@@ -149,7 +149,8 @@ hear(const struct bench *b, int fd, const char *end)
 
 /*
  * "<" hears, ">text" says, "x" hangs up and waits for the next client, "w"
- * waits until the client hangs up.
+ * waits until the client hangs up, "g" until the test opens the FIFO "go", and
+ * "d" until it opens the FIFO "done".
  */
 static void
 play(const struct bench *b, int listener, const char *end,
@@ -164,6 +165,10 @@ play(const struct bench *b, int listener, const char *end,
 		else if (**script == '>' && send(fd, *script + 1,
 		    strlen(*script + 1), MSG_NOSIGNAL) == -1)
 			continue;
+		else if (**script == 'g')
+			close(open(path(b, "go"), O_RDONLY | O_CLOEXEC));
+		else if (**script == 'd')
+			close(open(path(b, "done"), O_WRONLY | O_CLOEXEC));
 		else if (**script == 'w')
 			while (read(fd, &c, 1) > 0)
 				;
@@ -526,7 +531,7 @@ static const struct {
 	{ "defer_if_permit Greylisted", 450, "4.7.1", "Greylisted",
 	    "" },
 	{ "DEFER_IF_REJECT", 250, "", "", "" },
-	{ "HOLD", 451, "4.7.1", "Message can not be held here", "" },
+	{ "HOLD", 451, "4.7.1", "Message cannot be held here", "" },
 	{ "450 Later", 450, "4.7.1", "Later", "" },
 	{ "451 4.3.0 Later", 451, "4.3.0", "Later", "" },
 	{ "550  5.1.1  Nobody", 550, "5.1.1", "Nobody", "" },
@@ -703,7 +708,7 @@ Test(policy, answers_that_are_none)
 		{ ">action=FILTER smtp:host\n\n", "unknown action FILTER" },
 		{ long_action, "line of answer too long" },
 		{ field, "PREPEND without" },
-		{ endless, "answer never ends" },
+		{ endless, "answer has more than 64 lines" },
 		{ line, "line too long" },
 	};
 	size_t i;
@@ -858,6 +863,28 @@ Test(policy, late_answer_is_dropped)
 	close_bench(b);
 }
 
+/* Nor is a second answer that comes after the first was read. */
+Test(policy, second_answer_is_not_the_next_question_s)
+{
+	static const char *const script[] = { "<", ">action=DUNNO\n\n", "g",
+	    ">action=OK\n\n", "d", "x", "<", ">action=REJECT\n\n", NULL };
+	struct bench *b = open_bench();
+	void *p = open_policy(b);
+
+	cr_assert_eq(mkfifo(path(b, "go"), 0600), 0);
+	cr_assert_eq(mkfifo(path(b, "done"), 0600), 0);
+	peer(b, "\n\n", script);
+	ask(b, p, STAGE_MAIL);
+	says(b, 250, "", NULL);
+	close(open(path(b, "go"), O_WRONLY | O_CLOEXEC));
+	close(open(path(b, "done"), O_RDONLY | O_CLOEXEC));
+	ask(b, p, STAGE_RCPT);
+	says(b, 554, "5.7.1", NULL);
+	heard(b);
+	service_policy.close(p);
+	close_bench(b);
+}
+
 Test(policy, service_on_the_network)
 {
 	static const char *const script[] = { "<", ">action=REJECT\n\n", NULL };
@@ -899,6 +926,7 @@ open_auth(struct bench *b, const char *kind, const char *name)
 	snprintf(source, sizeof source, "%s:%s", kind, path(b, name));
 	a = auth_open(source, 1, &b->logger, error, sizeof error);
 	cr_assert_not_null(a, "%s", error);
+	auth_limit(a, 0);
 	return a;
 }
 
@@ -1060,7 +1088,7 @@ Test(auth, plain)
 		    malformed[i]);
 		cr_expect_str_eq(b->v.enh, "5.5.2");
 	}
-	cr_assert(strstr(b->log, "crypt(3) refuses"));
+	cr_assert(strstr(b->log, "crypt(3) does not support this hash"));
 	cr_assert_null(strstr(b->log, "secret"));
 	memset(text, 'a', sizeof text);
 	memcpy(text, "\0joe\0", 5);
@@ -1173,6 +1201,66 @@ cost(struct bench *b, struct auth *a, const char *response)
 	return clock() - before;
 }
 
+/* The monitor counts, for an intruder in the channel process does not. */
+Test(auth, after_three_failures_the_source_is_not_asked)
+{
+	struct bench *b = open_bench();
+	char source[128];
+	struct auth *a;
+	int i;
+
+	save(b, "check", "#!/bin/sh\nread -r x <&3\necho >>${0%/*}/asked\n"
+	    "exit 1\n", 0700);
+	snprintf(source, sizeof source, "checkpassword:%s", path(b, "check"));
+	a = auth_open(source, 10, &b->logger, b->text, sizeof b->text);
+	cr_assert_not_null(a);
+	cr_assert_eq(step(b, a, "LOGIN", B64("joe")), 334);
+	cr_assert_eq(step(b, a, NULL, B64("1")), 535);
+	cr_assert_eq(step(b, a, "PLAIN", B64("\0joe\0" "2")), 535);
+	cr_assert_eq(step(b, a, "PLAIN", B64("\0eve\0" "3")), 535);
+	for (i = 0; i < 3; i++) {
+		cr_assert_eq(step(b, a, "PLAIN", B64("\0joe\0" "4")), 421);
+		cr_assert_str_eq(b->v.enh, "4.7.0");
+	}
+	cr_assert_str_eq(load(b, "asked"), "\n\n\n");
+	auth_close(a);
+	close_bench(b);
+}
+
+/* What each user's attempt is hashed against: its cost is the same. */
+Test(auth, unknown_users_cost_the_same_where_hashes_differ_in_cost)
+{
+	static const char cheap[] = "$6$a$x", dear[] = "$y$j9T$a$x",
+	    also[] = "$6$b$y", most[] = "$2b$12$x", middle[] = "$y$j8T$a$x";
+	const char *chosen[2];
+
+	cr_assert_lt(auth_file_cost("aaaaaaaaaaaaa"), auth_file_cost(cheap));
+	cr_assert_lt(auth_file_cost("$1$x$y"), auth_file_cost(cheap));
+	cr_assert_lt(auth_file_cost(cheap),
+	    auth_file_cost("$6$rounds=9999$a$x"));
+	cr_assert_eq(auth_file_cost(cheap),
+	    auth_file_cost("$6$rounds=5000$a$x"));
+	cr_assert_lt(auth_file_cost(cheap), auth_file_cost(dear));
+	cr_assert_lt(auth_file_cost(middle), auth_file_cost(dear));
+	cr_assert_lt(auth_file_cost(dear), auth_file_cost(most));
+	cr_assert_eq(auth_file_choose("", "", "", chosen), 0);
+	cr_assert_eq(auth_file_choose(also, cheap, cheap, chosen), 1);
+	cr_assert_eq(chosen[0], also);
+	cr_assert_eq(auth_file_choose("", cheap, cheap, chosen), 1);
+	cr_assert_eq(chosen[0], cheap);
+	/* One of each, known or not. */
+	cr_assert_eq(auth_file_choose(also, cheap, dear, chosen), 2);
+	cr_assert_eq(chosen[0], also);
+	cr_assert_eq(chosen[1], dear);
+	cr_assert_eq(auth_file_choose("$y$j9T$b$y", cheap, dear, chosen), 2);
+	cr_assert_eq(chosen[1], cheap);
+	cr_assert_eq(auth_file_choose("", cheap, dear, chosen), 2);
+	cr_assert_eq(chosen[0], cheap);
+	cr_assert_eq(chosen[1], dear);
+	cr_assert_eq(auth_file_choose("!locked", cheap, dear, chosen), 2);
+	cr_assert_eq(chosen[0], cheap);
+}
+
 /* Known, unknown and locked cost a hash each, and that is what costs. */
 Test(auth, unknown_users_cost_what_known_ones_cost)
 {
@@ -1202,10 +1290,15 @@ Test(auth, file_with_nothing_but_nonsense_is_no_refusal)
 	struct bench *b = open_bench();
 	struct auth *a = open_auth(b, "file", "users");
 
-	save(b, "users", "joe:$9$nonsense\n", 0600);
+	save(b, "users", "# none\njoe:$9$nonsense\n", 0600);
 	cr_assert_eq(step(b, a, "PLAIN", B64("\0joe\0secret")), 454);
 	cr_assert_eq(step(b, a, "PLAIN", B64("\0nobody\0secret")), 454);
-	cr_assert(strstr(b->log, "crypt(3) refuses"));
+	save(b, "users", "joe:$9$nonsense\n" "eve:" OPENSSL "\n", 0600);
+	cr_assert_eq(step(b, a, "PLAIN", B64("\0joe\0secret")), 454);
+	cr_assert_eq(step(b, a, "PLAIN", B64("\0eve\0secret")), 235);
+	cr_assert_eq(step(b, a, "PLAIN", B64("\0eve\0x")), 535);
+	cr_assert_eq(step(b, a, "PLAIN", B64("\0nobody\0secret")), 535);
+	cr_assert(strstr(b->log, "users: line 2: crypt(3) does not support this hash"));
 	auth_close(a);
 	close_bench(b);
 }
@@ -1411,6 +1504,25 @@ Test(auth, checkpassword_says)
 	cr_assert_eq(step(b, a, "LOGIN", B64("joe")), 334);
 	cr_assert_eq(step(b, a, NULL, B64("secret")), 454);
 	cr_assert(strstr(b->log, "Permission denied"));
+	auth_close(a);
+	close_bench(b);
+}
+
+/* As any program of ours: no signal is ignored or blocked in it. */
+Test(auth, checkpassword_has_every_signal_s_default)
+{
+	struct bench *b = open_bench();
+	struct auth *a;
+	int n;
+
+	save(b, "check", "#!/bin/sh\ngrep -E '^Sig(Ign|Blk)' /proc/self/status "
+	    ">${0%/*}/signals\nexit 0\n", 0700);
+	for (n = SIGRTMIN; n <= SIGRTMAX; n++)
+		signal(n, SIG_IGN);
+	a = open_auth(b, "checkpassword", "check");
+	cr_assert_eq(step(b, a, "PLAIN", B64("\0joe\0secret")), 235);
+	cr_assert_str_eq(load(b, "signals"), "SigBlk:\t0000000000000000\n"
+	    "SigIgn:\t0000000000000000\n");
 	auth_close(a);
 	close_bench(b);
 }
@@ -1630,8 +1742,8 @@ Test(auth, dovecot_that_fails)
 		{ { HELLO, "<", ">CONT\t1\tYQ==\tx\n", "w" },
 		    "not be understood" },
 		{ { HELLO, "<", big, "w" }, "not be understood" },
-		{ { "<", "<", many, "w" }, "handshake that never ends" },
-		{ { HELLO, "<", many, "w" }, "no answer among all" },
+		{ { "<", "<", many, "w" }, "handshake too long" },
+		{ { HELLO, "<", many, "w" }, "no reply to our request in 256 lines" },
 	};
 	size_t i;
 

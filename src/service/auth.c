@@ -59,6 +59,7 @@ auth_open(const char *source, unsigned timeout, const struct logger *log,
 		a->source = as;
 		a->timeout = timeout;
 		a->log = log;
+		a->limit = AUTH_FAILURES_MAX;
 		a->where = strdup(path);
 		if (a->where != NULL && as->open(a, why, sizeof why))
 			return a;
@@ -289,7 +290,13 @@ begin(struct auth *a, const struct envelope *env, const char *name,
 }
 
 void
-auth_step(struct auth *a, const struct envelope *env, const char *name,
+auth_limit(struct auth *a, unsigned failures)
+{
+	a->limit = failures;
+}
+
+static void
+take_step(struct auth *a, const struct envelope *env, const char *name,
     const char *response, struct reply *v, char *user, size_t size)
 {
 	/* Without a source EXTERNAL is all there is, and needs no memory. */
@@ -309,7 +316,8 @@ auth_step(struct auth *a, const struct envelope *env, const char *name,
 		return;
 	} else if (response == NULL)
 		response = "";
-	if (response != NULL && text_decode_base64(NULL, 0, (struct span){ response, strlen(response) }) ==
+	if (response != NULL && text_decode_base64(NULL, 0,
+	    (struct span){ response, strlen(response) }) ==
 	    -1) {
 		auth_abandon(a);
 		reply_set(v, 501, "5.5.2", "Response is not base64");
@@ -325,6 +333,22 @@ auth_step(struct auth *a, const struct envelope *env, const char *name,
 		respond(a, env, turn, response, v, user, size);
 	if (a != NULL && a->turn != TURN_PASSWORD)
 		explicit_bzero(a->user, sizeof a->user);
+}
+
+void
+auth_step(struct auth *a, const struct envelope *env, const char *mechanism,
+    const char *response, struct reply *v, char *user, size_t size)
+{
+	if (a != NULL && a->limit != 0 && a->failures >= a->limit) {
+		auth_abandon(a);
+		user[0] = '\0';
+		reply_set(v, 421, "4.7.0",
+		    "Too many failed authentications");
+		return;
+	}
+	take_step(a, env, mechanism, response, v, user, size);
+	if (a != NULL && v->code == 535)
+		a->failures++;
 }
 
 void

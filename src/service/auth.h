@@ -7,6 +7,7 @@
 #include "base/envelope.h"
 #include "base/logger.h"
 
+#define AUTH_FAILURES_MAX 3	/* refusals in a session */
 #define AUTH_DELAY 2	/* seconds by which the driver delays a 535: nothing
 			   in here sleeps */
 
@@ -28,6 +29,14 @@ struct auth *auth_open(const char *source, unsigned timeout,
 	    const struct logger *log, char *error, size_t size);
 
 /*
+ * After that many refusals (535) of a session auth_step() says 421 4.7.0 and
+ * asks the source no more; 0 is no limit.  auth_open() sets
+ * AUTH_FAILURES_MAX.  The monitor counts here what the channel process, which
+ * speaks to the client, may not be trusted to count.
+ */
+void	auth_limit(struct auth *a, unsigned failures);
+
+/*
  * The mechanisms to offer to this client, separated by spaces, "" for none
  * (Dovecot is asked; EXTERNAL is among them if env has a CLIENT_USER or a
  * TLS_SUBJECT).  Owned by a, good until the next call.  a may be NULL: then
@@ -42,7 +51,8 @@ const char *auth_mechanisms(struct auth *a, const struct envelope *env);
  * NULL if it sent none.  Fills in *v: 334 with the base64 challenge as its
  * text, 235 with the user's name in user[0..size), or a refusal (535 5.7.8;
  * 454 4.7.0 when the source does not answer; 504 5.5.4 unknown mechanism;
- * 501 5.5.2; 500 5.5.6 too long).  Wipes its copies of every credential before
+ * 501 5.5.2; 500 5.5.6 too long; 421 4.7.0
+ * after too many refusals).  Wipes its copies of every credential before
  * it returns, and logs none; response is its owner's to wipe.  user is "" but
  * for 235.  a may be NULL if the mechanism is EXTERNAL.
  */

@@ -100,7 +100,9 @@ start(char *const argv[], int fd, pid_t *child)
 		posix_spawn_file_actions_destroy(&files);
 		return error;
 	}
-	sigfillset(&all);
+	/* sigfillset() would leave out two that libc keeps for itself, and
+	   the program would begin with them ignored. */
+	memset(&all, 0xff, sizeof all);
 	sigemptyset(&none);
 	posix_spawnattr_setflags(&how, POSIX_SPAWN_SETPGROUP |
 	    POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);

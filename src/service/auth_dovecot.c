@@ -96,7 +96,7 @@ shake(struct dovecot *d, int64_t deadline)
 			return "another VERSION than 1";
 		ours = true;
 	}
-	return "a handshake that never ends";
+	return "handshake too long";
 }
 
 /* Sees to it that we are connected.  NULL, or what is wrong. */
@@ -154,7 +154,7 @@ welcome(struct auth *a, char *rest, char *user, size_t size)
 		unescape(word);
 		if (auth_take_name(word + 5, user, size))
 			return ANSWER_YES;
-		return auth_broken(a, "a user's name that can not be used");
+		return auth_broken(a, "the user's name cannot be used");
 	}
 	return auth_broken(a, "OK without a user");
 }
@@ -207,12 +207,12 @@ hear(struct auth *a, int64_t deadline, struct reply *v, char *user,
 		    text_decode_base64(NULL, 0,
 		    (struct span){ rest, strlen(rest) }) == -1 ||
 		    strlen(rest) >= REPLY_TEXT)
-			return "an answer that can not be understood";
+			return "answer cannot be understood";
 		else
 			auth_challenge(a, TURN_SOURCE, v, rest);
 		return NULL;
 	}
-	return "no answer among all that it says";
+	return "no reply to our request in 256 lines";
 }
 
 /* Appends to a request; sticky: len is size once it did not fit. */

@@ -11,6 +11,7 @@
 
 #include "base/compat.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "service/auth_source.h"
 
 #define HASH_MAX 512		/* octets of a crypt(3) hash, with NUL */
@@ -45,7 +46,7 @@ close_users(struct auth *a)
 
 /* Takes the same time wherever they differ. */
 static bool
-same(const char *s, const char *t)
+equal_hashes(const char *s, const char *t)
 {
 	size_t len = strlen(s), i;
 	unsigned differ = 0;
@@ -82,31 +83,100 @@ usable(const char *setting)
 	return setting[0] != '\0' && strchr("!*", setting[0]) == NULL;
 }
 
-/*
- * Finds user's hash in f, or else "" and for *other the first usable hash.
- * Reads all of f whoever is asked for.  Returns false if that fails.
- */
+/* The power of two that a digit of crypt(3) stands for in yescrypt. */
+static uint64_t
+yescrypt_cost(char digit)
+{
+	static const char digits[] = "./0123456789ABCDEFGHIJKLMNOPQRSTUV";
+	const char *p = digit == '\0' ? NULL : strchr(digits, digit);
+
+	return p == NULL ? 1 : (uint64_t)1 << (p - digits);
+}
+
+/* In microseconds, as one machine took. */
+uint64_t
+auth_file_cost(const char *setting)
+{
+	uint64_t rounds = 5000;
+	size_t n;
+
+	if (strncmp(setting, "$y$", 3) == 0 && strlen(setting) > 5)
+		return 10 * yescrypt_cost(setting[4]);
+	if (strncmp(setting, "$2", 2) == 0 && strlen(setting) > 6)
+		return (uint64_t)50 << strtoul(setting + 4, NULL, 10) % 32;
+	if (strncmp(setting, "$5$", 3) == 0 ||
+	    strncmp(setting, "$6$", 3) == 0) {
+		if (strncmp(setting + 3, "rounds=", 7) == 0) {
+			n = text_digits(setting + 10);
+			text_parse_number((struct span){ setting + 10, n },
+			    &rounds);
+		}
+		return rounds / 2;
+	}
+	return strncmp(setting, "$1$", 3) == 0 ? 200 : 2;
+}
+
+size_t
+auth_file_choose(const char *own, const char *cheap, const char *dear,
+    const char *chosen[2])
+{
+	uint64_t least = auth_file_cost(cheap), most = auth_file_cost(dear);
+
+	chosen[0] = usable(own) ? own : cheap;
+	chosen[1] = usable(own) && auth_file_cost(own) == most ? cheap : dear;
+	if (!usable(chosen[0]))
+		return 0;
+	return least == most ? 1 : 2;
+}
+
+/* What one pass through the file found. */
+struct found {
+	char own[HASH_MAX];	/* of the user; "" if there is none */
+	char cheap[HASH_MAX], dear[HASH_MAX];	/* see auth_file_choose() */
+	unsigned own_line, cheap_line, dear_line;
+};
+
+/* Takes hash, of line n, into what was found. */
+static void
+compare_hash(struct found *f, const char *found, unsigned n)
+{
+	if (!usable(found))
+		return;
+	if (f->cheap[0] == '\0' ||
+	    auth_file_cost(found) < auth_file_cost(f->cheap)) {
+		snprintf(f->cheap, sizeof f->cheap, "%s", found);
+		f->cheap_line = n;
+	}
+	if (f->dear[0] == '\0' ||
+	    auth_file_cost(found) > auth_file_cost(f->dear)) {
+		snprintf(f->dear, sizeof f->dear, "%s", found);
+		f->dear_line = n;
+	}
+}
+
+/* Reads all of file, whether user is in it or not.  Returns false if that
+   fails. */
 static bool
-look_up(FILE *f, const char *user, char *theirs, char *other)
+read_users(FILE *file, const char *user, struct found *f)
 {
 	const char *found;
 	char *line = NULL;
-	bool known = false, mine = false, whole;
+	bool mine = false, whole;
 	size_t size = 0;
+	unsigned n;
 
-	theirs[0] = other[0] = '\0';
+	memset(f, 0, sizeof *f);
 	errno = 0;
-	while (getline(&line, &size, f) != -1) {
+	for (n = 1; getline(&line, &size, file) != -1; n++) {
 		if ((found = hash(line, user, &mine)) == NULL)
 			continue;
-		if (mine && !known) {
-			known = true;
-			snprintf(theirs, HASH_MAX, "%s", found);
+		if (mine && f->own_line == 0) {
+			f->own_line = n;
+			snprintf(f->own, sizeof f->own, "%s", found);
 		}
-		if (other[0] == '\0' && usable(found))
-			snprintf(other, HASH_MAX, "%s", found);
+		compare_hash(f, found, n);
 	}
-	whole = !ferror(f) && feof(f);
+	whole = !ferror(file) && feof(file);
 	if (line != NULL)
 		explicit_bzero(line, size);
 	free(line);
@@ -122,44 +192,71 @@ matches(const char *password, const char *setting, bool *unknown)
 
 	*unknown = !compat_crypt(password, setting, made, sizeof made);
 	if (!*unknown)
-		equal = same(made, setting);
+		equal = equal_hashes(made, setting);
 	explicit_bzero(made, sizeof made);
 	return equal;
 }
 
-/* Somebody who is not in the file costs what one who is in it costs. */
+/* Logs which line has a hash that crypt(3) does not know. */
+static enum answer
+unknown_hash(const struct auth *a, const struct found *f, const char *hash)
+{
+	char why[80];
+
+	snprintf(why, sizeof why, "line %u: crypt(3) does not support this "
+	    "hash", hash == f->own ? f->own_line : hash == f->cheap ?
+	    f->cheap_line : f->dear_line);
+	return auth_broken(a, why);
+}
+
+/*
+ * Hashes as auth_file_choose() says; only the user's own hash can be right.
+ * Where crypt(3) does not know that one, or knows none that it tried for a
+ * user who has none, the file is at fault.
+ */
+static enum answer
+check_hashes(const struct auth *a, const struct found *f,
+    const char *password)
+{
+	enum answer answer = ANSWER_NO;
+	const char *chosen[2];
+	bool known = false, unknown, equal;
+	size_t n, i;
+
+	n = auth_file_choose(f->own, f->cheap, f->dear, chosen);
+	for (i = 0; i < n; i++) {
+		equal = matches(password, chosen[i], &unknown);
+		if (equal && chosen[i] == f->own)
+			answer = ANSWER_YES;
+		known = known || (!unknown && (i == 0 || !usable(f->own)));
+	}
+	return n == 0 || known ? answer : unknown_hash(a, f, chosen[0]);
+}
+
 static enum answer
 check_file(struct auth *a, const char *user, const char *password)
 {
-	char theirs[HASH_MAX], other[HASH_MAX], buffer[4096];
-	bool good, whole, unknown;
-	enum answer answer = ANSWER_NO;
 	struct users *u = a->state;
-	FILE *f;
+	enum answer answer;
+	struct found found;
+	char buffer[4096];
+	FILE *file;
 	int fd;
 
 	if ((fd = file_again(u->fd, a->where)) == -1)
 		return auth_broken(a, strerror(errno));
-	if ((f = fdopen(fd, "r")) == NULL) {
+	if ((file = fdopen(fd, "r")) == NULL) {
 		close(fd);
 		return auth_broken(a, strerror(errno));
 	}
-	setvbuf(f, buffer, _IOFBF, sizeof buffer);
-	whole = look_up(f, user, theirs, other);
-	if (!whole)
+	setvbuf(file, buffer, _IOFBF, sizeof buffer);
+	if (read_users(file, user, &found))
+		answer = check_hashes(a, &found, password);
+	else
 		answer = auth_broken(a, strerror(errno));
-	fclose(f);
+	fclose(file);
 	explicit_bzero(buffer, sizeof buffer);
-	if (whole && (usable(theirs) || other[0] != '\0')) {
-		good = matches(password, usable(theirs) ? theirs : other,
-		    &unknown);
-		if (unknown)
-			answer = auth_broken(a, "a hash that crypt(3) refuses");
-		else if (good && usable(theirs))
-			answer = ANSWER_YES;
-	}
-	explicit_bzero(theirs, sizeof theirs);
-	explicit_bzero(other, sizeof other);
+	explicit_bzero(&found, sizeof found);
 	return answer;
 }
 

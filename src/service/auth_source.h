@@ -57,6 +57,7 @@ struct auth {
 	unsigned timeout;	/* seconds for one question */
 	const struct logger *log;
 	enum turn turn;
+	unsigned failures, limit;	/* 535s, and how many there may be */
 	char user[USER_MAX];	/* LOGIN's, between its responses */
 	char offer[OFFER_MAX + sizeof " EXTERNAL"];	/* the source's
 				   mechanisms and ours */
@@ -77,5 +78,17 @@ void	auth_answer(struct reply *v, enum answer answer);
 /* 334 with text, which is base64; turn is what the response to it will be. */
 void	auth_challenge(struct auth *a, enum turn turn, struct reply *v,
 	    const char *text);
+
+/* For tests: roughly what hashing with such a setting costs. */
+uint64_t auth_file_cost(const char *setting);
+
+/*
+ * Chooses what a password is hashed with, so that every attempt costs the
+ * same, whoever the user is: own is the user's hash, or what cannot be one;
+ * cheap and dear are the file's hashes of the least and the most cost, or "".
+ * Returns how many are in chosen; where own can be a hash it is the first.
+ */
+size_t	auth_file_choose(const char *own, const char *cheap,
+	    const char *dear, const char *chosen[2]);
 
 #endif

@@ -334,7 +334,7 @@ set_option(struct options *o, const struct option_row *row, const char *arg)
 static void
 set_defaults(struct options *o)
 {
-	*o = (struct options){ .channel.max_auth_failures = 3,
+	*o = (struct options){ .channel.max_auth_failures = AUTH_FAILURES_MAX,
 		.channel.auth_require_tls = true,
 		.monitor.tls.timeout = TLS_TIMEOUT };
 	for (size_t i = 0; i < ROWS; i++)
