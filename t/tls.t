@@ -90,6 +90,7 @@ def make_certificates():
     certificate("ed", "mx.example.org", *san, *leaf, ca="ca", new="ed")
     certificate("small", "mx.example.org", *san, *leaf, ca="ca", new="small")
     certificate("deep", "mx.example.org", *san, *leaf, ca="mid")
+    certificate("unnamed", "mx.example.org", *leaf, ca="ca")
     certificate("client", "J\u00fcrgen", *leaf, ca="ca")
     certificate("odd", "a\u0085b\u007fc", *leaf, ca="ca")
     certificate("stranger", "mallory", *leaf, ca="other")
@@ -665,6 +666,8 @@ def test_verify():
     for name, cert, cafile, why in [
             ("wrong.example.org", "ec", "ca", "hostname mismatch"),
             ("127.0.0.2", "ec", "ca", "IP address mismatch"),
+            # RFC 9525: its common name alone has this name.
+            ("mx.example.org", "unnamed", "ca", "hostname mismatch"),
             ("mx.example.org", "expired", "ca", "certificate has expired"),
             ("mx.example.org", "ec", "other",
              "unable to get local issuer certificate"),

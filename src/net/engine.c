@@ -1,8 +1,11 @@
 /*
  * engine.c - starts smtpd-tls, the program that speaks TLS for us.
  */
-#define _GNU_SOURCE	/* pipe2 */
+#define _GNU_SOURCE	/* pipe2, memfd_create, syscall, environ */
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <errno.h>
@@ -15,7 +18,44 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "net/engine.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10U		/* Linux 6.3 */
+#endif
+
+/*
+ * Becomes the program argv[0]; returns only if that fails, with errno.
+ *
+ * From execve() until the program protects itself, another process of the same
+ * user could take its descriptors (pidfd_getfd) or change its memory (ptrace).
+ * The kernel protects a program that its user may execute but not read, from
+ * its first instruction on: if the file is readable, a copy of it is executed
+ * that is not.  Scripts cannot be protected so, and root need not be.
+ */
+static void
+execute_protected(const char *const argv[])
+{
+	/* The kernel does not write there, in a prototype that is older. */
+	char **arguments = (char **)(uintptr_t)argv;
+	int file = open(argv[0], O_RDONLY | O_CLOEXEC), copy;
+	char magic[4];
+
+	if (file == -1 || geteuid() == 0 ||
+	    pread(file, magic, sizeof magic, 0) != sizeof magic ||
+	    memcmp(magic, "\177ELF", sizeof magic) != 0) {
+		execv(argv[0], arguments);
+		return;
+	}
+	copy = memfd_create("smtpd-tls", MFD_CLOEXEC | MFD_EXEC);
+	if (copy == -1 && errno == EINVAL)
+		copy = memfd_create("smtpd-tls", MFD_CLOEXEC);
+	if (copy != -1 && file_copy_all(copy, file) == 0 &&
+	    fchmod(copy, S_IXUSR | S_IXGRP | S_IXOTH) == 0)
+		syscall(SYS_execveat, copy, "", arguments, environ,
+		    AT_EMPTY_PATH);
+}
 
 /* In the engine's process: puts its descriptors in place, and becomes it. */
 static _Noreturn void
@@ -37,8 +77,7 @@ become_engine(const char *const argv[], const int keep[], int fd, int clear,
 		if (fcntl(*keep, F_SETFD, 0) == -1)
 			_exit(71);
 	signal(SIGPIPE, SIG_DFL);
-	/* execv() promises not to write, in a prototype that is older. */
-	execv(argv[0], (char *const *)(uintptr_t)argv);
+	execute_protected(argv);
 	dprintf(3, "error=%s: %s\n\n", argv[0], strerror(errno));
 	_exit(71);
 }

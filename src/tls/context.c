@@ -75,7 +75,9 @@ set_names(struct engine *e)
 		    e->verify);
 	else if (e->verify != NULL)
 		ok = SSL_set1_host(e->ssl, e->verify);
-	SSL_set_hostflags(e->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+	/* RFC 9525 6.3: a common name is no server's name. */
+	SSL_set_hostflags(e->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
+	    X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
 	if (ok == 1 && sni != NULL && !is_address(sni))
 		ok = (int)SSL_ctrl(e->ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME,
 		    TLSEXT_NAMETYPE_host_name, (void *)(uintptr_t)sni);
