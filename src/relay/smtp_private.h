@@ -68,7 +68,6 @@ struct nexthop {
 	unsigned can;
 	unsigned avoid;		/* of these, what failed in this session */
 	uint64_t size_max;	/* the SIZE that it offers, 0: no limit known */
-	uint64_t recipients_max;	/* its LIMITS RCPTMAX, or 0 */
 	bool handshake_failed;	/* of TLS, on this opening */
 	bool secure;		/* nobody can listen: TLS, or a unix socket */
 	bool dirty;		/* a transaction is open: RSET comes first */
