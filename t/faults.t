@@ -323,7 +323,7 @@ def judge(fault, got, taken, left, sound):
         # A reset connection without a message is a probe.
         if not got.log and told(fault) != "read 1 of c: ECONNRESET":
             wrong.append("nothing in the log")
-        if "ended by signal" in got.log or got.status == 70:
+        if "killed by signal" in got.log or got.status == 70:
             wrong.append("the channel process was ended")
     for who in "mc" if got.status == 0 else "":
         if got.fds.get(who, 0) > sound.fds[who]:

@@ -19,6 +19,7 @@
 #include "base/text.h"
 #include "monitor/confine.h"
 #include "monitor/monitor.h"
+#include "monitor/record.h"
 #include "monitor/wire.h"
 #include "net/engine.h"
 
@@ -46,13 +47,29 @@
    channel process means harm. */
 #define EXCHANGE 5
 
+/* Octets by which header fields of ours may exceed --size. */
+#define OUR_FIELDS (64 * 1024)
+
+/* Records and questions of a session: so many at once, and so many a second. */
+#define BURST 2000
+#define RATE 500
+
+/* The services that are asked during the dialogue, in this order. */
+static const struct service *const services[] = { &service_policy };
+
 struct monitor {
 	const struct monitor_settings *set;
 	struct relay *relay;
 	struct access *access;
-	void *policy;		/* service_policy's; NULL: none */
+	void *service[COUNT(services)];	/* by services[]; NULL: none */
+	bool served;		/* there is one */
+	struct record record;	/* of what they were asked */
 	struct auth *auth;	/* NULL: EXTERNAL at most */
 	pid_t child;		/* the channel process; 0 in itself */
+	unsigned messages;	/* relayed, or tried */
+	unsigned failures;	/* of AUTH */
+	unsigned spent;		/* of the budget, at the time: */
+	int64_t refilled;
 	bool tls;		/* it was served, which is once */
 	bool ended;		/* ASK_END came, */
 	int status;		/* to exit with this */
@@ -84,11 +101,17 @@ monitor_open(const struct monitor_settings *set, char *error, size_t size)
 	if (m->access == NULL)
 		goto bad;
 	if (set->policy != NULL) {
-		m->policy = service_policy.open(set->policy, set->policy_timeout,
+		m->service[0] = services[0]->open(set->policy, set->policy_timeout,
 		    &set->log, error, size);
-		if (m->policy == NULL)
+		if (m->service[0] == NULL)
 			goto bad;
+		m->served = true;
 	}
+	for (size_t i = 0; i < STAGES; i++)
+		for (size_t k = 0; k < COUNT(services); k++)
+			if (m->service[k] != NULL && i != STAGE_END_OF_MESSAGE &&
+			    services[k]->asks(m->service[k], (enum stage)i))
+				m->record.wanted[i] = true;
 	if (set->auth != NULL) {
 		m->auth = auth_open(set->auth, set->policy_timeout, &set->log,
 		    error, size);
@@ -110,7 +133,9 @@ monitor_close(struct monitor *m)
 		close(m->wire.peer);
 	relay_close(m->relay);
 	access_close(m->access);
-	service_policy.close(m->policy);
+	for (size_t i = 0; i < COUNT(services); i++)
+		services[i]->close(m->service[i]);
+	record_forget(&m->record);
 	auth_close(m->auth);
 }
 
@@ -133,13 +158,12 @@ monitor_wants(const struct monitor *m)
 {
 	struct monitor_wants w = {
 		.form = relay_form(m->relay),
-		.forget = m->policy != NULL,
+		.forget = m->served,
 		.status = m->set->status != NULL,
 	};
 
 	for (size_t i = 0; i < STAGES; i++)
-		w.stage[i] = m->policy != NULL && i != STAGE_END_OF_MESSAGE &&
-		    service_policy.asks(m->policy, (enum stage)i);
+		w.stage[i] = m->record.wanted[i];
 	if (relay_screens(m->relay) || is_limited(m))
 		w.stage[STAGE_RCPT] = true;
 	return w;
@@ -195,8 +219,9 @@ relay_message(struct monitor *m, const struct envelope *env, int spool,
 	struct service_message message = { *env, spool, false };
 
 	reply_set(&v[0], 250, "2.0.0", "Message accepted");
-	if (m->policy != NULL)
-		service_policy.message(m->policy, &message, &v[0]);
+	for (size_t i = 0; i < COUNT(services) && v[0].code < 400; i++)
+		if (m->service[i] != NULL)
+			services[i]->message(m->service[i], &message, &v[0]);
 	if (v[0].code >= 400) {
 		log_verdict(m, LOG_NOTICE, "refused", env, &v[0]);
 		reply_spread(v, env->nrecipients);
@@ -256,8 +281,11 @@ answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
 	}
 	if (stage == STAGE_RCPT)
 		relay_rcpt(m->relay, env, v);
-	if (m->policy != NULL && v->code < 400)
-		service_policy.ask(m->policy, stage, env, v, prepend);
+	for (size_t i = 0; i < COUNT(services) && v->code < 400; i++)
+		if (m->service[i] != NULL)
+			services[i]->ask(m->service[i], stage, env, v, prepend);
+	if (m->served && !record_stage(&m->record, stage, env, v))
+		reply_set(v, 452, "4.3.1", "Out of memory");
 	if (v->code >= 400)
 		log_verdict(m, LOG_NOTICE, "refused", env, v);
 }
@@ -283,6 +311,7 @@ remember_tls(struct monitor *m, const char *report)
 	size_t i;
 
 	remember_user(m, "");
+	record_restart(&m->record);
 	for (i = FACT_TLS_PROTOCOL; i <= FACT_TLS_FINGERPRINT; i++)
 		m->known[i] = "";
 	text_join(m->report, sizeof m->report, report, NULL);
@@ -300,8 +329,15 @@ authenticate(struct monitor *m, const struct question *q, struct reply *v,
     char *user)
 {
 	const char *mechanism = q->a[0] == '\0' ? NULL : q->a;
+	char line[REPLY_TEXT];
 
 	auth_step(m->auth, q->env, mechanism, q->b, v, user, MONITOR_USER);
+	m->failures += v->code >= 400;
+	if (v->code != 334)
+		logger_put(&m->set->log, v->code == 235 ? LOG_INFO : LOG_WARNING,
+		    v->code == 235 ? "auth-ok" : "auth-failed", q->env,
+		    text_join(line, sizeof line, v->code == 235 ? user
+		    : v->text, NULL));
 	if (mechanism != NULL)
 		text_join(m->method, sizeof m->method, mechanism, NULL);
 	remember_user(m, v->code == 235 ? user : "");
@@ -331,15 +367,22 @@ serve_tls(struct monitor *m, int client, char *report, size_t size)
 	return fd;
 }
 
-/* Is a an event, and b a text about it? */
+/* Is a an event that the channel process may log, and b a text about it? */
 static bool
 is_record(const struct question *q)
 {
 	const char *p = q->a;
 
+	/* These are of what only the monitor does. */
+	static const char *const own[] = { "message-relayed", "refused",
+		"auth-ok", "auth-failed", "channel-broken", "relay" };
+
+	for (size_t i = 0; p != NULL && i < COUNT(own); i++)
+		if (strcmp(p, own[i]) == 0)
+			return false;
 	while (p != NULL && ((*p >= 'a' && *p <= 'z') || *p == '-'))
 		p++;
-	return p != NULL && *p == '\0' && q->b != NULL;
+	return p != NULL && p > q->a && *p == '\0' && q->b != NULL;
 }
 
 /* Has the client done what it must before its mail is taken?  The channel
@@ -367,16 +410,23 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 		    q->number != STAGE_END_OF_MESSAGE && q->fd == -1 &&
 		    (!one || q->env->nrecipients == 1);
 	case ASK_FORGET:
-		return m->policy != NULL && q->fd == -1;
+		return m->served && q->fd == -1;
 	case ASK_MESSAGE:
 		return may_relay(m) && q->env != NULL &&
 		    q->env->nrecipients > 0 &&
 		    q->env->fact[FACT_SENDER][0] != '-' &&
-		    (q->fd == -1 || (file && S_ISREG(st.st_mode)));
+		    (m->set->max_messages == 0 ||
+		    m->messages < m->set->max_messages) &&
+		    (q->fd == -1 || (file && S_ISREG(st.st_mode) &&
+		    (uint64_t)st.st_size <= q->env->size &&
+		    (m->set->max_size == 0 || (uint64_t)st.st_size <=
+		    m->set->max_size + OUR_FIELDS)));
 	case ASK_MECHANISMS:
 		return q->env != NULL;
 	case ASK_AUTH:
-		return q->env != NULL && q->a != NULL;
+		return q->env != NULL && q->a != NULL &&
+		    (m->set->max_errors == 0 ||
+		    m->failures < m->set->max_errors);
 	case ASK_STATUS:
 		return q->a != NULL && m->set->status != NULL;
 	case ASK_TLS:
@@ -406,9 +456,11 @@ override_facts(const struct monitor *m, struct envelope *env)
 		[FACT_TLS_FINGERPRINT] = true,
 	};
 
+	const bool xclient = m->known[FACT_SASL_USERNAME] == NULL;
+
 	for (size_t i = 0; i < FACTS; i++)
-		if (m->known[i] != NULL && (!may_be_emptied[i] ||
-		    env->fact[i] == NULL || env->fact[i][0] != '\0'))
+		if (m->known[i] != NULL && (!xclient || !may_be_emptied[i] ||
+		    env->fact[i][0] != '\0'))
 			env->fact[i] = m->known[i];
 }
 
@@ -428,7 +480,8 @@ get_question(struct monitor *m, struct received *r)
 	if (status == 1 && r->q.env != NULL)
 		override_facts(m, &r->env);
 	if (status == 1 && r->q.ask == ASK_MESSAGE &&
-	    !may_send_all(m, r->q.env)) {
+	    (!may_send_all(m, r->q.env) || (m->served &&
+	    !record_has(&m->record, r->q.env)))) {
 		errno = EBADMSG;
 		return -1;
 	}
@@ -441,7 +494,10 @@ handle_oneway(struct monitor *m, const struct question *q)
 {
 	switch (q->ask) {
 	case ASK_FORGET:
-		service_policy.forget(m->policy);
+		for (size_t i = 0; i < COUNT(services); i++)
+			if (m->service[i] != NULL)
+				services[i]->forget(m->service[i]);
+		record_forget(&m->record);
 		return true;
 	case ASK_ABANDON:
 		auth_abandon(m->auth);
@@ -475,6 +531,7 @@ run_question(struct monitor *m, const struct question *q, struct reply *v,
 		answer_stage(m, (enum stage)q->number, q->env, v, m->text);
 		break;
 	case ASK_MESSAGE:
+		m->messages++;
 		relay_message(m, q->env, q->fd, v);
 		break;
 	case ASK_FILE:
@@ -551,11 +608,30 @@ detach_client(const struct monitor *m)
 	return status;
 }
 
+/* Takes one question from the budget.  Returns 0, or for how many milliseconds
+   the next must wait: a channel process that floods log or services is slowed
+   down. */
+static int
+throttle(struct monitor *m)
+{
+	int64_t now;
+
+	if (m->spent < BURST)
+		return 0;
+	now = clock_now();
+	if (now > m->refilled) {
+		m->spent -= (unsigned)((now - m->refilled) * RATE / 1000 <
+		    m->spent ? (now - m->refilled) * RATE / 1000 : m->spent);
+		m->refilled = now;
+	}
+	return m->spent < BURST ? 0 : 10;
+}
+
 /* Waits for a question: as long as the session may last, and what was begun
    in it.  SIGTERM is blocked here, so it can not interrupt a relay; it is for
    who talks to the client to obey.  -1 with errno. */
 static int
-wait_question(const struct monitor *m, int signals)
+wait_question(struct monitor *m, int signals)
 {
 	const unsigned relay = m->set->relay.timeout;
 	const unsigned policy = m->set->policy_timeout;
@@ -564,10 +640,18 @@ wait_question(const struct monitor *m, int signals)
 	struct pollfd p[] = { { .fd = m->wire.peer, .events = POLLIN },
 		{ .fd = signals, .events = POLLIN } };
 	struct signalfd_siginfo info;
-	int n;
+	int n, left, wait;
 
 	for (;;) {
-		n = poll(p, 2, clock_left(deadline));
+		left = clock_left(deadline);
+		wait = left == 0 ? 0 : throttle(m);
+		/* Also a process that never pauses must end. */
+		n = left == 0 ? 0 : wait == 0 ? poll(p, 2, left)
+		    : poll(p + 1, 1, wait < left ? wait : left);
+		if (n == 0 && wait != 0 && wait < left)
+			continue;
+		if (wait != 0)
+			p[0].revents = 0;
 		if (n == 0)
 			errno = ETIMEDOUT;
 		if (n == 0 || (n == -1 && errno != EINTR))
@@ -593,11 +677,11 @@ reap_channel(const struct monitor *m, int error, int *status)
 
 	if (error == EBADMSG || error == ETIMEDOUT) {
 		logger_printf(&m->set->log, LOG_CRIT, "channel-broken", NULL,
-		    "the channel process %s: it is ended", error == EBADMSG
-		    ? "asked for something impossible" : "does not go on");
+		    "channel process %s; killed", error == EBADMSG
+		    ? "sent an invalid request" : "stalled in a request");
 	} else if (error != 0) {
 		logger_printf(&m->set->log, LOG_ERR, "session", NULL,
-		    "the monitor can not go on: %s", strerror(error));
+		    "the monitor cannot go on: %s", strerror(error));
 		shutdown(m->wire.peer, SHUT_RDWR);
 		gone.fd = pidfd_open(m->child, 0);
 		poll(&gone, 1, EXCHANGE * 1000);
@@ -619,13 +703,15 @@ serve(struct monitor *m, int signals)
 	struct received r;
 	int status, more = 1, error = detach_client(m) == -1 ? errno : 0;
 
-	m->end = clock_now() + (int64_t)m->set->session_timeout * 1000;
+	m->refilled = clock_now();
+	m->end = m->refilled + (int64_t)m->set->session_timeout * 1000;
 	while (error == 0 && more == 1 && !m->ended) {
 		if (wait_question(m, signals) == -1) {
 			error = errno;
 			break;
 		}
 		more = get_question(m, &r);
+		m->spent++;
 		if (more == 1)
 			more = handle(m, &r) == -1 ? -1 : 1;
 		if (more == -1)
@@ -639,7 +725,7 @@ serve(struct monitor *m, int signals)
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
 	logger_printf(&m->set->log, LOG_CRIT, "channel-broken", NULL,
-	    "the channel process was ended by signal %d", WTERMSIG(status));
+	    "channel process was killed by signal %d", WTERMSIG(status));
 	return EX_SOFTWARE;
 }
 

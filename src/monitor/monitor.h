@@ -29,6 +29,9 @@ struct monitor_settings {
 	bool auth_required;	/* nothing is relayed without a user, */
 	bool tls_required;	/* or without TLS */
 	size_t max_recipients;	/* that an envelope can have; 0: no limit */
+	unsigned max_messages;	/* that a session may relay; 0: no limit */
+	unsigned max_errors;	/* failures of AUTH in a session; 0: no limit */
+	uint64_t max_size;	/* octets of a message; 0: no limit */
 	bool require_sandbox;	/* do not run without the whole jail */
 	struct logger log;
 	/* Shows the session's state, and that it is about to end; NULL if

@@ -358,10 +358,6 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 		channel_set_user(&s->ch, user);
 	if (v.code == 535)
 		postpone(s);
-	if (v.code != 334)
-		session_log(s, v.code == 235 ? LOG_INFO : LOG_WARNING,
-		    v.code == 235 ? "auth-ok" : "auth-failed",
-		    v.code == 235 ? user : v.text);
 }
 
 /* -d: the dialogue, credentials masked by the channel. */

@@ -449,6 +449,9 @@ share_options(struct options *o)
 	o->monitor.auth_required = c->auth_required;
 	o->monitor.tls_required = c->require_starttls;
 	o->monitor.max_recipients = c->max_recipients;
+	o->monitor.max_messages = c->max_messages;
+	o->monitor.max_errors = c->max_errors;
+	o->monitor.max_size = c->data_size_limit;
 	o->monitor.relay.lmtp = c->lmtp;
 	if (o->debug)
 		o->log_level = LOG_DEBUG;

@@ -13,6 +13,7 @@
  *	PLANT tell NAME		sends the monitor a question, see questions[]
  *	PLANT deaf		asks and asks, and takes no answer
  *	PLANT hang		does nothing any more
+ *	PLANT busy		asks without end, and never pauses
  *	PLANT leave		nor has it to do with the monitor
  *	PLANT files		reads what is open, writes to standard error:
  *				"file NUMBER" for each
@@ -299,6 +300,7 @@ enum { STAGE, RELAY, FORGET, FILE_, MECHANISMS, AUTH, ABANDON, TLS, LOG,
 enum { ENVELOPE = 1, A = 2, B = 4 };
 
 #define FACTS "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+#define MORE_FACTS "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 #define HEAD(ask, number, flags, encoding, recipients, text, more) \
 	{ ask, number, flags, encoding, recipients, sizeof text - 1 + (more), \
 	    0 }, sizeof text - 1, text
@@ -348,6 +350,23 @@ static const struct question {
 	{ "external", HEAD(AUTH, 0, ENVELOPE | A | B, 0, 0, "\0\0\0\0\0\0\0"
 	    "root\0\0\0\0\0\0\0\0\0client.example.org\0\0\0EXTERNAL\0\0", 0),
 	    -1 },
+	{ "log-empty", HEAD(LOG, 6, A | B, 0, 0, "\0\0", 0), -1 },
+	{ "log-forged", HEAD(LOG, 6, A | B, 0, 0, "message-relayed\0x\0", 0),
+	    -1 },
+	{ "log-auth", HEAD(LOG, 6, A | B, 0, 0, "auth-ok\0boss\0", 0), -1 },
+	{ "end-forged", HEAD(10, 0, A | B, 0, 0, "message-relayed\0x\0", 0),
+	    -1 },
+	{ "parameters", HEAD(RELAY, 0, ENVELOPE, 0, 1, "a@example.org\0"
+	    "SIZE=18  AUTH=boss" MORE_FACTS "b@example.org\0\0", 0), -1 },
+	/* A message that was asked about, or not. */
+	{ "message", HEAD(RELAY, 0, ENVELOPE, 0, 1, "a@example.org" FACTS
+	    "b@example.org\0\0", 0), -1 },
+	{ "message-other", HEAD(RELAY, 0, ENVELOPE, 0, 2, "a@example.org" FACTS
+	    "b@example.org\0\0c@example.org\0\0", 0), -1 },
+	{ "message-twice", HEAD(RELAY, 0, ENVELOPE, 0, 2, "a@example.org" FACTS
+	    "b@example.org\0\0b@example.org\0\0", 0), -1 },
+	{ "message-sender", HEAD(RELAY, 0, ENVELOPE, 0, 1, "z@example.org" FACTS
+	    "b@example.org\0\0", 0), -1 },
 	{ "pause", HEAD(LOG, 6, A | B, 0, 0, "pla", 11), -1 },
 	{ "half", HEAD(LOG, 6, A | B, 0, 0, "pla", 11), -1 },
 	{ NULL, HEAD(0, 0, 0, 0, 0, "", 0), -1 },
@@ -360,7 +379,7 @@ send_question(const struct question *q)
 		struct cmsghdr head;
 		char room[CMSG_SPACE(sizeof(int))];
 	} control = { .room = { 0 } };
-	char frame[128];
+	char frame[256];
 	struct iovec iov = { frame, sizeof q->head + q->len };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 
@@ -386,6 +405,8 @@ hear_verdict(void)
 
 	if (recv(monitor, answer, sizeof answer, 0) > 12)
 		memcpy(&code, answer + 8, sizeof code);
+	else
+		_exit(1);
 	say("code", code);
 }
 
@@ -407,7 +428,8 @@ tell(const char *name, size_t len)
 	say("sent", send_question(q));
 	if (strcmp(q->name, "sense") == 0)
 		return;
-	if (strcmp(q->name, "external") == 0) {
+	if (strcmp(q->name, "external") == 0 ||
+	    strncmp(q->name, "message", 7) == 0) {
 		hear_verdict();
 		return;
 	}
@@ -436,6 +458,14 @@ be_deaf(void)
 	    0, FACTS, 0), -1 };
 
 	while (send_question(&q) > 0)
+		;
+}
+
+/* Records, one after the other. */
+static void
+be_busy(void)
+{
+	while (send_question(&questions[0]) > 0)
 		;
 }
 
@@ -476,6 +506,8 @@ __wrap_channel_feed(struct channel *ch, const char *p, size_t len)
 		be_deaf();
 	else if (n == 10 && memcmp(p + 6, "hang", 4) == 0)
 		poll(NULL, 0, -1);
+	else if (n == 10 && memcmp(p + 6, "busy", 4) == 0)
+		be_busy();
 	else if (n == 11 && memcmp(p + 6, "leave", 5) == 0) {
 		close(monitor);
 		poll(NULL, 0, -1);
