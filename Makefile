@@ -40,6 +40,9 @@ SUITES = $(patsubst t/%.c,t/out/%,$(wildcard t/*_test.c))
 PEERS = $(wildcard t/peers/*.t)
 FUZZERS = $(filter-out replay,$(notdir $(basename $(wildcard t/fuzz/*.c))))
 REPLAY = $(FUZZERS:%=t/out/replay/%)
+# Those whose connections all lead to t/fakes/peer.c.
+PEERED = auth nexthop policy
+WITNESS = t/fakes/recorder.o t/transcripts/session.o
 # What is installed, FILE:PLACE below PREFIX; @NAME@ in units is filled in.
 UNITS = $(wildcard units/*.socket units/*.service units/*.d/*)
 SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
@@ -107,7 +110,7 @@ t/out/san/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(STD) $(SAN) -MMD -MP -c -o $@ $<
 t/out/san/rooms.a: $(OBJ:%=t/out/san/%) \
-    $(patsubst %.h,t/out/san/%.o,$(wildcard t/fakes/*.h t/transcripts/*.h))
+    $(WITNESS:%=t/out/san/%)
 	$(AR) rcs $@ $^
 t/out/san/smtpd: t/out/san/smtpd.o t/out/san/rooms.a t/out/san/smtpd-tls
 	$(CC) $(SAN) -o $@ t/out/san/smtpd.o t/out/san/rooms.a -lcrypt
@@ -119,6 +122,7 @@ $(REPLAY): t/out/replay/%: t/out/san/t/fuzz/%.o t/out/san/t/fuzz/replay.o \
     t/out/san/rooms.a
 	@mkdir -p $(@D)
 	$(CC) $(SAN) -o $@ $^
+$(PEERED:%=t/out/replay/%): t/out/san/t/fakes/peer.o
 t/out/ask: t/out/san/t/peers/ask.o t/out/san/rooms.a
 	$(CC) $(SAN) -o $@ $^
 # A traitor in the channel process, and system calls that fail.
@@ -153,13 +157,13 @@ t/out/fuzz/%.o: %.c
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) $(STD) $(SAN) -fsanitize=fuzzer-no-link -MMD -MP \
 	    -c -o $@ $<
-t/out/fuzz/rooms.a: $(OBJ:%=t/out/fuzz/%) \
-    $(patsubst %.h,t/out/fuzz/%.o,$(wildcard t/fakes/*.h))
+t/out/fuzz/rooms.a: $(OBJ:%=t/out/fuzz/%) t/out/fuzz/t/fakes/recorder.o
 	$(AR) rcs $@ $^
 $(FUZZERS:%=t/out/fuzz/%): t/out/fuzz/%: t/out/fuzz/t/fuzz/%.o \
     t/out/fuzz/rooms.a
 	@mkdir -p $@.new
 	clang $(SAN) -fsanitize=fuzzer -o $@ $^
+$(PEERED:%=t/out/fuzz/%): t/out/fuzz/t/fakes/peer.o
 t/out/fuzz/%.run: t/out/fuzz/%
 	$< -max_total_time=$(SECONDS_EACH) -dict=t/fuzz/smtp.dict \
 	    -artifact_prefix=t/out/fuzz/ $<.new $(wildcard t/fuzz/corpus/$*)

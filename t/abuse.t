@@ -85,13 +85,21 @@ def trickle(s, octets):
     return s.reply()
 
 
+def over(s):
+    """Nothing more comes: an octet that crossed the last reply resets."""
+    try:
+        return s.read.read() == b""
+    except ConnectionResetError:
+        return True
+
+
 @test
-def who_never_ends_a_command_is_idle():
+def a_command_that_never_ends_is_an_idle_client():
     for command in (b"NOOP ", b"x", b"\0", b"AUTH PLAIN "):
         with Session("-t", "1", "discard:") as s:
             s.start()
             assert trickle(s, command + b"x" * 400)[:9] == "421 4.4.2"
-            assert s.read.read() == b"" and s.process.wait() == 0
+            assert over(s) and s.process.wait() == 0
 
 
 @test
@@ -104,7 +112,7 @@ def who_trickles_text_has_until_the_end_of_the_session():
             s.send(lines("MAIL FROM:<a@b>", "RCPT TO:<c@d>", *begin))
             s.replies(3 if begin == ["DATA"] else 2)
             assert trickle(s, b"text\r\n")[:9] == "421 4.4.2"
-            assert s.read.read() == b"" and s.process.wait() == 0
+            assert over(s) and s.process.wait() == 0
             assert "nothing of it was relayed" in s.logged()
     assert not os.path.exists(f"{place}/ran")
     shutil.rmtree(place)

@@ -3,22 +3,24 @@
  *
  * It stands in for connect(), send(), recv() and poll(), so a dialogue costs
  * no system call and no time, and is the same every time.  Therefore it is
- * included by a fuzzer, not linked: nobody else may lose these functions.
+ * linked into the targets that want it, and is in no archive: everything else
+ * keeps the C library's functions.
  *
  * The peer speaks when it is waited for, one line at a time, so a plain list
  * of replies is a polite peer.  Some octets make it another:
  *
  *	\1	does not pause here: what follows comes along
- *	\2	hangs up; the next connection goes on behind it
+ *	\2	hangs up; the next connection goes on after it
  *	\3	resets the connection
  *	\4	is silent until the deadline
  *	\5	repeats the last line that it was told
  *	\6	pauses here, within a line
  *
- * At the end of the script it hangs up, and can not be reached again.  The
+ * At the end of the script it hangs up, and cannot be reached again.  The
  * TLS engine is part of it: where one is started it reports what the script
  * has up to an empty line, and the dialogue goes on.
  */
+#define _GNU_SOURCE	/* pipe2 */
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -32,6 +34,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "t/fakes/peer.h"
+#include "t/fuzz/fuzz.h"
+
 #define ENGINE 4242	/* its process, as far as anybody asks */
 
 static struct peer {
@@ -42,7 +47,6 @@ static struct peer {
 	bool full;		/* this is such a send */
 	bool closed, reset;
 	int report[2];		/* the engine's pipe; borrowed */
-	size_t yes;		/* last lines of 2yz replies that were read */
 	size_t lines;		/* lines that were read */
 	char line[4096];	/* what was read of a line */
 	size_t len;
@@ -53,19 +57,7 @@ static struct peer {
 	size_t echo_len;
 } peer;
 
-/* Called with each line that was read, for what a fuzzer has to know. */
-static void peer_read(const char *line, size_t len);
-
-static void
-demand(bool kept, const char *what)
-{
-	if (kept)
-		return;
-	fprintf(stderr, "fuzzer: %s\n", what);
-	abort();
-}
-
-static void
+void
 peer_open(const uint8_t *script, size_t len, size_t step)
 {
 	memset(&peer, 0, sizeof peer);
@@ -207,6 +199,10 @@ recv(int fd, void *to, size_t size, int flags)
 	return -1;
 }
 
+/* glibc declares that poll() only writes what it is given. */
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 int
 poll(struct pollfd *p, nfds_t n, int timeout)
 {

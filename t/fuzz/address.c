@@ -17,8 +17,7 @@
 #include <string.h>
 
 #include "channel.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "t/fuzz/fuzz.h"
 
 #define LINE 4096
 /* Octets behind the colon; one who wrote no angle brackets may have come near
@@ -27,15 +26,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define RCPT_MAX (510 + 500 - 8)
 
 static const struct channel_hooks nothing;
-
-static void
-demand(bool kept, const char *what)
-{
-	if (kept)
-		return;
-	fprintf(stderr, "fuzz_address: %s\n", what);
-	abort();
-}
 
 /* Says a line and CRLF, and forgets what is answered. */
 static void

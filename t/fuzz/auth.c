@@ -7,21 +7,20 @@
  *  - A verdict is one that auth.h names; a challenge is base64.
  *  - 235 has a user's name, nothing else has one, and Dovecot said OK.
  */
-#define _GNU_SOURCE	/* memmem; pipe2 in peer.c */
+#define _GNU_SOURCE	/* memmem */
 #include "base/clock.h"
 #include "base/reply.h"
 #include "base/text.h"
 #include "service/auth.h"
-#include "t/fakes/peer.c"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "t/fakes/peer.h"
+#include "t/fuzz/fuzz.h"
 
 #define USER 32		/* octets: short, so that names do not fit */
 #define STEPS 3
 
 static bool welcomed;	/* "OK", and a user, were read */
 
-static void
+void
 peer_read(const char *line, size_t len)
 {
 	if (len > 3 && memcmp(line, "OK\t", 3) == 0 &&

@@ -15,8 +15,7 @@
 #include <string.h>
 
 #include "t/fakes/recorder.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "t/fuzz/fuzz.h"
 
 #define HEAD 4
 #define LONG 4096	/* octets for one of value 31 */
@@ -84,15 +83,6 @@ play(struct recorder *r, const struct channel_settings *set,
 		recorder_feed(r, sent->p + r->used, sent->len - r->used,
 		    pace);
 	} while (r->ch.want == WANT_TLS && !r->ch.ssl);
-}
-
-static void
-demand(bool kept, const char *what)
-{
-	if (kept)
-		return;
-	fprintf(stderr, "fuzz_channel: %s\n", what);
-	abort();
 }
 
 static void

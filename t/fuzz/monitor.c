@@ -24,18 +24,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "t/fuzz/fuzz.h"
+
 #define RECIPIENTS 100		/* that a question can have */
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void
-demand(bool kept, const char *what)
-{
-	if (kept)
-		return;
-	fprintf(stderr, "fuzz_monitor: %s\n", what);
-	abort();
-}
 
 static bool
 same_string(const char *a, const char *b)

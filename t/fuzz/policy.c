@@ -9,21 +9,19 @@
  *  - header fields to prepend are whole fields;
  *  - an address to redirect to is one address.
  */
-#define _GNU_SOURCE	/* pipe2, in peer.c */
 #include "base/clock.h"
 #include "base/reply.h"
 #include "base/text.h"
 #include "service/policy.h"
-#include "t/fakes/peer.c"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "t/fakes/peer.h"
+#include "t/fuzz/fuzz.h"
 
 #define HEAD 2
 #define QUESTIONS 4
 
 static bool acted;	/* an action was read */
 
-static void
+void
 peer_read(const char *line, size_t len)
 {
 	acted = acted || (len > 7 && memcmp(line, "action=", 7) == 0);

@@ -11,19 +11,9 @@
  * program.c, so this is one translation unit with it.
  */
 #include "src/relay/program.c"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "t/fuzz/fuzz.h"
 
 #define HEAD 2
-
-static void
-demand(bool kept, const char *what)
-{
-	if (kept)
-		return;
-	fprintf(stderr, "fuzz_program: %s\n", what);
-	abort();
-}
 
 static void
 count_line(void *ctx, int priority, const char *event,

@@ -10,19 +10,9 @@
 #include <string.h>
 
 #include "session/session.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "t/fuzz/fuzz.h"
 
 #define VALUE 8
-
-static void
-demand(bool kept, const char *what)
-{
-	if (kept)
-		return;
-	fprintf(stderr, "fuzz_report: %s\n", what);
-	abort();
-}
 
 /* Where the value of name starts, found line by line; NULL if nowhere. */
 static const char *

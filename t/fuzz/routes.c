@@ -23,20 +23,10 @@
 #include "base/reply.h"
 #include "base/text.h"
 #include "relay.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "t/fuzz/fuzz.h"
 
 #define FILE_MAX 1024	/* octets of a file */
 #define REPEATS_MAX 8	/* operators of repetition in it */
-
-static void
-demand(bool kept, const char *what)
-{
-	if (kept)
-		return;
-	fprintf(stderr, "fuzz_routes: %s\n", what);
-	abort();
-}
 
 static void
 log_line(void *ctx, int priority, const char *event,
