@@ -2,6 +2,8 @@
  * file.c - files written and copied whole, and tables that grow.
  */
 #define _GNU_SOURCE	/* reallocarray */
+#include <sys/mman.h>
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -56,4 +58,17 @@ table_grow(void *rows, size_t n, size_t size)
 	if ((n & (n - 1)) != 0)
 		return rows;
 	return reallocarray(rows, n == 0 ? 1 : n * 2, size);
+}
+
+int
+file_null(void)
+{
+	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (fd != -1)
+		return fd;
+	fd = memfd_create("null", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd != -1)
+		fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW);
+	return fd;
 }

@@ -20,6 +20,10 @@ int	file_copy_all(int to, int from);
  */
 int	file_again(int fd, const char *name);
 
+/* A descriptor that has nothing to read: /dev/null, or, in a root that has no
+   such file, an empty one that cannot be written.  -1 with errno. */
+int	file_null(void);
+
 /* Makes room for row n of a table of rows of size octets: returns its new
    place, or NULL with the old one as it was.  The table doubles whenever n is
    a power of two, so call it for every n from 0. */

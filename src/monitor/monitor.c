@@ -15,6 +15,7 @@
 #define _GNU_SOURCE	/* explicit_bzero, strsep, _Fork */
 #include "base/clock.h"
 #include "base/compat.h"
+#include "base/file.h"
 #include "base/reply.h"
 #include "base/text.h"
 #include "monitor/confine.h"
@@ -597,7 +598,7 @@ handle(struct monitor *m, struct received *r)
 static int
 detach_client(const struct monitor *m)
 {
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC), status = -1;
+	int null = file_null(), status = -1;
 
 	if (null != -1 && dup2(null, STDIN_FILENO) != -1 &&
 	    dup2(null, STDOUT_FILENO) != -1 &&

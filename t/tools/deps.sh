@@ -40,7 +40,9 @@ for target; do
 	fuzz)
 		packages+=(clang libclang-rt-dev) ;;
 	lint)
-		packages+=(clang cppcheck g++ mandoc) ;;
+		packages+=(clang cppcheck g++ mandoc gcc-aarch64-linux-gnu
+		    libc6-dev-arm64-cross gcc-riscv64-linux-gnu
+		    libc6-dev-riscv64-cross) ;;
 	esac
 done
 
