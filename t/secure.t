@@ -876,6 +876,20 @@ def a_proxy_header_says_who_the_client_is():
 
 
 @test
+def a_certificate_that_a_proxy_verified_may_use_external():
+    names = tlv(0x21, b"TLSv1.3") + tlv(0x22, b"client.example.org")
+    for verified, wanted in ((b"\3\0\0\0\0", "235"),  # sent, and verified
+                             (b"\3\0\0\0\1", "504"),  # sent, and not
+                             (b"\1\0\0\0\0", "504")):  # not sent
+        with Session("--proxy-protocol", *FILE, "print:") as s:
+            s.send(v2(1, 0x11, FOUR, tlv(0x20, verified + names)))
+            assert ("EXTERNAL" in s.start()) == (wanted == "235")
+            assert s.say("AUTH EXTERNAL =")[0][:3] == wanted
+            _, log = s.finish()
+        assert ("user=client.example.org" in log) == (wanted == "235"), log
+
+
+@test
 def a_proxys_word_on_tls_is_taken():
     place = folder()
     program = script(place, f"env >{place}/env; cat")
