@@ -236,7 +236,9 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	if (parted) {
 		jail_close_files(signals, peer);
 		ask_start(a, peer, m);
-		parted = jail_enter(a, o->monitor.require_sandbox) == 0;
+		parted = jail_enter(a, o->monitor.max_size == 0 ? 0
+		    : o->monitor.max_size + MONITOR_FIELDS,
+		    o->monitor.require_sandbox) == 0;
 	}
 	s = session_open(o, &hook, a, &who);
 	if (s == NULL) {

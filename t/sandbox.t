@@ -226,6 +226,20 @@ def a_message_that_a_service_refused_is_not_relayed():
 
 
 @test
+def a_message_that_is_relayed_cannot_be_changed_or_too_large():
+    with Planted("discard:") as s:
+        s.start()
+        assert s.plant("spool") == {"large": errno.EFBIG, "code": 250,
+                                    "change": errno.EPERM}
+        s.socket.shutdown(socket.SHUT_RDWR)
+
+
+@test
+def a_message_that_is_longer_than_it_says_is_not_relayed():
+    assert "sent an invalid request; killed" in is_ended("short")
+
+
+@test
 def an_intruder_that_never_pauses_does_not_outlive_the_session():
     log = is_ended("busy", "--session-timeout", "1", "--relay-timeout", "1",
                    "--policy-timeout", "1")

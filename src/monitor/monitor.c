@@ -35,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -47,9 +48,6 @@
    taken.  Both need no time at all, unless the machine stands still or the
    channel process means harm. */
 #define EXCHANGE 5
-
-/* Octets by which header fields of ours may exceed --size. */
-#define OUR_FIELDS (64 * 1024)
 
 /* Records and questions of a session: so many at once, and so many a second. */
 #define BURST 2000
@@ -211,10 +209,55 @@ log_verdicts(struct monitor *m, const struct envelope *env,
 	}
 }
 
+/* Copies the first size octets of from, 1 MiB at a time, by the deadline.
+   Returns a new file, or -1 with errno. */
+static int
+copy_spool(int from, off_t size, int64_t deadline)
+{
+	int fd = spool_file(NULL);
+	off_t at = 0;
+	ssize_t n = 0;
+
+	while (fd != -1 && at < size) {
+		n = sendfile(fd, from, &at, size - at < 1 << 20
+		    ? (size_t)(size - at) : 1 << 20);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n == 0)
+			errno = EIO;	/* it shrank */
+		else if (n > 0 && clock_left(deadline) == 0)
+			errno = ETIMEDOUT;
+		else if (n > 0)
+			continue;
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+/*
+ * What is relayed must be what was checked: a memfd is sealed, a file, or a
+ * memfd that somebody has mapped, is copied.  Returns spool or the copy, for
+ * the caller to close; -1 with errno.
+ */
+static int
+fix_spool(const struct monitor *m, int spool)
+{
+	struct stat st;
+
+	if (fcntl(spool, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW |
+	    F_SEAL_SHRINK) == 0)
+		return spool;
+	if (fstat(spool, &st) == -1)
+		return -1;
+	return copy_spool(spool, st.st_size,
+	    clock_within(m->end, (int)m->set->relay.timeout));
+}
+
 /* Asks the services about the whole message, then relays what they made of
    it.  If they changed its recipients, all share one reply. */
 static void
-relay_message(struct monitor *m, const struct envelope *env, int spool,
+relay_fixed(struct monitor *m, const struct envelope *env, int spool,
     struct reply v[])
 {
 	struct service_message message = { *env, spool, false };
@@ -235,6 +278,24 @@ relay_message(struct monitor *m, const struct envelope *env, int spool,
 	if (message.discard || message.env.recipients != env->recipients)
 		reply_spread(v, env->nrecipients);
 	log_verdicts(m, env, v);
+}
+
+static void
+relay_message(struct monitor *m, const struct envelope *env, int spool,
+    struct reply v[])
+{
+	int fixed = spool == -1 ? -1 : fix_spool(m, spool);
+
+	if (spool != -1 && fixed == -1) {
+		logger_printf(&m->set->log, LOG_ERR, "spool", env,
+		    "cannot copy the message: %s", strerror(errno));
+		reply_set(&v[0], 452, "4.3.1", "No room for the message");
+		reply_spread(v, env->nrecipients);
+		return;
+	}
+	relay_fixed(m, env, fixed, v);
+	if (fixed != spool)
+		close(fixed);
 }
 
 /* May the client send to the one recipient of env? */
@@ -421,7 +482,7 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 		    (q->fd == -1 || (file && S_ISREG(st.st_mode) &&
 		    (uint64_t)st.st_size <= q->env->size &&
 		    (m->set->max_size == 0 || (uint64_t)st.st_size <=
-		    m->set->max_size + OUR_FIELDS)));
+		    m->set->max_size + MONITOR_FIELDS)));
 	case ASK_MECHANISMS:
 		return q->env != NULL;
 	case ASK_AUTH:

@@ -39,6 +39,8 @@ struct monitor_settings {
 	void (*status)(void *ctx, const char *text, bool stopping);
 };
 
+#define MONITOR_FIELDS (64 * 1024)	/* octets of our header fields, which may
+					   exceed --size */
 #define MONITOR_USER 256	/* octets of a user's name, with NUL */
 #define MONITOR_REPORT 4096	/* octets of a TLS report, with NUL */
 

@@ -62,7 +62,8 @@ make_room(struct spool *s, uint64_t size)
 	if (s->fd != -1 && (s->stored > SPOOL_MEMORY || size <= SPOOL_MEMORY))
 		return 0;
 	if (size <= SPOOL_MEMORY)
-		fd = memfd_create("spool", MFD_CLOEXEC);
+		fd = memfd_create("spool", MFD_CLOEXEC |
+		    MFD_ALLOW_SEALING);
 	if (fd == -1)
 		fd = s->file(s->ctx);
 	if (fd == -1)

@@ -11,6 +11,8 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -27,8 +29,24 @@ static const struct sock_filter calls[] = {
 static const struct sock_filter calls[1];
 #endif
 
+/* Limits the size of files, the spool above all.  Replies may go to a file,
+   after what is in it.  Returns what is missing, as confine() does. */
+static unsigned
+limit_files(uint64_t most)
+{
+	struct rlimit limit;
+	struct stat out;
+
+	if (most == 0)
+		return 0;
+	if (fstat(STDOUT_FILENO, &out) == 0 && S_ISREG(out.st_mode))
+		most += (uint64_t)out.st_size + ((uint64_t)1 << 30);
+	limit.rlim_cur = limit.rlim_max = (rlim_t)most;
+	return setrlimit(RLIMIT_FSIZE, &limit) == -1 ? CONFINE_NO_LIMITS : 0;
+}
+
 int
-jail_enter(struct asker *a, bool require)
+jail_enter(struct asker *a, uint64_t most, bool require)
 {
 	static const struct {
 		unsigned bit;
@@ -39,7 +57,7 @@ jail_enter(struct asker *a, bool require)
 		{ CONFINE_NO_LANDLOCK, "Landlock" },
 		{ CONFINE_NO_SECCOMP, "seccomp" },
 	};
-	unsigned missing = confine(calls,
+	unsigned missing = limit_files(most) | confine(calls,
 	    sizeof calls > sizeof calls[0] ? sizeof calls / sizeof calls[0]
 					   : 0);
 	char text[96] = "";

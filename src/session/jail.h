@@ -13,8 +13,9 @@
  */
 void	jail_close_files(int signals, int peer);
 
-/* Confines the process, and logs what this kernel lacks for that.  Returns 0,
-   or -1 if anything is lacking and require is set. */
-int	jail_enter(struct asker *a, bool require);
+/* Confines the process, which may write files of most octets (0: any), and
+   logs what this kernel lacks for that.  Returns 0, or -1 if anything is lacking
+   and require is set. */
+int	jail_enter(struct asker *a, uint64_t most, bool require);
 
 #endif

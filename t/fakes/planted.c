@@ -14,6 +14,9 @@
  *	PLANT deaf		asks and asks, and takes no answer
  *	PLANT hang		does nothing any more
  *	PLANT busy		asks without end, and never pauses
+ *	PLANT spool		writes a file that is too large, relays a message
+ *				and changes it
+ *	PLANT short		relays one that is longer than it says
  *	PLANT leave		nor has it to do with the monitor
  *	PLANT files		reads what is open, writes to standard error:
  *				"file NUMBER" for each
@@ -461,6 +464,32 @@ be_deaf(void)
 		;
 }
 
+/* Writes a file that is larger than a message may be; relays a message, and
+   then changes it. */
+static void
+try_spool(bool lie)
+{
+	int fd = memfd_create("spool", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	struct question q = { "", HEAD(RELAY, 0, ENVELOPE, 0, 1, "a@example.org"
+	    FACTS "b@example.org\0\0", 0), fd };
+
+	errno = 0;
+	if (lseek(fd, 1L << 40, SEEK_SET) == -1 || write(fd, "x", 1) == 1)
+		errno = 0;
+	say("large", errno);
+	lseek(fd, 0, SEEK_SET);
+	if (write(fd, "\r\nhello\r\n", 9) != 9)
+		say("written", errno);
+	q.head.size = lie ? 5 : 9;
+	send_question(&q);
+	hear_verdict();
+	lseek(fd, 0, SEEK_SET);
+	errno = 0;
+	if (write(fd, "y", 1) == 1)
+		errno = 0;
+	say("change", errno);
+}
+
 /* Records, one after the other. */
 static void
 be_busy(void)
@@ -506,6 +535,10 @@ __wrap_channel_feed(struct channel *ch, const char *p, size_t len)
 		be_deaf();
 	else if (n == 10 && memcmp(p + 6, "hang", 4) == 0)
 		poll(NULL, 0, -1);
+	else if (n == 11 && memcmp(p + 6, "spool", 5) == 0)
+		try_spool(false);
+	else if (n == 11 && memcmp(p + 6, "short", 5) == 0)
+		try_spool(true);
 	else if (n == 10 && memcmp(p + 6, "busy", 4) == 0)
 		be_busy();
 	else if (n == 11 && memcmp(p + 6, "leave", 5) == 0) {
