@@ -29,9 +29,11 @@ static unsigned
 pass(bool guard, const char *in, size_t len, size_t step, struct output *out)
 {
 	static struct header h;
+	static char hold[HEADER_HELD];
 	size_t n;
 
 	memset(&h, 'x', sizeof h);
+	h.hold = hold;
 	out->len = 0;
 	header_open(&h, guard, append, out);
 	for (; len > 0; in += n, len -= n) {

@@ -146,7 +146,7 @@ emit_beginning(struct header *h, enum beginning is, const char *p, size_t len,
 static void
 hold(struct header *h, struct span *text)
 {
-	size_t n = sizeof h->hold - h->held;
+	size_t n = HEADER_HELD - h->held;
 
 	if (n > text->len)
 		n = text->len;
@@ -192,7 +192,7 @@ header_feed(struct header *h, struct span text)
 	}
 	hold(h, &text);
 	is = read_beginning(h->hold, h->held, &skip);
-	if (is == BEGINS_UNKNOWN && h->held < sizeof h->hold)
+	if (is == BEGINS_UNKNOWN && h->held < HEADER_HELD)
 		return;
 	emit_beginning(h, is == BEGINS_UNKNOWN ? BEGINS_TEXT : is, h->hold,
 	    h->held, skip);

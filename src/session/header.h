@@ -22,11 +22,11 @@ struct header {
 	size_t held;
 	void (*emit)(void *ctx, const char *p, size_t len);
 	void *ctx;
-	char hold[HEADER_HELD];
+	char *hold;		/* room for HEADER_HELD octets, borrowed */
 };
 
 /*
- * Begins a message.  Without guard all octets are emitted as they come.  With
+ * Begins a message; h->hold is set before.  Without guard all octets are emitted as they come.  With
  * it:
  * - if the first line is no header field (it begins with a blank, or no name
  *   and colon are in it), an empty line is put in front of the message;

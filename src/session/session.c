@@ -590,6 +590,7 @@ session_open(struct options *o, const struct channel_hooks *hook,
 	s->in = STDIN_FILENO;
 	s->out = STDOUT_FILENO;
 	s->pid = who->pid;
+	s->header.hold = s->held;
 	memcpy(s->client_user, who->user, sizeof s->client_user);
 	s->idle = s->end = clock_now() +
 	    (int64_t)o->monitor.session_timeout * 1000;

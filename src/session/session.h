@@ -27,6 +27,10 @@ struct session {
 	bool engine;		/* the client is the TLS engine's clear end */
 	pid_t pid;		/* the monitor's: it names transactions */
 	char queue_id[24];	/* of the open transaction, or "" */
+	char relayed_id[24];	/* of a message whose reply the client has not
+				   got yet, or "" */
+	char relayed_from[322];	/* its sender, cut to fit */
+	struct header header;	/* of the message that is being received */
 	int64_t idle, end;	/* deadlines: of the command, of the session */
 	int64_t looked;		/* when deadlines and SIGTERM were looked at,
 				   in a message's text; or 0 */
@@ -44,10 +48,7 @@ struct session {
 	struct channel ch;	/* its line comes last in it */
 	char prepend[SERVICE_PREPEND * 5];	/* policy's header fields, and
 						   room for one answer more */
-	char relayed_id[24];	/* of a message whose reply the client has not
-				   got yet, or "" */
-	char relayed_from[322];	/* its sender, cut to fit */
-	struct header header;	/* of the message that is being received */
+	char held[HEADER_HELD];	/* of header */
 	char path[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX]; /* scratch */
 };
 
