@@ -1,112 +1,156 @@
-#!/usr/bin/perl
-# The units as they are shipped, without starting any: systemd-analyze finds
-# nothing in them, and what they say of themselves is true.
-use strict;
-use warnings;
-use FindBin;
-use lib $FindBin::Bin;
-use Super;
-use Test::More;
+#!/usr/bin/env python3
+"""units.t - the units as they are shipped, without starting any:
+systemd-analyze finds nothing in them, and what they say of themselves is
+true."""
+import glob
+import os
+import re
+import subprocess
+import sys
 
-my $analyze = '/usr/bin/systemd-analyze';
-skip_all("$analyze is not installed") if !-x $analyze;
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from tap import Skip, folder, main, test
 
-# As installed, but all in one place and with a program that is there.
-my $units = "$scratch/units";
-mkdir $units;
-my (%text, %dropin);
-for my $path (glob("$top/units/*.socket $top/units/*.service")) {
-	my ($name) = $path =~ m{([^/]+)$};
-	$text{$name} = slurp($path);
-	spew("$units/$name", $text{$name} =~ s{\@SBINDIR\@/smtpd}{/bin/true}gr);
-}
-for my $path (glob("$top/units/smtpd\@.service.d/*.example")) {
-	my ($name) = $path =~ m{([^/]+)\.conf\.example$};
-	$dropin{$name} = slurp($path);
-}
+ANALYZE = "/usr/bin/systemd-analyze"
+EXPOSURE = re.compile(r"^# Exposure by systemd-analyze security: ([\d.]+)$",
+                      re.M)
 
-# systemd-analyze on a unit, with a drop-in or without: its output and status.
-sub analyze {
-	my ($unit, $dropin, @command) = @_;
-	mkdir "$units/$unit.d";
-	unlink glob("$units/$unit.d/*");
-	spew("$units/$unit.d/local.conf",
-	    $dropin{$dropin} =~ s{\@SBINDIR\@/smtpd}{/bin/true}gr) if $dropin;
-	my $said = `cd $units && $analyze @command ./$unit 2>&1`;
-	unlink glob("$units/$unit.d/*");
-	return ($said, $?);
-}
 
-sub exposure {
-	my ($said) = analyze(@_, qw(security --offline=yes --no-pager));
-	return $said =~ /exposure level for .*?: ([\d.]+)/ ? $1 : $said;
-}
+def slurp(path):
+    with open(path) as f:
+        return f.read()
 
-# The events that are named where something is logged.
-sub events {
-	my %seen;
-	for my $file (glob("$top/*.c $top/src/*/*.c")) {
-		my $code = slurp($file);
-		$seen{$1} = 1 while $code =~
-		    /\b(?:logger_printf|session_log|ask_log|log_reply)\(
-		    [^;]*?LOG_[A-Z]+,\s*"([a-z-]+)"/gx;
-	}
-	return sort keys %seen;
-}
 
-for my $unit (sort keys %text) {
-	my ($said, $status) = analyze($unit, undef, qw(verify --man=no));
-	is("$status $said", '0 ', "$unit: systemd has no complaint");
-}
-for my $name (sort keys %dropin) {
-	my ($said, $status) = analyze('smtpd@.service', $name,
-	    qw(verify --man=no));
-	is("$status $said", '0 ', "$name.conf: systemd has no complaint");
-}
+def base(path, suffix=""):
+    return os.path.basename(path)[:-len(suffix) or None]
 
-# The figures in the comments.
-my $figure = qr/^# Exposure by systemd-analyze security: ([\d.]+)$/m;
-my ($shipped)  = $text{'smtpd@.service'} =~ $figure;
-my ($hardened) = $dropin{hardened} =~ $figure;
-my @system = grep { /service$/ && !/catch/ } sort keys %text;
-is(scalar @system, 4, 'four system services');
-for my $unit (@system) {
-	my ($most) = $text{$unit} =~ $figure;
-	$most //= $shipped;
-	cmp_ok(exposure($unit, undef), '<=', $most,
-	    "$unit: exposure is at most $most");
-}
-cmp_ok(exposure('smtpd@.service', 'hardened'), '<=', $hardened,
-    "hardened: exposure is at most $hardened");
 
-# systemd has no include: what confines is written four times.  Where smtpd
-# itself changes the user, it keeps the two capabilities for that.
-sub block {
-	my ($text) = @_;
-	$text =~ s/^CapabilityBoundingSet=\KCAP_SETUID CAP_SETGID$//m;
-	return join "\n", grep { /^[A-Z]/ && !/^User=/ }
-	    split /\n/, $text =~ s/.*(?=^StandardInput=)//msr;
-}
-is(block($text{$_}), block($text{'smtpd@.service'}),
-    "$_ is confined like the others") for @system;
-like($text{$_}, qr/^User=smtpd$|^ExecStart=\S+ --user smtpd /m,
-    "$_ does not serve as root") for @system;
-like($text{$_}, qr/^StandardError=journal$/m,
-    "$_: standard error is not the client") for grep { /service$/ } keys %text;
+UNITS = {base(p): slurp(p)
+         for p in glob.glob("units/*.socket") + glob.glob("units/*.service")}
+DROPINS = {base(p, ".conf.example"): slurp(p)
+           for p in glob.glob("units/smtpd@.service.d/*.example")}
+SERVICES = sorted(u for u in UNITS if u.endswith("service"))
+SYSTEM = [u for u in SERVICES if "catch" not in u]
 
-# Each kind of event has its explanation, and none is left over.
-my $catalog = slurp("$top/units/smtpd.catalog");
-my @explained = sort { $a cmp $b } $catalog =~ /^-- ([0-9a-f]{32})$/mg;
-my $table = slurp("$top/src/session/log.c");
-my %sent = map { $_ => 1 } $table =~ /"([0-9a-f]{32})"/g;
-my @sent = sort { $a cmp $b } keys %sent;
-is("@explained", "@sent", 'the catalog explains the events that there are');
 
-my %named = map { $_ => 1 } $table =~ /\{ "([a-z-]+)", "[0-9a-f]{32}"/g;
-my @astray = grep { !$named{$_} } $catalog =~ /records "([a-z-]+)"/g;
-is("@astray", '', 'and sends nobody to events that there are not');
-my @plain = qw(dialogue);
-my @stray = grep { !$named{$_} } events();
-is("@stray", "@plain", 'and these alone need none: their text says it all');
+def runnable(text):
+    return text.replace("@SBINDIR@/smtpd", "/bin/true")
 
-done_testing;
+
+def analyze(unit, dropin, *command):
+    """systemd-analyze on a unit as installed, but all in one place, with a
+    program that is there, and with a drop-in or without."""
+    if not os.access(ANALYZE, os.X_OK):
+        raise Skip(f"{ANALYZE} is not installed")
+    where = folder()
+    for name, text in UNITS.items():
+        with open(f"{where}/{name}", "w") as f:
+            f.write(runnable(text))
+    if dropin:
+        os.mkdir(f"{where}/{unit}.d")
+        with open(f"{where}/{unit}.d/local.conf", "w") as f:
+            f.write(runnable(DROPINS[dropin]))
+    return subprocess.run([ANALYZE, *command, f"./{unit}"], cwd=where,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True)
+
+
+def exposure(unit, dropin=None):
+    said = analyze(unit, dropin, "security", "--offline=yes",
+                   "--no-pager").stdout
+    found = re.search(r"exposure level for .*?: ([\d.]+)", said)
+    assert found, said
+    return float(found[1])
+
+
+def promised(text):
+    return float(EXPOSURE.search(text)[1])
+
+
+@test
+def systemd_has_no_complaint_about_a_unit():
+    for unit in UNITS:
+        done = analyze(unit, None, "verify", "--man=no")
+        assert (done.returncode, done.stdout) == (0, ""), f"{unit}: {done}"
+
+
+@test
+def systemd_has_no_complaint_about_a_drop_in():
+    for name in DROPINS:
+        done = analyze("smtpd@.service", name, "verify", "--man=no")
+        assert (done.returncode, done.stdout) == (0, ""), f"{name}: {done}"
+
+
+@test
+def no_service_is_more_exposed_than_its_comment_says():
+    assert len(SYSTEM) == 4, SYSTEM
+    shipped = promised(UNITS["smtpd@.service"])
+    for unit in SYSTEM:
+        most = promised(UNITS[unit]) if EXPOSURE.search(
+            UNITS[unit]) else shipped
+        assert exposure(unit) <= most, unit
+    assert exposure("smtpd@.service", "hardened") <= promised(
+        DROPINS["hardened"])
+
+
+def confinement(text):
+    """What confines, from StandardInput= on.  Where smtpd itself changes the
+    user, it keeps the two capabilities for that."""
+    text = re.sub(r"^(CapabilityBoundingSet=)CAP_SETUID CAP_SETGID$", r"\1",
+                  text, flags=re.M)
+    text = text[[m.start() for m in re.finditer(
+        r"^StandardInput=", text, re.M)][-1]:]
+    return [line for line in text.split("\n")
+            if re.match("[A-Z]", line) and not line.startswith("User=")]
+
+
+@test
+def services_are_confined_alike():
+    # systemd has no include: what confines is written four times.
+    for unit in SYSTEM:
+        assert confinement(UNITS[unit]) == confinement(
+            UNITS["smtpd@.service"]), unit
+
+
+@test
+def no_service_serves_as_root():
+    for unit in SYSTEM:
+        assert re.search(r"^User=smtpd$|^ExecStart=\S+ --user smtpd ",
+                         UNITS[unit], re.M), unit
+
+
+@test
+def standard_error_is_never_the_client():
+    for unit in SERVICES:
+        assert re.search(r"^StandardError=journal$", UNITS[unit], re.M), unit
+
+
+CATALOG = slurp("units/smtpd.catalog")
+TABLE = slurp("src/session/log.c")
+NAMED = set(re.findall(r'\{ "([a-z-]+)", "[0-9a-f]{32}"', TABLE))
+
+
+@test
+def the_catalog_explains_the_events_that_there_are():
+    explained = sorted(re.findall(r"^-- ([0-9a-f]{32})$", CATALOG, re.M))
+    assert explained and explained == sorted(
+        set(re.findall('"([0-9a-f]{32})"', TABLE)))
+
+
+@test
+def the_catalog_names_no_event_that_is_not_there():
+    named = re.findall(r'records "([a-z-]+)"', CATALOG)
+    assert [name for name in named if name not in NAMED] == []
+
+
+@test
+def every_event_but_the_dialogue_has_its_explanation():
+    found = set()
+    for path in glob.glob("*.c") + glob.glob("src/*/*.c"):
+        found.update(re.findall(
+            r'\b(?:logger_printf|session_log|ask_log|log_reply)\('
+            r'[^;]*?LOG_[A-Z]+,\s*"([a-z-]+)"', slurp(path)))
+    assert sorted(found - NAMED) == ["dialogue"]
+
+
+main()
