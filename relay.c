@@ -2,8 +2,18 @@
  * relay.c - takes one envelope and one spooled message and says what became
  * of them, for each recipient.
  *
- * It keeps no queue and tries nothing twice: a verdict below 400 means that
- * somebody else has the message, safely.
+ * It keeps no queue: a reply below 400 means that somebody else has the
+ * message, safely.  How a message goes out to several places:
+ *  - Each recipient is looked up in the routes, which gives its hop: a
+ *    program, a file, a next hop, a refusal.  Recipients are grouped by hop.
+ *  - Every group is offered: next hops see the envelope, no data yet.
+ *  - In SMTP, where there is one reply for all, one refusal here ends it:
+ *    nobody gets the message.  In LMTP only the refused ones drop out.
+ *  - The message is sent to next hops first, for they can still say no, then
+ *    to what is local, where little can fail.
+ *  - If it fails before anybody has it, that failure is the reply.  After that
+ *    the others are still served, and the reply names those who have the
+ *    message and those who have not.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +26,7 @@
 #include "base/clock.h"
 #include "base/reply.h"
 #include "base/text.h"
+#include "relay/agree.h"
 #include "relay/transport.h"
 
 void
@@ -36,43 +47,30 @@ job_fail(const struct job *j, const char *what, int error, struct reply *v)
 	    strerror(error));
 }
 
-/* ---- Hops ---- */
+/* ---- The transports that are a few lines each ---- */
+
+static bool
+check_nothing_follows(struct hop *h, char *error, size_t size)
+{
+	if (*h->where == '\0')
+		return true;
+	snprintf(error, size, "%s: nothing may follow discard:", h->spec);
+	return false;
+}
 
 static void
-take_nothing(const struct job *j, struct hop *h, struct reply *v)
+deliver_nothing(const struct job *j, struct hop *h, struct reply r[])
 {
 	(void)j;
 	(void)h;
-	(void)v;
+	(void)r;
 }
 
-static bool
-check_anything(struct hop *h, char *error, size_t size)
-{
-	(void)h;
-	(void)error;
-	(void)size;
-	return true;
-}
-
-static bool
-check_folder(struct hop *h, char *error, size_t size)
-{
-	if (*h->where != '\0')
-		return true;
-	snprintf(error, size, "maildir: needs a folder");
-	return false;
-}
-
-static bool
-check_places(struct hop *h, char *error, size_t size)
-{
-	if (*h->where != '\0')
-		return nexthop_valid(h->transport->protocol, h->where, error,
-		    size);
-	snprintf(error, size, "%s needs a host or a socket", h->spec);
-	return false;
-}
+static const struct transport transport_discard = {
+	.name = "discard", .syntax = "discard:", .reach = LOCAL,
+	.form = SPOOL_NONE, .check = check_nothing_follows,
+	.deliver = deliver_nothing,
+};
 
 /* "error:4.3.0 text", "error:5.1.1 text", "error:text". */
 static bool
@@ -96,59 +94,338 @@ check_refusal(struct hop *h, char *error, size_t size)
 	return true;
 }
 
-static const struct transport transports[] = {
-	{ "print", LOCAL, SPOOL_LF, false, 0, check_anything, take_print },
-	{ "discard", LOCAL, SPOOL_NONE, false, 0, check_anything,
-	    take_nothing },
-	{ "maildir", LOCAL, SPOOL_LF, false, 0, check_folder, take_maildir },
-	{ "smtp", REMOTE, SPOOL_CRLF, true, NEXTHOP_SMTP, check_places, NULL },
-	{ "smtps", REMOTE, SPOOL_CRLF, true, NEXTHOP_SMTPS, check_places,
-	    NULL },
-	{ "lmtp", REMOTE, SPOOL_CRLF, true, NEXTHOP_LMTP, check_places, NULL },
-	{ "error", REFUSAL, SPOOL_NONE, false, 0, check_refusal, NULL },
-};
-
-static const struct transport program_transport = {
-	"program", LOCAL, SPOOL_LF, true, 0, check_anything, take_program
-};
-
-enum spool_form
-hop_form(const struct relay *r, const struct hop *h)
+static void
+offer_refusal(const struct job *j, struct hop *h, struct reply r[])
 {
-	if (r->set->crlf && h->transport->form == SPOOL_LF &&
-	    h->transport->take != take_print)
-		return SPOOL_CRLF;
-	return h->transport->form;
+	r[0] = h->refusal;
+	reply_spread(r, j->env->nrecipients);
 }
 
-const struct transport *
-hop_transport(const char *spec, char *error, size_t size)
-{
-	const char *colon = strchr(spec, ':');
-	size_t len = colon == NULL ? 0 : (size_t)(colon - spec), i;
+static const struct transport transport_error = {
+	.name = "error", .syntax = "error:TEXT", .reach = REFUSAL,
+	.form = SPOOL_NONE, .check = check_refusal, .offer = offer_refusal,
+	.deliver = deliver_nothing,
+};
 
-	for (i = 0; i < COUNT(transports); i++)
-		if (strlen(transports[i].name) == len &&
-		    memcmp(transports[i].name, spec, len) == 0)
-			return &transports[i];
-	snprintf(error, size, "%s: not TRANSPORT:NEXTHOP with one of the "
-	    "transports print, discard, maildir, smtp, smtps, lmtp, error",
-	    spec);
-	return NULL;
+/* What TRANSPORT: can be. */
+static const struct transport *const transports[] = {
+	&transport_print, &transport_discard, &transport_maildir,
+	&transport_smtp, &transport_smtps, &transport_lmtp, &transport_error,
+	NULL
+};
+
+void
+relay_syntax(char *to, size_t size)
+{
+	const struct transport *const *t;
+	size_t len, column = sizeof "TRANSPORT:NEXTHOP is" - 1;
+
+	*to = '\0';
+	for (t = transports; *t != NULL; t++) {
+		len = strlen((*t)->syntax);
+		column += 1 + len;
+		snprintf(to + strlen(to), size - strlen(to), "%s%s",
+		    column > 78 ? "\n" : t == transports ? "" : " ",
+		    (*t)->syntax);
+		if (column > 78)
+			column = len;
+	}
 }
 
 bool
-hop_add(struct relay *r, struct hop *h, const struct transport *t,
-    const char *spec, char *error, size_t size)
+relay_needs_tls(const struct relay_settings *set)
 {
-	h->transport = t;
-	h->spec = spec;
-	h->where = spec + strlen(t->name);
-	if (*h->where == ':')
-		h->where++;
-	h->link = r->hops;
-	r->hops = h;
-	return t->check(h, error, size);
+	const struct transport *const *t;
+
+	if (set->tls != TLS_NONE || set->routes != NULL)
+		return true;
+	for (t = transports; set->spec != NULL && *t != NULL; t++)
+		if (strncmp((*t)->name, set->spec, strlen((*t)->name)) == 0 &&
+		    set->spec[strlen((*t)->name)] == ':')
+			return (*t)->tls;
+	return false;
+}
+
+/* ---- To several places ---- */
+
+/* Copies a message with CRLF into s with LF.  Returns s's descriptor, or -1
+   with errno. */
+static int
+unix_lines(struct spool *s, int from)
+{
+	char buffer[16384];
+	off_t at = 0;
+	ssize_t n;
+
+	spool_open(s, SPOOL_LF, NULL, NULL);
+	while ((n = pread(from, buffer, sizeof buffer, at)) > 0) {
+		spool_write(s, buffer, (size_t)n);
+		at += n;
+	}
+	if (n == -1)
+		return -1;
+	if (spool_finish(s) == -1)
+		errno = s->error;
+	return s->error == 0 ? s->fd : -1;
+}
+
+/* The recipients of one message that go to one hop. */
+struct group {
+	struct hop *hop;
+	struct envelope env;	/* with just these recipients */
+	struct reply *v;	/* theirs; code 0: nothing was tried */
+};
+
+/* One message on its way to all its hops. */
+struct fan {
+	struct relay *r;
+	const struct envelope *env;
+	int spool;
+	enum spool_form form;		/* of spool */
+	struct spool *text;		/* the same with LF, once a hop wants
+					   it; owned, as all that follows */
+	int64_t deadline;
+	struct hop **hops;		/* of env's recipients, as they stand */
+	struct group *groups;
+	size_t ngroups;
+	struct recipient *recipients;	/* group by group */
+	struct reply *v;		/* of these */
+	size_t *origin;			/* where they stand in env */
+	/* For one recipient, the usual count, they are these: */
+	struct {
+		struct hop *hop;
+		struct group group;
+		struct recipient recipient;
+		struct reply v;
+		size_t origin;
+	} one;
+};
+
+/* Adds all the recipients of one hop, of which i is the first. */
+static void
+add_group(struct fan *f, size_t i, size_t *n)
+{
+	struct group *g = &f->groups[f->ngroups++];
+	struct hop *h = f->hops[i];
+
+	g->hop = h;
+	g->env = *f->env;
+	g->env.recipients = f->recipients + *n;
+	g->v = f->v + *n;
+	for (; i < f->env->nrecipients; i++) {
+		if (f->hops[i] != h)
+			continue;
+		f->recipients[*n] = f->env->recipients[i];
+		f->origin[*n] = i;
+		f->hops[i] = NULL;
+		++*n;
+	}
+	g->env.nrecipients = (size_t)(f->recipients + *n - g->env.recipients);
+}
+
+static bool
+make_arrays(struct fan *f, size_t count)
+{
+	if (count == 1) {
+		f->hops = &f->one.hop;
+		f->groups = &f->one.group;
+		f->recipients = &f->one.recipient;
+		f->v = &f->one.v;
+		f->origin = &f->one.origin;
+		return true;
+	}
+	f->hops = calloc(count, sizeof(struct hop *));
+	f->groups = calloc(count, sizeof *f->groups);
+	f->recipients = calloc(count, sizeof *f->recipients);
+	f->v = calloc(count, sizeof *f->v);
+	f->origin = calloc(count, sizeof *f->origin);
+	return f->hops != NULL && f->groups != NULL && f->recipients != NULL &&
+	    f->v != NULL && f->origin != NULL;
+}
+
+/* Finds each recipient's hop, and groups them: next hops first.  False: no
+   memory. */
+static bool
+find_groups(struct fan *f)
+{
+	static const enum reach order[] = { REFUSAL, REMOTE, LOCAL };
+	size_t count = f->env->nrecipients, n = 0, k, i;
+
+	if (!make_arrays(f, count))
+		return false;
+	for (i = 0; i < count; i++) {
+		f->hops[i] = hop_route(f->r, f->env->recipients[i].address);
+		if (f->hops[i] == NULL)
+			return false;
+	}
+	for (k = 0; k < COUNT(order); k++)
+		for (i = 0; i < count; i++)
+			if (f->hops[i] != NULL &&
+			    f->hops[i]->transport->reach == order[k])
+				add_group(f, i, &n);
+	return true;
+}
+
+static void
+fan_free(struct fan *f)
+{
+	if (f->text != NULL) {
+		spool_close(f->text);
+		free(f->text);
+	}
+	if (f->hops == &f->one.hop)
+		return;
+	free(f->hops);
+	free(f->groups);
+	free(f->recipients);
+	free(f->v);
+	free(f->origin);
+}
+
+/* The job of one group. */
+static struct job
+group_job(const struct fan *f, const struct group *g)
+{
+	return (struct job){ f->r, &g->env, f->spool, f->form, f->deadline };
+}
+
+/* Shows the envelope to a group's hop. */
+static void
+offer_group(struct fan *f, struct group *g)
+{
+	const struct transport *t = g->hop->transport;
+	struct job j = group_job(f, g);
+
+	reply_accept(&g->v[0], &g->env);
+	reply_spread(g->v, g->env.nrecipients);
+	if (t->offer != NULL)
+		t->offer(&j, g->hop, g->v);
+}
+
+/* Sends nothing to a group that was offered: those that had accepted count as
+   not tried. */
+static void
+abandon_group(struct fan *f, struct group *g)
+{
+	const struct transport *t = g->hop->transport;
+	struct job j = group_job(f, g);
+	size_t i;
+
+	if (t->abandon != NULL)
+		t->abandon(&j, g->hop);
+	for (i = 0; i < g->env.nrecipients; i++)
+		if (g->v[i].code < 400)
+			g->v[i].code = 0;
+}
+
+/* Makes the copy of the message with LF, once.  Returns 0, or an errno. */
+static int
+make_text(struct fan *f)
+{
+	if (f->text != NULL)
+		return f->text->error;
+	f->text = malloc(sizeof *f->text);
+	if (f->text == NULL)
+		return ENOMEM;
+	if (unix_lines(f->text, f->spool) == -1)
+		f->text->error = errno;
+	return f->text->error;
+}
+
+/* Has the group's hop take the message. */
+static void
+deliver_group(struct fan *f, struct group *g)
+{
+	struct job j = group_job(f, g);
+	int error;
+
+	/* RFC 3030 3: binary text has no line ends that could be changed. */
+	if (f->form == SPOOL_CRLF && hop_form(f->r, g->hop) == SPOOL_LF &&
+	    f->env->body != BODY_BINARYMIME) {
+		error = make_text(f);
+		if (error != 0) {
+			job_fail(&j, "spool", error, g->v);
+			reply_spread(g->v, g->env.nrecipients);
+			return;
+		}
+		j.spool = f->text->fd;
+		j.form = SPOOL_LF;
+	}
+	g->hop->transport->deliver(&j, g->hop, g->v);
+}
+
+static void
+send_group(struct fan *f, struct group *g)
+{
+	size_t failed;
+
+	if (agree_count(g->v, g->env.nrecipients, &failed) == 0)
+		abandon_group(f, g);
+	else
+		deliver_group(f, g);
+}
+
+/* Sends the message to all groups, or, if all must share one fate, to none of
+   those that are left when it is a failure and nobody has the message. */
+static void
+send_groups(struct fan *f)
+{
+	size_t i, good = 0, bad = 0, failed;
+
+	for (i = 0; i < f->ngroups; i++) {
+		if (f->groups[i].hop != &f->r->usual)
+			logger_printf(&f->r->set->log, LOG_INFO, "routed",
+			    &f->groups[i].env, "to %s",
+			    f->groups[i].hop->spec);
+		offer_group(f, &f->groups[i]);
+	}
+	if (!f->r->set->lmtp)
+		agree_count(f->v, f->env->nrecipients, &bad);
+	for (i = 0; i < f->ngroups; i++) {
+		if (!f->r->set->lmtp && bad > 0 && good == 0) {
+			abandon_group(f, &f->groups[i]);
+			continue;
+		}
+		send_group(f, &f->groups[i]);
+		good += agree_count(f->groups[i].v, f->groups[i].env.nrecipients,
+		    &failed);
+		bad += failed;
+	}
+}
+
+/* Sends a message to each recipient's hop. */
+static void
+send_everywhere(const struct job *j, struct reply r[])
+{
+	const struct envelope *env = j->env;
+	struct fan f = {
+		.r = j->r, .env = env, .spool = j->spool, .form = j->form,
+		.deadline = j->deadline
+	};
+	size_t i;
+
+	if (!hops_read_routes(j->r)) {
+		reply_set(&r[0], 451, "4.3.5", "Local configuration error");
+		reply_spread(r, env->nrecipients);
+		return;
+	}
+	if (!find_groups(&f)) {
+		reply_set(&r[0], 451, "4.3.0", "Local error in processing");
+		reply_spread(r, env->nrecipients);
+	} else {
+		send_groups(&f);
+		for (i = 0; i < env->nrecipients; i++)
+			r[f.origin[i]] = f.v[i];
+		if (!j->r->set->lmtp) {
+			struct reply all;
+
+			reply_accept(&all, env);
+			agree(&j->r->set->log, env, r, f.ngroups, &all);
+			r[0] = all;
+			reply_spread(r, env->nrecipients);
+		}
+	}
+	fan_free(&f);
 }
 
 /* ---- The interface ---- */
@@ -162,19 +439,20 @@ file_open(const char *name)
 struct relay *
 relay_open(const struct relay_settings *set, char *error, size_t size)
 {
-	static struct relay only;	/* as monitor_open()'s */
+	static struct relay only;	/* untouched pages cost nothing */
 	const struct transport *t = NULL;
 	const char *spec = set->spec;
 	struct relay *r = &only;
 
 	memset(r, 0, sizeof *r);
 	r->set = set;
+	r->transports = transports;
 	r->routes_file = file_open(set->routes);
 	r->auth_file = file_open(set->auth);
 	if (spec != NULL) {
-		t = hop_transport(spec, error, size);
-	} else if (check_program(set->program, error, size)) {
-		t = &program_transport;
+		t = hop_transport(r, spec, error, size);
+	} else if (program_check(set->program, error, size)) {
+		t = &transport_program;
 		spec = "program:";
 	}
 	if (t != NULL && hop_add(r, &r->usual, t, spec, error, size))
@@ -199,30 +477,44 @@ relay_dsn(const struct relay *r)
 bool
 relay_screens(const struct relay *r)
 {
-	return r->set->routes != NULL || r->usual.transport->kind == REFUSAL;
+	return r->set->routes != NULL || r->usual.transport->reach == REFUSAL;
 }
 
 bool
 relay_may_forward(const struct relay *r)
 {
-	return r->set->routes != NULL || hop_forwards(&r->usual);
+	return r->set->routes != NULL || r->usual.transport->forwards;
 }
 
 bool
 relay_forwards(struct relay *r, const char *address, bool *named)
 {
+	const struct hop *h;
+
 	*named = false;
-	return r->set->routes == NULL ? hop_forwards(&r->usual)
-	    : fan_forwards(r, address, named);
+	if (r->set->routes == NULL)
+		return r->usual.transport->forwards;
+	h = hops_read_routes(r) ? hop_route(r, address) : NULL;
+	if (h == NULL || !h->transport->forwards)
+		return false;
+	*named = routes_name(r->table, address);
+	return true;
 }
 
 void
 relay_rcpt(struct relay *r, const struct envelope *env, struct reply *v)
 {
-	if (r->set->routes != NULL)
-		fan_rcpt(r, env, v);
-	else if (r->usual.transport->kind == REFUSAL)
-		*v = r->usual.refusal;
+	const struct hop *h;
+
+	if (!hops_read_routes(r)) {
+		reply_set(v, 451, "4.3.5", "Local configuration error");
+		return;
+	}
+	h = hop_route(r, env->recipients[0].address);
+	if (h == NULL)
+		reply_set(v, 451, "4.3.0", "Local error in processing");
+	else if (h->transport->reach == REFUSAL)
+		*v = h->refusal;
 }
 
 void
@@ -230,38 +522,28 @@ relay_deliver(struct relay *r, const struct envelope *env, int spool,
     struct reply v[])
 {
 	const struct job j = {
-		.r = r, .env = env, .spool = spool,
+		.r = r, .env = env, .spool = spool, .form = relay_form(r),
 		.deadline = clock_now() + (int64_t)r->set->timeout * 1000
 	};
-	struct hop *h = &r->usual;
+	const struct transport *t = r->usual.transport;
 
 	if (env->nrecipients == 0)
 		return;
-	if (r->set->routes != NULL || h->transport->kind == REMOTE) {
-		fan_out(&j, v);
+	if (r->set->routes != NULL || t->reach != LOCAL) {
+		send_everywhere(&j, v);
 		return;
 	}
 	reply_accept(&v[0], env);
-	if (h->transport->kind == REFUSAL)
-		v[0] = h->refusal;
-	else
-		h->transport->take(&j, h, &v[0]);
 	reply_spread(v, env->nrecipients);
+	t->deliver(&j, &r->usual, v);
 }
 
 void
 relay_close(struct relay *r)
 {
-	struct hop *h;
-
 	if (r == NULL)
 		return;
-	while ((h = r->hops) != NULL) {
-		r->hops = h->link;
-		nexthop_close(h->next);
-		if (h != &r->usual)
-			free(h);
-	}
+	hops_close(r);
 	routes_close(r->table);
 	if (r->routes_file != -1)
 		close(r->routes_file);

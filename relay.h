@@ -39,6 +39,13 @@ struct relay_settings {
 	struct logger log;
 };
 
+/* Writes how a relay can be named, "maildir:DIR" and so on, in lines of at most
+   79 octets, into to[0..size): for --help. */
+void	relay_syntax(char *to, size_t size);
+
+/* Can the relay need smtpd-tls? */
+bool	relay_needs_tls(const struct relay_settings *set);
+
 struct relay;
 
 /*

@@ -109,11 +109,7 @@ open_keys(struct options *o, bool socket, char *why, size_t size)
 static bool
 uses_tls(const struct options *o)
 {
-	const struct relay_settings *relay = &o->monitor.relay;
-
-	return o->tlscert != NULL || relay->tls != TLS_NONE ||
-	    relay->routes != NULL || (relay->spec != NULL &&
-	    strncmp(relay->spec, "smtps:", 6) == 0);
+	return o->tlscert != NULL || relay_needs_tls(&o->monitor.relay);
 }
 
 /*

@@ -479,12 +479,12 @@ Test(relay, a_senseless_relay_is_one_sentence)
 	static const struct {
 		const char *spec, *want;
 	} cases[] = {
-		{ "print", "print: not TRANSPORT:NEXTHOP" },
-		{ "", "not TRANSPORT:NEXTHOP" },
-		{ ":", "not TRANSPORT:NEXTHOP" },
-		{ "pri:", "not TRANSPORT:NEXTHOP" },
-		{ "printer:x", "not TRANSPORT:NEXTHOP" },
-		{ "PRINT:", "not TRANSPORT:NEXTHOP" },
+		{ "print", "print: unknown transport" },
+		{ "", "unknown transport" },
+		{ ":", "unknown transport" },
+		{ "pri:", "unknown transport" },
+		{ "printer:x", "unknown transport" },
+		{ "PRINT:", "unknown transport" },
 		{ "maildir:", "needs a folder" },
 		{ "smtp:", "needs a host or a socket" },
 		{ "lmtp:", "needs a host or a socket" },
@@ -972,8 +972,7 @@ Test(relay, maildir_is_made_and_filled)
 	expect(&v, 250, "2.0.0", "Message accepted, id Q1");
 	text = only_file("box/new");
 	cr_assert_str_eq(text, "Return-Path: <a@example.org>\n"
-	    "Delivered-To: c+x@example.com\nDelivered-To: d@example.net\n"
-	    "Subject: t\n\nbody\n");
+	    	    "Subject: t\n\nbody\n");
 	free(text);
 	cr_assert_eq(entries(in_dir("box/tmp")), 0);
 	cr_assert_eq(entries(in_dir("box/cur")), 0);
@@ -1746,19 +1745,19 @@ Test(relay, a_broken_route_defers_all_mail_and_is_named)
 	static const struct {
 		const char *map, *want;
 	} cases[] = {
-		{ "a@example.org\n", "map:1: no relay stands behind" },
+		{ "a@example.org\n", "map:1: missing TRANSPORT:NEXTHOP" },
 		{ "# x\n\na@example.org discard:\nb frob:x\n",
-		    "map:4: frob:x: not TRANSPORT" },
-		{ "a error:1\nb\n error\n", "map:2: error: not" },
+		    "map:4: frob:x: unknown transport" },
+		{ "a error:1\nb\n error\n", "map:2: error: unknown" },
 		{ "  a@example.org discard:\n", "map:1: continues no line" },
 		{ "a maildir:\n", "map:1: maildir: needs a folder" },
 		{ "a lmtp:\n", "map:1: lmtp: needs a host" },
-		{ "a :[h]:25\n", "map:1: :[h]:25 needs a transport" },
+		{ "a :[h]:25\n", "map:1: :[h]:25: missing transport" },
 		{ "/^a discard:\n", "map:1: pattern without its last /" },
 		{ "/a(/ discard:\n", "map:1: " },
 		{ "/a/q discard:\n", "map:1: unknown flag q" },
 		{ "/(a)/ smtp:$1\n", "map:1: $ is not replaced" },
-		{ "/a/\n", "map:1: no relay stands behind" },
+		{ "/a/\n", "map:1: missing TRANSPORT:NEXTHOP" },
 		{ "!/a/ discard:\n", "map:1: negated" },
 		{ "if /a/\nendif\n", "map:2: " },
 		{ "a error:2.0.0 x\n", "map:1: error:2.0.0 x: the status" },
@@ -1825,8 +1824,7 @@ Test(relay, routed_recipients_go_where_they_are_sent)
 	snprintf(box, sizeof box, "box/new");
 	text = only_file(box);
 	cr_assert_str_eq(text, "Return-Path: <a@example.org>\n"
-	    "Delivered-To: d@example.net\nDelivered-To: e@example.net\n"
-	    "Subject: t\n\nbody\n");
+	    	    "Subject: t\n\nbody\n");
 	free(text);
 	text = slurp(in_dir("out"));
 	cr_assert(strstr(text, "rcpt to: <c+x@example.com>\n----") != NULL);

@@ -16,6 +16,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "base/reply.h"
 #include "relay/transport.h"
 
 #define FOLDER_NAME 512	/* octets of "tmp/" and a unique name, with NUL */
@@ -88,15 +89,16 @@ folder_write(const struct job *j, int fd)
 {
 	const char *end = j->r->set->crlf ? "\r\n" : "\n";
 	char *head = NULL;
-	size_t len, i;
+	size_t len;
 	FILE *f = open_memstream(&head, &len);
 	int status = -1;
 
 	if (f == NULL)
 		return -1;
 	fprintf(f, "Return-Path: <%s>%s", j->env->fact[FACT_SENDER], end);
-	for (i = 0; i < j->env->nrecipients; i++)
-		fprintf(f, "Delivered-To: %s%s", j->env->recipients[i].address,
+	/* Several addresses would tell each recipient of the others' Bcc. */
+	if (j->env->nrecipients == 1)
+		fprintf(f, "Delivered-To: %s%s", j->env->recipients[0].address,
 		    end);
 	if (fclose(f) == 0 && file_write_all(fd, head, len) == 0 &&
 	    file_copy_all(fd, j->spool) == 0)
@@ -135,8 +137,8 @@ folder_publish(int dir, const char *name)
 	return -1;
 }
 
-void
-take_maildir(const struct job *j, struct hop *h, struct reply *v)
+static void
+deliver_maildir(const struct job *j, struct hop *h, struct reply r[])
 {
 	char name[FOLDER_NAME];
 	int dir = folder_open(h->where), fd = -1;
@@ -146,11 +148,27 @@ take_maildir(const struct job *j, struct hop *h, struct reply *v)
 		    0600);
 	if (fd == -1 || folder_write(j, fd) == -1 ||
 	    folder_publish(dir, name) == -1)
-		job_fail(j, h->spec, errno, v);
+		job_fail(j, h->spec, errno, &r[0]);
 	if (fd != -1) {
 		unlinkat(dir, name, 0);
 		close(fd);
 	}
 	if (dir != -1)
 		close(dir);
+	reply_spread(r, j->env->nrecipients);
 }
+
+static bool
+check_folder(struct hop *h, char *error, size_t size)
+{
+	if (*h->where != '\0')
+		return true;
+	snprintf(error, size, "maildir: needs a folder");
+	return false;
+}
+
+const struct transport transport_maildir = {
+	.name = "maildir", .syntax = "maildir:DIR", .reach = LOCAL,
+	.form = SPOOL_LF, .crlf = true, .check = check_folder,
+	.deliver = deliver_maildir,
+};

@@ -242,7 +242,7 @@ print_append(const struct job *j, int fd, char *head, size_t len)
 	return -1;
 }
 
-void
+static void
 take_print(const struct job *j, struct hop *h, struct reply *v)
 {
 	struct flock none = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
@@ -276,3 +276,15 @@ take_print(const struct job *j, struct hop *h, struct reply *v)
 		fcntl(fd, F_SETLK, &none);
 	free(head);
 }
+
+static void
+deliver_print(const struct job *j, struct hop *h, struct reply r[])
+{
+	take_print(j, h, &r[0]);
+	reply_spread(r, j->env->nrecipients);
+}
+
+const struct transport transport_print = {
+	.name = "print", .syntax = "print: print:FILE", .reach = LOCAL,
+	.form = SPOOL_LF, .deliver = deliver_print,
+};

@@ -174,7 +174,7 @@ placeholder(const char *p, size_t *len)
 
 /* Checks the arguments.  False with a sentence in error[0..size). */
 bool
-check_program(char *const argv[], char *error, size_t size)
+program_check(char *const argv[], char *error, size_t size)
 {
 	const char *p;
 	size_t i, len;
@@ -696,7 +696,7 @@ judge(const struct job *j, int status, const char *line, struct reply *v)
 	reply_set(v, code, enh, *line != '\0' ? line : v->text);
 }
 
-void
+static void
 take_program(const struct job *j, struct hop *h, struct reply *v)
 {
 	struct vector argv = { NULL, 0 }, envp = { NULL, 0 };
@@ -733,3 +733,17 @@ out:
 	vector_free(&envp);
 	free(run);
 }
+
+static void
+deliver_program(const struct job *j, struct hop *h, struct reply r[])
+{
+	take_program(j, h, &r[0]);
+	reply_spread(r, j->env->nrecipients);
+}
+
+/* Not in relay.c's table: a program is named after "--". */
+const struct transport transport_program = {
+	.name = "program", .syntax = "-- PROGRAM", .reach = LOCAL,
+	.form = SPOOL_LF, .crlf = true, .dsn = true,
+	.deliver = deliver_program,
+};

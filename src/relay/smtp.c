@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/reply.h"
 #include "base/text.h"
 #include "relay/smtp_private.h"
 

@@ -1,35 +1,57 @@
 /*
- * transport.h - what relay.c, fan.c and the transports have in common.
+ * transport.h - what a transport is, and what relay.c shares with them.
+ *
+ * To add a transport: a file in src/relay that ends in its row, a line here,
+ * and a line in relay.c's table.
  */
 #ifndef RELAY_TRANSPORT_H
 #define RELAY_TRANSPORT_H
 
-#include "relay/smtp.h"
 #include "relay.h"
 #include "relay/routes.h"
 
-/* One message on its way to one hop. */
-struct job {
-	struct relay *r;
-	const struct envelope *env;	/* with that hop's recipients alone */
-	int spool;			/* borrowed, at any offset */
-	int64_t deadline;
-};
-
 struct hop;
 
-enum reach { LOCAL, REMOTE, REFUSAL };
+/* One message on its way to one hop.  Everything is borrowed. */
+struct job {
+	struct relay *r;
+	const struct envelope *env;	/* with that hop's recipients only */
+	int spool;			/* at any offset */
+	enum spool_form form;		/* of spool */
+	int64_t deadline;		/* as clock_now() counts */
+};
+
+/* In this order groups of recipients are served backwards: see relay.c. */
+enum reach {
+	LOCAL,		/* within this machine */
+	REMOTE,		/* a next hop, which can refuse before it has data */
+	REFUSAL		/* nowhere */
+};
 
 struct transport {
-	const char *name;
-	enum reach kind;
-	enum spool_form form;
-	bool dsn;	/* parameters of RFC 3461 arrive */
-	enum nexthop_protocol protocol;		/* REMOTE */
-	/* Checks where.  False with a sentence in error[0..size). */
+	const char *name;	/* "maildir" */
+	const char *syntax;	/* "maildir:DIR", for --help */
+	enum reach reach;
+	enum spool_form form;	/* in which it wants the message */
+	bool crlf;		/* --crlf makes that SPOOL_CRLF */
+	bool dsn;		/* parameters of RFC 3461 arrive */
+	bool forwards;		/* to another server: --relay-clients applies */
+	bool tls;		/* always needs smtpd-tls */
+
+	/* Checks h->where, when it is configured.  False with a sentence in
+	   error[0..size).  NULL: anything goes. */
 	bool (*check)(struct hop *h, char *error, size_t size);
-	/* LOCAL: takes the message.  *v is a success; a failure changes it. */
-	void (*take)(const struct job *j, struct hop *h, struct reply *v);
+	/* Shows the envelope: r[0..n), one for each of j->env's recipients,
+	   are 250 and become a refusal where the hop refuses.  NULL: it takes
+	   everybody. */
+	void (*offer)(const struct job *j, struct hop *h, struct reply r[]);
+	/* Delivers to those recipients whose r is below 400; a failure changes
+	   r. */
+	void (*deliver)(const struct job *j, struct hop *h, struct reply r[]);
+	/* Forgets what was offered.  NULL: nothing to do. */
+	void (*abandon)(const struct job *j, struct hop *h);
+	/* Frees h->state.  NULL: there is none. */
+	void (*close)(struct hop *h);
 };
 
 /* One place to which messages go: a transport and what it needs to know. */
@@ -37,60 +59,62 @@ struct hop {
 	const struct transport *transport;
 	const char *spec;		/* "TRANSPORT:WHERE" */
 	const char *where;		/* in spec */
-	struct nexthop *next;		/* REMOTE, once used; owned */
-	struct reply refusal;		/* REFUSAL */
+	void *state;			/* the transport's; NULL at first */
+	struct reply refusal;		/* error: only */
 	struct hop *link;
 };
 
 struct relay {
 	const struct relay_settings *set;
+	const struct transport *const *transports;	/* NULL-terminated */
 	struct hop *hops;		/* all of them; owned, but for: */
-	struct hop usual;		/* RELAY */
+	struct hop usual;		/* the relay on the command line */
 	int routes_file, auth_file;	/* open, or -1; owned */
 	struct routes *table;		/* once it was read; owned */
 	bool broken;			/* it makes no sense */
 	unsigned delivered;		/* messages put into Maildirs */
 };
 
-/* What the routes think of env's one recipient: relay_rcpt() with routes. */
-void	fan_rcpt(struct relay *r, const struct envelope *env,
-	    struct reply *v);
+extern const struct transport transport_print, transport_maildir,
+    transport_program, transport_smtp, transport_smtps, transport_lmtp;
 
-/* relay_forwards() with routes; and whether a hop is another server. */
-bool	fan_forwards(struct relay *r, const char *address, bool *named);
-bool	hop_forwards(const struct hop *h);
-
-/* Sends a message to everywhere: relay_deliver() where RELAY is a next hop, or
-   there are routes. */
-void	fan_out(const struct job *j, struct reply v[]);
-
-/* print.c, maildir.c, program.c: as struct transport's take. */
-void	take_print(const struct job *j, struct hop *h, struct reply *v);
-void	take_maildir(const struct job *j, struct hop *h, struct reply *v);
-void	take_program(const struct job *j, struct hop *h, struct reply *v);
-
-/* Checks a program's arguments.  False with a sentence in error[0..size). */
-bool	check_program(char *const argv[], char *error, size_t size);
-
-/* And this is relay.c's: */
+/* ---- hops.c ---- */
 
 /* The transport that spec names, or NULL with a sentence in error. */
-const struct transport *hop_transport(const char *spec, char *error,
-	    size_t size);
+const struct transport *hop_transport(const struct relay *r, const char *spec,
+	    char *error, size_t size);
 
 /* Adds h, which is all zeros, to r; spec must live as long.  False with a
-   sentence in error if it can not be used. */
+   sentence in error if it cannot be used; then it is not added. */
 bool	hop_add(struct relay *r, struct hop *h, const struct transport *t,
 	    const char *spec, char *error, size_t size);
 
 /* The form in which a hop wants the message. */
 enum spool_form hop_form(const struct relay *r, const struct hop *h);
 
-/* Sets *v for that error, and tells the administrator what it was. */
+/* Reads the file of routes, once.  False if a line of it cannot be used: then
+   nothing can be routed. */
+bool	hops_read_routes(struct relay *r);
+
+/* The hop for an address, by the routes or the command line.  NULL: no memory.
+   hops_read_routes() comes first. */
+struct hop *hop_route(struct relay *r, const char *address);
+
+/* Closes and frees all hops. */
+void	hops_close(struct relay *r);
+
+/* ---- relay.c, for the transports ---- */
+
+/* Sets *v for that errno, and tells the administrator what it was. */
 void	job_fail(const struct job *j, const char *what, int error,
 	    struct reply *v);
 
-/* Says yes, in the words that stand for every relay of this machine. */
+/* Says yes, in the words of every relay of this machine. */
 void	reply_accept(struct reply *v, const struct envelope *env);
+
+/* ---- program.c ---- */
+
+/* Checks a program's arguments.  False with a sentence in error[0..size). */
+bool	program_check(char *const argv[], char *error, size_t size);
 
 #endif

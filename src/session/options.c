@@ -141,17 +141,17 @@ static const char usage[] =
     "       smtpd [OPTION]... -- PROGRAM [ARGUMENT]...\n"
     "Speaks SMTP on standard input and output, relays at the end of DATA.\n"
     "\n"
-    "TRANSPORT:NEXTHOP is print: print:FILE discard: maildir:DIR\n"
-    "smtp:[HOST]:PORT smtps:[HOST]:PORT lmtp:[HOST]:PORT lmtp:unix:PATH\n"
-    "or error:TEXT; smtpd(8) explains them, and the options:\n";
+    "TRANSPORT:NEXTHOP is";
 
 static void
 print_help(void)
 {
 	const struct option_row *row;
-	char name[40];
+	char transports[512], name[40];
 
-	dprintf(STDOUT_FILENO, "%s", usage);
+	relay_syntax(transports, sizeof transports);
+	dprintf(STDOUT_FILENO, "%s %s;\nsmtpd(8) explains them, and the "
+	    "options:\n", usage, transports);
 	for (row = rows; row < rows + ROWS; row++) {
 		text_join(name, sizeof name, "--", row->name,
 		    row->argument[0] == '\0' ? "" : " ", row->argument, NULL);

@@ -38,7 +38,7 @@ run(int status, const char *p, size_t len, size_t step, struct reply *v)
 		.log = { count_line, &lines } };
 	struct relay r = { .set = &set };
 	struct envelope env = { .fact = { "" } };
-	struct job j = { &r, &env, -1, 0 };
+	struct job j = { &r, &env, -1, SPOOL_LF, 0 };
 	struct talk *t = calloc(1, sizeof *t);
 	size_t n;
 

@@ -1,0 +1,148 @@
+/*
+ * hops.c - the places that mail goes to: a transport and a next hop each, from
+ * the command line and from the routes.
+ */
+#define _GNU_SOURCE	/* asprintf */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "relay/transport.h"
+
+const struct transport *
+hop_transport(const struct relay *r, const char *spec, char *error,
+    size_t size)
+{
+	const struct transport *const *t;
+	size_t len = strcspn(spec, ":");
+
+	for (t = r->transports; *t != NULL; t++)
+		if (spec[len] == ':' && strlen((*t)->name) == len &&
+		    memcmp((*t)->name, spec, len) == 0)
+			return *t;
+	len = (size_t)snprintf(error, size, "%s: unknown transport; it must be "
+	    "one of", spec);
+	for (t = r->transports; *t != NULL && len < size; t++)
+		len += (size_t)snprintf(error + len, size - len, "%s %s:",
+		    t == r->transports ? "" : ",", (*t)->name);
+	return NULL;
+}
+
+bool
+hop_add(struct relay *r, struct hop *h, const struct transport *t,
+    const char *spec, char *error, size_t size)
+{
+	h->transport = t;
+	h->spec = spec;
+	h->where = spec + strcspn(spec, ":");
+	if (*h->where == ':')
+		h->where++;
+	if (t->check != NULL && !t->check(h, error, size))
+		return false;
+	h->link = r->hops;
+	r->hops = h;
+	return true;
+}
+
+enum spool_form
+hop_form(const struct relay *r, const struct hop *h)
+{
+	return r->set->crlf && h->transport->crlf ? SPOOL_CRLF
+	    : h->transport->form;
+}
+
+/* Returns the hop that spec describes, new or known, or NULL with a sentence
+   in error[0..size). */
+static struct hop *
+hop_find(struct relay *r, const char *spec, char *error, size_t size)
+{
+	const struct transport *t;
+	size_t len = strlen(spec) + 1;
+	struct hop *h;
+
+	for (h = r->hops; h != NULL; h = h->link)
+		if (strcmp(h->spec, spec) == 0)
+			return h;
+	t = hop_transport(r, spec, error, size);
+	if (t == NULL)
+		return NULL;
+	h = calloc(1, sizeof *h + len);
+	if (h == NULL) {
+		snprintf(error, size, "out of memory");
+		return NULL;
+	}
+	memcpy(h + 1, spec, len);
+	if (hop_add(r, h, t, (char *)(h + 1), error, size))
+		return h;
+	free(h);
+	return NULL;
+}
+
+/*
+ * Returns the hop of a route's right-hand side.  As in transport(5), ":" alone
+ * is the relay on the command line, and an empty transport is that relay's.
+ */
+static struct hop *
+route_hop(void *relay, const char *result, char *error, size_t size)
+{
+	struct relay *r = relay;
+	const struct transport *t = r->usual.transport;
+	struct hop *h;
+	char *spec;
+
+	if (strcmp(result, ":") == 0)
+		return &r->usual;
+	if (result[0] == '\0') {
+		snprintf(error, size, "missing TRANSPORT:NEXTHOP");
+		return NULL;
+	}
+	if (result[0] != ':')
+		return hop_find(r, result, error, size);
+	if (t->reach != REMOTE) {
+		snprintf(error, size, "%s: missing transport, and the relay on "
+		    "the command line is not a next hop", result);
+		return NULL;
+	}
+	if (asprintf(&spec, "%s%s", t->name, result) == -1) {
+		snprintf(error, size, "out of memory");
+		return NULL;
+	}
+	h = hop_find(r, spec, error, size);
+	free(spec);
+	return h;
+}
+
+bool
+hops_read_routes(struct relay *r)
+{
+	if (r->set->routes == NULL || r->table != NULL || r->broken)
+		return !r->broken;
+	r->table = routes_read(r->routes_file, r->set->routes, &r->set->log,
+	    route_hop, r);
+	r->broken = r->table == NULL;
+	return !r->broken;
+}
+
+struct hop *
+hop_route(struct relay *r, const char *address)
+{
+	struct hop *h = NULL;
+
+	if (r->set->routes != NULL && !routes_find(r->table, address, &h))
+		return NULL;
+	return h != NULL ? h : &r->usual;
+}
+
+void
+hops_close(struct relay *r)
+{
+	struct hop *h;
+
+	while ((h = r->hops) != NULL) {
+		r->hops = h->link;
+		if (h->transport->close != NULL)
+			h->transport->close(h);
+		if (h != &r->usual)
+			free(h);
+	}
+}

@@ -1,0 +1,82 @@
+/*
+ * smtp_transport.c - smtp:, smtps: and lmtp: as transports.
+ */
+#include <stdio.h>
+
+#include "base/reply.h"
+#include "relay/smtp.h"
+#include "relay/transport.h"
+
+static enum nexthop_protocol
+hop_protocol(const struct hop *h)
+{
+	return h->transport == &transport_lmtp ? NEXTHOP_LMTP
+	    : h->transport == &transport_smtps ? NEXTHOP_SMTPS : NEXTHOP_SMTP;
+}
+
+static bool
+check_places(struct hop *h, char *error, size_t size)
+{
+	if (*h->where != '\0')
+		return nexthop_valid(hop_protocol(h), h->where, error, size);
+	snprintf(error, size, "%s needs a host or a socket", h->spec);
+	return false;
+}
+
+static void
+offer_nexthop(const struct job *j, struct hop *h, struct reply r[])
+{
+	if (h->state == NULL)
+		h->state = nexthop_open(j->r->set, hop_protocol(h), h->where,
+		    j->r->auth_file);
+	if (h->state != NULL) {
+		nexthop_offer(h->state, j->env, j->spool, j->deadline, r);
+		return;
+	}
+	reply_set(&r[0], 451, "4.3.0", "Local error in processing");
+	reply_spread(r, j->env->nrecipients);
+}
+
+static void
+deliver_nexthop(const struct job *j, struct hop *h, struct reply r[])
+{
+	nexthop_send(h->state, j->env, j->spool, j->form, j->deadline, r);
+}
+
+static void
+abandon_nexthop(const struct job *j, struct hop *h)
+{
+	if (h->state != NULL)
+		nexthop_abandon(h->state, j->deadline);
+}
+
+static void
+close_nexthop(struct hop *h)
+{
+	nexthop_close(h->state);
+	h->state = NULL;
+}
+
+const struct transport transport_smtp = {
+	.name = "smtp", .syntax = "smtp:[HOST]:PORT", .reach = REMOTE,
+	.form = SPOOL_CRLF, .dsn = true, .forwards = true,
+	.check = check_places, .offer = offer_nexthop,
+	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
+	.close = close_nexthop,
+};
+
+const struct transport transport_smtps = {
+	.name = "smtps", .syntax = "smtps:[HOST]:PORT", .reach = REMOTE,
+	.form = SPOOL_CRLF, .dsn = true, .forwards = true, .tls = true,
+	.check = check_places, .offer = offer_nexthop,
+	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
+	.close = close_nexthop,
+};
+
+const struct transport transport_lmtp = {
+	.name = "lmtp", .syntax = "lmtp:[HOST]:PORT lmtp:unix:PATH",
+	.reach = REMOTE, .form = SPOOL_CRLF, .dsn = true,
+	.check = check_places, .offer = offer_nexthop,
+	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
+	.close = close_nexthop,
+};
