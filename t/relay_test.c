@@ -1761,6 +1761,10 @@ Test(relay, a_broken_route_defers_all_mail_and_is_named)
 		{ "!/a/ discard:\n", "map:1: negated" },
 		{ "if /a/\nendif\n", "map:2: " },
 		{ "a error:2.0.0 x\n", "map:1: error:2.0.0 x: the status" },
+		/* A hop that was refused once is refused again. */
+		{ "a smtps:unix:/x\nb smtps:unix:/x\n", "map:2: smtps: cannot" },
+		{ "a program:\n", "map:1: program:: unknown transport" },
+		{ "a discard:x\n", "map:1: discard:x: nothing may follow" },
 	};
 	char error[256];
 	struct relay *r;
