@@ -484,6 +484,31 @@ Test(policy, values_make_no_lines_and_unix_is_localhost)
 	close_bench(b);
 }
 
+/* One mailbox has one spelling there, as in Postfix. */
+Test(policy, quoted_addresses_are_unquoted)
+{
+	static const char *const script[] = { "<", ">action=OK\n\n", "<",
+	    ">action=OK\n\n", NULL };
+	struct bench *b = open_bench();
+	void *p = open_policy(b);
+
+	peer(b, "\n\n", script);
+	b->env.fact[FACT_SENDER] = "\"Se\\cret\"@Example.org";
+	b->recipients[0].address = "\"a b\\\"@c\"@example.org";
+	ask(b, p, STAGE_RCPT);
+	b->env.fact[FACT_SENDER] = "";
+	b->recipients[0].address = "r1@example.org";
+	ask(b, p, STAGE_RCPT);
+	heard(b);
+	cr_assert_str_eq(value(b->text, "sender", 0), "Secret@Example.org");
+	cr_assert_str_eq(value(b->text, "recipient", 0),
+	    "a b\"@c@example.org");
+	cr_assert_str_eq(value(b->text, "sender", 1), "");
+	cr_assert_str_eq(value(b->text, "recipient", 1), "r1@example.org");
+	service_policy.close(p);
+	close_bench(b);
+}
+
 Test(policy, question_that_has_no_room_is_not_asked)
 {
 	struct bench *b = open_bench();

@@ -193,6 +193,28 @@ put(struct policy *p, const char *name, const char *value)
 	p->len += n + len + 2;
 }
 
+/* A local part in quotes is sent without them, as Postfix does it: a service
+   looks up mailboxes, not spellings. */
+static void
+put_address(struct policy *p, const char *name, const char *address)
+{
+	char plain[REQUEST_MAX];	/* what is longer has no room anyway */
+	size_t len = 0;
+
+	if (*address != '"' || strlen(address) >= sizeof plain) {
+		put(p, name, address);
+		return;
+	}
+	for (address++; *address != '\0' && *address != '"'; address++) {
+		if (*address == '\\' && address[1] != '\0')
+			address++;
+		plain[len++] = *address;
+	}
+	snprintf(plain + len, sizeof plain - len, "%s",
+	    *address == '"' ? address + 1 : "");
+	put(p, name, plain);
+}
+
 static void
 put_number(struct policy *p, const char *name, uint64_t n)
 {
@@ -292,8 +314,8 @@ compose(const struct question *q)
 	put(p, "server_address", fact[FACT_SERVER_ADDRESS]);
 	put(p, "server_port", fact[FACT_SERVER_PORT]);
 	put(p, "helo_name", fact[FACT_CLIENT_HELO]);
-	put(p, "sender", fact[FACT_SENDER]);
-	put(p, "recipient", one ? env->recipients[0].address : "");
+	put_address(p, "sender", fact[FACT_SENDER]);
+	put_address(p, "recipient", one ? env->recipients[0].address : "");
 	put_number(p, "recipient_count", all ? env->nrecipients : 0);
 	put(p, "queue_id", fact[FACT_QUEUE_ID]);
 	put(p, "instance", instance);
