@@ -214,7 +214,7 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	const char *known[FACTS];
 	struct client who;
 	struct session *s;
-	struct asker *a = ask_open(&o->monitor.log);
+	struct asker *a;
 	int signals, error, peer = -1;
 	bool parted;
 
@@ -228,6 +228,7 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	if (signals != -1)
 		peer = monitor_start(m, signals, known);
 	error = errno;
+	a = ask_open(&o->monitor.log);
 	parted = peer != -1;
 	if (parted) {
 		jail_close_files(signals, peer);
