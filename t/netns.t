@@ -1,146 +1,168 @@
-#!/usr/bin/perl
-# Beyond one machine: HAProxy, by units/haproxy.cfg as printed, in front of
-# three hosts, which are network namespaces with a tcpserver of their own.  One
-# of them is killed under load.  Every message that got 250 was relayed, once.
-#
-# All of it is in namespaces of our own, and ends with them; as root, or where
-# users may have some.
-use strict;
-use warnings;
-use FindBin;
-use lib $FindBin::Bin;
-use POSIX qw(mkfifo);
-use Super;
-use Test::More;
+#!/usr/bin/env python3
+"""netns.t - beyond one machine: HAProxy, by units/haproxy.cfg as printed, in
+front of three hosts, which are network namespaces with a tcpserver of their
+own.  One of them is killed under load.
 
-my $haproxy = program('haproxy');
-my $tcpserver = program('tcpserver');
-program('ip');
-if (!$ENV{SMTPD_NETNS}) {
-	my @own = ('unshare', $< == 0 ? () : qw(--user --map-root-user),
-	    qw(--net --mount --pid --fork --kill-child --mount-proc));
-	skip_all('no network namespaces here')
-	    if system("@own true 2>/dev/null") != 0;
-	$ENV{SMTPD_NETNS} = 1;
-	exec @own, $^X, $0 or die "unshare: $!\n";
-}
+All of it is in namespaces of our own, and ends with them; as root, or where
+users may have some."""
+import glob
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
 
-my $hands    = 8;
-my $each     = 40;
-my $client   = '198.51.100.7';
-my $balancer = '192.0.2.1';
-my %host     = map { $_ => "192.0.2.1$_" } 1 .. 3;
-my %server;
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from servers import Server, codes, example, message, spew, talk
+from tap import SMTPD, Skip, folder, main, test
 
-sub program {
-	my ($name) = @_;
-	for my $dir (split(/:/, $ENV{PATH}), qw(/usr/sbin /sbin)) {
-		return "$dir/$name" if -x "$dir/$name";
-	}
-	skip_all("$name is not installed");
-}
+HANDS = 8
+EACH = 40
+CLIENT = "198.51.100.7"
+BALANCER = "192.0.2.1"
+HOSTS = {n: f"192.0.2.1{n}" for n in (1, 2, 3)}
+OWN = ["unshare", *([] if os.getuid() == 0 else ["--user", "--map-root-user"]),
+       "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+PROGRAMS = {name: shutil.which(name, path=os.environ["PATH"] +
+                               ":/usr/sbin:/sbin")
+            for name in ("haproxy", "tcpserver", "ip")}
 
-sub run {
-	system(@_) == 0 or die "@_\n";
-}
 
-# ---- three hosts and what is in front of them -------------------------------
+def run(*command):
+    subprocess.run(command, check=True)
 
-run(qw(ip link set lo up));
-run(qw(ip address add), "$client/32", qw(dev lo));
-for my $n (sort keys %host) {
-	# The script as printed, in a namespace whose link it waits for.
-	mkfifo("$scratch/link$n", 0600) or die "mkfifo: $!\n";
-	my $script = spew("$scratch/run$n", example('tcpserver.run',
-	    'exec 2>&1'          => "read link <$scratch/link$n\n"
-		. "ip address add $host{$n}/24 dev eth0\n"
-		. "ip link set eth0 up\nexec 2>$scratch/log$n",
-	    'exec tcpserver'     => "exec $tcpserver -1",
-	    '@SBINDIR@/smtpd'    => $smtpd,
-	    'smtp:[192.0.2.1]:25' =>
-		"--nosetuid --proxy-protocol maildir:$scratch/box$n"));
-	$server{$n} = start(qw(unshare --net --pid --fork --kill-child sh -c),
-	    "echo born; exec sh $script");
-	await($server{$n}, qr/^born$/m);
-	run(qw(ip link add), "host$n", qw(type veth peer name eth0 netns),
-	    $server{$n}{pid});
-	run(qw(ip address add), "$balancer/32", 'dev', "host$n");
-	run(qw(ip link set), "host$n", 'up');
-	run(qw(ip route add), "$host{$n}/32", 'dev', "host$n", 'src', $balancer);
-	spew("$scratch/link$n", "up\n");
-	await($server{$n}, qr/^25$/m);
-}
-my $front = start($haproxy, qw(-W -f), "$top/units/haproxy.cfg");
-await($front, qr/Loading success/);
 
-# ---- the load ---------------------------------------------------------------
+class Hosts:
+    """Three hosts, and HAProxy in front of them."""
 
-# One hand: its messages, each tried again until it gets 250, as clients do.
-# Every try has a name of its own.
-sub hand {
-	my ($hand, $report) = @_;
-	for my $n (1 .. $each) {
-		for my $try (1 .. 50) {
-			my $name = "$hand.$n.$try";
-			my $s = IO::Socket::INET->new(LocalAddr => $client,
-			    PeerAddr => '127.0.0.1', PeerPort => 25) or next;
-			next if replies(talk($s, message($name))) !~
-			    /^220 250 250 250 354 250/;
-			syswrite $report, "$name\n";
-			last;
-		}
-	}
-	POSIX::_exit(0);
-}
+    def __init__(self):
+        self.where = folder()
+        self.server = {}
+        self.taken = []
+        self.lock = threading.Lock()
+        run("ip", "link", "set", "lo", "up")
+        run("ip", "address", "add", f"{CLIENT}/32", "dev", "lo")
+        for n in HOSTS:
+            self.start_host(n)
+        self.front = Server(PROGRAMS["haproxy"], "-W", "-f",
+                            "units/haproxy.cfg")
+        self.front.await_line("Loading success")
 
-pipe my $taken, my $report or die "pipe: $!\n";
-for my $hand (1 .. $hands) {
-	my $pid = fork // die "fork: $!\n";
-	hand($hand, $report) if $pid == 0;
-}
-close $report;
+    def start_host(self, n):
+        """tcpserver by its example, in a namespace whose link it awaits."""
+        where, address = self.where, HOSTS[n]
+        os.mkfifo(f"{where}/link{n}", 0o600)
+        path = spew(f"{where}/run{n}", example("tcpserver.run", {
+            "exec 2>&1": f"read link <{where}/link{n}\n"
+                         f"ip address add {address}/24 dev eth0\n"
+                         f"ip link set eth0 up\nexec 2>{where}/log{n}",
+            "exec tcpserver": f"exec {PROGRAMS['tcpserver']} -1",
+            "@SBINDIR@/smtpd": SMTPD,
+            "smtp:[192.0.2.1]:25":
+                f"--nosetuid --proxy-protocol maildir:{where}/box{n}"}))
+        host = self.server[n] = Server(
+            "unshare", "--net", "--pid", "--fork", "--kill-child", "sh", "-c",
+            f"echo born; exec sh {path}")
+        host.await_line("^born$")
+        run("ip", "link", "add", f"host{n}", "type", "veth", "peer", "name",
+            "eth0", "netns", str(host.process.pid))
+        run("ip", "address", "add", f"{BALANCER}/32", "dev", f"host{n}")
+        run("ip", "link", "set", f"host{n}", "up")
+        run("ip", "route", "add", f"{address}/32", "dev", f"host{n}", "src",
+            BALANCER)
+        spew(f"{where}/link{n}", "up\n")
+        host.await_line("^25$")
 
-my @taken;
-while (my $name = <$taken>) {
-	chomp $name;
-	push @taken, $name;
-	kill KILL => $server{2}{pid} if @taken == $hands * $each / 4;
-}
-# ---- what became of it ------------------------------------------------------
+    def hand(self, hand):
+        """One hand's messages, each tried again until it gets 250, as clients
+        do.  Every try has a name of its own."""
+        for n in range(EACH):
+            for attempt in range(1, 51):
+                name = f"{hand}.{n}.{attempt}"
+                try:
+                    s = socket.create_connection(
+                        ("127.0.0.1", 25), source_address=(CLIENT, 0))
+                except OSError:
+                    continue
+                if not codes(talk(s, *message(name))).startswith(
+                        "220 250 250 250 354 250"):
+                    continue
+                with self.lock:
+                    self.taken.append(name)
+                    if len(self.taken) == HANDS * EACH // 4:
+                        self.server[2].process.kill()
+                break
 
-my (%copies, %from);
-for my $n (sort keys %host) {
-	for my $text (map { slurp($_) } glob("$scratch/box$n/new/*")) {
-		my ($name) = $text =~ /^Subject: (\S+)$/m;
-		$copies{$name}++;
-		$from{$n}++;
-		$from{client}++ if $text =~ /^Received: .*\[$client\]/m;
-	}
-}
-is(scalar @taken, $hands * $each, 'every message got 250 at last');
-is(scalar(grep { ($copies{$_} // 0) != 1 } @taken), 0,
-    'every message that got 250 was relayed exactly once');
-is(scalar(grep { $_ > 1 } values %copies), 0, 'and no other twice');
-cmp_ok($from{$_} // 0, '>', 0, "host $_ took its part") for 1 .. 3;
-cmp_ok($from{1} + $from{3}, '>', $from{2},
-    'the others took over from the one that was killed');
-is($from{client}, $from{1} + $from{2} + $from{3},
-    'each trace names the client and not HAProxy');
-note(scalar(grep { !/\.1$/ } @taken), ' messages took more than one try, ',
-    $from{client} - @taken, ' tries were relayed without the client hearing');
+    def load(self):
+        hands = [threading.Thread(target=self.hand, args=[n])
+                 for n in range(HANDS)]
+        for thread in hands:
+            thread.start()
+        for thread in hands:
+            thread.join()
 
-# ---- health checks ----------------------------------------------------------
+    def delivered(self, n):
+        """The messages of a host."""
+        texts = []
+        for path in glob.glob(f"{self.where}/box{n}/new/*"):
+            with open(path) as f:
+                texts.append(f.read())
+        return texts
 
-# What HAProxy says to host 1: a header that speaks for itself, EHLO, QUIT.
-my $check = IO::Socket::INET->new(PeerAddr => $host{1}, PeerPort => 25)
-    or die "host 1: $!\n";
-syswrite $check, "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-is(replies(talk($check, 'EHLO balancer.example.com', 'QUIT')), '220 250 221',
-    'host 1 is well');
-for my $n (1, 3) {
-	my @records = slurp("$scratch/log$n") =~ /^smtpd: .*event=.*$/mg;
-	cmp_ok(scalar @records, '>', 0, "host $n has a log");
-	is(scalar(grep { !/client=\Q$client\E\b/ } @records), 0,
-	    'and nothing but clients in it');
-}
-done_testing;
+    def log(self, n):
+        with open(f"{self.where}/log{n}") as f:
+            return re.findall(r"^smtpd: .*event=.*$", f.read(), re.M)
+
+
+hosts = None
+
+
+@test
+def every_message_that_got_250_is_relayed_once_though_a_host_is_killed():
+    global hosts
+    for name, path in PROGRAMS.items():
+        if path is None:
+            raise Skip(f"{name} is not installed")
+    if "SMTPD_NETNS" not in os.environ:
+        raise Skip("no network namespaces here")
+    hosts = Hosts()
+    hosts.load()
+    copies = {}
+    share = {n: hosts.delivered(n) for n in HOSTS}
+    for texts in share.values():
+        for text in texts:
+            name = re.search(r"^Subject: (\S+)$", text, re.M)[1]
+            copies[name] = copies.get(name, 0) + 1
+            # The trace names the client and not HAProxy.
+            assert re.search(rf"^Received: .*\[{re.escape(CLIENT)}\]", text,
+                             re.M), text
+    assert len(hosts.taken) == HANDS * EACH
+    assert [name for name in hosts.taken if copies.get(name) != 1] == []
+    assert [name for name, n in copies.items() if n > 1] == []
+    assert all(share.values()), "a host took no part"
+    assert len(share[1]) + len(share[3]) > len(share[2])
+
+
+@test
+def a_health_check_is_answered_and_not_logged():
+    if not hosts:
+        raise Skip("no network namespaces here")
+    # A PROXY header that speaks for HAProxy itself, EHLO, QUIT.
+    check = socket.create_connection((HOSTS[1], 25))
+    check.sendall(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")
+    got = talk(check, "EHLO balancer.example.com", "QUIT")
+    assert codes(got) == "220 250 221", got
+    for n in (1, 3):
+        records = hosts.log(n)
+        assert records, n
+        assert [r for r in records if not re.search(
+            rf"client={re.escape(CLIENT)}\b", r)] == []
+
+
+if "SMTPD_NETNS" not in os.environ and subprocess.run(
+        [*OWN, "true"], stderr=subprocess.DEVNULL).returncode == 0:
+    os.environ["SMTPD_NETNS"] = "1"
+    os.execvp(OWN[0], [*OWN, sys.executable, *sys.argv])
+main()

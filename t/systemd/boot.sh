@@ -47,7 +47,7 @@ mount -t overlay -o "lowerdir=/,upperdir=$RIG/upper,workdir=$RIG/work" \
 # What happens in the container is decided here and not by what the host has
 # enabled: rig.target wants a bare system and our script.
 mkdir "$root/rig" &&
-    cp "$top/t/Super.pm" "$top/src/session/log.c" ${RIG_FILES:-} "$root/rig/" &&
+    cp "$top/t/systemd/Super.pm" "$top/src/session/log.c" ${RIG_FILES:-} "$root/rig/" &&
     cp "$script" "$root/rig/script" && chmod 755 "$root/rig/script" || exit 1
 rm -rf "$root/var/log/journal" "$root/etc/default/smtpd" "$root/etc/smtpd" \
     "$root"/etc/systemd/system/smtpd*
