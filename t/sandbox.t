@@ -240,6 +240,22 @@ def a_message_that_is_longer_than_it_says_is_not_relayed():
 
 
 @test
+def failures_of_AUTH_are_counted_by_the_monitor():
+    place = folder()
+    with open(f"{place}/users", "w") as f:
+        f.write("joe:*\n")
+    with Planted("--no-auth-require-tls", "--auth", f"file:{place}/users",
+                 "--max-errors", "3", "discard:", pair=tap.tcp_pair()) as s:
+        s.start()
+        for _ in range(3):
+            assert s.plant("tell external")["code"] == 504
+        s.send(lines("PLANT tell external"))
+        assert s.read.read() == b"" and s.process.wait() in (1, 70)
+        assert "sent an invalid request; killed" in s.logged()
+    shutil.rmtree(place)
+
+
+@test
 def an_intruder_that_never_pauses_does_not_outlive_the_session():
     log = is_ended("busy", "--session-timeout", "1", "--relay-timeout", "1",
                    "--policy-timeout", "1")
