@@ -39,7 +39,7 @@
 #define LIBEXEC "/usr/local/libexec"
 #endif
 
-/* Gives up root: to nobody, or to the user that was named with his groups. */
+/* Gives up root: becomes nobody, or the user of --user with all its groups. */
 static void
 drop_root(const struct options *o)
 {
@@ -59,7 +59,7 @@ drop_root(const struct options *o)
 		log_complain("cannot give up root; -n keeps it");
 		exit(EX_OSERR);
 	}
-	/* What root's programs go by is nothing for this user's. */
+	/* Programs that we start must not see root's home. */
 	if (setenv("HOME", pw->pw_dir, 1) == -1 ||
 	    setenv("USER", name, 1) == -1 ||
 	    setenv("LOGNAME", name, 1) == -1) {
@@ -143,8 +143,8 @@ find_engine(const struct options *o, int *fd)
 	return path;
 }
 
-/* Whoever we became runs it by name; or, if its folder is closed to him, by
-   the descriptor. */
+/* The path by which smtpd-tls is run: its name, or its descriptor if the user
+   that we became cannot enter its folder. */
 static const char *
 reach_engine(int fd, char *path)
 {
@@ -170,7 +170,7 @@ catch_signals(void)
 	return signalfd(-1, &term, SFD_CLOEXEC);
 }
 
-/* Settles what the options leave to where and how we were started. */
+/* Sets what depends on how the process was started. */
 static void
 settle(struct options *o, struct log *l, const struct stat std[3], char *fqdn,
     size_t size)
@@ -203,9 +203,9 @@ settle(struct options *o, struct log *l, const struct stat std[3], char *fqdn,
 		peer_in_networks("", o->xclient);
 }
 
-/* Whatever needs files is done before the processes part; what only the
-   channel process needs it makes itself, for pages that both had would be
-   copied. */
+/* Starts the monitor and runs the session.  Files are opened before the fork;
+   what only the channel process needs is made after it, because a page that
+   both processes have is copied when one of them writes to it. */
 static int
 start(struct options *o, struct monitor *m, const char *tls_trouble,
     bool socket)

@@ -69,7 +69,7 @@ on_connect(void *ctx, struct reply *r)
 	struct session *s = ctx;
 	struct envelope env = session_facts(s);
 
-	/* Whoever sent XCLIENT once does not lose the right by using it. */
+	/* A client that sent XCLIENT once may send it again. */
 	if (!s->greeted && s->options->xclient != NULL)
 		channel_offer_xclient(&s->ch, peer_in_networks(
 		    s->ch.peer.address, s->options->xclient));
@@ -232,15 +232,15 @@ on_body(void *ctx, struct span text)
 	header_feed(&s->header, text);
 }
 
-/* A client that sent everything at once has replies to wait for.  We do not
-   wait for him: the monitor's answer must be taken when it comes. */
+/* Writes pending replies without blocking: the monitor's answer may arrive
+   meanwhile. */
 static void
 on_slow(void *ctx)
 {
 	session_flush(ctx, false);
 }
 
-/* The record of a message that nobody but us refused. */
+/* Logs a message that was refused before the monitor was asked. */
 static void
 on_refused(void *ctx, const struct reply *r)
 {

@@ -151,7 +151,7 @@ peer_find(struct client *c, const struct options *o)
 		    sizeof peer->server_port);
 	len = sizeof cred;
 	if (family == AF_UNIX && !named && o->monitor.auth != NULL &&
-	    !o->channel.proxy_protocol &&	/* he only speaks for others */
+	    !o->channel.proxy_protocol &&	/* a proxy is not the client */
 	    getsockopt(STDIN_FILENO, SOL_SOCKET, SO_PEERCRED, &cred,
 	    &len) == 0 && (pw = getpwuid(cred.uid)) != NULL)
 		snprintf(c->user, sizeof c->user, "%s", pw->pw_name);

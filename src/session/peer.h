@@ -18,10 +18,11 @@ struct client {
 	pid_t pid;		/* the monitor's: it names transactions */
 };
 
-/* Who is at the other end: the socket knows, or the environment. */
+/* Finds out who the client is, from the socket or the environment. */
 void	peer_find(struct client *c, const struct options *o);
 
-/* What the monitor shall believe of nobody, NULL for what it must be told. */
+/* The facts that no question can change; NULL for those that the channel
+   process tells the monitor. */
 void	peer_facts(const char *known[FACTS], const struct options *o,
 	    const struct client *c);
 

@@ -114,7 +114,8 @@ wait_for(struct session *s, int fd, short what)
 	}
 	do {
 		left = time_left(s);
-		/* Who always has more to say gets no more time for it. */
+		/* Check first: a client that is always readable must not
+		   outrun its deadline. */
 		n = left == 0 ? 0 : poll(p, 3, left);
 	} while (n == -1 && errno == EINTR);
 	if (n <= 0)
@@ -124,7 +125,7 @@ wait_for(struct session *s, int fd, short what)
 	return p[0].revents != 0 || p[2].revents != 0 ? -1 : 1;
 }
 
-/* Holds a reply back for a while: who guesses passwords shall wait. */
+/* Holds a reply back for a while, after a wrong password. */
 static void
 wait_out(struct session *s)
 {
@@ -332,8 +333,8 @@ start_tls(struct session *s)
 	return true;
 }
 
-/* Says good-bye if there is still somebody to hear it; to a proxy that has
-   not said for whom it speaks nothing is said. */
+/* Answers 421 if the client can still read it.  A proxy that has not sent its
+   header gets no answer. */
 static void
 hang_up(struct session *s, enum ending why)
 {
@@ -354,7 +355,7 @@ hang_up(struct session *s, enum ending why)
 	drain(s);
 }
 
-/* Tells systemd who is at which command, whenever that changes. */
+/* Tells systemd which client is at which command, when that changes. */
 static void
 tell_status(struct session *s)
 {
@@ -527,8 +528,8 @@ end_session(struct session *s, enum ending why)
 	ask_end(s->asker, EX_OK, probe ? NULL : "session", &env, text);
 }
 
-/* The TLS engine still has our last words to deliver: it closes when it has,
-   and until then somebody must be there, or a super-server would end it. */
+/* Waits until smtpd-tls has delivered the last replies and closes: if this
+   process ended before, a super-server would end smtpd-tls, too. */
 static void
 wait_for_engine(struct session *s)
 {

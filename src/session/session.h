@@ -12,11 +12,9 @@
 
 #define INPUT 65536		/* octets read at once */
 
-/* What every session touches stands together, what few do behind it: pages
-   that nobody touches cost nothing. */
+/* Members that every session uses come first: a page that is never touched
+   costs nothing. */
 struct session {
-	/* It begins with a page, and so does what comes behind those two: the
-	   usual session touches one page here, and two there. */
 	char in_buffer[INPUT];	/* what was read */
 	struct spool spool;	/* its buffer comes first */
 	const struct options *options;
@@ -60,12 +58,12 @@ struct session *session_open(struct options *o,
 	    const struct channel_hooks *hook, struct asker *a,
 	    const struct client *who);
 
-/* What the channel process does from its first breath to its last: returns
-   its exit status. */
+/* Runs the session, from greeting to end.  Returns the exit status of the
+   channel process. */
 int	session_run(struct session *s, const char *tls_trouble);
 
-/* Says that there is no service, when not even the greeting was said; and to
-   the log why, unless that was said where it failed. */
+/* Answers 421 instead of the greeting, and logs why, unless that was logged
+   where it failed.  Returns status. */
 int	session_turn_away(struct session *s, int error, int status);
 
 /* The session's facts and the transaction's so far, without recipients. */
