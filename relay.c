@@ -250,11 +250,13 @@ find_groups(struct fan *f)
 {
 	static const enum reach order[] = { REFUSAL, REMOTE, LOCAL };
 	size_t count = f->env->nrecipients, n = 0, k, i;
+	bool named;
 
 	if (!make_arrays(f, count))
 		return false;
 	for (i = 0; i < count; i++) {
-		f->hops[i] = hop_route(f->r, f->env->recipients[i].address);
+		f->hops[i] = hop_route(f->r, f->env->recipients[i].address,
+		    &named);
 		if (f->hops[i] == NULL)
 			return false;
 	}
@@ -494,23 +496,21 @@ relay_forwards(struct relay *r, const char *address, bool *named)
 	*named = false;
 	if (r->set->routes == NULL)
 		return r->usual.transport->forwards;
-	h = hops_read_routes(r) ? hop_route(r, address) : NULL;
-	if (h == NULL || !h->transport->forwards)
-		return false;
-	*named = routes_name(r->table, address);
-	return true;
+	h = hops_read_routes(r) ? hop_route(r, address, named) : NULL;
+	return h != NULL && h->transport->forwards;
 }
 
 void
 relay_rcpt(struct relay *r, const struct envelope *env, struct reply *v)
 {
 	const struct hop *h;
+	bool named;
 
 	if (!hops_read_routes(r)) {
 		reply_set(v, 451, "4.3.5", "Local configuration error");
 		return;
 	}
-	h = hop_route(r, env->recipients[0].address);
+	h = hop_route(r, env->recipients[0].address, &named);
 	if (h == NULL)
 		reply_set(v, 451, "4.3.0", "Local error in processing");
 	else if (h->transport->reach == REFUSAL)

@@ -1644,7 +1644,8 @@ static const char map[] =
     "/plus\\+(x)@/x error:5.0.11 basic\n"
     "quoted@example.net error:5.0.12 quoted\n"
     "a@b@example.net error:5.0.13 two\n"
-    "@example.org error:5.0.14 nobody\n";
+    "\"john doe\"@example.net error:5.0.14 a blank\n"
+    "/^secret@example\\.net$/ error:5.0.15 every spelling\n";
 
 static struct reply
 ask(struct relay *r, const char *address)
@@ -1691,6 +1692,11 @@ Test(relay, routes_are_found_as_transport_5_says)
 		{ "plus(x)@example.org", "5.0.11" },
 		{ "plusx@example.org", "2.1.5" },
 		{ "\"quoted\"@example.net", "5.0.12" },
+		{ "\"john doe\"@Example.NET", "5.0.14" },
+		{ "\"john\\ doe\"@example.net", "5.0.14" },
+		{ "secret@example.net", "5.0.15" },
+		{ "\"secret\"@example.net", "5.0.15" },
+		{ "\"s\\ecret\"@EXAMPLE.net", "5.0.15" },
 		{ "\"quo\\ted\"@example.net", "5.0.12" },
 		{ "\"a@b\"@example.net", "5.0.13" },
 		{ "\"@example.net", "2.1.5" },
@@ -1749,7 +1755,7 @@ Test(relay, a_broken_route_defers_all_mail_and_is_named)
 		{ "# x\n\na@example.org discard:\nb frob:x\n",
 		    "map:4: frob:x: unknown transport" },
 		{ "a error:1\nb\n error\n", "map:2: error: unknown" },
-		{ "  a@example.org discard:\n", "map:1: continues no line" },
+		{ "  a@example.org discard:\n", "map:1: indented line has no line before it" },
 		{ "a maildir:\n", "map:1: maildir: needs a folder" },
 		{ "a lmtp:\n", "map:1: lmtp: needs a host" },
 		{ "a :[h]:25\n", "map:1: :[h]:25: missing transport" },
@@ -1761,6 +1767,16 @@ Test(relay, a_broken_route_defers_all_mail_and_is_named)
 		{ "!/a/ discard:\n", "map:1: negated" },
 		{ "if /a/\nendif\n", "map:2: " },
 		{ "a error:2.0.0 x\n", "map:1: error:2.0.0 x: the status" },
+		/* What no recipient can match. */
+		{ "b@example.net: discard:\n", "map:1: b@example.net:: not an" },
+		{ "\xef\xbb\xbf" "a@example.org discard:\n", "map:1: " },
+		{ "@example.org discard:\n", "map:1: @example.org: no local" },
+		{ "a@example.org, discard:\n", "map:1: a@example.org,: not an" },
+		{ "a@ discard:\n", "map:1: a@: not an address" },
+		{ "example.org. discard:\n", "map:1: example.org.: not an" },
+		{ "a@.example.org discard:\n", "map:1: a@.example.org: not" },
+		{ "example..org discard:\n", "map:1: example..org: not an" },
+		{ "\"john doe@example.org discard:\n", "map:1: " },
 		/* A hop that was refused once is refused again. */
 		{ "a smtps:unix:/x\nb smtps:unix:/x\n", "map:2: smtps: cannot" },
 		{ "a program:\n", "map:1: program:: unknown transport" },

@@ -124,11 +124,13 @@ hops_read_routes(struct relay *r)
 }
 
 struct hop *
-hop_route(struct relay *r, const char *address)
+hop_route(struct relay *r, const char *address, bool *named)
 {
 	struct hop *h = NULL;
 
-	if (r->set->routes != NULL && !routes_find(r->table, address, &h))
+	*named = false;
+	if (r->set->routes != NULL &&
+	    !routes_find(r->table, address, &h, named))
 		return NULL;
 	return h != NULL ? h : &r->usual;
 }

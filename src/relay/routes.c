@@ -16,6 +16,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/address.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "relay/routes.h"
@@ -42,25 +43,6 @@ struct routes {
 	size_t npatterns;
 };
 
-/*
- * Removes the quotes of a local part: "a b"@example.org is looked up as
- * a b@example.org, and "a"@example.org is a@example.org (RFC 5321 4.1.2).
- */
-static void
-unquote(char *address)
-{
-	char *at = strrchr(address, '@'), *p, *to = address;
-
-	if (at == NULL || at < address + 2 || *address != '"' || at[-1] != '"')
-		return;
-	for (p = address + 1; p < at - 1; p++) {
-		if (*p == '\\' && p + 1 < at - 1)
-			p++;
-		*to++ = *p;
-	}
-	memmove(to, at, strlen(at) + 1);
-}
-
 /* Splits text at its first blanks: ends the first part, returns the rest. */
 static char *
 split(char *text)
@@ -72,17 +54,81 @@ split(char *text)
 	return rest + strspn(rest, " \t");
 }
 
+/* Octets of the key at text: up to a blank that is not in quotes. */
+static size_t
+key_length(const char *text)
+{
+	bool quoted = false;
+	size_t n;
+
+	for (n = 0; text[n] != '\0'; n++) {
+		if (quoted && text[n] == '\\' && text[n + 1] != '\0')
+			n++;
+		else if (text[n] == '"')
+			quoted = !quoted;
+		else if (!quoted && (text[n] == ' ' || text[n] == '\t'))
+			break;
+	}
+	return n;
+}
+
+/* Can this be (the end of) an address's domain? */
+static bool
+is_domain(const char *p)
+{
+	size_t len = strlen(p), i;
+
+	if (len > 1 && p[0] == '[' && p[len - 1] == ']')
+		return true;
+	if (len == 0 || p[0] == '.' || p[len - 1] == '.')
+		return false;
+	for (i = 0; i < len; i++)
+		if (!isalnum((unsigned char)p[i]) && ((unsigned char)p[i] &
+		    0x80) == 0 && strchr("-._", p[i]) == NULL)
+			return false;
+	return strstr(p, "..") == NULL;
+}
+
+/* Why no recipient can ever match key, which is in the canonical form; or
+   NULL. */
+static const char *
+useless_key(const char *key)
+{
+	const char *at = strrchr(key, '@');
+
+	if (strncmp(key, "\xef\xbb\xbf", 3) == 0)
+		return "the file begins with a byte order mark";
+	if (strcmp(key, "*") == 0)
+		return NULL;
+	if (at == key)
+		return "no local part before the @; a domain stands alone";
+	if (at != NULL)
+		return is_domain(at + 1) ? NULL : "not an address";
+	return is_domain(key + (*key == '.')) ? NULL
+	    : "not an address or a domain";
+}
+
 /* "user@domain transport:nexthop".  The key stays where it is, in r->text. */
 static bool
 parse_key(struct routes *r, char *text, unsigned line, char *error,
     size_t size)
 {
-	char *result = split(text);
+	char *result = text + key_length(text);
+	const char *why;
 	struct route *rows;
 	struct hop *h;
 
 	if (*text == '!') {
 		snprintf(error, size, "negated patterns are not supported");
+		return false;
+	}
+	if (*result != '\0')
+		*result++ = '\0';
+	result += strspn(result, " \t");
+	address_canonical(text);
+	why = useless_key(text);
+	if (why != NULL) {
+		snprintf(error, size, "%s: %s", text, why);
 		return false;
 	}
 	h = r->hop(r->ctx, result, error, size);
@@ -94,7 +140,6 @@ parse_key(struct routes *r, char *text, unsigned line, char *error,
 		return false;
 	}
 	r->keys = rows;
-	unquote(text);
 	rows[r->nkeys++] = (struct route){ text, line, h };
 	return true;
 }
@@ -211,7 +256,8 @@ parse_route(struct routes *r, char *text, unsigned line, char *error,
 	while (len > 0 && isspace((unsigned char)text[len - 1]))
 		text[--len] = '\0';
 	if (isspace((unsigned char)*text)) {
-		snprintf(error, size, "continues no line");
+		snprintf(error, size, "indented line has no line before it "
+		    "to continue");
 		return false;
 	}
 	if (*text == '/')
@@ -341,56 +387,50 @@ find_pattern(const struct routes *r, const char *address, struct hop **h)
 	return failure == 0 || failure == REG_NOMATCH;
 }
 
-bool
-routes_find(const struct routes *r, const char *address, struct hop **h)
+/* Looks for the whole of key, then without its +detail, which is removed.  at
+   is key's last '@', and moves. */
+static struct hop *
+find_address(const struct routes *r, char *key, char **at)
 {
-	char *key = strdup(address), *at, *plus, *domain;
-	bool good;
+	struct hop *h = find_route(r, key);
+	char *plus = memchr(key, '+', (size_t)(*at - key));
+
+	if (h != NULL || plus == NULL || plus == key)
+		return h;
+	memmove(plus, *at, strlen(*at) + 1);
+	*at = plus;
+	return find_route(r, key);
+}
+
+bool
+routes_find(const struct routes *r, const char *address, struct hop **h,
+    bool *named)
+{
+	char *key = strdup(address), *whole = strdup(address), *at, *domain;
+	bool good = key != NULL && whole != NULL;
 
 	*h = NULL;
-	if (key == NULL)
-		return false;
-	unquote(key);
-	at = strrchr(key, '@');
-	if (at != NULL) {
-		*h = find_route(r, key);
-		plus = memchr(key, '+', (size_t)(at - key));
-		if (*h == NULL && plus != NULL && plus > key) {
-			memmove(plus, at, strlen(at) + 1);
-			at = plus;
-			*h = find_route(r, key);
-		}
-	}
-	good = *h != NULL || find_pattern(r, address, h);
+	*named = false;
+	if (!good)
+		goto out;
+	address_canonical(whole);
+	at = address_canonical(key);
+	if (at != NULL)
+		*h = find_address(r, key, &at);
+	*named = *h != NULL;
+	good = *h != NULL || find_pattern(r, whole, h);
 	domain = good && at != NULL && at[1] != '\0' ? at + 1 : NULL;
 	while (*h == NULL && domain != NULL) {
 		*h = find_route(r, domain);
+		*named = *h != NULL;
 		domain = strchr(domain + 1, '.');
 	}
 	if (good && *h == NULL)
 		*h = find_route(r, "*");
+out:
 	free(key);
+	free(whole);
 	return good;
-}
-
-bool
-routes_name(const struct routes *r, const char *address)
-{
-	char *key = strdup(address), *domain;
-	bool found = false;
-
-	if (key == NULL)
-		return false;
-	unquote(key);
-	domain = strrchr(key, '@');
-	found = domain != NULL && find_route(r, key) != NULL;
-	domain = domain == NULL || domain[1] == '\0' ? NULL : domain + 1;
-	while (!found && domain != NULL) {
-		found = find_route(r, domain) != NULL;
-		domain = strchr(domain + 1, '.');
-	}
-	free(key);
-	return found;
 }
 
 void

@@ -23,15 +23,13 @@ struct routes *routes_read(int fd, const char *name, const struct logger *log,
 /*
  * Looks for an address, in the order of transport(5): the whole of it, without
  * its +detail, patterns, its domain, that domain's parents (".domain"), "*".
- * *h becomes where it leads, NULL if no route has it.  False: there was no
- * memory to say.
+ * *h becomes where it leads, NULL if no route has it, and *named whether a key
+ * other than "*" names the address, its domain or a domain above that (a
+ * pattern does not).  Every spelling of a mailbox finds the same: see
+ * base/address.h.  False: there was no memory to say.
  */
 bool	routes_find(const struct routes *r, const char *address,
-	    struct hop **h);
-
-/* Whether a route, no pattern, names the address or its domain, or a domain
-   above that. */
-bool	routes_name(const struct routes *r, const char *address);
+	    struct hop **h, bool *named);
 
 /* Frees what routes_read() returned.  NULL is legal. */
 void	routes_close(struct routes *r);

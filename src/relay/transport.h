@@ -96,9 +96,10 @@ enum spool_form hop_form(const struct relay *r, const struct hop *h);
    nothing can be routed. */
 bool	hops_read_routes(struct relay *r);
 
-/* The hop for an address, by the routes or the command line.  NULL: no memory.
-   hops_read_routes() comes first. */
-struct hop *hop_route(struct relay *r, const char *address);
+/* The hop for an address, by the routes or the command line, and whether a
+   route names it (see routes_find()).  NULL: no memory.  hops_read_routes()
+   comes first. */
+struct hop *hop_route(struct relay *r, const char *address, bool *named);
 
 /* Closes and frees all hops. */
 void	hops_close(struct relay *r);
