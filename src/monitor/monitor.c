@@ -21,6 +21,7 @@
 #include "monitor/confine.h"
 #include "monitor/monitor.h"
 #include "monitor/record.h"
+#include "monitor/seal.h"
 #include "monitor/wire.h"
 #include "net/engine.h"
 
@@ -35,7 +36,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -209,51 +209,6 @@ log_verdicts(struct monitor *m, const struct envelope *env,
 	}
 }
 
-/* Copies the first size octets of from, 1 MiB at a time, by the deadline.
-   Returns a new file, or -1 with errno. */
-static int
-copy_spool(int from, off_t size, int64_t deadline)
-{
-	int fd = spool_file(NULL);
-	off_t at = 0;
-	ssize_t n = 0;
-
-	while (fd != -1 && at < size) {
-		n = sendfile(fd, from, &at, size - at < 1 << 20
-		    ? (size_t)(size - at) : 1 << 20);
-		if (n == -1 && errno == EINTR)
-			continue;
-		if (n == 0)
-			errno = EIO;	/* it shrank */
-		else if (n > 0 && clock_left(deadline) == 0)
-			errno = ETIMEDOUT;
-		else if (n > 0)
-			continue;
-		close(fd);
-		fd = -1;
-	}
-	return fd;
-}
-
-/*
- * What is relayed must be what was checked: a memfd is sealed, a file, or a
- * memfd that somebody has mapped, is copied.  Returns spool or the copy, for
- * the caller to close; -1 with errno.
- */
-static int
-fix_spool(const struct monitor *m, int spool)
-{
-	struct stat st;
-
-	if (fcntl(spool, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW |
-	    F_SEAL_SHRINK) == 0)
-		return spool;
-	if (fstat(spool, &st) == -1)
-		return -1;
-	return copy_spool(spool, st.st_size,
-	    clock_within(m->end, (int)m->set->relay.timeout));
-}
-
 /* Asks the services about the whole message, then relays what they made of
    it.  If they changed its recipients, all share one reply. */
 static void
@@ -284,7 +239,8 @@ static void
 relay_message(struct monitor *m, const struct envelope *env, int spool,
     struct reply v[])
 {
-	int fixed = spool == -1 ? -1 : fix_spool(m, spool);
+	int fixed = spool == -1 ? -1 : seal_spool(spool,
+	    clock_within(m->end, (int)m->set->relay.timeout));
 
 	if (spool != -1 && fixed == -1) {
 		logger_printf(&m->set->log, LOG_ERR, "spool", env,
