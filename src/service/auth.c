@@ -104,7 +104,8 @@ auth_answer(struct reply *v, enum answer answer)
 }
 
 void
-auth_challenge(struct auth *a, enum turn turn, struct reply *v, const char *text)
+auth_challenge(struct auth *a, enum turn turn, struct reply *v,
+    const char *text)
 {
 	if (a != NULL)
 		a->turn = turn;
@@ -114,7 +115,7 @@ auth_challenge(struct auth *a, enum turn turn, struct reply *v, const char *text
 /* Who EXTERNAL says a client is (RFC 4422 A): a verified certificate comes
    first, since a unix socket may be some proxy's.  "" for nobody. */
 static const char *
-external(const struct envelope *env)
+external_name(const struct envelope *env)
 {
 	const char *subject = env->fact[FACT_TLS_SUBJECT];
 
@@ -122,7 +123,7 @@ external(const struct envelope *env)
 }
 
 static bool
-among(const char *list, const char *name)
+list_has(const char *list, const char *name)
 {
 	size_t len = strlen(name), n;
 
@@ -145,7 +146,7 @@ source_mechanisms(struct auth *a)
 const char *
 auth_mechanisms(struct auth *a, const struct envelope *env)
 {
-	const char *own = external(env)[0] == '\0' ? "" : "EXTERNAL";
+	const char *own = external_name(env)[0] == '\0' ? "" : "EXTERNAL";
 	const char *list;
 
 	if (a == NULL)
@@ -163,7 +164,7 @@ static void
 settle_external(const struct envelope *env, const char *authzid, size_t len,
     struct reply *v, char *user, size_t size)
 {
-	const char *name = external(env);
+	const char *name = external_name(env);
 
 	if (strlen(authzid) != len || (len != 0 && strcmp(authzid, name) != 0))
 		auth_answer(v, ANSWER_NO);
@@ -229,7 +230,7 @@ settle_login(struct auth *a, enum turn turn, const char *text, size_t len,
 
 /* A response, in base64, to a mechanism that is spoken here. */
 static void
-respond(struct auth *a, const struct envelope *env, enum turn turn,
+take_response(struct auth *a, const struct envelope *env, enum turn turn,
     const char *response, struct reply *v, char *user, size_t size)
 {
 	char text[SECRET_MAX];
@@ -261,7 +262,7 @@ static const struct {
 
 /* The turn that mechanism begins; TURN_NONE, with *v filled in, if none. */
 static enum turn
-begin(struct auth *a, const struct envelope *env, const char *name,
+begin_exchange(struct auth *a, const struct envelope *env, const char *name,
     const char **first, struct reply *v)
 {
 	bool certain = strcmp(name, "EXTERNAL") == 0;
@@ -269,7 +270,7 @@ begin(struct auth *a, const struct envelope *env, const char *name,
 	size_t i;
 
 	*first = "";
-	if (certain && external(env)[0] == '\0')
+	if (certain && external_name(env)[0] == '\0')
 		list = "";
 	else if (!certain)
 		list = a == NULL ? "" : source_mechanisms(a);
@@ -277,7 +278,7 @@ begin(struct auth *a, const struct envelope *env, const char *name,
 		auth_answer(v, ANSWER_UNSURE);
 		return TURN_NONE;
 	}
-	if (!among(list, name)) {
+	if (!list_has(list, name)) {
 		reply_set(v, 504, "5.5.4", "Unknown mechanism");
 		return TURN_NONE;
 	}
@@ -306,7 +307,7 @@ take_step(struct auth *a, const struct envelope *env, const char *name,
 	user[0] = '\0';
 	if (name != NULL) {
 		auth_abandon(a);
-		if ((turn = begin(a, env, name, &first, v)) == TURN_NONE)
+		if ((turn = begin_exchange(a, env, name, &first, v)) == TURN_NONE)
 			return;
 		/* RFC 4954 4: an initial response that is empty. */
 		if (response != NULL && strcmp(response, "=") == 0)
@@ -330,7 +331,7 @@ take_step(struct auth *a, const struct envelope *env, const char *name,
 	else if (response == NULL)
 		auth_challenge(a, turn, v, first);
 	else
-		respond(a, env, turn, response, v, user, size);
+		take_response(a, env, turn, response, v, user, size);
 	if (a != NULL && a->turn != TURN_PASSWORD)
 		explicit_bzero(a->user, sizeof a->user);
 }

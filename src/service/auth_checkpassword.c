@@ -59,25 +59,23 @@ open_checkpassword(struct auth *a, char *error, size_t size)
  * Returns its wait status, or -1 with errno.
  */
 static int
-await(pid_t child, int64_t deadline)
+reap_program(pid_t child, int64_t deadline)
 {
-	struct pollfd gone = { pidfd_open(child, 0), POLLIN, 0 };
-	int error = errno, n = -1, result;
+	int fd = pidfd_open(child, 0), error = errno, result;
+	bool gone = false;
 
-	while (gone.fd != -1 && (n = poll(&gone, 1, clock_left(deadline))) ==
-	    -1 && errno == EINTR)
-		;
-	if (gone.fd != -1) {
-		error = n == 0 ? ETIMEDOUT : errno;
-		close(gone.fd);
+	if (fd != -1) {
+		gone = clock_wait(fd, POLLIN, deadline) != -1;
+		error = errno;
+		close(fd);
 	}
-	if (n != 1)
+	if (!gone)
 		kill(-child, SIGKILL);
 	while (waitpid(child, &result, 0) == -1)
 		if (errno != EINTR)
 			return -1;
 	errno = error;
-	return n == 1 ? result : -1;
+	return gone ? result : -1;
 }
 
 /*
@@ -85,7 +83,7 @@ await(pid_t child, int64_t deadline)
  * process group of its own.  Returns 0 with *child, or an errno.
  */
 static int
-start(char *const argv[], int fd, pid_t *child)
+start_program(char *const argv[], int fd, pid_t *child)
 {
 	static char path[] = "PATH=/usr/local/bin:/usr/bin:/bin";
 	char *const environment[] = { path, NULL };
@@ -129,7 +127,7 @@ start(char *const argv[], int fd, pid_t *child)
  * message[0..len) can be read: it fits in any pipe.  -1 with errno.
  */
 static int
-piped(const char *message, size_t len)
+fill_pipe(const char *message, size_t len)
 {
 	int ends[2], fd = -1, error;
 
@@ -159,15 +157,15 @@ check_program(struct auth *a, const char *user, const char *password)
 	memcpy(message, user, u);
 	memcpy(message + u, password, p);
 	message[u + p] = '\0';	/* timestamp: nothing to auth_answer */
-	fd = piped(message, u + p + 1);
+	fd = fill_pipe(message, u + p + 1);
 	explicit_bzero(message, sizeof message);
 	if (fd == -1)
 		return auth_broken(a, strerror(errno));
-	error = start(c->argv, fd, &child);
+	error = start_program(c->argv, fd, &child);
 	close(fd);
 	if (error != 0)
 		return auth_broken(a, strerror(error));
-	result = await(child, clock_now() + (int64_t)a->timeout * 1000);
+	result = reap_program(child, clock_now() + (int64_t)a->timeout * 1000);
 	if (result == -1)
 		return auth_broken(a, stream_reason(errno));
 	if (WIFEXITED(result) && WEXITSTATUS(result) <= 1)

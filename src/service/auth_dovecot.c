@@ -29,7 +29,7 @@ struct dovecot {
 
 /* The words of Dovecot's protocol are separated by TABs. */
 static bool
-next(char **rest, const char **word)
+next_word(char **rest, const char **word)
 {
 	*word = strsep(rest, "\t");
 	return *word != NULL;
@@ -38,7 +38,7 @@ next(char **rest, const char **word)
 /* A name that SASL allows (RFC 4422 3.1), and that can do without what only a
    TLS library knows (channel binding, the client's certificate). */
 static bool
-mechanism(const char *name)
+is_mechanism(const char *name)
 {
 	size_t len = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_");
 
@@ -51,14 +51,14 @@ mechanism(const char *name)
 
 /* One "MECH name property..." line: not for everybody, not for nobody. */
 static void
-learn(struct dovecot *d, char *rest)
+learn_mechanism(struct dovecot *d, char *rest)
 {
 	size_t len = strlen(d->offer);
 	const char *name, *property;
 
-	if (!next(&rest, &name) || !mechanism(name))
+	if (!next_word(&rest, &name) || !is_mechanism(name))
 		return;
-	while (next(&rest, &property))
+	while (next_word(&rest, &property))
 		if (strcasecmp(property, "PRIVATE") == 0 ||
 		    strcasecmp(property, "ANONYMOUS") == 0)
 			return;
@@ -70,7 +70,7 @@ learn(struct dovecot *d, char *rest)
 
 /* Reads Dovecot's side of the handshake.  NULL, or what is wrong. */
 static const char *
-shake(struct dovecot *d, int64_t deadline)
+read_handshake(struct dovecot *d, int64_t deadline)
 {
 	char line[1024], *rest;
 	bool ours = false;
@@ -82,17 +82,17 @@ shake(struct dovecot *d, int64_t deadline)
 		if (stream_line(&d->link, line, sizeof line, deadline) == -1)
 			return stream_reason(errno);
 		rest = line;
-		if (!next(&rest, &word))
+		if (!next_word(&rest, &word))
 			continue;
 		if (strcmp(word, "DONE") == 0)
 			return ours ? NULL : "no VERSION";
 		if (rest == NULL)
 			continue;
 		if (strcmp(word, "MECH") == 0)
-			learn(d, rest);
+			learn_mechanism(d, rest);
 		if (strcmp(word, "VERSION") != 0)
 			continue;
-		if (!next(&rest, &word) || strcmp(word, "1") != 0)
+		if (!next_word(&rest, &word) || strcmp(word, "1") != 0)
 			return "another VERSION than 1";
 		ours = true;
 	}
@@ -101,7 +101,7 @@ shake(struct dovecot *d, int64_t deadline)
 
 /* Sees to it that we are connected.  NULL, or what is wrong. */
 static const char *
-reach(struct auth *a, int64_t deadline, char *why, size_t size)
+reach_dovecot(struct auth *a, int64_t deadline, char *why, size_t size)
 {
 	struct dovecot *d = a->state;
 	char hello[64];
@@ -117,7 +117,7 @@ reach(struct auth *a, int64_t deadline, char *why, size_t size)
 	if (stream_write(&d->link, hello, (size_t)len, deadline) == -1)
 		fault = stream_reason(errno);
 	else
-		fault = shake(d, deadline);
+		fault = read_handshake(d, deadline);
 	if (fault != NULL)
 		stream_close(&d->link);
 	return fault;
@@ -144,7 +144,7 @@ unescape(char *s)
 
 /* "OK id user=name...": only that name counts. */
 static enum answer
-welcome(struct auth *a, char *rest, char *user, size_t size)
+take_ok(struct auth *a, char *rest, char *user, size_t size)
 {
 	char *word;
 
@@ -161,11 +161,11 @@ welcome(struct auth *a, char *rest, char *user, size_t size)
 
 /* "FAIL id ...": was it the client's fault, or Dovecot's? */
 static enum answer
-failure(struct auth *a, char *rest)
+take_fail(struct auth *a, char *rest)
 {
 	const char *word;
 
-	while (next(&rest, &word))
+	while (next_word(&rest, &word))
 		if (strcmp(word, "temp") == 0 ||
 		    strcmp(word, "code=temp_fail") == 0)
 			return auth_broken(a, "temporary failure");
@@ -177,7 +177,7 @@ failure(struct auth *a, char *rest)
  * NULL, or what is wrong; then *stale tells whether there was no line at all.
  */
 static const char *
-hear(struct auth *a, int64_t deadline, struct reply *v, char *user,
+read_reply(struct auth *a, int64_t deadline, struct reply *v, char *user,
     size_t size, bool *stale)
 {
 	char line[DOVECOT_MAX], *rest, ours[16];
@@ -195,14 +195,14 @@ hear(struct auth *a, int64_t deadline, struct reply *v, char *user,
 			return stream_reason(errno);
 		}
 		rest = line;
-		if (!next(&rest, &what) || !next(&rest, &id) ||
+		if (!next_word(&rest, &what) || !next_word(&rest, &id) ||
 		    strcmp(id, ours) != 0)
 			continue;
 		*stale = false;
 		if (strcmp(what, "OK") == 0)
-			auth_answer(v, welcome(a, rest, user, size));
+			auth_answer(v, take_ok(a, rest, user, size));
 		else if (strcmp(what, "FAIL") == 0)
-			auth_answer(v, failure(a, rest));
+			auth_answer(v, take_fail(a, rest));
 		else if (strcmp(what, "CONT") != 0 || rest == NULL ||
 		    text_decode_base64(NULL, 0,
 		    (struct span){ rest, strlen(rest) }) == -1 ||
@@ -217,7 +217,7 @@ hear(struct auth *a, int64_t deadline, struct reply *v, char *user,
 
 /* Appends to a request; sticky: len is size once it did not fit. */
 static void __attribute__((format(printf, 4, 5)))
-add(char *to, size_t size, size_t *len, const char *fmt, ...)
+append(char *to, size_t size, size_t *len, const char *fmt, ...)
 {
 	va_list ap;
 	int n;
@@ -232,12 +232,12 @@ add(char *to, size_t size, size_t *len, const char *fmt, ...)
 
 /* Addresses and ports that are what they are called, and nothing else. */
 static void
-add_fact(char *to, size_t size, size_t *len, const char *name,
+append_fact(char *to, size_t size, size_t *len, const char *name,
     const char *value)
 {
 	if (*value != '\0' &&
 	    value[strspn(value, "0123456789abcdefABCDEF.:")] == '\0')
-		add(to, size, len, "\t%s=%s", name, value);
+		append(to, size, len, "\t%s=%s", name, value);
 }
 
 /*
@@ -246,24 +246,25 @@ add_fact(char *to, size_t size, size_t *len, const char *name,
  * is too weak for the line is decided by who offers AUTH.
  */
 static size_t
-request(const struct dovecot *d, const struct envelope *env, const char *name,
+write_request(const struct dovecot *d, const struct envelope *env,
+    const char *name,
     const char *response, char *to, size_t size)
 {
 	size_t len = 0;
 
 	if (name == NULL) {
-		add(to, size, &len, "CONT\t%u\t%s\n", d->id, response);
+		append(to, size, &len, "CONT\t%u\t%s\n", d->id, response);
 		return len;
 	}
-	add(to, size, &len, "AUTH\t%u\t%s\tservice=smtp\tsecured\tnologin",
+	append(to, size, &len, "AUTH\t%u\t%s\tservice=smtp\tsecured\tnologin",
 	    d->id, name);
-	add_fact(to, size, &len, "lip", env->fact[FACT_SERVER_ADDRESS]);
-	add_fact(to, size, &len, "rip", env->fact[FACT_CLIENT_ADDRESS]);
-	add_fact(to, size, &len, "lport", env->fact[FACT_SERVER_PORT]);
-	add_fact(to, size, &len, "rport", env->fact[FACT_CLIENT_PORT]);
+	append_fact(to, size, &len, "lip", env->fact[FACT_SERVER_ADDRESS]);
+	append_fact(to, size, &len, "rip", env->fact[FACT_CLIENT_ADDRESS]);
+	append_fact(to, size, &len, "lport", env->fact[FACT_SERVER_PORT]);
+	append_fact(to, size, &len, "rport", env->fact[FACT_CLIENT_PORT]);
 	if (response != NULL)	/* "must be last" */
-		add(to, size, &len, "\tresp=%s", response);
-	add(to, size, &len, "\n");
+		append(to, size, &len, "\tresp=%s", response);
+	append(to, size, &len, "\n");
 	return len;
 }
 
@@ -280,12 +281,12 @@ step_dovecot(struct auth *a, const struct envelope *env, const char *name,
 	size_t len;
 
 	for (; fault == NULL; kept = false) {
-		fault = reach(a, deadline, why, sizeof why);
+		fault = reach_dovecot(a, deadline, why, sizeof why);
 		if (fault != NULL)
 			break;
 		if (name != NULL)
 			d->id++;
-		len = request(d, env, name, response, line, sizeof line);
+		len = write_request(d, env, name, response, line, sizeof line);
 		if (len >= sizeof line) {
 			reply_set(v, 500, "5.5.6", "Response too long");
 			break;
@@ -295,7 +296,7 @@ step_dovecot(struct auth *a, const struct envelope *env, const char *name,
 			stale = errno != ETIMEDOUT;
 			fault = stream_reason(errno);
 		} else
-			fault = hear(a, deadline, v, user, size, &stale);
+			fault = read_reply(a, deadline, v, user, size, &stale);
 		if (fault == NULL)
 			break;
 		stream_close(&d->link);
@@ -315,7 +316,7 @@ dovecot_mechanisms(struct auth *a)
 	const char *fault;
 	char why[256];
 
-	fault = reach(a, clock_now() + (int64_t)a->timeout * 1000, why,
+	fault = reach_dovecot(a, clock_now() + (int64_t)a->timeout * 1000, why,
 	    sizeof why);
 	if (fault == NULL)
 		return d->offer;

@@ -63,7 +63,7 @@ equal_hashes(const char *s, const char *t)
  * whether the line is user's.
  */
 static const char *
-hash(char *line, const char *user, bool *mine)
+cut_hash(char *line, const char *user, bool *mine)
 {
 	char *colon = strchr(line, ':');
 
@@ -78,7 +78,7 @@ hash(char *line, const char *user, bool *mine)
 
 /* A locked account's hash is none of crypt(3)'s. */
 static bool
-usable(const char *setting)
+is_usable(const char *setting)
 {
 	return setting[0] != '\0' && strchr("!*", setting[0]) == NULL;
 }
@@ -122,9 +122,9 @@ auth_file_choose(const char *own, const char *cheap, const char *dear,
 {
 	uint64_t least = auth_file_cost(cheap), most = auth_file_cost(dear);
 
-	chosen[0] = usable(own) ? own : cheap;
-	chosen[1] = usable(own) && auth_file_cost(own) == most ? cheap : dear;
-	if (!usable(chosen[0]))
+	chosen[0] = is_usable(own) ? own : cheap;
+	chosen[1] = is_usable(own) && auth_file_cost(own) == most ? cheap : dear;
+	if (!is_usable(chosen[0]))
 		return 0;
 	return least == most ? 1 : 2;
 }
@@ -140,7 +140,7 @@ struct found {
 static void
 compare_hash(struct found *f, const char *found, unsigned n)
 {
-	if (!usable(found))
+	if (!is_usable(found))
 		return;
 	if (f->cheap[0] == '\0' ||
 	    auth_file_cost(found) < auth_file_cost(f->cheap)) {
@@ -168,7 +168,7 @@ read_users(FILE *file, const char *user, struct found *f)
 	memset(f, 0, sizeof *f);
 	errno = 0;
 	for (n = 1; getline(&line, &size, file) != -1; n++) {
-		if ((found = hash(line, user, &mine)) == NULL)
+		if ((found = cut_hash(line, user, &mine)) == NULL)
 			continue;
 		if (mine && f->own_line == 0) {
 			f->own_line = n;
@@ -185,7 +185,7 @@ read_users(FILE *file, const char *user, struct found *f)
 
 /* Hashes password for setting; true if the result is setting itself. */
 static bool
-matches(const char *password, const char *setting, bool *unknown)
+hash_matches(const char *password, const char *setting, bool *unknown)
 {
 	char made[HASH_MAX];
 	bool equal = false;
@@ -225,10 +225,10 @@ check_hashes(const struct auth *a, const struct found *f,
 
 	n = auth_file_choose(f->own, f->cheap, f->dear, chosen);
 	for (i = 0; i < n; i++) {
-		equal = matches(password, chosen[i], &unknown);
+		equal = hash_matches(password, chosen[i], &unknown);
 		if (equal && chosen[i] == f->own)
 			answer = ANSWER_YES;
-		known = known || (!unknown && (i == 0 || !usable(f->own)));
+		known = known || (!unknown && (i == 0 || !is_usable(f->own)));
 	}
 	return n == 0 || known ? answer : unknown_hash(a, f, chosen[0]);
 }

@@ -10,10 +10,7 @@
  * - The connection is kept.  If the service closed it before it answered at
  *   all, it was stale, and the question is asked once more on a new one.
  */
-#include <sys/un.h>
-
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,8 +30,6 @@
 #define ANSWER_LINES 64		/* lines of an answer */
 #define FIELD_MAX 998		/* octets of a header field; RFC 5322 2.1.1 */
 #define ADDRESS_MAX 321		/* octets of an address, with NUL */
-
-#define SOCKET_MAX sizeof ((struct sockaddr_un *)NULL)->sun_path
 
 struct policy {
 	const char *service;	/* where it is */
@@ -74,57 +69,33 @@ static const char *const states[STAGES] = {
 };
 
 static bool
-control(char c)
+is_control(char c)
 {
 	return (unsigned char)c < ' ' || c == 127;
 }
 
 static bool
-clean(const char *s)
+is_clean(const char *s)
 {
-	while (*s != '\0' && !control(*s))
+	while (*s != '\0' && !is_control(*s))
 		s++;
 	return *s == '\0';
 }
 
-static void * __attribute__((format(printf, 3, 4)))
-complain(char *error, size_t size, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(error, size, fmt, ap);
-	va_end(ap);
-	return NULL;
-}
-
-/* A port as a user may write it: 1 to 65535, digits alone. */
+/* The prefix and the port are a must here. */
 static bool
-port(const char *s)
+is_service(const char *s)
 {
-	unsigned long n = 0;
-	const char *p = s;
+	struct place to;
 
-	for (; '0' <= *p && *p <= '9' && n <= 65535; p++)
-		n = n * 10 + (unsigned long)(*p - '0');
-	return p != s && *p == '\0' && 0 < n && n <= 65535;
-}
-
-static bool
-place(const char *s)
-{
-	const char *colon = strrchr(s, ':');
-
-	if (strncmp(s, "unix:", 5) == 0)
-		return s[5] != '\0' && strlen(s + 5) < SOCKET_MAX;
-	if (strncmp(s, "inet:", 5) != 0 || colon <= s + 5 || !port(colon + 1))
-		return false;
-	return s[5] == '[' ? colon[-1] == ']' : strchr(s + 5, ':') == colon;
+	return (strncmp(s, "unix:", 5) == 0 || strncmp(s, "inet:", 5) == 0) &&
+	    place_parse(s, strlen(s), &to) &&
+	    (to.local || text_parse_port(to.port) != 0);
 }
 
 /* The stages that list names, up to a "=", as a set.  0: not such a list. */
 static unsigned
-stages(const char *list)
+parse_stages(const char *list)
 {
 	unsigned set = 0, one;
 	size_t len;
@@ -148,18 +119,22 @@ static void *
 policy_open(const char *service, unsigned timeout, const struct logger *log,
     char *error, size_t size)
 {
-	unsigned asked = stages(service);
+	unsigned asked = parse_stages(service);
 	struct timespec now;
 	struct policy *p;
 
 	if (asked != 0)
 		service = strchr(service, '=') + 1;
-	if (!place(service))
-		return complain(error, size, "policy service \"%s\" is neither "
-		    "unix:PATH nor inet:HOST:PORT, perhaps with STAGE,STAGE...= "
-		    "in front", service);
-	if ((p = calloc(1, sizeof *p)) == NULL)
-		return complain(error, size, "%s", strerror(errno));
+	if (!is_service(service)) {
+		snprintf(error, size, "policy service \"%s\" is neither "
+		    "unix:PATH nor inet:HOST:PORT, perhaps with "
+		    "STAGE,STAGE...= in front", service);
+		return NULL;
+	}
+	if ((p = calloc(1, sizeof *p)) == NULL) {
+		snprintf(error, size, "%s", strerror(errno));
+		return NULL;
+	}
 	p->service = service;
 	p->asked = asked != 0 ? asked : ~0U;
 	p->timeout = timeout;
@@ -174,7 +149,7 @@ policy_open(const char *service, unsigned timeout, const struct logger *log,
 
 /* Appends "name=value"; nothing in value can become a line of its own. */
 static void
-put(struct policy *p, const char *name, const char *value)
+put_attribute(struct policy *p, const char *name, const char *value)
 {
 	size_t n = strlen(name), len = strlen(value);
 	char *to;
@@ -188,7 +163,7 @@ put(struct policy *p, const char *name, const char *value)
 	memcpy(to, name, n);
 	to[n] = '=';
 	for (to += n + 1; *value != '\0'; value++)
-		*to++ = control(*value) ? '?' : *value;
+		*to++ = is_control(*value) ? '?' : *value;
 	*to = '\n';
 	p->len += n + len + 2;
 }
@@ -202,7 +177,7 @@ put_address(struct policy *p, const char *name, const char *address)
 	size_t len = 0;
 
 	if (*address != '"' || strlen(address) >= sizeof plain) {
-		put(p, name, address);
+		put_attribute(p, name, address);
 		return;
 	}
 	for (address++; *address != '\0' && *address != '"'; address++) {
@@ -212,7 +187,7 @@ put_address(struct policy *p, const char *name, const char *address)
 	}
 	snprintf(plain + len, sizeof plain - len, "%s",
 	    *address == '"' ? address + 1 : "");
-	put(p, name, plain);
+	put_attribute(p, name, plain);
 }
 
 static void
@@ -221,7 +196,7 @@ put_number(struct policy *p, const char *name, uint64_t n)
 	char value[24];
 
 	snprintf(value, sizeof value, "%llu", (unsigned long long)n);
-	put(p, name, value);
+	put_attribute(p, name, value);
 }
 
 /* Certificates' names are in xtext (SMTPD_POLICY_README: ccert_*). */
@@ -238,12 +213,12 @@ put_xtext(struct policy *p, const char *name, const char *s)
 			len += (size_t)snprintf(value + len, 4, "+%02X",
 			    (unsigned)(unsigned char)*s);
 	value[len] = '\0';
-	put(p, name, value);
+	put_attribute(p, name, value);
 }
 
 /* SIZE= of MAIL (RFC 1870), or 0. */
 static uint64_t
-announced(const char *options)
+announced_size(const char *options)
 {
 	uint64_t n = 0;
 	const char *p;
@@ -286,16 +261,16 @@ put_client(struct policy *p, const struct envelope *env)
 	const char *name = local ? "localhost" : env->fact[FACT_CLIENT_NAME];
 	const char *from = env->fact[FACT_CLIENT_PORT];
 
-	put(p, "client_address",
+	put_attribute(p, "client_address",
 	    local ? "127.0.0.1" : env->fact[FACT_CLIENT_ADDRESS]);
-	put(p, "client_name", *name == '\0' ? "unknown" : name);
-	put(p, "client_port", *from == '\0' ? "unknown" : from);
-	put(p, "reverse_client_name", *name == '\0' ? "unknown" : name);
+	put_attribute(p, "client_name", *name == '\0' ? "unknown" : name);
+	put_attribute(p, "client_port", *from == '\0' ? "unknown" : from);
+	put_attribute(p, "reverse_client_name", *name == '\0' ? "unknown" : name);
 }
 
 /* Writes the question; false if it has no room. */
 static bool
-compose(const struct question *q)
+write_question(const struct question *q)
 {
 	const struct envelope *env = q->env;
 	const char *const *fact = env->fact;
@@ -307,33 +282,33 @@ compose(const struct question *q)
 
 	snprintf(instance, sizeof instance, "%s.%x", p->session, p->message);
 	p->len = 0;
-	put(p, "request", "smtpd_access_policy");
-	put(p, "protocol_state", states[q->stage]);
-	put(p, "protocol_name", protocol(fact[FACT_CLIENT_PROTOCOL]));
+	put_attribute(p, "request", "smtpd_access_policy");
+	put_attribute(p, "protocol_state", states[q->stage]);
+	put_attribute(p, "protocol_name", protocol(fact[FACT_CLIENT_PROTOCOL]));
 	put_client(p, env);
-	put(p, "server_address", fact[FACT_SERVER_ADDRESS]);
-	put(p, "server_port", fact[FACT_SERVER_PORT]);
-	put(p, "helo_name", fact[FACT_CLIENT_HELO]);
+	put_attribute(p, "server_address", fact[FACT_SERVER_ADDRESS]);
+	put_attribute(p, "server_port", fact[FACT_SERVER_PORT]);
+	put_attribute(p, "helo_name", fact[FACT_CLIENT_HELO]);
 	put_address(p, "sender", fact[FACT_SENDER]);
 	put_address(p, "recipient", one ? env->recipients[0].address : "");
 	put_number(p, "recipient_count", all ? env->nrecipients : 0);
-	put(p, "queue_id", fact[FACT_QUEUE_ID]);
-	put(p, "instance", instance);
+	put_attribute(p, "queue_id", fact[FACT_QUEUE_ID]);
+	put_attribute(p, "instance", instance);
 	put_number(p, "size", env->size != 0 ? env->size :
-	    announced(fact[FACT_MAIL_OPTIONS]));
-	put(p, "etrn_domain", "");
-	put(p, "stress", "");
-	put(p, "sasl_method", fact[FACT_SASL_METHOD]);
-	put(p, "sasl_username", fact[FACT_SASL_USERNAME]);
-	put(p, "sasl_sender", "");
+	    announced_size(fact[FACT_MAIL_OPTIONS]));
+	put_attribute(p, "etrn_domain", "");
+	put_attribute(p, "stress", "");
+	put_attribute(p, "sasl_method", fact[FACT_SASL_METHOD]);
+	put_attribute(p, "sasl_username", fact[FACT_SASL_USERNAME]);
+	put_attribute(p, "sasl_sender", "");
 	put_xtext(p, "ccert_subject", fact[FACT_TLS_SUBJECT]);
 	put_xtext(p, "ccert_issuer", fact[FACT_TLS_ISSUER]);
-	put(p, "ccert_fingerprint", fact[FACT_TLS_FINGERPRINT]);
-	put(p, "ccert_pubkey_fingerprint", "");
-	put(p, "encryption_protocol", fact[FACT_TLS_PROTOCOL]);
-	put(p, "encryption_cipher", fact[FACT_TLS_CIPHER]);
+	put_attribute(p, "ccert_fingerprint", fact[FACT_TLS_FINGERPRINT]);
+	put_attribute(p, "ccert_pubkey_fingerprint", "");
+	put_attribute(p, "encryption_protocol", fact[FACT_TLS_PROTOCOL]);
+	put_attribute(p, "encryption_cipher", fact[FACT_TLS_CIPHER]);
 	put_number(p, "encryption_keysize", keysize(fact[FACT_TLS_CIPHER]));
-	put(p, "policy_context", "");
+	put_attribute(p, "policy_context", "");
 	if (p->len >= sizeof p->request)
 		return false;
 	p->request[p->len++] = '\n';
@@ -346,7 +321,7 @@ compose(const struct question *q)
  * service was gone before we asked.
  */
 static const char *
-converse(struct policy *p, int64_t deadline, char *action, bool *stale)
+ask_connected(struct policy *p, int64_t deadline, char *action, bool *stale)
 {
 	char line[ANSWER_MAX];
 	unsigned n;
@@ -382,7 +357,7 @@ converse(struct policy *p, int64_t deadline, char *action, bool *stale)
 
 /* The same, connecting first if that is needed; twice if it was stale. */
 static const char *
-inquire(struct policy *p, char *action, char *why, size_t size)
+ask_service(struct policy *p, char *action, char *why, size_t size)
 {
 	int64_t deadline = clock_now() + (int64_t)p->timeout * 1000;
 	bool kept, stale = false;
@@ -393,7 +368,7 @@ inquire(struct policy *p, char *action, char *why, size_t size)
 		stream_close(&p->link);
 	kept = p->link.fd != -1;
 	if (kept) {
-		fault = converse(p, deadline, action, &stale);
+		fault = ask_connected(p, deadline, action, &stale);
 		if (fault == NULL)
 			return NULL;
 		stream_close(&p->link);
@@ -403,15 +378,15 @@ inquire(struct policy *p, char *action, char *why, size_t size)
 	if (stream_connect(&p->link, p->service, NULL, deadline, why,
 	    size) == -1)
 		return why;
-	fault = converse(p, deadline, action, &stale);
+	fault = ask_connected(p, deadline, action, &stale);
 	if (fault != NULL)
 		stream_close(&p->link);
 	return fault;
 }
 
-/* Nobody knows what the service wants: the client shall try again. */
+/* 451: the client tries again when the service answers. */
 static void
-unsure(const struct question *q, const char *why)
+refuse_unsure(const struct question *q, const char *why)
 {
 	logger_printf(q->p->log, LOG_ERR, "policy", q->env,
 	    "policy service %s: %s: %s", q->p->service, states[q->stage], why);
@@ -452,7 +427,7 @@ struct action {
 
 /* A reply with the policy's own status and text, where it has them. */
 static void
-phrase(struct reply *v, const struct action *as, const char *text)
+set_reply(struct reply *v, const struct action *as, const char *text)
 {
 	char enh[12] = "";
 
@@ -477,13 +452,13 @@ do_refuse(struct question *q, const struct action *as, const char *text)
 	if (as->code >= 500 && q->p->excuse.code != 0)
 		*q->v = q->p->excuse;
 	else
-		phrase(q->v, as, text);
+		set_reply(q->v, as, text);
 }
 
 static void
 do_excuse(struct question *q, const struct action *as, const char *text)
 {
-	phrase(&q->p->excuse, as, text);
+	set_reply(&q->p->excuse, as, text);
 }
 
 static void
@@ -495,7 +470,7 @@ do_log(struct question *q, const struct action *as, const char *text)
 
 /* Actions on a message mean nothing where none is on its way. */
 static bool
-open_transaction(const struct question *q, const struct action *as)
+in_transaction(const struct question *q, const struct action *as)
 {
 	if (STAGE_MAIL <= q->stage && q->stage <= STAGE_END_OF_MESSAGE)
 		return true;
@@ -507,7 +482,7 @@ open_transaction(const struct question *q, const struct action *as)
 static void
 do_discard(struct question *q, const struct action *as, const char *text)
 {
-	if (!open_transaction(q, as))
+	if (!in_transaction(q, as))
 		return;
 	q->p->discard = true;
 	do_log(q, as, text);
@@ -519,12 +494,12 @@ do_redirect(struct question *q, const struct action *as, const char *text)
 	const char *at = strrchr(text, '@');
 	size_t len = strlen(text);
 
-	if (!open_transaction(q, as))
+	if (!in_transaction(q, as))
 		return;
 	if (at == NULL || at[1] == '\0' || text[0] == '@' ||
-	    text[0] == '-' || !clean(text) || strpbrk(text, " <>") != NULL ||
+	    text[0] == '-' || !is_clean(text) || strpbrk(text, " <>") != NULL ||
 	    len >= sizeof q->p->redirect) {
-		unsure(q, "REDIRECT without user@domain");
+		refuse_unsure(q, "REDIRECT without user@domain");
 		return;
 	}
 	memcpy(q->p->redirect, text, len + 1);
@@ -532,7 +507,7 @@ do_redirect(struct question *q, const struct action *as, const char *text)
 
 /* RFC 5322 2.2: a name of printable characters, and a colon. */
 static bool
-field(const char *text)
+is_field(const char *text)
 {
 	const char *p = text;
 
@@ -546,17 +521,17 @@ do_prepend(struct question *q, const struct action *as, const char *text)
 {
 	const char *p;
 
-	if (!open_transaction(q, as))
+	if (!in_transaction(q, as))
 		return;
 	if (q->stage == STAGE_END_OF_MESSAGE) {
 		logger_printf(q->p->log, LOG_WARNING, "policy", q->env,
 		    "PREPEND ignored: too late at END-OF-MESSAGE");
 		return;
 	}
-	for (p = text; *p == '\t' || !control(*p); p++)
+	for (p = text; *p == '\t' || !is_control(*p); p++)
 		;
-	if (*p != '\0' || !field(text)) {
-		unsure(q, "PREPEND without a header field");
+	if (*p != '\0' || !is_field(text)) {
+		refuse_unsure(q, "PREPEND without a header field");
 		return;
 	}
 	snprintf(q->prepend, SERVICE_PREPEND, "%s\r\n", text);
@@ -582,7 +557,7 @@ static const struct action actions[] = {
 
 /* 4yz or 5yz, with a text.  Digits alone are OK (access(5)). */
 static bool
-numeric(struct question *q, const char *action, size_t len)
+run_numeric(struct question *q, const char *action, size_t len)
 {
 	struct action as = { "", do_refuse, 0, "Access denied" };
 	const char *text = action + len + strspn(action + len, " ");
@@ -600,13 +575,13 @@ numeric(struct question *q, const char *action, size_t len)
 }
 
 static void
-act(struct question *q, const char *action)
+run_action(struct question *q, const char *action)
 {
 	size_t len = strcspn(action, " \t");
 	const struct action *as;
 	char why[64];
 
-	if (numeric(q, action, len))
+	if (run_numeric(q, action, len))
 		return;
 	for (as = actions; as->name != NULL; as++)
 		if (strlen(as->name) == len &&
@@ -615,7 +590,7 @@ act(struct question *q, const char *action)
 	if (as->name == NULL) {
 		snprintf(why, sizeof why, "unknown action %.*s",
 		    (int)(len < sizeof why ? len : sizeof why), action);
-		unsure(q, why);
+		refuse_unsure(q, why);
 	} else
 		as->run(q, as, action + len + strspn(action + len, " \t"));
 }
@@ -640,12 +615,12 @@ policy_ask(void *ctx, enum stage stage, const struct envelope *env,
 	prepend[0] = '\0';
 	if (!policy_asks(p, stage))
 		return;
-	if (compose(&q))
-		fault = inquire(p, action, why, sizeof why);
+	if (write_question(&q))
+		fault = ask_service(p, action, why, sizeof why);
 	if (fault != NULL)
-		unsure(&q, fault);
+		refuse_unsure(&q, fault);
 	else
-		act(&q, action + strspn(action, " \t"));
+		run_action(&q, action + strspn(action, " \t"));
 }
 
 static void
