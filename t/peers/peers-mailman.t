@@ -69,7 +69,7 @@ class Sink:
             while True:
                 client, _ = self.listener.accept()
                 with client:
-                    subprocess.run([SMTPD, f"maildir:{self.maildir}"],
+                    subprocess.run([SMTPD, "--", BOX, self.maildir],
                                    stdin=client, stdout=client,
                                    stderr=subprocess.DEVNULL, timeout=PATIENCE)
                 with self.served:
@@ -185,8 +185,7 @@ def each_map(function):
 
 def smtpd(kind, *options):
     """As the README has it: root may read the maps, nobody may not."""
-    return Session("--routes", mailman.map(kind), *options,
-                   f"maildir:{RELAY}")
+    return Session("--routes", mailman.map(kind), *options, "--", BOX, RELAY)
 
 
 def post(s, ident, *to, sender="poster@example.org", subject="ahoy", body="",
@@ -359,6 +358,7 @@ if __name__ == "__main__":
         signal.signal(number, signal.default_int_handler)
     where = folder()
     RELAY = f"{where}/relay"
+    BOX = shutil.copy("t/fakes/box", where)
     sink = Sink(f"{where}/sink")
     mailman = Mailman(where, sink.port)
     try:
