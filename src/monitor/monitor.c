@@ -347,13 +347,16 @@ authenticate(struct monitor *m, const struct question *q, struct reply *v,
     char *user)
 {
 	const char *mechanism = q->a[0] == '\0' ? NULL : q->a;
+	struct envelope env = *q->env;
 	char line[REPLY_TEXT];
 
 	auth_step(m->auth, q->env, mechanism, q->b, v, user, MONITOR_USER);
 	m->failures += v->code >= 400;
+	if (v->code == 235)
+		env.fact[FACT_SASL_USERNAME] = user;
 	if (v->code != 334)
 		logger_put(&m->set->log, v->code == 235 ? LOG_INFO : LOG_WARNING,
-		    v->code == 235 ? "auth-ok" : "auth-failed", q->env,
+		    v->code == 235 ? "auth-ok" : "auth-failed", &env,
 		    text_join(line, sizeof line, v->code == 235 ? user
 		    : v->text, NULL));
 	if (mechanism != NULL)
