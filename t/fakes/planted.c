@@ -303,7 +303,6 @@ enum { STAGE, RELAY, FORGET, FILE_, MECHANISMS, AUTH, ABANDON, TLS, LOG,
 enum { ENVELOPE = 1, A = 2, B = 4 };
 
 #define FACTS "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-#define MORE_FACTS "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 #define HEAD(ask, number, flags, encoding, recipients, text, more) \
 	{ ask, number, flags, encoding, recipients, sizeof text - 1 + (more), \
 	    0 }, sizeof text - 1, text
@@ -359,8 +358,6 @@ static const struct question {
 	{ "log-auth", HEAD(LOG, 6, A | B, 0, 0, "auth-ok\0boss\0", 0), -1 },
 	{ "end-forged", HEAD(10, 0, A | B, 0, 0, "message-relayed\0x\0", 0),
 	    -1 },
-	{ "parameters", HEAD(RELAY, 0, ENVELOPE, 0, 1, "a@example.org\0"
-	    "SIZE=18  AUTH=boss" MORE_FACTS "b@example.org\0\0", 0), -1 },
 	/* A message that was asked about, or not. */
 	{ "message", HEAD(RELAY, 0, ENVELOPE, 0, 1, "a@example.org" FACTS
 	    "b@example.org\0\0", 0), -1 },
