@@ -634,6 +634,26 @@ def a_wrong_value_is_answered_with_the_right_ones():
 
 
 @test
+def a_message_is_never_printed_to_the_client_or_to_nothing():
+    place = folder()
+    os.symlink("/dev/stdout", f"{place}/link")
+    os.symlink("/dev/null", f"{place}/null")
+    for name in ("/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/fd/1",
+                 "/proc/self/fd/1", f"{place}/link", "/dev/null",
+                 f"{place}/null"):
+        status, output, log = run([f"print:{name}"])
+        assert (status, output) == (64, ""), (name, status, output)
+        assert f"print:{name}: this is no file" in log, log
+    with Session("print:/dev/full") as s:
+        s.start()
+        replies = s.say("MAIL FROM:<a@example.org>",
+                        "RCPT TO:<b@example.org>", "DATA")
+        s.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+        assert s.reply().startswith("452 4.3.1 ")
+    shutil.rmtree(place)
+
+
+@test
 def help_and_version_are_said_on_standard_output():
     helped = subprocess.run([SMTPD, "-h"], capture_output=True)
     version = subprocess.run([SMTPD, "-V"], capture_output=True)

@@ -100,7 +100,7 @@ print_head(const struct envelope *env, size_t *len)
 	return NULL;
 }
 
-/* Puts text into s so that it can not drive a terminal. */
+/* Puts text into s so that it cannot drive a terminal. */
 static void
 put_visibly(struct spool *s, const char *p, size_t len)
 {
@@ -284,7 +284,38 @@ deliver_print(const struct job *j, struct hop *h, struct reply r[])
 	reply_spread(r, j->env->nrecipients);
 }
 
+/* Is it the client, or a device that keeps nothing?  When the message is here,
+   descriptors 0 and 1 are /dev/null. */
+static bool
+is_client(const char *name)
+{
+	struct stat st, other;
+
+	if (strncmp(name, "/dev/std", 8) == 0 ||
+	    strncmp(name, "/dev/fd/", 8) == 0 ||
+	    strncmp(name, "/proc/", 6) == 0)
+		return true;
+	if (stat(name, &st) == -1)
+		return false;
+	for (int fd = STDIN_FILENO; fd <= STDOUT_FILENO; fd++)
+		if (fstat(fd, &other) == 0 && !isatty(fd) &&
+		    st.st_dev == other.st_dev && st.st_ino == other.st_ino)
+			return true;
+	return stat("/dev/null", &other) == 0 && S_ISCHR(st.st_mode) &&
+	    st.st_rdev == other.st_rdev;
+}
+
+static bool
+check_print(struct hop *h, char *error, size_t size)
+{
+	if (!is_client(h->where))
+		return true;
+	snprintf(error, size, "%s: this is no file that a message can be "
+	    "appended to; print: alone is standard error", h->spec);
+	return false;
+}
+
 const struct transport transport_print = {
 	.name = "print", .syntax = "print: print:FILE", .reach = LOCAL,
-	.form = SPOOL_LF, .deliver = deliver_print,
+	.form = SPOOL_LF, .check = check_print, .deliver = deliver_print,
 };

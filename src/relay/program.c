@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/address.h"
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/file.h"
@@ -67,7 +68,7 @@ static const struct name {
 static const char *const private_variables[] = {
 	"LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM",
 	"INVOCATION_ID", "SYSTEMD_EXEC_PID", "MAINPID", "MANAGERPID", "FDSTORE",
-	"MEMORY_PRESSURE_",
+	"MEMORY_PRESSURE_", "CREDENTIALS_DIRECTORY",
 };
 
 /* Strings for exec. */
@@ -102,52 +103,46 @@ vector_free(struct vector *vec)
 	vec->s = NULL;
 }
 
-/* What is known about recipient i.  Its length goes to *len. */
-static const char *
-about_recipient(const struct envelope *env, int about, size_t i, size_t *len)
+/* Writes a part of recipient i to f.  As in pipe(8), a local part is taken
+   apart without its quotes.  False: no memory. */
+static bool
+write_recipient(FILE *f, const struct envelope *env, int about, size_t i)
 {
-	const char *address = env->recipients[i].address;
-	const char *at = strrchr(address, '@'), *end, *plus;
+	char *address = strdup(env->recipients[i].address), *at, *end, *plus;
 
+	if (address == NULL)
+		return false;
+	at = about == ABOUT_RECIPIENT ? NULL : address_canonical(address);
 	end = at != NULL ? at : address + strlen(address);
 	plus = memchr(address, '+', (size_t)(end - address));
 	if (plus == NULL || plus == address)
 		plus = end;
-	switch (about) {
-	case ABOUT_USER:
-		*len = (size_t)(plus - address);
-		return address;
-	case ABOUT_EXTENSION:
-		plus += plus < end;
-		*len = (size_t)(end - plus);
-		return plus;
-	case ABOUT_DOMAIN:
-		end += *end == '@';
-		*len = strlen(end);
-		return end;
-	case ABOUT_OPTIONS:
-		address = env->recipients[i].options;
-		break;
-	}
-	*len = strlen(address);
-	return address;
+	if (about == ABOUT_RECIPIENT)
+		fputs(address, f);
+	else if (about == ABOUT_OPTIONS)
+		fputs(env->recipients[i].options, f);
+	else if (about == ABOUT_USER)
+		fwrite(address, 1, (size_t)(plus - address), f);
+	else if (about == ABOUT_EXTENSION && plus < end)
+		fwrite(plus + 1, 1, (size_t)(end - plus - 1), f);
+	else if (about == ABOUT_DOMAIN && at != NULL)	/* as it was written */
+		fputs(strrchr(env->recipients[i].address, '@') + 1, f);
+	free(address);
+	return true;
 }
 
-/* Writes what is known about recipient i, or the message, to f. */
-static void
+/* Writes what is known about recipient i, or the message, to f.  False: no
+   memory. */
+static bool
 write_about(FILE *f, const struct envelope *env, int about, size_t i)
 {
-	const char *p;
-	size_t len;
-
-	if (about == ABOUT_SIZE) {
+	if (about >= ABOUT_RECIPIENT)
+		return write_recipient(f, env, about, i);
+	if (about == ABOUT_SIZE)
 		fprintf(f, "%" PRIu64, env->size);
-	} else if (about < FACTS) {
+	else
 		fputs(env->fact[about], f);
-	} else {
-		p = about_recipient(env, about, i, &len);
-		fwrite(p, 1, len, f);
-	}
+	return true;
 }
 
 /* The name of "{name}" at p, with the length of all of it in *len: 0 if there
@@ -191,7 +186,7 @@ program_check(char *const argv[], char *error, size_t size)
 				continue;
 			snprintf(error, size, i > 0 ?
 			    "%.*s is not a name that can be replaced" :
-			    "%.*s can not be the program", (int)len, p);
+			    "%.*s cannot be the program", (int)len, p);
 			return false;
 		}
 	return true;
@@ -218,6 +213,7 @@ expand(const char *template, const struct envelope *env, size_t i)
 {
 	const struct name *name;
 	char *text = NULL;
+	bool good = true;
 	size_t len;
 	FILE *f = open_memstream(&text, &len);
 
@@ -226,19 +222,19 @@ expand(const char *template, const struct envelope *env, size_t i)
 	for (; *template != '\0'; template += len + (len == 0)) {
 		name = placeholder(template, &len);
 		if (name != NULL)
-			write_about(f, env, name->about, i);
+			good = write_about(f, env, name->about, i) && good;
 		else
 			putc(*template, f);
 	}
-	if (fclose(f) == 0)
+	if (fclose(f) == 0 && good)
 		return text;
 	free(text);
 	return NULL;
 }
 
 /*
- * Builds a program's arguments.  Returns false with *v changed if that can
- * not be done.  What a client said must not become an option: a program that
+ * Builds a program's arguments.  Returns false with *v changed if that cannot
+ * be done.  What a client said must not become an option: a program that
  * can tell has it behind something of the administrator's own.
  */
 static bool
@@ -290,6 +286,7 @@ variable(const struct name *name, const struct envelope *env)
 {
 	size_t n = name->about < ABOUT_RECIPIENT ? 1 : env->nrecipients;
 	char *text = NULL;
+	bool good = true;
 	size_t len, i;
 	FILE *f = open_memstream(&text, &len);
 
@@ -299,9 +296,9 @@ variable(const struct name *name, const struct envelope *env)
 	for (i = 0; i < n; i++) {
 		if (i > 0)
 			putc('\n', f);
-		write_about(f, env, name->about, i);
+		good = write_about(f, env, name->about, i) && good;
 	}
-	if (fclose(f) == 0)
+	if (fclose(f) == 0 && good)
 		return text;
 	free(text);
 	return NULL;
@@ -509,7 +506,7 @@ end_talk(const struct job *j, struct talk *t)
 /* ---- Their end ---- */
 
 /* Has the child ended?  It stays unreaped, so that its number, which is its
-   group's too, can not become somebody else's.  -1: that can not be told. */
+   group's too, cannot become somebody else's.  -1: that cannot be told. */
 static int
 ended(pid_t pid)
 {
@@ -529,7 +526,7 @@ stop(pid_t pid, int signal)
 /*
  * Waits for the program, and takes its output meanwhile; at the deadline stops
  * it, more and more firmly.  SIGCHLD is blocked but in ppoll(): no wake-up is
- * lost.  False if it can not even be killed.
+ * lost.  False if it cannot even be killed.
  */
 static bool
 wait_for(const struct job *j, struct run *run, const sigset_t *mask)
@@ -596,7 +593,7 @@ run_program(const struct job *j, struct run *run, char *const argv[],
 	if (error == 0) {
 		if (!wait_for(j, run, &mask))
 			logger_printf(&j->r->set->log, LOG_CRIT, "program",
-			    j->env, "%s: process %jd can not be killed",
+			    j->env, "%s: process %jd cannot be killed",
 			    argv[0], (intmax_t)run->pid);
 		if (run->late)
 			stop(run->pid, SIGKILL);
@@ -631,31 +628,54 @@ static const struct outcome {
 	{ ANY_STATUS, 451, "4.3.0", "Local error in processing" },
 };
 
-/* How many octets of line are "250", "450 " or "550 5.1.1 ", with the numbers
-   in *code and enh[12].  0: it does not begin with a reply's code. */
+/*
+ * How many octets come before the text of a line that is a reply: "450 " or
+ * "550 5.1.1 ", with the numbers in *code and enh[12].  0: it is no reply, for
+ * that has a code of RFC 5321 4.2 and a text.
+ */
 static size_t
-reply_code(const char *line, int *code, char *enh)
+parse_reply(const char *line, int *code, char *enh)
 {
-	size_t len;
+	size_t len, n;
 
 	if (strspn(line, "0123456789") != 3 || strchr("245", *line) == NULL ||
-	    (line[3] != '\0' && line[3] != ' '))
+	    line[1] > '5' || line[3] != ' ')
 		return 0;
 	*code = (line[0] - '0') * 100 + (line[1] - '0') * 10 + line[2] - '0';
 	len = 3 + strspn(line + 3, " ");
-	snprintf(enh, 12, "%c.0.0", *line);
-	if (text_enhanced(line + len) == 0)
-		return len;
-	snprintf(enh, 12, "%.*s", (int)text_enhanced(line + len), line + len);
-	len += text_enhanced(line + len);
-	return len + strspn(line + len, " ");
+	n = text_enhanced(line + len);
+	if (n == 0)
+		snprintf(enh, 12, "%c.0.0", *line);
+	else
+		snprintf(enh, 12, "%.*s", (int)n, line + len);
+	len += n;
+	len += strspn(line + len, " ");
+	return line[len] == '\0' ? 0 : len;
+}
+
+/* The line is no reply: it is the text of the status's, perhaps after an
+   enhanced code of the same class. */
+static void
+take_explanation(const struct outcome *o, const char *line, struct reply *v)
+{
+	size_t n = text_enhanced(line);
+	char enh[12];
+
+	if (*line == '\0')
+		return;
+	snprintf(enh, sizeof enh, "%s", o->enh);
+	if (n > 0 && line[0] == '0' + o->code / 100 && line[n] == ' ') {
+		snprintf(enh, sizeof enh, "%.*s", (int)n, line);
+		line += n + strspn(line + n, " ");
+	}
+	reply_set(v, o->code, enh, line);
 }
 
 /*
  * What became of a program that exited and said line first.  Its status
  * decides whether it has the message; a line may explain that, or refuse it
  * in other words, or make a success a refusal, and never the other way round.
- * If one of the two is temporary, so is the verdict; but a status that has no
+ * If one of the two is temporary, so is the reply; but a status that has no
  * meaning of its own leaves that to the line.
  */
 static void
@@ -673,10 +693,9 @@ judge(const struct job *j, int status, const char *line, struct reply *v)
 	if (o->status == ANY_STATUS || o->status == EX_CONFIG)
 		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
 		    "%s: exit status %d", j->r->set->program[0], status);
-	len = reply_code(line, &code, enh);
+	len = parse_reply(line, &code, enh);
 	if (len == 0) {
-		if (*line != '\0')
-			reply_set(v, o->code, o->enh, line);
+		take_explanation(o, line, v);
 		return;
 	}
 	if (code < 300 && o->code >= 400) {
@@ -692,8 +711,7 @@ judge(const struct job *j, int status, const char *line, struct reply *v)
 		code = o->code;
 		snprintf(enh, sizeof enh, "%s", o->enh);
 	}
-	line += len;
-	reply_set(v, code, enh, *line != '\0' ? line : v->text);
+	reply_set(v, code, enh, line + len);
 }
 
 static void
