@@ -1,14 +1,9 @@
 /*
- * monitor.c - the process that acts for the one that talks to the client.
- *
- * monitor_start() forks.  The child is the channel process: src/session has
- * it.  The parent, the monitor, closes its client's descriptors and answers
- * questions until the child is gone, then closes the next hops and exits with
- * the child's status.
+ * monitor.c - what the monitor does with each question of the channel process.
  *
  * Questions come from a process where strangers' octets were parsed, so the
- * monitor believes none: wire.c checks their form, monitor_may_be_asked() what they
- * want and what rides on them, and a question that does not pass ends the
+ * monitor believes none: wire.c checks their form, monitor_may_be_asked() what
+ * they want and what rides on them, and a question that does not pass ends the
  * session.  The client's address, TLS and user are the monitor's own facts:
  * they replace those of the question.
  */
@@ -19,7 +14,7 @@
 #include "base/reply.h"
 #include "base/text.h"
 #include "monitor/confine.h"
-#include "monitor/monitor.h"
+#include "monitor/private.h"
 #include "monitor/record.h"
 #include "monitor/seal.h"
 #include "monitor/wire.h"
@@ -44,44 +39,9 @@
 #include <syslog.h>
 #include <unistd.h>
 
-/* Seconds in which a question that began must be whole, and an answer be
-   taken.  Both need no time at all, unless the machine stands still or the
-   channel process means harm. */
-#define EXCHANGE 5
-
-/* Records and questions of a session: so many at once, and so many a second. */
-#define BURST 2000
-#define RATE 500
-
 /* The services that are asked during the dialogue, in this order. */
 static const struct service *const services[] = { &service_policy };
-
-struct monitor {
-	const struct monitor_settings *set;
-	struct relay *relay;
-	struct access *access;
-	void *service[COUNT(services)];	/* by services[]; NULL: none */
-	bool served;		/* there is one */
-	struct record record;	/* of what they were asked */
-	struct auth *auth;	/* NULL: EXTERNAL at most */
-	pid_t child;		/* the channel process; 0 in itself */
-	unsigned messages;	/* relayed, or tried */
-	unsigned failures;	/* of AUTH */
-	unsigned spent;		/* of the budget, at the time: */
-	int64_t refilled;
-	bool tls;		/* it was served, which is once */
-	bool ended;		/* ASK_END came, */
-	int status;		/* to exit with this */
-	int64_t end;		/* of the session: a deadline */
-	/* The monitor's own facts, which take the place of those in questions;
-	   NULL: the channel process knows. */
-	const char *known[FACTS];
-	char method[32], user[MONITOR_USER];	/* of AUTH, for known */
-	struct wire wire;
-	/* From here on nothing is cleared, nor touched before it is used. */
-	char text[WIRE_TEXT];		/* an answer's string */
-	char report[MONITOR_REPORT];	/* of TLS, for known */
-};
+_Static_assert(COUNT(services) <= SERVICES_MAX, "room in struct monitor");
 
 struct monitor *
 monitor_open(const struct monitor_settings *set, char *error, size_t size)
@@ -320,8 +280,8 @@ remember_user(struct monitor *m, const char *user)
 	m->known[FACT_SASL_METHOD] = m->user[0] == '\0' ? "" : m->method;
 }
 
-/* Remembers what the TLS engine said of the client.  RFC 3207 4.2: who he said
-   he was in the clear is forgotten. */
+/* Remembers what the TLS engine said of the client.  RFC 3207 4.2: what the client said in
+   the clear is forgotten. */
 static void
 remember_tls(struct monitor *m, const char *report)
 {
@@ -485,11 +445,8 @@ override_facts(const struct monitor *m, struct envelope *env)
 			env->fact[i] = m->known[i];
 }
 
-/* Gets a question.  Returns 1 with it; 0 if there will be none any more; -1
-   with errno, EBADMSG if it makes no sense.  The caller calls wire_dispose()
-   in any case. */
-static int
-get_question(struct monitor *m, struct received *r)
+int
+monitor_get_question(struct monitor *m, struct received *r)
 {
 	int status = wire_read_question(&m->wire, m->set->max_recipients, r,
 	    clock_now() + EXCHANGE * 1000);
@@ -576,10 +533,8 @@ run_question(struct monitor *m, const struct question *q, struct reply *v,
 	}
 }
 
-/* Answers a question, or heeds it.  -1 with errno: the channel process can not
-   be told. */
-static int
-handle(struct monitor *m, struct received *r)
+int
+monitor_handle(struct monitor *m, struct received *r)
 {
 	const struct question *q = &r->q;
 	size_t n = q->ask == ASK_MESSAGE && q->env != NULL
@@ -602,7 +557,8 @@ handle(struct monitor *m, struct received *r)
 			reply_set(&v[i], 421, "4.4.2", "Timed out");
 	else
 		run_question(m, q, v, &fd);
-	wire_dispose(&m->wire, r);	/* whoever hears of it finds no spool and no password */
+	/* No spool and no password is left when the answer is there. */
+	wire_dispose(&m->wire, r);
 	status = wire_send_answer(&m->wire, v, n, m->text, fd,
 	    clock_now() + EXCHANGE * 1000);
 	if (fd != -1)
@@ -610,169 +566,4 @@ handle(struct monitor *m, struct received *r)
 	if (v != &one)
 		free(v);
 	return status;
-}
-
-/* The client is the channel process's alone: here its descriptors become
-   nothing, or it would not see us hang up.  Standard error may be one of them.
-   -1 with errno. */
-static int
-detach_client(const struct monitor *m)
-{
-	int null = file_null(), status = -1;
-
-	if (null != -1 && dup2(null, STDIN_FILENO) != -1 &&
-	    dup2(null, STDOUT_FILENO) != -1 &&
-	    (m->set->relay.print != -1 || dup2(null, STDERR_FILENO) != -1))
-		status = 0;
-	if (null != -1)
-		close(null);
-	return status;
-}
-
-/* Takes one question from the budget.  Returns 0, or for how many milliseconds
-   the next must wait: a channel process that floods log or services is slowed
-   down. */
-static int
-throttle(struct monitor *m)
-{
-	int64_t now;
-
-	if (m->spent < BURST)
-		return 0;
-	now = clock_now();
-	if (now > m->refilled) {
-		m->spent -= (unsigned)((now - m->refilled) * RATE / 1000 <
-		    m->spent ? (now - m->refilled) * RATE / 1000 : m->spent);
-		m->refilled = now;
-	}
-	return m->spent < BURST ? 0 : 10;
-}
-
-/* Waits for a question: as long as the session may last, and what was begun
-   in it.  SIGTERM is blocked here, so it can not interrupt a relay; it is for
-   who talks to the client to obey.  -1 with errno. */
-static int
-wait_question(struct monitor *m, int signals)
-{
-	const unsigned relay = m->set->relay.timeout;
-	const unsigned policy = m->set->policy_timeout;
-	const int64_t deadline = m->end + EXCHANGE * 1000 +
-	    (int64_t)(relay > policy ? relay : policy) * 1000;
-	struct pollfd p[] = { { .fd = m->wire.peer, .events = POLLIN },
-		{ .fd = signals, .events = POLLIN } };
-	struct signalfd_siginfo info;
-	int n, left, wait;
-
-	for (;;) {
-		left = clock_left(deadline);
-		wait = left == 0 ? 0 : throttle(m);
-		/* Also a process that never pauses must end. */
-		n = left == 0 ? 0 : wait == 0 ? poll(p, 2, left)
-		    : poll(p + 1, 1, wait < left ? wait : left);
-		if (n == 0 && wait != 0 && wait < left)
-			continue;
-		if (wait != 0)
-			p[0].revents = 0;
-		if (n == 0)
-			errno = ETIMEDOUT;
-		if (n == 0 || (n == -1 && errno != EINTR))
-			return -1;
-		if ((p[1].revents & POLLIN) != 0 &&
-		    read(signals, &info, sizeof info) == sizeof info)
-			kill(m->child, SIGTERM);
-		if (p[0].revents != 0)
-			return 0;
-	}
-}
-
-/*
- * Waits for the end of the channel process, and gets its status.  One that is
- * to blame (error) is killed, and so is one that took its leave or closed its
- * end: it has nothing left to do but exit.  Any other may tell its client
- * that we are going, for a moment.  -1 with errno.
- */
-static int
-reap_channel(const struct monitor *m, int error, int *status)
-{
-	struct pollfd gone = { .fd = -1, .events = POLLIN };
-
-	if (error == EBADMSG || error == ETIMEDOUT) {
-		logger_printf(&m->set->log, LOG_CRIT, "channel-broken", NULL,
-		    "channel process %s; killed", error == EBADMSG
-		    ? "sent an invalid request" : "stalled in a request");
-	} else if (error != 0) {
-		logger_printf(&m->set->log, LOG_ERR, "session", NULL,
-		    "the monitor cannot go on: %s", strerror(error));
-		shutdown(m->wire.peer, SHUT_RDWR);
-		gone.fd = pidfd_open(m->child, 0);
-		poll(&gone, 1, EXCHANGE * 1000);
-		close(gone.fd);
-	}
-	if (waitpid(m->child, status, WNOHANG) == m->child)
-		return 0;
-	kill(m->child, SIGKILL);
-	while (waitpid(m->child, status, 0) == -1)
-		if (errno != EINTR)
-			return -1;
-	return 0;
-}
-
-/* The monitor's life.  Returns its exit status: the channel process's. */
-static int
-serve(struct monitor *m, int signals)
-{
-	struct received r;
-	int status, more = 1, error = detach_client(m) == -1 ? errno : 0;
-
-	m->refilled = clock_now();
-	m->end = m->refilled + (int64_t)m->set->session_timeout * 1000;
-	while (error == 0 && more == 1 && !m->ended) {
-		if (wait_question(m, signals) == -1) {
-			error = errno;
-			break;
-		}
-		more = get_question(m, &r);
-		m->spent++;
-		if (more == 1)
-			more = handle(m, &r) == -1 ? -1 : 1;
-		if (more == -1)
-			error = errno;
-		wire_dispose(&m->wire, &r);
-	}
-	if (reap_channel(m, error, &status) == -1)
-		return EX_OSERR;
-	if (m->ended)
-		return m->status;
-	if (WIFEXITED(status))
-		return WEXITSTATUS(status);
-	logger_printf(&m->set->log, LOG_CRIT, "channel-broken", NULL,
-	    "channel process was killed by signal %d", WTERMSIG(status));
-	return EX_SOFTWARE;
-}
-
-int
-monitor_start(struct monitor *m, int signals, const char *const known[FACTS])
-{
-	int pair[2], status;
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
-		return -1;
-	confine_secrets();
-	memcpy(m->known, known, sizeof m->known);
-	signal(SIGCHLD, SIG_DFL);	/* ignored, it would cost us the status */
-	m->child = _Fork();	/* no handlers: we have neither threads nor stdio */
-	if (m->child == -1) {
-		close(pair[0]);
-		close(pair[1]);
-		return -1;
-	}
-	if (m->child == 0) {
-		close(pair[1]);
-		return pair[0];
-	}
-	close(pair[0]);
-	m->wire.peer = pair[1];
-	status = serve(m, signals);
-	monitor_close(m);
-	_exit(status);	/* there is no stdio to flush */
 }

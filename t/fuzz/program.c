@@ -6,11 +6,15 @@
  *  - 250 if and only if it exited with 0 and did not refuse;
  *  - a reply without control characters, of one class;
  *  - EX_TEMPFAIL is never a refusal for good.
- * The log is not flooded.  To run a program for each input would be a
- * thousand times slower; the functions that judge have no name outside
- * program.c, so this is one translation unit with it.
+ * The log is not flooded.
  */
-#include "src/relay/program.c"
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <syslog.h>
+
+#include "base/reply.h"
+#include "relay/outcome.h"
 #include "t/fuzz/fuzz.h"
 
 #define HEAD 2
@@ -50,11 +54,11 @@ run(int status, const char *p, size_t len, size_t step, struct reply *v)
 	t->reply = true;
 	for (; len > 0; p += n, len -= n) {
 		n = len < step ? len : step;
-		take_text(&j, t, p, n);
+		talk_take(&j, t, p, n);
 	}
-	end_talk(&j, t);
+	talk_end(&j, t);
 	reply_accept(v, &env);
-	judge(&j, status, t->first, v);
+	outcome_judge(&j, status, t->first, v);
 	demand(lines <= OUTPUT_LINES + 3, "the log is flooded");
 	free(t);
 }

@@ -1,0 +1,209 @@
+/*
+ * life.c - the process that acts for the one that talks to the client, from
+ * fork to exit.
+ *
+ * monitor_start() forks.  The child is the channel process: src/session has
+ * it.  The parent, the monitor, closes its client's descriptors and answers
+ * questions until the child is gone, then closes the next hops and exits with
+ * the child's status.
+ */
+#define _GNU_SOURCE	/* _Fork */
+#include "base/clock.h"
+#include "base/compat.h"
+#include "base/file.h"
+#include "base/reply.h"
+#include "base/text.h"
+#include "monitor/confine.h"
+#include "monitor/private.h"
+#include "monitor/record.h"
+#include "monitor/seal.h"
+#include "monitor/wire.h"
+#include "net/engine.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <syslog.h>
+#include <unistd.h>
+
+/* Records and questions of a session: so many at once, and so many a second. */
+#define BURST 2000
+#define RATE 500
+
+/* The client is the channel process's alone: here its descriptors become
+   nothing, or it would not see us hang up.  Standard error may be one of them.
+   -1 with errno. */
+static int
+detach_client(const struct monitor *m)
+{
+	int null = file_null(), status = -1;
+
+	if (null != -1 && dup2(null, STDIN_FILENO) != -1 &&
+	    dup2(null, STDOUT_FILENO) != -1 &&
+	    (m->set->relay.print != -1 || dup2(null, STDERR_FILENO) != -1))
+		status = 0;
+	if (null != -1)
+		close(null);
+	return status;
+}
+
+/* Takes one question from the budget.  Returns 0, or for how many milliseconds
+   the next must wait: a channel process that floods log or services is slowed
+   down. */
+static int
+throttle(struct monitor *m)
+{
+	int64_t now;
+
+	if (m->spent < BURST)
+		return 0;
+	now = clock_now();
+	if (now > m->refilled) {
+		m->spent -= (unsigned)((now - m->refilled) * RATE / 1000 <
+		    m->spent ? (now - m->refilled) * RATE / 1000 : m->spent);
+		m->refilled = now;
+	}
+	return m->spent < BURST ? 0 : 10;
+}
+
+/* Waits for a question: as long as the session may last, and what was begun
+   in it.  SIGTERM is blocked here, so it cannot interrupt a relay; it is for
+   who talks to the client to obey.  -1 with errno. */
+static int
+wait_question(struct monitor *m, int signals)
+{
+	const unsigned relay = m->set->relay.timeout;
+	const unsigned policy = m->set->policy_timeout;
+	const int64_t deadline = m->end + EXCHANGE * 1000 +
+	    (int64_t)(relay > policy ? relay : policy) * 1000;
+	struct pollfd p[] = { { .fd = m->wire.peer, .events = POLLIN },
+		{ .fd = signals, .events = POLLIN } };
+	struct signalfd_siginfo info;
+	int n, left, wait;
+
+	for (;;) {
+		left = clock_left(deadline);
+		wait = left == 0 ? 0 : throttle(m);
+		/* Also a process that never pauses must end. */
+		n = left == 0 ? 0 : wait == 0 ? poll(p, 2, left)
+		    : poll(p + 1, 1, wait < left ? wait : left);
+		if (n == 0 && wait != 0 && wait < left)
+			continue;
+		if (wait != 0)
+			p[0].revents = 0;
+		if (n == 0)
+			errno = ETIMEDOUT;
+		if (n == 0 || (n == -1 && errno != EINTR))
+			return -1;
+		if ((p[1].revents & POLLIN) != 0 &&
+		    read(signals, &info, sizeof info) == sizeof info)
+			kill(m->child, SIGTERM);
+		if (p[0].revents != 0)
+			return 0;
+	}
+}
+
+/*
+ * Waits for the end of the channel process, and gets its status.  One that is
+ * to blame (error) is killed, and so is one that took its leave or closed its
+ * end: it has nothing left to do but exit.  Any other may tell its client
+ * that we are going, for a moment.  -1 with errno.
+ */
+static int
+reap_channel(const struct monitor *m, int error, int *status)
+{
+	struct pollfd gone = { .fd = -1, .events = POLLIN };
+
+	if (error == EBADMSG || error == ETIMEDOUT) {
+		logger_printf(&m->set->log, LOG_CRIT, "channel-broken", NULL,
+		    "channel process %s; killed", error == EBADMSG
+		    ? "sent an invalid request" : "stalled in a request");
+	} else if (error != 0) {
+		logger_printf(&m->set->log, LOG_ERR, "session", NULL,
+		    "the monitor cannot go on: %s", strerror(error));
+		shutdown(m->wire.peer, SHUT_RDWR);
+		gone.fd = pidfd_open(m->child, 0);
+		poll(&gone, 1, EXCHANGE * 1000);
+		close(gone.fd);
+	}
+	if (waitpid(m->child, status, WNOHANG) == m->child)
+		return 0;
+	kill(m->child, SIGKILL);
+	while (waitpid(m->child, status, 0) == -1)
+		if (errno != EINTR)
+			return -1;
+	return 0;
+}
+
+/* The monitor's life.  Returns its exit status: the channel process's. */
+static int
+serve(struct monitor *m, int signals)
+{
+	struct received r;
+	int status, more = 1, error = detach_client(m) == -1 ? errno : 0;
+
+	m->refilled = clock_now();
+	m->end = m->refilled + (int64_t)m->set->session_timeout * 1000;
+	while (error == 0 && more == 1 && !m->ended) {
+		if (wait_question(m, signals) == -1) {
+			error = errno;
+			break;
+		}
+		more = monitor_get_question(m, &r);
+		m->spent++;
+		if (more == 1)
+			more = monitor_handle(m, &r) == -1 ? -1 : 1;
+		if (more == -1)
+			error = errno;
+		wire_dispose(&m->wire, &r);
+	}
+	if (reap_channel(m, error, &status) == -1)
+		return EX_OSERR;
+	if (m->ended)
+		return m->status;
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	logger_printf(&m->set->log, LOG_CRIT, "channel-broken", NULL,
+	    "channel process was killed by signal %d", WTERMSIG(status));
+	return EX_SOFTWARE;
+}
+
+int
+monitor_start(struct monitor *m, int signals, const char *const known[FACTS])
+{
+	int pair[2], status;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
+		return -1;
+	confine_secrets();
+	memcpy(m->known, known, sizeof m->known);
+	signal(SIGCHLD, SIG_DFL);	/* ignored, it would cost us the status */
+	m->child = _Fork();	/* no handlers: we have neither threads nor stdio */
+	if (m->child == -1) {
+		close(pair[0]);
+		close(pair[1]);
+		return -1;
+	}
+	if (m->child == 0) {
+		close(pair[1]);
+		return pair[0];
+	}
+	close(pair[0]);
+	m->wire.peer = pair[1];
+	status = serve(m, signals);
+	monitor_close(m);
+	_exit(status);	/* there is no stdio to flush */
+}
