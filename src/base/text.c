@@ -249,6 +249,7 @@ long
 text_decode_xtext(char *to, size_t size, struct span s)
 {
 	size_t n = 0, i;
+	int high, low;
 	char c;
 
 	for (i = 0; i < s.len; i++) {
@@ -256,11 +257,13 @@ text_decode_xtext(char *to, size_t size, struct span s)
 		if (((unsigned char)c & 0x80) != 0 || c == '=')
 			return -1;
 		if (c == '+') {
-			if (s.len - i < 3 || hex_value(s.p[i + 1]) == -1 ||
-			    hex_value(s.p[i + 2]) == -1)
+			if (s.len - i < 3)
 				return -1;
-			c = (char)(hex_value(s.p[i + 1]) << 4 |
-			    hex_value(s.p[i + 2]));
+			high = hex_value(s.p[i + 1]);
+			low = hex_value(s.p[i + 2]);
+			if (high < 0 || low < 0)
+				return -1;
+			c = (char)(high << 4 | low);
 			i += 2;
 		}
 		if (n < size)
