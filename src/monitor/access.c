@@ -209,8 +209,8 @@ access_open(const struct access_settings *set, const struct logger *log,
 {
 	static struct access only;	/* untouched pages cost nothing */
 	struct access *a = &only;
-	const char *list = set->clients, *bad;
-	size_t len;
+	const char *list = set->clients, *bad = "";
+	size_t len = 0;
 
 	memset(a, 0, sizeof *a);
 	a->set = set;

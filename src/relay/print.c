@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -107,6 +108,7 @@ put_visibly(struct spool *s, const char *p, size_t len)
 	char code[8];
 	size_t n, run = 0;
 
+	assert(p != NULL || len == 0);
 	while (run < len) {
 		n = text_printable(p + run, len - run);
 		if (n == 0 && (p[run] == '\n' || p[run] == '\t'))

@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE	/* explicit_bzero */
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -180,6 +181,7 @@ settle(struct auth *a, const char *name, const char *password,
 	enum answer answer = ANSWER_NO;
 	char known[USER_MAX];
 
+	assert(a != NULL);	/* EXTERNAL alone has none */
 	if (auth_take_name(name, known, size < sizeof known ? size : sizeof known) &&
 	    password[0] != '\0' && strlen(password) < PASSWORD_MAX)
 		answer = a->source->check(a, known, password);
@@ -223,6 +225,7 @@ settle_login(struct auth *a, enum turn turn, const char *text, size_t len,
 	else if (len >= sizeof a->user)
 		auth_answer(v, ANSWER_NO);
 	else {
+		assert(a != NULL);
 		memcpy(a->user, text, len + 1);
 		auth_challenge(a, TURN_PASSWORD, v, "UGFzc3dvcmQ6");
 	}
@@ -326,9 +329,10 @@ take_step(struct auth *a, const struct envelope *env, const char *name,
 	}
 	if (a != NULL)
 		a->turn = TURN_NONE;
-	if (turn == TURN_SOURCE)
+	if (turn == TURN_SOURCE) {
+		assert(a != NULL);
 		a->source->step(a, env, name, response, v, user, size);
-	else if (response == NULL)
+	} else if (response == NULL)
 		auth_challenge(a, turn, v, first);
 	else
 		take_response(a, env, turn, response, v, user, size);
