@@ -231,11 +231,20 @@ relay=smtp:[127.0.0.1]:$full
 	done
 	printf 'QUIT\r\n'
 } >"$dir/dialogue"
-: >"$dir/maillog"
+# That client is remote, so it may relay only if an option says so.
 cat "$dir/dialogue" | REMOTE_ADDR=192.0.2.7 REMOTE_PORT=4321 "$smtpd" -n \
     "$relay" 2>>"$dir/log" >"$dir/all"
-arrival
-arrival
+is 'a remote client may not relay' \
+    "$(grep -c '^554 5.7.1 Relay access denied' "$dir/all")" 2
+: >"$dir/maillog"
+cat "$dir/dialogue" | REMOTE_ADDR=192.0.2.7 REMOTE_PORT=4321 "$smtpd" -n \
+    --relay-clients 192.0.2.0/24 "$relay" 2>>"$dir/log" >"$dir/all"
+is 'two messages in one session: taken' \
+    "$(grep -c '^250 2.0.0 Ok: .*queued as' "$dir/all")" 2
+if [ "$(grep -c 'queued as' "$dir/all")" = 2 ]; then
+	arrival
+	arrival
+fi
 stop	# and so all of its log is written
 is 'two messages, one connection' \
     "$(grep -c ': connect from' "$dir/maillog")" 1
