@@ -38,6 +38,13 @@ find_crypt(void)
 }
 
 bool
+compat_crypt_knows(const char *setting)
+{
+	(void)setting;
+	return true;
+}
+
+bool
 compat_crypt(const char *password, const char *setting, char *hash,
     size_t size)
 {
@@ -105,19 +112,33 @@ __snprintf_chk(char *to, size_t len, int flag, size_t size, const char *fmt,
 	return n;
 }
 
-bool
-compat_crypt(const char *password, const char *setting, char *hash,
-    size_t size)
+/* The one of hashes[] that made setting, or NULL. */
+static hasher *
+find_hasher(const char *setting)
 {
-	hasher *run = NULL;
-	static _Alignas(16) char scratch[SCRATCH];
-	bool made;
 	size_t i;
 
 	for (i = 0; i < sizeof hashes / sizeof hashes[0]; i++)
 		if (strncmp(setting, hashes[i].prefix,
 		    strlen(hashes[i].prefix)) == 0)
-			run = hashes[i].run;
+			return hashes[i].run;
+	return NULL;
+}
+
+bool
+compat_crypt_knows(const char *setting)
+{
+	return find_hasher(setting) != NULL;
+}
+
+bool
+compat_crypt(const char *password, const char *setting, char *hash,
+    size_t size)
+{
+	hasher *run = find_hasher(setting);
+	static _Alignas(16) char scratch[SCRATCH];
+	bool made;
+
 	if (run == NULL)
 		return false;
 	hash[0] = '\0';

@@ -12,7 +12,11 @@
 
 #ifdef __GLIBC__
 #include <sys/pidfd.h>
+
+#define COMPAT_CRYPT_WHOLE true	/* any hash may be one that crypt(3) knows */
 #else
+#define COMPAT_CRYPT_WHOLE false
+
 int	pidfd_open(int pid, unsigned flags);
 void	closefrom(int from);
 
@@ -24,6 +28,11 @@ void	closefrom(int from);
 int	posix_spawn_file_actions_addclosefrom_np(
 	    posix_spawn_file_actions_t *actions, int from);
 #endif
+
+/* Does compat_crypt() know hashes of setting's kind?  With glibc it says yes to
+   all: to know better it would have to load libcrypt, and then
+   COMPAT_CRYPT_WHOLE is true. */
+bool	compat_crypt_knows(const char *setting);
 
 /* Hashes password as setting says, with crypt(3), into hash[0..size).  Returns
    false if crypt(3) refuses setting, or is not installed. */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "base/compat.h"
@@ -19,20 +20,6 @@
 struct users {
 	int fd;			/* of the file, open; or -1 */
 };
-
-static bool
-open_users(struct auth *a, char *error, size_t size)
-{
-	struct users *u = malloc(sizeof *u);
-
-	(void)error;
-	(void)size;
-	a->state = u;
-	if (u == NULL)
-		return false;
-	u->fd = open(a->where, O_RDONLY | O_CLOEXEC);
-	return true;
-}
 
 static void
 close_users(struct auth *a)
@@ -134,6 +121,8 @@ struct found {
 	char own[HASH_MAX];	/* of the user; "" if there is none */
 	char cheap[HASH_MAX], dear[HASH_MAX];	/* see auth_file_choose() */
 	unsigned own_line, cheap_line, dear_line;
+	unsigned unknown_line;	/* the first whose hash crypt(3) does not know,
+				   as far as that shows without trying; or 0 */
 };
 
 /* Takes hash, of line n, into what was found. */
@@ -142,6 +131,11 @@ compare_hash(struct found *f, const char *found, unsigned n)
 {
 	if (!is_usable(found))
 		return;
+	if (!compat_crypt_knows(found)) {
+		if (f->unknown_line == 0)
+			f->unknown_line = n;
+		return;
+	}
 	if (f->cheap[0] == '\0' ||
 	    auth_file_cost(found) < auth_file_cost(f->cheap)) {
 		snprintf(f->cheap, sizeof f->cheap, "%s", found);
@@ -154,8 +148,8 @@ compare_hash(struct found *f, const char *found, unsigned n)
 	}
 }
 
-/* Reads all of file, whether user is in it or not.  Returns false if that
-   fails. */
+/* Reads all of file, whether user is in it or not.  Returns false, with errno,
+   if that fails. */
 static bool
 read_users(FILE *file, const char *user, struct found *f)
 {
@@ -183,6 +177,33 @@ read_users(FILE *file, const char *user, struct found *f)
 	return whole;
 }
 
+/* Reads the file as it is now.  Returns false, with errno, if that fails. */
+static bool
+read_file_again(const struct auth *a, const char *user, struct found *f)
+{
+	const struct users *u = a->state;
+	char buffer[4096];
+	int fd, failure;
+	FILE *file;
+	bool whole;
+
+	if ((fd = file_again(u->fd, a->where)) == -1)
+		return false;
+	if ((file = fdopen(fd, "r")) == NULL) {
+		failure = errno;
+		close(fd);
+		errno = failure;
+		return false;
+	}
+	setvbuf(file, buffer, _IOFBF, sizeof buffer);
+	whole = read_users(file, user, f);
+	failure = errno;
+	fclose(file);
+	explicit_bzero(buffer, sizeof buffer);
+	errno = failure;
+	return whole;
+}
+
 /* Hashes password for setting; true if the result is setting itself. */
 static bool
 hash_matches(const char *password, const char *setting, bool *unknown)
@@ -197,16 +218,43 @@ hash_matches(const char *password, const char *setting, bool *unknown)
 	return equal;
 }
 
-/* Logs which line has a hash that crypt(3) does not know. */
+/* Logs that the hash of that line is one that crypt(3) does not know. */
 static enum answer
-unknown_hash(const struct auth *a, const struct found *f, const char *hash)
+unknown_hash(const struct auth *a, unsigned line)
 {
-	char why[80];
+	logger_printf(a->log, LOG_ERR, "config-error", NULL,
+	    "%s: line %u: crypt(3) does not support this hash", a->where, line);
+	return ANSWER_UNSURE;
+}
 
-	snprintf(why, sizeof why, "line %u: crypt(3) does not support this "
-	    "hash", hash == f->own ? f->own_line : hash == f->cheap ?
-	    f->cheap_line : f->dear_line);
-	return auth_broken(a, why);
+/* Where COMPAT_CRYPT_WHOLE is false the log says at the start, and not only
+   when such a user comes, that the file has hashes that cannot be checked. */
+static bool
+open_users(struct auth *a, char *error, size_t size)
+{
+	struct users *u = malloc(sizeof *u);
+	struct found found;
+
+	(void)error;
+	(void)size;
+	a->state = u;
+	if (u == NULL)
+		return false;
+	u->fd = open(a->where, O_RDONLY | O_CLOEXEC);
+	if (COMPAT_CRYPT_WHOLE)
+		return true;
+	/* A file that cannot be read is logged when a password is checked. */
+	if (read_file_again(a, "", &found) && found.unknown_line != 0)
+		unknown_hash(a, found.unknown_line);
+	explicit_bzero(&found, sizeof found);
+	return true;
+}
+
+static unsigned
+line_of(const struct found *f, const char *hash)
+{
+	return hash == f->own ? f->own_line : hash == f->cheap ?
+	    f->cheap_line : f->dear_line;
 }
 
 /*
@@ -224,38 +272,28 @@ check_hashes(const struct auth *a, const struct found *f,
 	size_t n, i;
 
 	n = auth_file_choose(f->own, f->cheap, f->dear, chosen);
+	if (n == 0 && f->unknown_line != 0)
+		return unknown_hash(a, f->unknown_line);
 	for (i = 0; i < n; i++) {
 		equal = hash_matches(password, chosen[i], &unknown);
 		if (equal && chosen[i] == f->own)
 			answer = ANSWER_YES;
 		known = known || (!unknown && (i == 0 || !is_usable(f->own)));
 	}
-	return n == 0 || known ? answer : unknown_hash(a, f, chosen[0]);
+	return n == 0 || known ? answer :
+	    unknown_hash(a, line_of(f, chosen[0]));
 }
 
 static enum answer
 check_file(struct auth *a, const char *user, const char *password)
 {
-	struct users *u = a->state;
 	enum answer answer;
 	struct found found;
-	char buffer[4096];
-	FILE *file;
-	int fd;
 
-	if ((fd = file_again(u->fd, a->where)) == -1)
-		return auth_broken(a, strerror(errno));
-	if ((file = fdopen(fd, "r")) == NULL) {
-		close(fd);
-		return auth_broken(a, strerror(errno));
-	}
-	setvbuf(file, buffer, _IOFBF, sizeof buffer);
-	if (read_users(file, user, &found))
+	if (read_file_again(a, user, &found))
 		answer = check_hashes(a, &found, password);
 	else
 		answer = auth_broken(a, strerror(errno));
-	fclose(file);
-	explicit_bzero(buffer, sizeof buffer);
 	explicit_bzero(&found, sizeof found);
 	return answer;
 }
