@@ -17,7 +17,8 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import (HELLO, SMTPD, Listener, PolicyService, Session, Skip,
                  certificate, folder, lines, main, message, need, script,
-                 tcp_pair, test, whole_calls)
+                 tcp_pair, test, test_if_static, test_unless_static,
+                 whole_calls)
 
 need("openssl", "perl")
 PLACE = folder()
@@ -61,7 +62,7 @@ def hashed(prefix):
 def make_passwords():
     with open(path("passwords"), "w") as f:
         f.write(f"# name:hash\nuser:{hashed('$6$')}\n"
-                f"yes:{hashed('$y$j9T$')}:more\n")
+                f"yes:{hashed('$6$')}:more\n")
 
 
 def tls(name="ec"):
@@ -580,6 +581,54 @@ def auth_required_means_that_no_mail_is_taken_before():
         _, log = s.finish()
     assert " with ESMTPA id " in received(log), log
     assert "event=auth-ok" in log and "user=yes" in log, log
+
+
+def two_users(place, prefix):
+    """A file of them; where its second line has such a hash."""
+    with open(f"{place}/users", "w") as f:
+        f.write(f"user:{hashed('$6$')}\nother:{hashed(prefix)}\n")
+    return ["--no-auth-require-tls", "--auth", f"file:{place}/users",
+            "discard:"]
+
+
+# The static program has none of these hashes.
+@test_unless_static
+def passwords_by_every_usual_hash_are_known():
+    for prefix in ("$1$", "$5$", "$6$", "$y$j9T$"):
+        place = folder()
+        for user, wanted in (("user", "235"), ("other", "235")):
+            with Session(*two_users(place, prefix)) as s:
+                s.start()
+                assert s.say(plain(user))[0][:3] == wanted, (prefix, user)
+                _, log = s.finish()
+            assert "config-error" not in log, log
+        shutil.rmtree(place)
+
+
+@test_if_static
+def a_hash_that_the_static_program_does_not_know_is_a_configuration_error():
+    for prefix in ("$1$", "$5$", "$y$j9T$"):
+        place = folder()
+        said = f"{place}/users: line 2: crypt(3) does not support this hash"
+        arguments = two_users(place, prefix)
+        with Session(*arguments) as s:
+            s.start()
+            _, log = s.finish()
+        assert "event=config-error" in log and said in log, log
+        for user, wanted in (("user", "235"), ("other", "454 4.7.0"),
+                             ("nobody", "535")):
+            with Session(*arguments) as s:
+                s.start()
+                reply = s.say(plain(user))[0]
+                assert reply.startswith(wanted), (prefix, user, reply)
+                s.finish()
+        with open(f"{place}/users", "w") as f:
+            f.write(f"other:{hashed(prefix)}\n")
+        with Session(*arguments) as s:
+            s.start()
+            assert s.say(plain("nobody"))[0][:3] == "454"
+            s.finish()
+        shutil.rmtree(place)
 
 
 @test

@@ -19,7 +19,7 @@ import threading
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import (HELLO, SMTPD, PolicyService, Session, Skip, family, folder,
                  lines, main, message, need, script, tcp_pair, test,
-                 whole_calls)
+                 test_if_static, test_unless_static, whole_calls)
 
 SANITIZED = "/san/" in SMTPD
 EXAMPLE = lines("EHLO x", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA",
@@ -947,7 +947,8 @@ def text_is_acknowledged_at_once_for_its_last_segment_may_wait_for_that():
         assert s.say("x" * 898)[0][:3] == "250"
 
 
-@test
+# LISTEN_FDS is read by libsystemd.
+@test_unless_static
 def a_descriptor_that_is_passed_is_a_connected_socket():
     with socket.create_server(("127.0.0.1", 0)) as server, \
             open(os.devnull) as nothing:
@@ -963,6 +964,39 @@ def a_descriptor_that_is_passed_is_a_connected_socket():
                 pass_fds=[number])
             assert done.returncode == 64, done
             assert wanted in done.stderr, done.stderr
+
+
+@test_if_static
+def a_socket_that_is_passed_to_the_static_program_is_an_error():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number = server.fileno()
+        done = subprocess.run(
+            ["bash", "-c", f"exec 3<&{number}; LISTEN_PID=$$ LISTEN_FDS=1 "
+             "exec $0 print:", SMTPD], stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, pass_fds=[number])
+    assert done.returncode == 64, done
+    assert "no libsystemd" in done.stderr, done.stderr
+
+
+@test
+def where_standard_error_is_the_journal_each_record_has_its_level():
+    with tempfile.NamedTemporaryFile("w+") as log:
+        seen = os.fstat(log.fileno())
+        for stream, wanted in ((f"{seen.st_dev}:{seen.st_ino}", r"<[3-7]>"),
+                               (f"{seen.st_dev}:1", "")):
+            log.truncate(0)
+            subprocess.run([SMTPD, "-d", "--", "/no/such/program"],
+                           input=EXAMPLE, stdout=subprocess.DEVNULL,
+                           stderr=log, check=True,
+                           env={**os.environ, "JOURNAL_STREAM": stream})
+            with open(log.name) as file:
+                records = [r.lstrip("\0") for r in file]
+            assert len(records) > 1, records
+            for record in records:
+                assert re.match(wanted + "smtpd: ", record), record
+            if wanted:
+                levels = {record[:3] for record in records}
+                assert len(levels) > 1, records
 
 
 @test
@@ -1170,7 +1204,8 @@ def real_clients_deliver_through_a_super_server():
     shutil.rmtree(place)
 
 
-@test
+# LISTEN_FDS is read by libsystemd.
+@test_unless_static
 def a_connection_passed_as_descriptor_3_is_served():
     place = folder()
     with Server(f"maildir:{place}/box", inetd=False) as server:

@@ -8,6 +8,7 @@ super-server would, on one end of a socket pair.
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,23 @@ import threading
 import traceback
 
 SMTPD = os.path.abspath(os.environ.get("SMTPD", "./smtpd"))
+
+def is_static(program):
+    """Has program (ELF of 64 bits, of this machine) no PT_INTERP?"""
+    try:
+        with open(program, "rb") as file:
+            elf = file.read(4096)
+    except OSError:
+        return False
+    if elf[:5] != b"\x7fELF\x02":
+        return False
+    at, = struct.unpack_from("=Q", elf, 32)
+    size, count = struct.unpack_from("=HH", elf, 54)
+    return 3 not in [struct.unpack_from("=I", elf, at + i * size)[0]
+                     for i in range(count)]
+
+
+STATIC = is_static(SMTPD)
 PATIENCE = 300      # seconds until a hanging test counts as failed
 tests = []
 
@@ -26,6 +44,16 @@ class Skip(Exception):
 def test(function):
     tests.append(function)
     return function
+
+
+def test_unless_static(function):
+    """For what the static program does not have.  It is no test then, rather
+    than one that is skipped: no machine could make it run."""
+    return function if STATIC else test(function)
+
+
+def test_if_static(function):
+    return test(function) if STATIC else function
 
 
 def hung(_signal, _frame):
