@@ -1,18 +1,14 @@
 /*
  * outcome.c - what a program prints, and its exit status, as a reply.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
 #include <syslog.h>
-#include <unistd.h>
 
 #include "base/reply.h"
 #include "base/text.h"
 #include "relay/outcome.h"
-
-#define OUTPUT_READS 64		/* of what is left when a program has ended */
 
 /* The line is complete. */
 static void
@@ -51,42 +47,15 @@ talk_take(const struct job *j, struct talk *t, const char *p, size_t len)
 	}
 }
 
-bool
-talk_read(const struct job *j, struct talk *t)
-{
-	char buffer[16384];
-	ssize_t n;
-
-	if (t->fd == -1)
-		return false;
-	n = read(t->fd, buffer, sizeof buffer);
-	if (n > 0) {
-		talk_take(j, t, buffer, (size_t)n);
-		return true;
-	}
-	if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-		close(t->fd);
-		t->fd = -1;
-	}
-	return false;
-}
-
 void
 talk_end(const struct job *j, struct talk *t)
 {
-	int reads;
-
-	for (reads = 0; reads < OUTPUT_READS && talk_read(j, t); reads++)
-		;
 	if (t->len > 0)
 		end_line(j, t);
 	if (t->lines > OUTPUT_LINES)
 		logger_printf(&j->r->set->log, t->priority, "program", j->env,
 		    "%s: %lu more lines", j->r->set->program[0],
 		    t->lines - OUTPUT_LINES);
-	if (t->fd != -1)
-		close(t->fd);
-	t->fd = -1;
 }
 
 #define ANY_STATUS -1

@@ -10,7 +10,6 @@
 
 /* What a program writes to one descriptor, taken line by line. */
 struct talk {
-	int fd;			/* our end, never blocking; owned */
 	int priority;		/* of its lines in the log */
 	bool reply;		/* the first line is not logged: see first */
 	bool heard;		/* a first line was there */
@@ -24,11 +23,7 @@ struct talk {
 void	talk_take(const struct job *j, struct talk *t, const char *p,
 	    size_t len);
 
-/* Reads what is there, once.  False if there was nothing, or the end. */
-bool	talk_read(const struct job *j, struct talk *t);
-
-/* The program has ended: takes what is left, no more than a pipe holds (what
-   the program started may go on writing), and closes t->fd. */
+/* The program has ended: logs what is left. */
 void	talk_end(const struct job *j, struct talk *t);
 
 /*

@@ -2,36 +2,26 @@
  * program.c - gives a message to a program: its arguments, its start, its
  * output, its end, and what that end means.
  */
-#define _GNU_SOURCE	/* ppoll, pipe2, POSIX_SPAWN_SETSID, environ */
+#define _GNU_SOURCE	/* environ */
 #include <sys/wait.h>
 
-#include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sysexits.h>
 #include <syslog.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/address.h"
-#include "base/clock.h"
-#include "base/compat.h"
 #include "base/file.h"
 #include "base/reply.h"
 #include "base/text.h"
+#include "net/spawn.h"
 #include "relay/outcome.h"
 #include "relay/transport.h"
 
 #define TERM_GRACE 2000		/* milliseconds between SIGTERM and SIGKILL */
-#define KILL_GRACE 5000		/* and from there until we no longer wait */
-#define END_RETRY 20		/* until it is asked again if it has ended */
 
 /* ---- Arguments and environment ---- */
 
@@ -320,231 +310,91 @@ build_environment(const struct envelope *env, struct vector *vec)
 	return true;
 }
 
-/* ---- Their start ---- */
+/* ---- Their run ---- */
 
+/* One program that runs. */
 struct run {
-	pid_t pid;
-	int status;		/* as wait(2) has it */
-	bool late;		/* had to be stopped at the deadline */
+	const struct job *j;
 	struct talk out, err;
 };
 
-/* A pipe whose reading end does not block. */
-static int
-make_pipe(int end[2])
-{
-	if (pipe2(end, O_CLOEXEC) == -1)
-		return -1;
-	return fcntl(end[0], F_SETFL, O_NONBLOCK);
-}
-
-/* How a program is started: with nothing of ours but given[0..2] as its
-   descriptors 0 to 2.  Returns 0, or an errno, exec's too. */
-static int
-spawn(pid_t *pid, char *const argv[], char *const envp[], const int given[3])
-{
-	posix_spawn_file_actions_t files;
-	posix_spawnattr_t how;
-	sigset_t all, none;
-	int error, n;
-
-	if ((error = posix_spawn_file_actions_init(&files)) != 0)
-		return error;
-	assert(argv != NULL);
-	if ((error = posix_spawnattr_init(&how)) != 0) {
-		posix_spawn_file_actions_destroy(&files);
-		return error;
-	}
-	/* sigfillset() would leave out two that libc keeps for itself, and
-	   the program would begin with them ignored. */
-	memset(&all, 0xff, sizeof all);
-	sigemptyset(&none);
-	posix_spawnattr_setflags(&how, POSIX_SPAWN_SETSID |
-	    POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
-	posix_spawnattr_setsigdefault(&how, &all);
-	posix_spawnattr_setsigmask(&how, &none);
-	for (n = 0; n < 3 && error == 0; n++)
-		error = posix_spawn_file_actions_adddup2(&files, given[n], n);
-	if (error == 0)
-		error = posix_spawn_file_actions_addclosefrom_np(&files, 3);
-	if (error == 0)
-		error = posix_spawnp(pid, argv[0], &files, &how, argv, envp);
-	posix_spawnattr_destroy(&how);
-	posix_spawn_file_actions_destroy(&files);
-	return error;
-}
-
-/*
- * Starts argv with spool, rewound, as its standard input.  Returns 0, or an
- * errno; the caller closes what is open in run either way.
- */
-static int
-start(struct run *run, int spool, char *const argv[], char *const envp[])
-{
-	int out[2] = { -1, -1 }, err[2] = { -1, -1 };
-	int given[3] = { -1, -1, -1 }, error = 0, n;
-
-	if (lseek(spool, 0, SEEK_SET) == -1 || make_pipe(out) == -1 ||
-	    make_pipe(err) == -1)
-		error = errno;
-	/* Out of the way: any of them may be a number that is wanted. */
-	for (n = 0; n < 3 && error == 0; n++) {
-		given[n] = fcntl(n == 0 ? spool : n == 1 ? out[1] : err[1],
-		    F_DUPFD_CLOEXEC, 3);
-		if (given[n] == -1)
-			error = errno;
-	}
-	if (error == 0)
-		error = spawn(&run->pid, argv, envp, given);
-	run->out.fd = out[0];
-	run->err.fd = err[0];
-	for (n = 0; n < 3; n++)
-		if (given[n] != -1)
-			close(given[n]);
-	if (out[1] != -1)
-		close(out[1]);
-	if (err[1] != -1)
-		close(err[1]);
-	return error;
-}
-
-/* ---- Their end ---- */
-
-/* Has the child ended?  It stays unreaped, so that its number, which is its
-   group's too, cannot become somebody else's.  -1: that cannot be told. */
-static int
-ended(pid_t pid)
-{
-	siginfo_t info = { .si_pid = 0 };
-
-	if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == -1)
-		return errno == ECHILD ? 1 : -1;
-	return info.si_pid == pid;
-}
-
+/* As struct spawn's hear. */
 static void
-stop(pid_t pid, int signal)
+hear_program(void *ctx, int descriptor, const char *p, size_t len)
 {
-	kill(-pid, signal);	/* it began its own session, so its own group */
+	struct run *run = ctx;
+
+	talk_take(run->j, descriptor == 1 ? &run->out : &run->err, p, len);
 }
 
-/*
- * Waits for the program, and takes its output meanwhile; at the deadline stops
- * it, more and more firmly.  SIGCHLD is blocked but in ppoll(): no wake-up is
- * lost.  False if it cannot even be killed.
- */
-static bool
-wait_for(const struct job *j, struct run *run, const sigset_t *mask)
-{
-	static const struct {
-		int signal;
-		int grace;	/* milliseconds */
-	} steps[] = { { SIGTERM, TERM_GRACE }, { SIGKILL, KILL_GRACE } };
-	int64_t deadline = j->deadline;
-	struct pollfd p[2];
-	struct timespec left;
-	size_t step = 0;
-	int end, ms;
-
-	while ((end = ended(run->pid)) != 1) {
-		ms = clock_left(deadline);
-		if (ms == 0 && step == COUNT(steps))
-			return false;
-		if (ms == 0) {
-			run->late = true;
-			stop(run->pid, steps[step].signal);
-			deadline = clock_now() + steps[step++].grace;
-			continue;
-		}
-		/* Its signal may have come already. */
-		if (end == -1 && ms > END_RETRY)
-			ms = END_RETRY;
-		left.tv_sec = ms / 1000;
-		left.tv_nsec = ms % 1000 * 1000000L;
-		p[0] = (struct pollfd){ .fd = run->out.fd, .events = POLLIN };
-		p[1] = (struct pollfd){ .fd = run->err.fd, .events = POLLIN };
-		if (ppoll(p, 2, &left, mask) <= 0)
-			continue;
-		if (p[0].revents != 0)
-			talk_read(j, &run->out);
-		if (p[1].revents != 0)
-			talk_read(j, &run->err);
-	}
-	return true;
-}
-
-static void
-wake(int signal)
-{
-	(void)signal;	/* that it comes is all: ppoll() returns */
-}
-
-/* Runs it to its end.  Returns 0, or exec's errno or that of starting it. */
+/* Runs the program with the message, from its start, as its standard input.
+   Returns 0, or an errno. */
 static int
-run_program(const struct job *j, struct run *run, char *const argv[],
-    char *const envp[])
+run_program(struct run *run, char *const argv[], char *const envp[],
+    struct spawn_end *end)
 {
-	struct sigaction action = { .sa_handler = wake }, old_action;
-	sigset_t child, mask, old_mask;
+	const struct job *j = run->j;
+	const struct spawn what = {
+		.argv = argv, .envp = envp, .input = j->spool, .extra = -1,
+		.hear = hear_program, .ctx = run, .deadline = j->deadline,
+		.grace = TERM_GRACE
+	};
 	int error;
 
-	sigemptyset(&child);
-	sigaddset(&child, SIGCHLD);
-	sigprocmask(SIG_BLOCK, &child, &old_mask);
-	mask = old_mask;
-	sigdelset(&mask, SIGCHLD);
-	sigaction(SIGCHLD, &action, &old_action);
-	error = start(run, j->spool, argv, envp);
-	if (error == 0) {
-		if (!wait_for(j, run, &mask))
-			logger_printf(&j->r->set->log, LOG_CRIT, "program",
-			    j->env, "%s: process %jd cannot be killed",
-			    argv[0], (intmax_t)run->pid);
-		if (run->late)
-			stop(run->pid, SIGKILL);
-		if (waitpid(run->pid, &run->status, WNOHANG) == -1)
-			error = errno;
-	}
+	if (lseek(j->spool, 0, SEEK_SET) == -1)
+		return errno;
+	error = spawn_run(&what, end);
 	talk_end(j, &run->out);
 	talk_end(j, &run->err);
-	sigaction(SIGCHLD, &old_action, NULL);
-	sigprocmask(SIG_SETMASK, &old_mask, NULL);
+	if (end->alive)
+		logger_printf(&j->r->set->log, LOG_CRIT, "program", j->env,
+		    "%s: process %jd cannot be killed",
+		    j->r->set->program[0], (intmax_t)end->pid);
 	return error;
 }
 
+/* Sets *v by how the program ended. */
 static void
-take_program(const struct job *j, struct hop *h, struct reply *v)
+judge_end(const struct run *run, const struct spawn_end *end, struct reply *v)
+{
+	const struct job *j = run->j;
+	const char *name = j->r->set->program[0];
+
+	if (end->late) {
+		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
+		    "%s: stopped after %u seconds", name, j->r->set->timeout);
+		reply_set(v, 451, "4.3.0", "The relay took too long");
+	} else if (!WIFEXITED(end->status)) {
+		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
+		    "%s: killed by signal %d", name, WTERMSIG(end->status));
+		reply_set(v, 451, "4.3.0", "Local error in processing");
+	} else {
+		outcome_judge(j, WEXITSTATUS(end->status), run->out.first, v);
+	}
+}
+
+static void
+take_program(const struct job *j, struct reply *v)
 {
 	struct vector argv = { NULL, 0 }, envp = { NULL, 0 };
 	struct run *run = calloc(1, sizeof *run);
 	const char *name = j->r->set->program[0];
+	struct spawn_end end = { .pid = 0 };
 	int error;
 
-	(void)h;
 	if (run == NULL || !build_environment(j->env, &envp)) {
 		job_fail(j, name, ENOMEM, v);
-		goto out;
+	} else if (build_arguments(j, &argv, v)) {
+		run->j = j;
+		run->out.priority = LOG_INFO;
+		run->out.reply = true;
+		run->err.priority = LOG_NOTICE;
+		error = run_program(run, argv.s, envp.s, &end);
+		if (error != 0)
+			job_fail(j, name, error, v);
+		else
+			judge_end(run, &end, v);
 	}
-	if (!build_arguments(j, &argv, v))
-		goto out;
-	run->out.priority = LOG_INFO;
-	run->out.reply = true;
-	run->err.priority = LOG_NOTICE;
-	error = run_program(j, run, argv.s, envp.s);
-	if (error != 0) {
-		job_fail(j, name, error, v);
-	} else if (run->late) {
-		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
-		    "%s: stopped after %u seconds", name, j->r->set->timeout);
-		reply_set(v, 451, "4.3.0", "The relay took too long");
-	} else if (!WIFEXITED(run->status)) {
-		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
-		    "%s: killed by signal %d", name, WTERMSIG(run->status));
-		reply_set(v, 451, "4.3.0", "Local error in processing");
-	} else {
-		outcome_judge(j, WEXITSTATUS(run->status), run->out.first, v);
-	}
-out:
 	vector_free(&argv);
 	vector_free(&envp);
 	free(run);
@@ -553,7 +403,8 @@ out:
 static void
 deliver_program(const struct job *j, struct hop *h, struct reply r[])
 {
-	take_program(j, h, &r[0]);
+	(void)h;
+	take_program(j, &r[0]);
 	reply_spread(r, j->env->nrecipients);
 }
 

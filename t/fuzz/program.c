@@ -49,7 +49,6 @@ run(int status, const char *p, size_t len, size_t step, struct reply *v)
 	demand(t != NULL, "no memory");
 	for (n = 0; n < FACTS; n++)
 		env.fact[n] = "";
-	t->fd = -1;
 	t->priority = LOG_INFO;
 	t->reply = true;
 	for (; len > 0; p += n, len -= n) {

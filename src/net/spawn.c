@@ -1,0 +1,352 @@
+/*
+ * spawn.c - runs a program to its end, or to a deadline.
+ *
+ *  - fork(2) and execve(2): posix_spawn(3) cannot ask for a signal at the
+ *    death of the parent.
+ *  - A pipe that execve(2) closes tells that the program was started, or why
+ *    it was not.
+ *  - The program is not reaped before its group has been signalled: until then
+ *    its number, which is its group's number too, belongs to no other process.
+ */
+#define _GNU_SOURCE	/* pipe2, dup3, ppoll */
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "net/spawn.h"
+
+#define OUTPUT_READS 64		/* of what is left when a program has ended */
+#define KILL_GRACE 5000		/* milliseconds from SIGKILL until we give up */
+#define END_RETRY 20		/* until waitid(2) is asked again */
+#define OUT_OF_THE_WAY 10	/* no program gets a descriptor from here on */
+#define SEARCH_PATH "/usr/local/bin:/usr/bin:/bin"	/* without PATH */
+
+/* ---- In the child ---- */
+
+/* Sets every signal to its default.  sigaction(3) refuses the two real-time
+   signals that libc keeps for itself; the kernel passes them on, ignored. */
+static void
+reset_signals(void)
+{
+	static const unsigned long none[8];	/* a struct sigaction of zeros:
+						   SIG_DFL */
+	sigset_t empty;
+	int n;
+
+	for (n = 1; n < _NSIG; n++)
+		syscall(SYS_rt_sigaction, n, none, NULL, (size_t)_NSIG / 8);
+	sigemptyset(&empty);
+	sigprocmask(SIG_SETMASK, &empty, NULL);
+}
+
+static void
+close_from(int fd)
+{
+	long end;
+
+	if (syscall(SYS_close_range, (unsigned)fd, ~0U, 0U) == 0)
+		return;
+	end = sysconf(_SC_OPEN_MAX);	/* Linux before 5.9 */
+	for (; fd < end; fd++)
+		close(fd);
+}
+
+/* Executes argv[0], or the first file of that name in PATH.  Returns an
+   errno if there is none. */
+static int
+execute(char *const argv[], char *const envp[])
+{
+	const char *path = getenv("PATH"), *end;
+	char file[PATH_MAX];
+	int error = ENOENT;
+
+	if (strchr(argv[0], '/') != NULL || *argv[0] == '\0') {
+		execve(argv[0], argv, envp);
+		return errno;
+	}
+	for (path = path != NULL ? path : SEARCH_PATH; path != NULL;
+	    path = *end == ':' ? end + 1 : NULL) {
+		end = path + strcspn(path, ":");
+		if (snprintf(file, sizeof file, "%.*s%s%s",
+		    (int)(end - path), path, end > path ? "/" : "", argv[0])
+		    >= (int)sizeof file)
+			continue;
+		execve(file, argv, envp);
+		if (errno == EACCES)
+			error = EACCES;
+		else if (errno != ENOENT && errno != ENOTDIR)
+			return errno;
+	}
+	return error;
+}
+
+/* Becomes the program.  given[0..n) become descriptors 0 to n - 1, of which
+   those that are -1 are closed; report gets the errno of a failure. */
+static _Noreturn void
+become_program(const struct spawn *s, const int given[], int n, int report,
+    pid_t parent)
+{
+	int from, error = 0, i;
+
+	setsid();
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
+	for (i = 0; i < n && error == 0; i++) {
+		from = given[i] != -1 ? given[i] :
+		    open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (from == i)
+			fcntl(i, F_SETFD, 0);
+		else if (from == -1 || dup2(from, i) == -1)
+			error = errno;
+	}
+	if (error == 0 && dup3(report, n, O_CLOEXEC) == -1)
+		error = errno;
+	if (error == 0) {
+		report = n;
+		close_from(n + 1);
+		reset_signals();
+		error = execute(s->argv, s->envp);
+	}
+	if (write(report, &error, sizeof error) != sizeof error)
+		_exit(2);
+	_exit(1);
+}
+
+/* ---- In the parent ---- */
+
+/* The descriptors of one run; -1: not open. */
+struct run {
+	int given[4];	/* what the child gets */
+	int out[2];	/* our ends of its outputs; never block */
+	int report[2];
+};
+
+/* A pipe that the child does not have, but for *given, which is out of the
+   way of the descriptors that it gets.  Returns 0, or an errno. */
+static int
+open_pipe(int *ours, int *given, int flags)
+{
+	int ends[2], error = 0;
+
+	if (pipe2(ends, O_CLOEXEC) == -1)
+		return errno;
+	*given = fcntl(ends[1], F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
+	if (*given == -1 || fcntl(ends[0], F_SETFL, flags) == -1)
+		error = errno;
+	close(ends[1]);
+	*ours = ends[0];
+	return error;
+}
+
+/* Returns 0, or an errno; run is to be closed either way. */
+static int
+open_run(const struct spawn *s, struct run *run)
+{
+	const int from[4] = { s->input, -1, -1, s->extra };
+	int error, i;
+
+	for (i = 0; i < 4; i++) {
+		if (from[i] == -1)
+			continue;
+		run->given[i] = fcntl(from[i], F_DUPFD_CLOEXEC,
+		    OUT_OF_THE_WAY);
+		if (run->given[i] == -1)
+			return errno;
+	}
+	for (i = 0; i < 2 && s->hear != NULL; i++)
+		if ((error = open_pipe(&run->out[i], &run->given[1 + i],
+		    O_NONBLOCK)) != 0)
+			return error;
+	return open_pipe(&run->report[0], &run->report[1], 0);
+}
+
+static void
+close_once(int *fd)
+{
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
+
+/* Closes what only the child is to have. */
+static void
+close_given(struct run *run)
+{
+	int i;
+
+	for (i = 0; i < 4; i++)
+		close_once(&run->given[i]);
+	close_once(&run->report[1]);
+}
+
+/* Forks, and waits until the child has become the program.  Returns 0, or an
+   errno. */
+static int
+start_program(const struct spawn *s, struct run *run, pid_t *pid)
+{
+	pid_t parent = getpid();
+	int error = 0;
+	ssize_t n;
+
+	*pid = _Fork();
+	if (*pid == -1)
+		return errno;
+	if (*pid == 0)
+		become_program(s, run->given, s->extra != -1 ? 4 : 3,
+		    run->report[1], parent);
+	close_given(run);
+	while ((n = read(run->report[0], &error, sizeof error)) == -1 &&
+	    errno == EINTR)
+		;
+	if (n != sizeof error)
+		return 0;
+	while (waitpid(*pid, NULL, 0) == -1 && errno == EINTR)
+		;
+	return error;
+}
+
+/* Reads what is in one output, once.  False if there was nothing, or the
+   end. */
+static bool
+read_output(const struct spawn *s, struct run *run, int i)
+{
+	char buffer[16384];
+	ssize_t n;
+
+	if (run->out[i] == -1)
+		return false;
+	n = read(run->out[i], buffer, sizeof buffer);
+	if (n > 0) {
+		s->hear(s->ctx, 1 + i, buffer, (size_t)n);
+		return true;
+	}
+	if (n == 0 || (errno != EAGAIN && errno != EINTR))
+		close_once(&run->out[i]);
+	return false;
+}
+
+/* Has the child ended?  It stays unreaped.  -1: that cannot be told. */
+static int
+has_ended(pid_t pid)
+{
+	siginfo_t info = { .si_pid = 0 };
+
+	if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == -1)
+		return errno == ECHILD ? 1 : -1;
+	return info.si_pid == pid;
+}
+
+/* Waits for an output or SIGCHLD, which mask lets in, for at most that many
+   milliseconds. */
+static void
+wait_program(const struct spawn *s, struct run *run, int ms,
+    const sigset_t *mask)
+{
+	struct timespec left = { ms / 1000, ms % 1000 * 1000000L };
+	struct pollfd p[2];
+	int i;
+
+	for (i = 0; i < 2; i++)
+		p[i] = (struct pollfd){ .fd = run->out[i], .events = POLLIN };
+	if (ppoll(p, 2, &left, mask) <= 0)
+		return;
+	for (i = 0; i < 2; i++)
+		if (p[i].revents != 0)
+			read_output(s, run, i);
+}
+
+/*
+ * Waits until the program has ended, and takes its output meanwhile; stops its
+ * group at the deadline.  SIGCHLD is blocked but in ppoll(2): no wake-up is
+ * lost.
+ */
+static void
+await_program(const struct spawn *s, struct run *run, struct spawn_end *end,
+    const sigset_t *mask)
+{
+	const struct {
+		int signal;
+		int grace;	/* milliseconds */
+	} steps[] = { { SIGTERM, s->grace }, { SIGKILL, KILL_GRACE } };
+	int64_t deadline = s->deadline;
+	size_t step = s->grace == 0;
+	int ended, ms;
+
+	while ((ended = has_ended(end->pid)) != 1) {
+		ms = clock_left(deadline);
+		if (ms == 0 && step == COUNT(steps)) {
+			end->alive = true;
+			break;
+		}
+		if (ms == 0) {
+			end->late = true;
+			kill(-end->pid, steps[step].signal);
+			deadline = clock_now() + steps[step++].grace;
+			continue;
+		}
+		/* Its signal may have come already. */
+		if (ended == -1 && ms > END_RETRY)
+			ms = END_RETRY;
+		wait_program(s, run, ms, mask);
+	}
+	if (end->late)
+		kill(-end->pid, SIGKILL);
+}
+
+static void
+wake(int signal)
+{
+	(void)signal;	/* ppoll(2) returns: that is all */
+}
+
+int
+spawn_run(const struct spawn *s, struct spawn_end *end)
+{
+	struct run run = { { -1, -1, -1, -1 }, { -1, -1 }, { -1, -1 } };
+	struct sigaction action = { .sa_handler = wake }, old_action;
+	sigset_t child, mask, old_mask;
+	int error, reads, i;
+
+	memset(end, 0, sizeof *end);
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &child, &old_mask);
+	mask = old_mask;
+	sigdelset(&mask, SIGCHLD);
+	sigaction(SIGCHLD, &action, &old_action);
+	error = open_run(s, &run);
+	if (error == 0)
+		error = start_program(s, &run, &end->pid);
+	if (error == 0) {
+		await_program(s, &run, end, &mask);
+		if (!end->alive &&
+		    waitpid(end->pid, &end->status, WNOHANG) == -1)
+			error = errno;
+	}
+	/* No more than a pipe holds: something that the program started may
+	   go on writing. */
+	for (i = 0; i < 2; i++) {
+		for (reads = 0; error == 0 && reads < OUTPUT_READS &&
+		    read_output(s, &run, i); reads++)
+			;
+		close_once(&run.out[i]);
+	}
+	close_given(&run);
+	close_once(&run.report[0]);
+	sigaction(SIGCHLD, &old_action, NULL);
+	sigprocmask(SIG_SETMASK, &old_mask, NULL);
+	return error;
+}
