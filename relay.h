@@ -50,8 +50,8 @@ struct relay;
 
 /*
  * Reads the RELAY argument, connects nothing.  The files of routes and
- * credentials are opened here, for they may be root's alone; one that can not
- * be is heard of when it is wanted.  Returns the process's only relay, in
+ * credentials are opened here, for they may be readable by root only; a file
+ * that cannot be opened is an error when it is needed.  Returns the process's only relay, in
  * static memory; or NULL with one sentence in error[0..size) if the argument
  * makes no sense.
  */
@@ -61,7 +61,7 @@ struct relay *relay_open(const struct relay_settings *set, char *error,
 /* The form in which relay_deliver() wants the spool of a message. */
 enum spool_form relay_form(const struct relay *r);
 
-/* True if parameters of RFC 3461 reach whoever takes the message. */
+/* True if parameters of RFC 3461 reach the place that takes the message. */
 bool	relay_dsn(const struct relay *r);
 
 /* True if relay_rcpt() has anything to say: routes, or "error:". */
@@ -81,7 +81,7 @@ bool	relay_may_forward(const struct relay *r);
 /*
  * Asked when a recipient is named, before the message: env has just that
  * recipient.  *v says yes and is changed only for a refusal that is certain
- * now: a route to "error:", or routes that can not be read (451 4.3.5).
+ * now: a route to "error:", or routes that cannot be read (451 4.3.5).
  */
 void	relay_rcpt(struct relay *r, const struct envelope *env,
 	    struct reply *v);

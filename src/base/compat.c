@@ -6,7 +6,6 @@
 
 #include <sys/syscall.h>
 
-#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -63,7 +62,6 @@ compat_crypt(const char *password, const char *setting, char *hash,
 }
 #else
 #define SCRATCH 32768		/* octets; libcrypt.a's own ALG_SPECIFIC_SIZE is 8192 */
-#define CLOEXEC_RANGE 4U	/* CLOSE_RANGE_CLOEXEC, Linux 5.11 */
 
 /*
  * Debian's musl has no crypt(3).  libcrypt.a was built for glibc, but these
@@ -165,20 +163,5 @@ closefrom(int from)
 	end = sysconf(_SC_OPEN_MAX);
 	for (fd = from; fd < end; fd++)
 		close((int)fd);
-}
-
-int
-posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t *actions,
-    int from)
-{
-	long fd, end;
-
-	(void)actions;
-	if (syscall(SYS_close_range, from, UINT_MAX, CLOEXEC_RANGE) == 0)
-		return 0;
-	end = sysconf(_SC_OPEN_MAX);
-	for (fd = from; fd < end; fd++)
-		fcntl((int)fd, F_SETFD, FD_CLOEXEC);
-	return 0;
 }
 #endif

@@ -6,7 +6,6 @@
 #ifndef BASE_COMPAT_H
 #define BASE_COMPAT_H
 
-#include <spawn.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -19,14 +18,6 @@
 
 int	pidfd_open(int pid, unsigned flags);
 void	closefrom(int from);
-
-/*
- * In musl a program that is being started cannot close a range of descriptors:
- * this marks those that the caller has now as close-on-exec.  It does the same
- * for the program, because dup2() of a file action clears the mark.
- */
-int	posix_spawn_file_actions_addclosefrom_np(
-	    posix_spawn_file_actions_t *actions, int from);
 #endif
 
 /* Does compat_crypt() know hashes of setting's kind?  With glibc it says yes to

@@ -33,7 +33,7 @@ enum body {
 	BODY_BINARYMIME
 };
 
-/* One recipient.  Both strings belong to whoever holds the envelope. */
+/* One recipient.  Both strings belong to the envelope's owner. */
 struct recipient {
 	const char *address;	/* byte for byte, without angle brackets */
 	const char *options;	/* "NOTIFY=NEVER ORCPT=rfc822;a@example.org", or "" */

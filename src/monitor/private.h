@@ -4,6 +4,8 @@
 #ifndef MONITOR_PRIVATE_H
 #define MONITOR_PRIVATE_H
 
+#include <sys/types.h>
+
 #include "monitor/monitor.h"
 #include "monitor/record.h"
 #include "monitor/wire.h"

@@ -8,7 +8,7 @@
  *  - The program is not reaped before its group has been signalled: until then
  *    its number, which is its group's number too, belongs to no other process.
  */
-#define _GNU_SOURCE	/* pipe2, dup3, ppoll */
+#define _GNU_SOURCE	/* pipe2, dup3, ppoll, closefrom, _Fork */
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -24,6 +24,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/compat.h"
+#include "base/file.h"
 #include "base/text.h"
 #include "net/spawn.h"
 
@@ -49,18 +51,6 @@ reset_signals(void)
 		syscall(SYS_rt_sigaction, n, none, NULL, (size_t)_NSIG / 8);
 	sigemptyset(&empty);
 	sigprocmask(SIG_SETMASK, &empty, NULL);
-}
-
-static void
-close_from(int fd)
-{
-	long end;
-
-	if (syscall(SYS_close_range, (unsigned)fd, ~0U, 0U) == 0)
-		return;
-	end = sysconf(_SC_OPEN_MAX);	/* Linux before 5.9 */
-	for (; fd < end; fd++)
-		close(fd);
 }
 
 /* Executes argv[0], or the first file of that name in PATH.  Returns an
@@ -105,8 +95,7 @@ become_program(const struct spawn *s, const int given[], int n, int report,
 	if (getppid() != parent)
 		_exit(1);
 	for (i = 0; i < n && error == 0; i++) {
-		from = given[i] != -1 ? given[i] :
-		    open("/dev/null", O_RDWR | O_CLOEXEC);
+		from = given[i] != -1 ? given[i] : file_null();
 		if (from == i)
 			fcntl(i, F_SETFD, 0);
 		else if (from == -1 || dup2(from, i) == -1)
@@ -116,7 +105,7 @@ become_program(const struct spawn *s, const int given[], int n, int report,
 		error = errno;
 	if (error == 0) {
 		report = n;
-		close_from(n + 1);
+		closefrom(n + 1);
 		reset_signals();
 		error = execute(s->argv, s->envp);
 	}

@@ -125,7 +125,7 @@ dial(const struct sockaddr *to, socklen_t len, int64_t deadline)
 }
 
 /* The same for a unix socket.  If its queue is full a connect() that does not
-   block fails, and poll() can not wait for a place: it has to block. */
+   block fails, and poll() cannot wait for a place: it has to block. */
 static int
 dial_path(const char *path, int64_t deadline)
 {

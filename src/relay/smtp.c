@@ -86,7 +86,7 @@ find_eight_bit(struct nexthop *h, int spool)
 	return n == -1 ? -1 : found;
 }
 
-/* False: the next hop can not carry this message, and *r says why. */
+/* False: the next hop cannot carry this message, and *r says why. */
 static bool
 can_carry(struct nexthop *h, const struct envelope *env, int spool,
     struct reply *r)
@@ -414,7 +414,7 @@ write_held(struct nexthop *h, int64_t deadline)
 	h->held = 0;
 }
 
-/* Our own copy can not be read: nothing may end it.  Returns false. */
+/* Our own copy cannot be read: nothing may end it.  Returns false. */
 static bool
 spool_error(struct nexthop *h, int err, struct reply *r)
 {

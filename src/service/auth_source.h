@@ -84,7 +84,7 @@ uint64_t auth_file_cost(const char *setting);
 
 /*
  * Chooses what a password is hashed with, so that every attempt costs the
- * same, whoever the user is: own is the user's hash, or what cannot be one;
+ * same for every user: own is the user's hash, or what cannot be one;
  * cheap and dear are the file's hashes of the least and the most cost, or "".
  * Returns how many are in chosen; where own can be a hash it is the first.
  */

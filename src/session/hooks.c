@@ -105,7 +105,7 @@ on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 
 /*
  * Names a transaction: microseconds since 1970 and the process, in digits
- * that can not be mistaken for each other.
+ * that cannot be mistaken for each other.
  */
 static void
 name_transaction(char *id, size_t size, pid_t pid)
@@ -262,7 +262,7 @@ log_spool(struct session *s, const struct envelope *env)
 	const char *dir = getenv("TMPDIR");
 	char text[512];
 
-	snprintf(text, sizeof text, "the message can not be kept in %.200s: %s",
+	snprintf(text, sizeof text, "the message cannot be kept in %.200s: %s",
 	    dir == NULL || *dir == '\0' ? "/var/tmp" : dir,
 	    strerror(s->spool.error));
 	ask_log(s->asker, LOG_ERR, "spool", env, text);

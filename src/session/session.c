@@ -169,7 +169,7 @@ session_flush(struct session *s, bool patient)
 			n = send(s->out, p, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 		else if (!ready(s, patient))
 			return false;
-		else	/* what a pipe takes at once, so it can not block */
+		else	/* what a pipe takes at once, so it cannot block */
 			n = write(s->out, p, len < PIPE_BUF ? len : PIPE_BUF);
 		if (n >= 0)
 			channel_sent(&s->ch, (size_t)n);
@@ -194,7 +194,7 @@ enum ending {
 	END_TIMEOUT,
 	END_TERM,
 	END_ORPHAN,	/* the monitor is gone */
-	END_LOST,	/* the client can not be reached any more */
+	END_LOST,	/* the client cannot be reached any more */
 	END_TLS		/* no handshake */
 };
 

@@ -24,7 +24,7 @@
 #define FILE_MAX 4194304	/* octets of a file of certificates or keys */
 
 
-/* Says why s can not be read: errno. */
+/* Says why s cannot be read: errno. */
 static _Noreturn void
 unreadable(struct engine *e, const struct source *s, const char *what)
 {
@@ -103,7 +103,7 @@ pem_ended(void)
 	    ERR_GET_REASON(code) == PEM_R_NO_START_LINE;
 }
 
-/* Reads a certificate, and behind it the chain to its CA.  Returns it, owned
+/* Reads a certificate, and after it the chain to its CA.  Returns it, owned
    by the caller. */
 static X509 *
 load_certificate(struct engine *e, const struct source *s)
@@ -117,12 +117,12 @@ load_certificate(struct engine *e, const struct source *s)
 		engine_fail(e, EX_CONFIG, "the certificate %s is not one in PEM form",
 		    name_of(s));
 	if (SSL_use_certificate(e->ssl, leaf) != 1)
-		engine_fail(e, EX_CONFIG, "the certificate %s can not be used: %s",
+		engine_fail(e, EX_CONFIG, "the certificate %s cannot be used: %s",
 		    name_of(s), engine_reason("no memory"));
 	while ((x = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)) != NULL)
 		if (SSL_add0_chain_cert(e->ssl, x) != 1)
 			engine_fail(e, EX_CONFIG, "the chain of the certificate %s "
-			    "can not be used: %s", name_of(s),
+			    "cannot be used: %s", name_of(s),
 			    engine_reason("no memory"));
 	if (!pem_ended())
 		engine_fail(e, EX_CONFIG, "the chain of the certificate %s is "
@@ -188,7 +188,7 @@ load_key(struct engine *e, const struct source *s, X509 *leaf,
 		engine_fail(e, EX_CONFIG, "the key %s does not match the certificate "
 		    "%s", name_of(s), name_of(cert));
 	if (SSL_use_PrivateKey(e->ssl, key) != 1)
-		engine_fail(e, EX_CONFIG, "the key %s can not be used: %s",
+		engine_fail(e, EX_CONFIG, "the key %s cannot be used: %s",
 		    name_of(s), engine_reason("no memory"));
 	kind = EVP_PKEY_get_base_id(key);
 	EVP_PKEY_free(key);

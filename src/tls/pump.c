@@ -75,7 +75,7 @@ refuse(struct engine *e, int err)
 
 	hang_up(e);
 	if (e->verify != NULL && verdict != X509_V_OK)
-		engine_fail(e, EX_PROTOCOL, "the certificate of %s can not be "
+		engine_fail(e, EX_PROTOCOL, "the certificate of %s cannot be "
 		    "trusted: %s", e->verify,
 		    X509_verify_cert_error_string(verdict));
 	if (ERR_peek_error() == 0)
@@ -86,9 +86,9 @@ refuse(struct engine *e, int err)
 	    engine_reason("an error without a name"));
 }
 
-/* Who has said something, and is not answered yet, may hold back what he has
-   to say next until that is acknowledged (RFC 896); which TCP does not hurry
-   to do in a dialogue.  Both would wait for 40 ms. */
+/* A peer that has sent something may hold back what it sends next until the
+   first is acknowledged (RFC 896), and TCP delays acknowledgements in a
+   dialogue: both sides would wait for 40 ms. */
 static void
 acknowledge(void)
 {

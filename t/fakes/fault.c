@@ -17,7 +17,6 @@
 #include <netdb.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -239,40 +238,8 @@ close(int fd)
 	return -1;
 }
 
-struct spawn {
-	int (*real)(pid_t *, const char *, const posix_spawn_file_actions_t *,
-	    const posix_spawnattr_t *, char *const [], char *const []);
-};
-
-int
-posix_spawn(pid_t *pid, const char *path,
-    const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attr,
-    char *const argv[__restrict], char *const env[__restrict])
-{
-	static struct spawn s;
-
-	if (fails("posix_spawn"))
-		return errno;
-	if (s.real == NULL)
-		*(void **)(void *)&s.real = find("posix_spawn");
-	return s.real(pid, path, actions, attr, argv, env);
-}
-
-int
-posix_spawnp(pid_t *pid, const char *name,
-    const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attr,
-    char *const argv[__restrict], char *const env[__restrict])
-{
-	static struct spawn s;
-
-	if (fails("posix_spawn"))
-		return errno;
-	if (s.real == NULL)
-		*(void **)(void *)&s.real = find("posix_spawnp");
-	return s.real(pid, name, actions, attr, argv, env);
-}
-
-/* Who calls _Fork() first becomes the monitor; its child talks. */
+/* The process that calls _Fork() first becomes the monitor; its first child is
+   the channel process, and a later one becomes a program. */
 pid_t
 _Fork(void)
 {
