@@ -513,7 +513,7 @@ def test_configuration():
             % path("ec.pem"), 78,
             "server", *ec[:2], "--key", path("ec.pem"))
     refused("a key that is too short",
-            "the certificate %s can not be used: ee key too small"
+            "the certificate %s cannot be used: ee key too small"
             % path("small.pem"), 78, "server", *pair_args("small"))
     refused("two certificates of one kind",
             "the certificates %s and %s have the same kind of key"
@@ -675,11 +675,11 @@ def test_verify():
             ("mx.example.org", "small", "ca", "EE certificate key too weak")]:
         s = OtherServer("--verify", name, "--ca", path(cafile + ".pem"),
                         cert=cert, tls=["-cipher", "ALL:@SECLEVEL=0"])
-        same(s.engine.report(), "error=the certificate of %s can not be "
+        same(s.engine.report(), "error=the certificate of %s cannot be "
              "trusted: %s\n\n" % (name, why), "--verify: " + why)
         same(s.over()[1], 76, "and exit 76")
     s = OtherServer("--verify", "mx.example.org")
-    matches("^error=the certificate of mx.example.org can not be trusted: "
+    matches("^error=the certificate of mx.example.org cannot be trusted: "
             "unable to get local issuer certificate\n\n$", s.engine.report(),
             "without --ca the system's CA certificates count")
     same(s.over()[1], 76, "and exit 76")
