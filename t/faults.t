@@ -46,7 +46,7 @@ ERRORS = {
     "mkdir": "EACCES ENOSPC", "mkdirat": "EACCES ENOSPC",
     "linkat": "EIO ENOSPC EMLINK", "renameat": "EIO ENOSPC",
     "unlink": "EIO", "unlinkat": "EIO", "pipe2": "EMFILE", "dup2": "EMFILE",
-    "dup3": "EMFILE", "_Fork": "EAGAIN",
+    "dup3": "EMFILE", "_Fork": "EAGAIN", "clone": "EAGAIN ENOMEM",
     "execv": "ENOENT", "execvpe": "ENOENT", "socketpair": "EMFILE",
     "socket": "EMFILE EAFNOSUPPORT", "connect": "ECONNREFUSED ETIMEDOUT",
     "getsockopt": "ENOBUFS", "poll": "EINTR ENOMEM", "ppoll": "EINTR ENOMEM",
@@ -432,7 +432,7 @@ def a_program():
 def a_program_that_says_no_when_it_has_read_all():
     # Whoever takes it for ended before it is has a yes that nobody said.
     try_all(Failing, SHORT, names={
-        "read", "poll", "ppoll", "waitid", "waitpid", "kill", "_Fork"})
+        "read", "poll", "ppoll", "waitid", "waitpid", "kill", "clone"})
 
 
 @test

@@ -20,6 +20,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -238,8 +239,21 @@ close(int fd)
 	return -1;
 }
 
+/* A program's child shares the caller's memory, and so its role and counts. */
+int
+clone(int (*start)(void *), void *stack, int flags, void *argument, ...)
+{
+	static __typeof__(&clone) real;
+
+	if (fails("clone"))
+		return -1;
+	if (real == NULL)
+		*(void **)(void *)&real = find("clone");
+	return real(start, stack, flags, argument);
+}
+
 /* The process that calls _Fork() first becomes the monitor; its first child is
-   the channel process, and a later one becomes a program. */
+   the channel process, and a later one becomes the TLS engine. */
 pid_t
 _Fork(void)
 {
