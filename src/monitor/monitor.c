@@ -14,6 +14,7 @@
 #include "base/reply.h"
 #include "base/text.h"
 #include "monitor/confine.h"
+#include "monitor/grammar.h"
 #include "monitor/private.h"
 #include "monitor/record.h"
 #include "monitor/seal.h"
@@ -385,6 +386,8 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 	bool file = q->fd != -1 && fstat(q->fd, &st) == 0;
 	bool one = q->number == STAGE_RCPT || q->number == STAGE_VRFY;
 
+	if (q->env != NULL && !grammar_allows(q->env))
+		return false;
 	switch (q->ask) {
 	case ASK_STAGE:
 		return q->env != NULL && q->number < STAGES &&
@@ -395,7 +398,6 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 	case ASK_MESSAGE:
 		return may_relay(m) && q->env != NULL &&
 		    q->env->nrecipients > 0 &&
-		    q->env->fact[FACT_SENDER][0] != '-' &&
 		    (m->set->max_messages == 0 ||
 		    m->messages < m->set->max_messages) &&
 		    (q->fd == -1 || (file && S_ISREG(st.st_mode) &&

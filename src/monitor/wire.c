@@ -206,8 +206,7 @@ unpack_envelope(struct envelope *env, struct recipient *rows,
 	for (one = rows; one < rows + h->nrecipients; one++) {
 		one->address = unpack(p, end);
 		one->options = unpack(p, end);
-		if (one->address == NULL || one->options == NULL ||
-		    one->address[0] == '\0' || one->address[0] == '-')
+		if (one->address == NULL || one->options == NULL)
 			return false;
 	}
 	return true;

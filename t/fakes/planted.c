@@ -302,7 +302,10 @@ enum { STAGE, RELAY, FORGET, FILE_, MECHANISMS, AUTH, ABANDON, TLS, LOG,
 	STATUS };
 enum { ENVELOPE = 1, A = 2, B = 4 };
 
-#define FACTS "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+/* The NULs that end the facts, from the first, second, third on. */
+#define FACTS "\0" FACTS_1
+#define FACTS_1 "\0" FACTS_2
+#define FACTS_2 "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 #define HEAD(ask, number, flags, encoding, recipients, text, more) \
 	{ ask, number, flags, encoding, recipients, sizeof text - 1 + (more), \
 	    0 }, sizeof text - 1, text
@@ -337,6 +340,29 @@ static const struct question {
 	{ "relay-empty", HEAD(RELAY, 0, ENVELOPE, 0, 1, FACTS "\0\0", 0), -1 },
 	{ "relay-sender", HEAD(RELAY, 0, ENVELOPE, 0, 1,
 	    "-f" FACTS "x@y\0\0", 0), -1 },
+	/* More than one thing in one string. */
+	{ "relay-two", HEAD(RELAY, 0, ENVELOPE, 0, 1,
+	    "a@x> SIZE=18 AUTH=<boss@x" FACTS "x@y\0\0", 0), -1 },
+	{ "relay-blank", HEAD(RELAY, 0, ENVELOPE, 0, 1,
+	    "a@x" FACTS "x@y z@y\0\0", 0), -1 },
+	{ "relay-quote", HEAD(RELAY, 0, ENVELOPE, 0, 1,
+	    "a@x" FACTS "\"x\"y> <z\"@y\0\0", 0), -1 },
+	{ "relay-quoted", HEAD(RELAY, 0, ENVELOPE, 0, 1,
+	    "a@x" FACTS "\"x\\\"@y\0\0", 0), -1 },
+	{ "relay-c1", HEAD(RELAY, 0, ENVELOPE, 0, 1,
+	    "a@x" FACTS "x\302\205@y\0\0", 0), -1 },
+	{ "relay-value", HEAD(RELAY, 0, ENVELOPE, 0, 1, "a@x\0"
+	    "SIZE=18=AUTH=<boss@x>" FACTS_1 "x@y\0\0", 0), -1 },
+	{ "relay-word", HEAD(RELAY, 0, ENVELOPE, 0, 1, "a@x\0"
+	    "<boss@x>" FACTS_1 "x@y\0\0", 0), -1 },
+	{ "relay-again", HEAD(RELAY, 0, ENVELOPE, 0, 1, "a@x\0"
+	    "SIZE=18 size=19" FACTS_1 "x@y\0\0", 0), -1 },
+	{ "relay-notify", HEAD(RELAY, 0, ENVELOPE, 0, 1,
+	    "a@x" FACTS "x@y\0NOTIFY=NEVER NOTIFY=FAILURE\0", 0), -1 },
+	{ "relay-id", HEAD(RELAY, 0, ENVELOPE, 0, 1, "a@x\0\0"
+	    "id for boss@x" FACTS_2 "x@y\0\0", 0), -1 },
+	{ "log-two", HEAD(LOG, 6, ENVELOPE | A | B, 0, 0,
+	    "a@x> relay=x" FACTS "planted\0hello\0", 0), -1 },
 	{ "relay-encoding", HEAD(RELAY, 0, ENVELOPE, 9, 1, FACTS "x@y\0\0", 0),
 	    -1 },
 	{ "relay-socket", HEAD(RELAY, 0, ENVELOPE, 0, 1, FACTS "x@y\0\0", 0),

@@ -7,6 +7,7 @@
  *  - it has no control character, does not look like an option, is UTF-8, and
  *    nothing but ASCII unless SMTPUTF8 was asked for;
  *  - what could end it elsewhere stands in quotes alone;
+ *  - the monitor, which does not trust this process, allows it;
  *  - written with brackets, as a next hop gets it, it is the same address;
  *  - a literal's IPv6 address is one for inet_pton(3) too.
  */
@@ -17,6 +18,7 @@
 #include <string.h>
 
 #include "channel.h"
+#include "monitor/grammar.h"
 #include "t/fuzz/fuzz.h"
 
 #define LINE 4096
@@ -171,6 +173,21 @@ out:
 	free(ch);
 }
 
+/* The monitor gets it as an envelope. */
+static void
+show_monitor(const struct channel *ch)
+{
+	struct envelope env = { .recipients = ch->rcpttos,
+		.nrecipients = ch->nrcpttos };
+
+	for (size_t i = 0; i < FACTS; i++)
+		env.fact[i] = "";
+	env.fact[FACT_SENDER] = ch->mailfrom;
+	env.fact[FACT_MAIL_OPTIONS] = ch->mail_options;
+	env.fact[FACT_CLIENT_HELO] = ch->seen_greeting;
+	demand(grammar_allows(&env), "the monitor allows it not");
+}
+
 /* What inet_pton(3) takes must be taken. */
 static void
 try_ipv6(struct channel *ch, const char *p, size_t len)
@@ -224,8 +241,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check_address(ch->rcpttos[i].address, ch->smtp_utf8);
 		check_text(ch->rcpttos[i].options, ch->smtp_utf8);
 	}
-	if (ch->mailfrom != NULL)
+	if (ch->mailfrom != NULL) {
+		show_monitor(ch);
 		tell(ch, &set);
+	}
 	try_ipv6(ch, p, (size_t)(lf - p));
 	channel_free(ch);
 	free(ch);

@@ -89,6 +89,8 @@ check(const struct question *q)
 	demand(env->body <= BODY_BINARYMIME, "an unknown encoding");
 	for (i = 0; i < FACTS; i++)
 		check_string(env->fact[i]);
+	demand(strpbrk(env->fact[FACT_SENDER], "<>") == NULL ||
+	    env->fact[FACT_SENDER][0] == '"', "a sender that ends early");
 	for (i = 0; i < env->nrecipients; i++) {
 		check_string(env->recipients[i].address);
 		check_string(env->recipients[i].options);
