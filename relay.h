@@ -14,7 +14,7 @@
 
 #include "base/envelope.h"
 #include "base/logger.h"
-#include "relay/spool.h"
+#include "base/spool.h"
 
 enum tls_level {
 	TLS_NONE,	/* never */

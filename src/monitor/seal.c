@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "relay/spool.h"
+#include "base/spool.h"
 
 /* Copies the first size octets of from, 1 MiB at a time, by the deadline.
    Returns a new file, or -1 with errno. */

@@ -5,7 +5,7 @@
 #ifndef SESSION_SESSION_H
 #define SESSION_SESSION_H
 
-#include "relay/spool.h"
+#include "base/spool.h"
 #include "session/ask.h"
 #include "session/header.h"
 #include "session/peer.h"

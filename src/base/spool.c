@@ -8,11 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
-#include "relay/spool.h"
+#include "base/spool.h"
+
+#define COPY_SHORT 4096		/* octets that are not worth a sendfile() */
 
 /* ---- The spool ---- */
 
@@ -143,6 +146,57 @@ spool_write(struct spool *s, const char *p, size_t len)
 		put_lines(s, p, len);
 	else if (s->form == SPOOL_CRLF)
 		put(s, p, len);
+}
+
+/* Copies a few octets by way of the buffer: runs between two edits are mostly
+   as short as a header field. */
+static void
+copy_short(struct spool *s, int from, uint64_t at, size_t len)
+{
+	char octets[COPY_SHORT];
+	ssize_t n;
+
+	while (s->error == 0 && len > 0) {
+		n = pread(from, octets, len, (off_t)at);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			s->error = n == 0 ? EIO : errno;
+			return;
+		}
+		put(s, octets, (size_t)n);
+		at += (uint64_t)n;
+		len -= (size_t)n;
+	}
+}
+
+void
+spool_copy(struct spool *s, int from, uint64_t at, uint64_t len)
+{
+	off_t offset = (off_t)at;
+	ssize_t n;
+
+	s->size += len;
+	if (len <= COPY_SHORT) {
+		copy_short(s, from, at, (size_t)len);
+		return;
+	}
+	store(s, s->buffer, s->held);
+	s->held = 0;
+	if (s->error == 0 && make_room(s, s->stored + len) == -1)
+		s->error = errno != 0 ? errno : EIO;
+	while (s->error == 0 && len > 0) {
+		n = sendfile(s->fd, from, &offset,
+		    len < 1 << 30 ? (size_t)len : 1 << 30);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			s->error = n == 0 ? EIO : errno;
+			return;
+		}
+		s->stored += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
 }
 
 int

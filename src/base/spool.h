@@ -1,8 +1,8 @@
 /*
  * spool.h - the message on its way: in memory, or in a file without a name.
  */
-#ifndef RELAY_SPOOL_H
-#define RELAY_SPOOL_H
+#ifndef BASE_SPOOL_H
+#define BASE_SPOOL_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -40,6 +40,10 @@ void	spool_open(struct spool *s, enum spool_form form,
 
 /* Appends len octets at p.  Failure sets s->error. */
 void	spool_write(struct spool *s, const char *p, size_t len);
+
+/* Appends len octets of the file from, from offset at, as they are.  Failure
+   sets s->error, EIO if the file has less. */
+void	spool_copy(struct spool *s, int from, uint64_t at, uint64_t len);
 
 /* Writes what is held back and rewinds.  Returns the descriptor, which s
    keeps (-1 with SPOOL_NONE), or -1 with s->error set. */
