@@ -1716,6 +1716,9 @@ Test(nexthop, next_place_is_asked_when_one_cannot_serve)
 	fails_over("EHLO refused", EHLO "> 550 5.7.1 No\n"
 	    "< HELO smtpd.example.org\n> 550 5.7.1 No\n");
 	fails_over("silent", "@\n");
+	fails_over("hangs up at DATA", PLAIN MAIL RCPT "< DATA\n!\n");
+	fails_over("421 to DATA", PLAIN MAIL RCPT
+	    "< DATA\n> 421 4.3.2 Busy\n");
 
 	start(&p, PLAIN FROM "> 550 5.7.1 No\n");
 	start(&q, "");
@@ -1724,6 +1727,45 @@ Test(nexthop, next_place_is_asked_when_one_cannot_serve)
 	    "550 5.7.1 No\n");
 	finish(&p, "a refusal is final");
 	finish(&q, "never asked");
+
+	start(&p, PLAIN MAIL RCPT TEXT "!\n");
+	start(&q, "");
+	snprintf(where, sizeof where, "%s,%s", p.where, q.where);
+	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP),
+	    "451 4.4.2 Connection to next hop lost\n");
+	finish(&p, "it may have the message");
+	finish(&q, "never asked");
+
+	/* The next one must accept the same recipients. */
+	start(&p, PLAIN MAIL RCPT "< DATA\n!\n");
+	start(&q, PLAIN MAIL TO "> 550 5.1.1 Unknown\n");
+	snprintf(where, sizeof where, "%s,%s", p.where, q.where);
+	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP),
+	    "451 4.1.1 Unknown\n");
+	finish(&p, "lost at DATA");
+	finish(&q, "accepts less");
+}
+
+/* The first address is lost, the second takes the message. */
+Test(nexthop, log_names_the_address_of_a_name)
+{
+	struct peer p, q;
+	char where[128], wanted[128];
+	unsigned port;
+	int listener = listen_inet(where, &port);
+
+	start_at(&p, listen_second(port), PLAIN MAIL RCPT "< DATA\n!\n");
+	start_at(&q, listener, ONE);
+	snprintf(where, sizeof where, "two.example.net:%u", port);
+	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP), TAKEN);
+	snprintf(wanted, sizeof wanted, "nexthop two.example.net[127.0.0.2]:%u: "
+	    "DATA: ", port);
+	cr_expect_neq(strstr(logged, wanted), NULL, "%s", logged);
+	snprintf(wanted, sizeof wanted, "nexthop two.example.net[127.0.0.1]:%u: "
+	    "took the message: ", port);
+	cr_expect_neq(strstr(informed, wanted), NULL, "%s", informed);
+	finish(&p, "lost");
+	finish(&q, "took");
 }
 
 /* 127.0.0.2 comes first, and accepts the connection. */

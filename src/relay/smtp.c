@@ -366,8 +366,6 @@ try_places(struct nexthop *h, const struct envelope *env, int spool,
 	struct reply said;
 
 	r->code = 0;
-	if (h->s.fd == -1)
-		smtp_restart(h);
 	do {
 		if (try_place(h, env, spool, deadline, v, &said))
 			return true;
@@ -394,6 +392,8 @@ nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
 	bool ok;
 
 	h->env = env;
+	if (h->s.fd == -1)
+		smtp_restart(h);
 	ok = try_places(h, env, spool, deadline, v, &r);
 	h->kept = false;
 	for (i = 0; i < env->nrecipients; i++)
@@ -408,6 +408,7 @@ nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
 static void
 write_held(struct nexthop *h, int64_t deadline)
 {
+	h->begun = true;
 	if (h->error == 0 && stream_write(&h->s, h->out, h->held,
 	    clock_within(deadline, BLOCK_SECONDS)) == -1)
 		h->error = errno;
@@ -552,27 +553,28 @@ send_message(struct nexthop *h, const struct envelope *env, int spool,
 static void
 read_verdict(struct nexthop *h, int64_t deadline, struct reply *r)
 {
+	char name[SMTP_NAME_MAX];
+
 	if (h->s.fd == -1)
 		return;
 	h->doubt = false;
 	if (smtp_read_reply(h, STEP_END, deadline, r)) {
 		r->code = 250;
 		logger_printf(&h->set->log, LOG_INFO, "nexthop", h->env,
-		    "%s%s%s: took the message: 250 %s %.*s", h->place.host,
-		    h->place.port[0] ? ":" : "", h->place.port, r->enh,
-		    (int)strcspn(r->text, "\n"), r->text);
+		    "%s: took the message: 250 %s %.*s", smtp_name(h, name),
+		    r->enh, (int)strcspn(r->text, "\n"), r->text);
 	}
 	h->dirty = false;
 	if (h->doubt)
 		logger_printf(&h->set->log, LOG_WARNING, "duplicate-possible",
 		    h->env, "%s may have taken the message: a duplicate is "
-		    "possible", h->place.host);
+		    "possible", smtp_name(h, name));
 }
 
 /*
- * The next hop offered CHUNKING, and does not know BDAT: offers the envelope
- * again on a fresh connection, which will be used without it.  False: it does
- * not accept the same recipients again, and *r says why.
+ * Offers the envelope again, to the next address or place that there is, after
+ * the connection was given up before anybody had the message.  False: it does
+ * not accept the same recipients, and *r says why.
  */
 static bool
 offer_again(struct nexthop *h, const struct envelope *env, int spool,
@@ -585,7 +587,6 @@ offer_again(struct nexthop *h, const struct envelope *env, int spool,
 	size_t i, n = 0;
 
 	smtp_hang_up(h);
-	h->avoid |= CAN_CHUNKING;
 	for (i = 0; ok && i < env->nrecipients; i++)
 		if (v[i].code == 250)
 			to[n++] = env->recipients[i];
@@ -614,6 +615,25 @@ is_chunk_unknown(const struct reply *r)
 	return r->code == 500 || r->code == 502 || r->code == 503;
 }
 
+/* Sends the message; to the next place where the connection is lost before an
+   octet of it was sent, for nobody has it then.  False: it did not go out
+   whole, and *r says why. */
+static bool
+send_somewhere(struct nexthop *h, const struct envelope *env, int spool,
+    enum spool_form form, int64_t deadline, const struct reply v[],
+    struct reply *r)
+{
+	for (;;) {
+		h->begun = h->away = false;
+		if (send_message(h, env, spool, form, deadline, r))
+			return true;
+		if (h->begun || !h->away || h->s.fd != -1 ||
+		    !smtp_has_next(h) || clock_left(deadline) == 0 ||
+		    !offer_again(h, env, spool, deadline, v, r))
+			return false;
+	}
+}
+
 /* Sends the message and reads the first verdict; once more, by DATA, where
    BDAT turns out to be unknown.  False: *r is the verdict of all. */
 static bool
@@ -621,17 +641,20 @@ send_and_read(struct nexthop *h, const struct envelope *env, int spool,
     enum spool_form form, int64_t deadline, const struct reply v[],
     struct reply *r)
 {
-	bool chunked = is_chunked(h, form);
+	char name[SMTP_NAME_MAX];
 
-	if (!send_message(h, env, spool, form, deadline, r))
+	if (!send_somewhere(h, env, spool, form, deadline, v, r))
 		return false;
 	read_verdict(h, deadline, r);
-	if (!chunked || !is_chunk_unknown(r) || env->body == BODY_BINARYMIME)
+	if (!is_chunked(h, form) || !is_chunk_unknown(r) ||
+	    env->body == BODY_BINARYMIME)
 		return true;
 	logger_printf(&h->set->log, LOG_NOTICE, "nexthop", env,
-	    "%s: BDAT: offered and refused, trying DATA", h->place.host);
+	    "%s: BDAT: offered and refused, trying DATA", smtp_name(h, name));
+	h->avoid |= CAN_CHUNKING;
+	smtp_restart(h);
 	if (!offer_again(h, env, spool, deadline, v, r) ||
-	    !send_message(h, env, spool, form, deadline, r))
+	    !send_somewhere(h, env, spool, form, deadline, v, r))
 		return false;
 	read_verdict(h, deadline, r);
 	return true;

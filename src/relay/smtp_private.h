@@ -78,6 +78,7 @@ struct nexthop {
 	bool closed;		/* by the next hop, without a reply */
 	bool quoted;		/* the reply is in the next hop's words */
 	bool doubt;		/* a reply never came, or made no sense */
+	bool begun;		/* it was sent octets of the message */
 	size_t accepted;	/* recipients of the open transaction */
 	int error;		/* errno of a failed write, until smtp_send_group() */
 	size_t held;		/* octets in out */
@@ -87,7 +88,13 @@ struct nexthop {
 
 /* ---- smtp_talk.c ---- */
 
-/* Logs a warning about the next hop: "HOST:PORT: what: why". */
+#define SMTP_NAME_MAX (PLACE_HOST_MAX + 64 + PLACE_PORT_MAX)
+
+/* Writes where the connection leads, or led, into name: "HOST[ADDRESS]:PORT",
+   "HOST:PORT" where HOST is the address, or a socket's path.  Returns name. */
+const char *smtp_name(const struct nexthop *h, char name[SMTP_NAME_MAX]);
+
+/* Logs a warning about the next hop: "NAME: what: why". */
 void	smtp_log(const struct nexthop *h, const char *what, const char *why);
 
 /* Closes the connection without a word. */

@@ -10,6 +10,8 @@
  *  - Input that arrives before a group is sent would be taken for the answer
  *    to it, so it is looked for first.
  */
+#include <arpa/inet.h>
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -72,13 +74,34 @@ static const struct {
 	[STEP_END] = { "the end of the message", 200, 600, false },
 };
 
+const char *
+smtp_name(const struct nexthop *h, char name[SMTP_NAME_MAX])
+{
+	const struct address *at;
+	char text[INET6_ADDRSTRLEN] = "";
+	bool named;
+
+	if (h->tried > 0 && h->tried <= h->found.n && !h->place.local) {
+		at = &h->found.at[h->tried - 1];
+		inet_ntop(at->in.sin_family, at->in.sin_family == AF_INET6
+		    ? (const void *)&at->in6.sin6_addr
+		    : (const void *)&at->in.sin_addr, text, sizeof text);
+	}
+	named = text[0] != '\0' && strcmp(text, h->place.host) != 0;
+	return text_join(name, SMTP_NAME_MAX, h->place.host, named ? "[" : "",
+	    named ? text : "", named ? "]" : "", h->place.port[0] != '\0' ?
+	    ":" : "", h->place.port, NULL);
+}
+
 /* Tells the administrator about the next hop. */
 void
 smtp_log(const struct nexthop *h, const char *what, const char *why)
 {
+	char name[SMTP_NAME_MAX];
+
 	logger_printf(&h->set->log, LOG_WARNING, "nexthop", h->env,
-	    "%s%s%s: %s: %.*s", h->place.host, h->place.port[0] ? ":" : "",
-	    h->place.port, what, (int)strcspn(why, "\n"), why);
+	    "%s: %s: %.*s", smtp_name(h, name), what,
+	    (int)strcspn(why, "\n"), why);
 }
 
 void
@@ -357,6 +380,7 @@ smtp_send_group(struct nexthop *h, enum step step, int64_t deadline,
 	h->error = 0;
 	deadline = clock_within(deadline, BLOCK_SECONDS);
 	if (err == 0 && !stream_has_input(&h->s)) {
+		h->begun = h->begun || step == STEP_END;
 		if (stream_write(&h->s, h->out, h->held, deadline) == -1)
 			err = errno;
 		h->held = 0;
