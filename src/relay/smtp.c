@@ -1,5 +1,6 @@
 /*
- * smtp.c - one message to one next hop by SMTP or LMTP: envelope, data.
+ * smtp.c - one message to one next hop by SMTP or LMTP, in one transaction:
+ * envelope, data.
  *
  *  - The envelope is offered first, the message sent in a second step, so that
  *    several next hops can agree before one of them gets it.
@@ -299,7 +300,7 @@ try_envelope(struct nexthop *h, const struct envelope *env, int spool,
     int64_t deadline, struct reply v[], struct reply *r)
 {
 	bool any = false, eight;
-	size_t i;
+	size_t i, told = 0;
 
 	if (h->dirty && !reset_transaction(h, deadline, r))
 		return false;
@@ -307,7 +308,12 @@ try_envelope(struct nexthop *h, const struct envelope *env, int spool,
 		return false;
 	for (i = 0; i < env->nrecipients; i++) {
 		v[i].code = 0;
-		any = can_carry_to(h, &env->recipients[i], &v[i]) || any;
+		if (!can_carry_to(h, &env->recipients[i], &v[i]))
+			continue;
+		any = true;
+		if (h->rcpt_max != 0 && ++told > h->rcpt_max)
+			reply_set(&v[i], CODE_TOO_MANY, "4.5.3",
+			    "Too many recipients for the next hop");
 	}
 	if (!any)
 		return true;
@@ -384,7 +390,7 @@ try_places(struct nexthop *h, const struct envelope *env, int spool,
 }
 
 void
-nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
+smtp_offer(struct nexthop *h, const struct envelope *env, int spool,
     int64_t deadline, struct reply v[])
 {
 	struct reply r;
@@ -661,7 +667,7 @@ send_and_read(struct nexthop *h, const struct envelope *env, int spool,
 }
 
 void
-nexthop_send(struct nexthop *h, const struct envelope *env, int spool,
+smtp_send(struct nexthop *h, const struct envelope *env, int spool,
     enum spool_form form, int64_t deadline, struct reply v[])
 {
 	bool each, first = true;
@@ -687,20 +693,11 @@ nexthop_send(struct nexthop *h, const struct envelope *env, int spool,
 }
 
 void
-nexthop_abandon(struct nexthop *h, int64_t deadline)
+smtp_abandon(struct nexthop *h, int64_t deadline)
 {
 	struct reply r;
 
 	h->accepted = 0;
 	if (h->s.fd != -1 && h->dirty)
 		reset_transaction(h, deadline, &r);
-}
-
-void
-nexthop_close(struct nexthop *h)
-{
-	if (h == NULL)
-		return;
-	smtp_quit(h, clock_now() + QUIT_SECONDS * 1000);
-	free(h);
 }

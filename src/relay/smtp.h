@@ -38,7 +38,9 @@ bool	nexthop_valid(enum nexthop_protocol protocol, const char *where,
  * env's recipients.  Fills in v[0..env->nrecipients): 250 for those that the
  * next hop accepted.  The connection stays in that transaction.  spool is the
  * message: it is looked at only if the next hop lacks 8BITMIME or SMTPUTF8,
- * which the message may turn out not to need.
+ * which the message may turn out not to need.  Recipients that the next hop
+ * takes not in one transaction, by its LIMITS RCPTMAX or 452, are offered to
+ * it on further connections.
  */
 void	nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
 	    int64_t deadline, struct reply v[]);
@@ -46,7 +48,9 @@ void	nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
 /*
  * Sends the message, from spool's start; form says how its lines end.  v is
  * as nexthop_offer() left it; what was 250 there becomes what the next hop
- * said at last.
+ * said at last.  Of several transactions the first that fails ends it, unless
+ * set->lmtp or somebody has the message: then the others are served, and v
+ * says for each recipient what is true.
  */
 void	nexthop_send(struct nexthop *h, const struct envelope *env, int spool,
 	    enum spool_form form, int64_t deadline, struct reply v[]);

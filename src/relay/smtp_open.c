@@ -73,7 +73,7 @@ send_hello(struct nexthop *h, int64_t deadline, struct reply *r)
 	bool lmtp = h->protocol == NEXTHOP_LMTP;
 
 	h->can = 0;
-	h->size_max = 0;
+	h->size_max = h->rcpt_max = 0;
 	smtp_add(h, "%s %s\r\n", lmtp ? "LHLO" : "EHLO", h->set->fqdn);
 	if (smtp_command(h, STEP_HELLO, deadline, r))
 		return true;

@@ -2,7 +2,8 @@
  * smtp_private.h - what the files of the SMTP and LMTP client share.
  *
  * smtp_talk.c sends commands in groups and reads replies, smtp_open.c opens a
- * connection as far as MAIL, smtp.c has the transaction.
+ * connection as far as MAIL, smtp.c has the transaction, smtp_split.c several
+ * of them for one message.
  */
 #ifndef RELAY_SMTP_PRIVATE_H
 #define RELAY_SMTP_PRIVATE_H
@@ -36,7 +37,8 @@ enum {
 	CAN_XFORWARD_PORT = 1 << 12,
 	CAN_XFORWARD_PROTO = 1 << 13,
 	CAN_XFORWARD_HELO = 1 << 14,
-	CAN_XFORWARD = 31 << 10
+	CAN_XFORWARD = 31 << 10,
+	CAN_LIMIT_RCPT = 1 << 15
 };
 
 enum step {
@@ -68,6 +70,7 @@ struct nexthop {
 	unsigned can;
 	unsigned avoid;		/* of these, what failed in this session */
 	uint64_t size_max;	/* the SIZE that it offers, 0: no limit known */
+	uint64_t rcpt_max;	/* its LIMITS RCPTMAX (RFC 9422), likewise */
 	bool handshake_failed;	/* of TLS, on this opening */
 	bool secure;		/* nobody can listen: TLS, or a unix socket */
 	bool dirty;		/* a transaction is open: RSET comes first */
@@ -80,6 +83,10 @@ struct nexthop {
 	bool doubt;		/* a reply never came, or made no sense */
 	bool begun;		/* it was sent octets of the message */
 	size_t accepted;	/* recipients of the open transaction */
+	struct nexthop *next;	/* one more connection to the same place, for
+				   recipients that this takes not; owned */
+	unsigned char *part;	/* of the open transactions: which connection
+				   has each recipient; owned; NULL: this one */
 	int error;		/* errno of a failed write, until smtp_send_group() */
 	size_t held;		/* octets in out */
 	char out[BLOCK_MAX];
@@ -142,6 +149,20 @@ void	smtp_log_refusal(const struct nexthop *h, enum step step,
 
 /* Removes control characters from line[0..len). */
 void	smtp_strip(char *line, size_t len);
+
+/* ---- smtp.c ---- */
+
+/* The next hop takes no more recipients in this transaction: RFC 5321
+   4.5.3.1.10. */
+#define CODE_TOO_MANY 452
+
+/* nexthop_offer(), nexthop_send() and nexthop_abandon() by one transaction on
+   one connection. */
+void	smtp_offer(struct nexthop *h, const struct envelope *env, int spool,
+	    int64_t deadline, struct reply v[]);
+void	smtp_send(struct nexthop *h, const struct envelope *env, int spool,
+	    enum spool_form form, int64_t deadline, struct reply v[]);
+void	smtp_abandon(struct nexthop *h, int64_t deadline);
 
 /* ---- smtp_open.c ---- */
 

@@ -41,6 +41,7 @@ static const struct {
 	{ "CHUNKING", NULL, CAN_CHUNKING },
 	{ "BINARYMIME", NULL, CAN_BINARYMIME },
 	{ "STARTTLS", NULL, CAN_STARTTLS },
+	{ "LIMITS", "RCPTMAX", CAN_LIMIT_RCPT },
 	{ "AUTH", "PLAIN", CAN_AUTH_PLAIN },
 	{ "AUTH", "LOGIN", CAN_AUTH_LOGIN },
 	{ "XFORWARD", "NAME", CAN_XFORWARD_NAME },
@@ -165,6 +166,23 @@ smtp_find_word(const char *words, const char *name)
 	}
 }
 
+/* Learns how many recipients a transaction may have from the arguments of
+   LIMITS (RFC 9422 4). */
+static void
+note_recipient_limit(struct nexthop *h, const char *arguments)
+{
+	static const char name[] = "RCPTMAX=";
+	const char *p = smtp_find_word(arguments, "RCPTMAX");
+	struct span value;
+
+	if (p == NULL || strncasecmp(p, name, sizeof name - 1) != 0)
+		return;
+	p += sizeof name - 1;
+	value = (struct span){ p, strcspn(p, " ") };
+	if (!text_parse_number(value, &h->rcpt_max))
+		h->rcpt_max = 0;
+}
+
 /* Learns from a line of EHLO's reply.  Old servers write "AUTH=". */
 static void
 note_extension(struct nexthop *h, const char *line)
@@ -183,6 +201,8 @@ note_extension(struct nexthop *h, const char *line)
 		if (offers[i].can == CAN_SIZE && strlen(arguments) < 19 &&
 		    arguments[strspn(arguments, DIGITS)] == '\0')
 			h->size_max = strtoull(arguments, NULL, 10);
+		if (offers[i].can == CAN_LIMIT_RCPT)
+			note_recipient_limit(h, arguments);
 	}
 }
 
