@@ -2,7 +2,7 @@
 # Boots a real systemd and runs a script in it: by default the test of the
 # shipped units.  Prints what the script prints (TAP); needs root.
 #
-#	t/systemd/boot.sh [SCRIPT]	(t/systemd/units.pl)
+#	t/systemd/boot.sh [SCRIPT]	(t/systemd/units.py)
 #
 # The script is run in /rig, where the files that RIG_FILES names are, too.
 # The container is the running root file system under an overlay in memory,
@@ -35,7 +35,7 @@ if [ -z "${RIG:-}" ]; then
 fi
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
-script=${1:-$top/t/systemd/units.pl}
+script=${1:-$top/t/systemd/units.py}
 root=$RIG/root
 
 mount -t tmpfs -o mode=755 tmpfs "$RIG" &&
@@ -47,7 +47,8 @@ mount -t overlay -o "lowerdir=/,upperdir=$RIG/upper,workdir=$RIG/work" \
 # What happens in the container is decided here and not by what the host has
 # enabled: rig.target wants a bare system and our script.
 mkdir "$root/rig" &&
-    cp "$top/t/systemd/Super.pm" "$top/src/session/log.c" ${RIG_FILES:-} "$root/rig/" &&
+    cp "$top"/t/tap.py "$top"/t/servers.py "$top/src/session/log.c" \
+        ${RIG_FILES:-} "$root/rig/" &&
     cp "$script" "$root/rig/script" && chmod 755 "$root/rig/script" || exit 1
 rm -rf "$root/var/log/journal" "$root/etc/default/smtpd" "$root/etc/smtpd" \
     "$root"/etc/systemd/system/smtpd*

@@ -27,7 +27,7 @@ for target; do
 		    postgrey python3-spf-engine socat gsasl haproxy
 		    libnginx-mod-mail swaks curl) ;;
 	check-systemd)
-		packages+=(perl systemd-container) ;;
+		packages+=(python3 swaks openssl systemd-container) ;;
 	bench)
 		# msmtp-mta, which has msmtpd, excludes Postfix: it is fetched
 		# and run where it is, with what msmtp needs.

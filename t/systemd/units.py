@@ -1,0 +1,534 @@
+#!/usr/bin/env python3
+"""units.py - the shipped units, as `make install' leaves them, under a
+systemd that runs: t/systemd/boot.sh boots it, and runs this in it as root.
+
+The tests follow each other: each leaves the sockets enabled, and no instance.
+"""
+import glob
+import json
+import os
+import pwd
+import re
+import smtplib
+import socket
+import subprocess
+import sys
+import threading
+
+sys.path.insert(0, "/rig")
+from servers import MAIL, TAKEN, codes, message, spew, talk
+from tap import main, test
+
+os.environ["SYSTEMD_PAGER"] = "cat"
+UNITS = "/etc/systemd/system"
+SWAKS = ["swaks", "--silent", "3", "--server", "127.0.0.1", "--from",
+         "jo@example.com", "--to", "rcpt@example.org"]
+JO = ["--auth", "PLAIN", "--auth-user", "jo", "--auth-password"]
+
+
+# ---- helpers ----------------------------------------------------------------
+
+def run(*command):
+    """What a command prints, and its status."""
+    done = subprocess.run(command, stdout=subprocess.PIPE)
+    return done.stdout.decode(errors="replace"), done.returncode
+
+
+def systemctl(*command):
+    return run("systemctl", *command)[0]
+
+
+def prop(name, unit):
+    """A property of a unit."""
+    return systemctl("show", f"--property={name}", "--value", unit).strip()
+
+
+def succeeds(*command):
+    said, status = run(*command)
+    assert status == 0, f"{command} ended with {status}:\n{said}"
+
+
+def until(ask):
+    """Asks until there is an answer: systemd does not tell when it has done
+    what follows from the end of a connection."""
+    for _ in range(1000):
+        if answer := ask():
+            return answer
+    raise AssertionError("asked a thousand times in vain")
+
+
+def instances(template):
+    return [name for name in systemctl(
+        "list-units", "--all", "--plain", "--no-legend", "--type=service",
+        f"{template}@*").split() if name.startswith(f"{template}@")]
+
+
+def wait_for_end(template="smtpd"):
+    until(lambda: not instances(template))
+
+
+def slurp(path):
+    with open(path, encoding="utf-8", newline="") as f:
+        return f.read()
+
+
+# The MESSAGE_IDs, by the names that events have.
+EVENT = dict(re.findall(r'\{ "([a-z-]+)", "([0-9a-f]{32})"',
+                        slurp("/rig/log.c")))
+
+
+def records(*fields, event=None):
+    """The journal's records with these fields, as dictionaries."""
+    run("journalctl", "--sync")
+    if event:
+        fields += (f"MESSAGE_ID={EVENT[event]}",)
+    return [json.loads(line) for line in run(
+        "journalctl", "--quiet", "--no-pager", "--output=json", "--all",
+        *fields)[0].splitlines()]
+
+
+def settings(**values):
+    spew("/etc/default/smtpd", "".join(
+        f'{name}="{value}"\n' for name, value in values.items()))
+
+
+def shipped(file):
+    """A file of units/, where it is installed."""
+    return [path for place in ("/usr/local/lib", "/usr/lib")
+            if os.path.exists(path := f"{place}/systemd/system/{file}")][0]
+
+
+def dropin(name=None, more=None):
+    """Puts an example drop-in of smtpd@.service into use, or none."""
+    where = f"{UNITS}/smtpd@.service.d"
+    os.makedirs(where, exist_ok=True)
+    for path in glob.glob(f"{where}/*"):
+        os.unlink(path)
+    if name:
+        os.symlink(shipped(f"smtpd@.service.d/{name}.conf.example"),
+                   f"{where}/{name}.conf")
+    if more:
+        spew(f"{where}/more.conf", f"[Service]\n{more}\n")
+    systemctl("daemon-reload")
+
+
+def enable(*sockets):
+    succeeds("systemctl", "enable", "--quiet", "--now",
+             *[f"{name}.socket" for name in sockets])
+
+
+def box(name):
+    """A Maildir's place that the service may write to."""
+    where = f"/srv/{name}"
+    os.mkdir(where, 0o700)
+    user = pwd.getpwnam("smtpd")
+    os.chown(where, user.pw_uid, user.pw_gid)
+    return where
+
+
+def delivered(name):
+    return [slurp(path) for path in glob.glob(f"/srv/{name}/new/*")]
+
+
+def program(name, text):
+    """A relay that is a shell script."""
+    spew(f"/srv/slow/{name}", text)
+    return f"-- /bin/sh /srv/slow/{name}"
+
+
+def connection(port, source="127.0.0.1"):
+    return socket.create_connection(("127.0.0.1", port),
+                                    source_address=(source, 0))
+
+
+def ask(s, line=None):
+    """Says a line, or nothing, and returns the reply; empty at end of file."""
+    got = ""
+    if line is not None:
+        s.sendall(line.encode() + b"\r\n")
+    while not re.search(r"^\d{3}(?: [^\n]*)?\r\n\Z", got, re.M):
+        octets = s.recv(65536)
+        if not octets:
+            break
+        got += octets.decode()
+    return got
+
+
+def same(got, wanted):
+    assert got == wanted, f"{got!r} is not {wanted!r}"
+
+
+def matches(pattern, text):
+    assert re.search(pattern, text, re.M), f"{pattern} is not in {text!r}"
+
+
+def takes_a_message(port, subject):
+    same(codes(talk(port, *message(subject))), TAKEN)
+
+
+# ---- installed and enabled --------------------------------------------------
+
+@test
+def the_user_smtpd_is_there():
+    succeeds("systemd-sysusers")
+    run("journalctl", "--update-catalog")
+    systemctl("daemon-reload")
+    pwd.getpwnam("smtpd")
+
+
+def listens():
+    return re.findall(r"^Listen=(\S+)",
+                      systemctl("show", "--property=Listen", "smtpd.socket"),
+                      re.M)
+
+
+@test
+def port_25_is_for_this_host_only_until_world_conf_opens_it():
+    same(sorted(listens()), ["127.0.0.1:25", "[::1]:25"])
+    where = f"{UNITS}/smtpd.socket.d"
+    os.mkdir(where)
+    os.symlink(shipped("smtpd.socket.d/world.conf.example"),
+               f"{where}/world.conf")
+    systemctl("daemon-reload")
+    opened = listens()
+    assert any(place.endswith(":25") for place in opened), opened
+    assert not any("127.0.0.1" in place for place in opened), opened
+    os.unlink(f"{where}/world.conf")
+    systemctl("daemon-reload")
+
+
+@test
+def the_socket_is_enabled_and_started():
+    enable("smtpd")
+
+
+@test
+def before_a_relay_is_set_mail_is_put_off():
+    same(codes(talk(25, *MAIL[:3], "QUIT")), "220 250 250 451 221")
+
+
+@test
+def swaks_and_smtplib_hand_over_a_message_each_at_port_25():
+    settings(SMTPD_RELAY=f"maildir:{box('box')}")
+    succeeds("swaks", "--silent", "2", "--server", "127.0.0.1", "--port",
+             "25", "--helo", "client.example.com", "--from",
+             "sender@example.com", "--to", "rcpt@example.org", "--header",
+             "Subject: by swaks")
+    with smtplib.SMTP("127.0.0.1", 25, "client.example.com") as client:
+        client.sendmail("sender@example.com", ["rcpt@example.org"],
+                        "Subject: by smtplib\r\n\r\nbody\r\n")
+    got = delivered("box")
+    same(sorted(re.findall(r"^Subject: by (\w+)$", "".join(got), re.M)),
+         ["smtplib", "swaks"])
+    same(len(got), 2)
+
+
+@test
+def after_QUIT_no_instance_is_left():
+    wait_for_end()
+
+
+# ---- the journal ------------------------------------------------------------
+
+@test
+def the_journal_has_a_record_for_each_message():
+    relayed = records(event="message-relayed")
+    same(len(relayed), 2)
+    record = relayed[0]
+    for name, value in (("CLIENT", "127.0.0.1"),
+                        ("HELO", "client.example.com"),
+                        ("SENDER", "sender@example.com"),
+                        ("RECIPIENT", "rcpt@example.org"),
+                        ("RELAY", "maildir:/srv/box")):
+        same(record[f"SMTPD_{name}"], value)
+    matches(r"^250 2\.0\.0 ", record["SMTPD_REPLY"])
+    matches(r"^[1-9]\d+\Z", record["SMTPD_SIZE"])
+    matches(r"^\w+\Z", record["SMTPD_QUEUE_ID"])
+    matches(r"^smtpd@.*127\.0\.0\.1", record["_SYSTEMD_UNIT"])
+    same(record["PRIORITY"], "6")
+
+
+@test
+def a_queue_id_names_one_record_of_a_message_relayed():
+    queue_id = records(event="message-relayed")[0]["SMTPD_QUEUE_ID"]
+    same(len(records(f"SMTPD_QUEUE_ID={queue_id}", event="message-relayed")),
+         1)
+
+
+@test
+def a_recipient_put_off_and_each_session_have_a_record():
+    same(len(records("SMTPD_RECIPIENT=rcpt@example.org", event="refused")), 1)
+    same(len(records(event="session")), 3)
+
+
+@test
+def journalctl_x_explains_a_record():
+    text, _ = run("journalctl", "--no-pager", "--quiet", "-x",
+                  f"MESSAGE_ID={EVENT['message-relayed']}")
+    matches(r"A message was relayed(?s:.*)\n(?s:.*)<sender@example\.com>",
+            text)
+
+
+# ---- STATUS= and SIGTERM ----------------------------------------------------
+
+@test
+def systemctl_status_shows_the_client_and_its_command():
+    with connection(25) as s:
+        for line in (None, "EHLO client.example.com",
+                     "MAIL FROM:<waiting@example.com>"):
+            ask(s, line)
+        unit = until(lambda: instances("smtpd"))[0]
+        text = until(lambda: re.search(
+            r"127\.0\.0\.1.*MAIL.*", prop("StatusText", unit)))[0]
+        assert "waiting@example.com" in text, text
+        matches(r'Status: ".*waiting@example', systemctl("status", "smtpd@*"))
+    wait_for_end()
+
+
+@test
+def an_instance_that_is_stopped_while_it_waits_says_421():
+    with connection(25) as s:
+        ask(s)
+        ask(s, "EHLO client.example.com")
+        systemctl("stop", "--no-block", instances("smtpd")[0])
+        matches(r"^421 4\.3\.2 ", ask(s))
+        same(ask(s), "")
+    wait_for_end()
+
+
+@test
+def an_instance_that_is_stopped_during_a_relay_finishes_it_first():
+    box("slow")
+    os.chmod("/srv/slow", 0o777)
+    for name in ("begun", "go"):
+        os.mkfifo(f"/srv/slow/{name}")
+        os.chmod(f"/srv/slow/{name}", 0o666)
+    settings(SMTPD_RELAY=program("relay", "echo begun >/srv/slow/begun\n"
+                                 "read line </srv/slow/go\n"
+                                 "cat >/srv/slow/message\n"))
+    with connection(25) as s:
+        *first, text, _ = message("slow")
+        for line in first:
+            ask(s)
+            s.sendall(line.encode() + b"\r\n")
+        ask(s)
+        s.sendall(text.encode() + b"\r\n")
+        same(slurp("/srv/slow/begun"), "begun\n")
+        unit = instances("smtpd")[0]
+        systemctl("stop", "--no-block", unit)
+        until(lambda: prop("ActiveState", unit) == "deactivating")
+        assert not os.path.exists("/srv/slow/message")
+        spew("/srv/slow/go", "go\n")
+        end = ask(s)
+        matches(r"^250 2\.0\.0 ", end)
+        matches(r"^421 4\.3\.2 ", end + ask(s))
+    matches(r"^Subject: slow\n\nbody\n\Z", slurp("/srv/slow/message"))
+    wait_for_end()
+
+
+# ---- limits -----------------------------------------------------------------
+
+@test
+def clients_of_one_address_are_limited_those_of_another_are_not():
+    settings(SMTPD_RELAY="maildir:/srv/box")
+    most = int(prop("MaxConnectionsPerSource", "smtpd.socket"))
+    held = [connection(25) for _ in range(most)]
+    for s in held:
+        matches("^220 ", ask(s))
+    with connection(25) as s:
+        same(ask(s), "")
+    with connection(25, "127.0.0.2") as s:
+        matches("^220 ", ask(s))
+    for s in held:
+        ask(s, "QUIT")
+        s.close()
+    wait_for_end()
+    with connection(25) as s:
+        matches("^220 ", ask(s))
+
+
+@test
+def two_hundred_clients_lose_no_message_and_leave_no_instance():
+    settings(SMTPD_RELAY=f"maildir:{box('many')}")
+    bad = []
+
+    def work(hand):
+        """25 clients in turn, each from an address of its own."""
+        for n in range(1, 26):
+            got = codes(talk(connection(25, f"127.0.{hand}.{n}"),
+                             *message(f"{hand}/{n}")))
+            if got != TAKEN:
+                bad.append(got)
+
+    hands = [threading.Thread(target=work, args=[h]) for h in range(8)]
+    for hand in hands:
+        hand.start()
+    for hand in hands:
+        hand.join()
+    same(bad, [])
+    same(len(delivered("many")), 200)
+    wait_for_end()
+
+
+# ---- what runs inside -------------------------------------------------------
+
+@test
+def a_relay_program_gains_a_group_only_with_setgid_conf():
+    succeeds("/bin/sh", "-c", "cp /usr/bin/id /srv/slow/id && "
+             "chgrp mail /srv/slow/id && chmod 2755 /srv/slow/id")
+    settings(SMTPD_RELAY=program("setgid", "cat >/dev/null\n"
+                                 "/srv/slow/id -gn >/srv/slow/group\n"))
+    takes_a_message(25, "group")
+    same(slurp("/srv/slow/group"), "smtpd\n")
+    dropin("setgid")
+    takes_a_message(25, "group")
+    same(slurp("/srv/slow/group"), "mail\n")
+
+
+@test
+def with_hardened_conf_a_message_is_delivered():
+    settings(SMTPD_RELAY=f"maildir:{box('hardened')}")
+    dropin("hardened", "ReadWritePaths=/srv/hardened")
+    takes_a_message(25, "hardened")
+    same(len(delivered("hardened")), 1)
+    dropin()
+
+
+@test
+def a_wrong_option_is_told_to_the_journal_and_not_to_the_client():
+    settings(SMTPD_OPTIONS="--no-such-option", SMTPD_RELAY="discard:")
+    with connection(25) as s:
+        same(ask(s), "")
+    wait_for_end()
+    matches("--no-such-option",
+            "\n".join(r["MESSAGE"] for r in records("-t", "smtpd")))
+
+
+@test
+def with_standard_error_at_the_client_it_gets_replies_and_syslog_records():
+    settings(SMTPD_RELAY="discard:")
+    dropin(more="StandardError=socket\nSyslogIdentifier=other")
+    takes_a_message(25, "as from inetd")
+    wait_for_end()
+    same(len([r for r in records("-t", "smtpd", "_TRANSPORT=syslog")
+              if "event=message-relayed" in r["MESSAGE"]]), 1)
+    dropin()
+
+
+# ---- TLS and submission -----------------------------------------------------
+
+@test
+def submission_needs_TLS_and_a_password_with_files_that_root_can_read():
+    os.makedirs("/etc/smtpd", mode=0o755, exist_ok=True)
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes",
+                    "-days", "2", "-subj", "/CN=mail.example.com", "-keyout",
+                    "/etc/smtpd/tlskey", "-out", "/etc/smtpd/tlscert"],
+                   check=True, stderr=subprocess.DEVNULL)
+    spew("/etc/smtpd/users",
+         "jo:" + run("openssl", "passwd", "-6", "opensesame")[0])
+    for path in glob.glob("/etc/smtpd/*"):
+        os.chmod(path, 0o600)
+    settings(SMTPD_RELAY="discard:",
+             SUBMISSION_RELAY=f"maildir:{box('submitted')}")
+    enable("smtpd-submission", "smtpd-submissions")
+    for tls in (["--port", "587", "--tls"],
+                ["--port", "465", "--tls-on-connect"]):
+        succeeds(*SWAKS, *tls, *JO, "opensesame")
+        _, status = run(*SWAKS, *tls, *JO, "wrong password")
+        assert status != 0, f"{tls}: a wrong password is taken"
+    same(len(delivered("submitted")), 2)
+
+
+@test
+def a_relay_program_of_port_465_can_read_neither_key_nor_users():
+    settings(SMTPD_RELAY="discard:", SUBMISSION_RELAY=program("thief", """
+cat >/dev/null
+for f in /etc/smtpd/tlskey /etc/smtpd/users "$CREDENTIALS_DIRECTORY"/*; do
+	cat "$f" 2>/dev/null
+done | grep -a -e PRIVATE -e opensesame -e "^jo:" >/srv/slow/loot
+id -un >/srv/slow/user
+"""))
+    succeeds(*SWAKS, "--port", "465", "--tls-on-connect", *JO, "opensesame")
+    same(slurp("/srv/slow/user"), "smtpd\n")
+    same(slurp("/srv/slow/loot"), "")
+
+
+@test
+def submission_in_the_clear_is_refused():
+    settings(SMTPD_RELAY="discard:", SUBMISSION_RELAY="maildir:/srv/submitted")
+    matches("^220 250 530 ", codes(talk(587, *message("in the clear"))))
+
+
+@test
+def the_journal_has_users_and_no_password():
+    wait_for_end("smtpd-submission")
+    wait_for_end("smtpd-submissions")
+    same(len(records("SMTPD_USER=jo", event="auth-ok")), 3)
+    same(len(records(event="auth-failed")), 2)
+    log = json.dumps(records("-t", "smtpd"))
+    assert not re.search("opensesame|wrong password", log), log
+
+
+@test
+def with_tls_conf_there_is_STARTTLS_at_port_25():
+    dropin("tls")
+    succeeds(*SWAKS, "--port", "25", "--tls")
+    dropin()
+
+
+# ---- LMTP and the developer's catcher ---------------------------------------
+
+@test
+def the_LMTP_socket_is_for_its_group_and_replies_for_each_recipient():
+    settings(LMTP_RELAY=f"maildir:{box('lmtp')}")
+    enable("smtpd-lmtp")
+    same(oct(os.stat("/run/smtpd/lmtp").st_mode & 0o7777), "0o660")
+    s = socket.socket(socket.AF_UNIX)
+    s.connect("/run/smtpd/lmtp")
+    lines = list(message("by LMTP"))
+    lines[0] = "LHLO client.example.com"
+    lines.insert(2, "RCPT TO:<second@example.org>")
+    same(codes(talk(s, *lines)), "220 250 250 250 250 354 250 250 221")
+    same(len(delivered("lmtp")), 1)
+    wait_for_end("smtpd-lmtp")
+
+
+@test
+def a_user_catches_mail_in_a_Maildir_under_the_home_directory():
+    succeeds("useradd", "--create-home", "--shell", "/bin/sh", "smtpd-dev")
+    uid = pwd.getpwnam("smtpd-dev").pw_uid
+    systemctl("start", f"user@{uid}.service")
+    succeeds("runuser", "-u", "smtpd-dev", "--", "env",
+             f"XDG_RUNTIME_DIR=/run/user/{uid}", "systemctl", "--user",
+             "enable", "--quiet", "--now", "smtpd-catch.socket")
+    takes_a_message(1025, "caught")
+    caught = [slurp(path) for path in
+              glob.glob("/home/smtpd-dev/Maildir-catch/new/*")]
+    same(len(caught), 1)
+    matches("^Subject: caught$", caught[0])
+    same(len(records(f"_UID={uid}", "SMTPD_RECIPIENT=rcpt@example.org",
+                     event="message-relayed")), 1)
+
+
+# ---- the end ----------------------------------------------------------------
+
+@test
+def the_exposure_is_at_most_what_the_unit_says():
+    figure = re.search(r"^# Exposure by systemd-analyze security: ([\d.]+)$",
+                       systemctl("cat", "smtpd@.service"), re.M)
+    found = re.search(r"exposure level for .*?: ([\d.]+)", run(
+        "systemd-analyze", "security", "--no-pager", "smtpd@test.service")[0])
+    assert float(found[1]) <= float(figure[1]), found[0]
+
+
+@test
+def nothing_has_failed_but_for_the_wrong_option():
+    same(systemctl("list-units", "--failed", "--plain", "--no-legend",
+                   "smtpd*"), "")
+    failed = [text for text in (r["MESSAGE"] for r in records(
+        "_PID=1", "-g", "smtpd.*Failed with result"))
+        if "Failed with result" in text and "status=64" not in text]
+    same(len(failed), 1)
+
+
+main()
