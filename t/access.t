@@ -147,11 +147,16 @@ def relay_domains_are_forwarded_for_everybody():
 @test
 def an_address_that_names_two_hosts_is_never_forwarded_for_a_stranger():
     for to in ("@a.example:b@example.com", "a@b@example.net",
-               "@example.net:b@example.com"):
+               "@example.net:b@example.com", '"a@b"@example.net',
+               '"a\\%b"@example.net', '"b@example.net"', '"b@.example.net"'):
         got, _ = asked("--relay-domains", "example.net", HOP, to=[to])
         assert got[0][0] == "5", (to, got)
     got, _ = asked(HOP, to=["postmaster"])
     assert got == [DENIED], got
+    got, _ = asked("--relay-domains", "Example.net", HOP,
+                   to=['"b"@EXAMPLE.NET', '"b\\ c"@example.net',
+                       '"postmaster"', '"post\\master"'])
+    assert [reply[:3] for reply in got] == ["250"] * 4, got
 
 
 @test

@@ -1379,6 +1379,9 @@ Test(relay, arguments_are_replaced)
 	v = relay_program(argv);
 	cr_assert(strstr(v.text, "[\"john doe+tag\"@Example.net]"
 	    "[u=john doe,x=tag,d=Example.net]") != NULL, "%s", v.text);
+	to[0].address = "\"a@b\"";
+	v = relay_program(argv);
+	cr_assert(strstr(v.text, "[u=\"a@b\",x=,d=]") != NULL, "%s", v.text);
 }
 
 Test(relay, what_a_client_said_does_not_become_an_option)
@@ -1721,6 +1724,9 @@ Test(relay, routes_are_found_as_transport_5_says)
 		{ "\"quo\\ted\"@example.net", "5.0.12" },
 		{ "\"a@b\"@example.net", "5.0.13" },
 		{ "\"@example.net", "2.1.5" },
+		/* It has no domain: that is in its local part. */
+		{ "\"secret@example.net\"", "2.1.5" },
+		{ "\"any@example.com\"", "2.1.5" },
 	};
 	char error[256];
 	struct relay *r;

@@ -1,27 +1,40 @@
 /*
  * address.c - what a mailbox means, however it is spelled.
  */
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/address.h"
 
 char *
+address_unquote(char *address)
+{
+	char *end, *p, *to = address;
+	bool at = false;
+
+	if (*address != '"')
+		return strrchr(address, '@');
+	for (end = address + 1; *end != '\0' && *end != '"'; end++) {
+		if (*end == '\\' && end[1] != '\0')
+			end++;
+		at = at || *end == '@';
+	}
+	if (*end == '\0' || (end[1] != '@' && (end[1] != '\0' || at)))
+		return NULL;
+	for (p = address + 1; p < end; p++) {
+		p += *p == '\\';
+		*to++ = *p;
+	}
+	memmove(to, end + 1, strlen(end + 1) + 1);
+	return *to == '@' ? to : NULL;
+}
+
+char *
 address_canonical(char *address)
 {
-	char *at = strrchr(address, '@'), *p, *to = address;
+	char *at = address_unquote(address), *p;
 
-	if (at == NULL)
-		return NULL;
-	if (at >= address + 2 && *address == '"' && at[-1] == '"') {
-		for (p = address + 1; p < at - 1; p++) {
-			if (*p == '\\' && p + 1 < at - 1)
-				p++;
-			*to++ = *p;
-		}
-		memmove(to, at, strlen(at) + 1);
-		at = to;
-	}
-	for (p = at + 1; *p != '\0'; p++)
+	for (p = at; p != NULL && *p != '\0'; p++)
 		if (*p >= 'A' && *p <= 'Z')
 			*p = (char)(*p | 0x20);
 	return at;

@@ -19,6 +19,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/address.h"
 #include "base/file.h"
 #include "base/network.h"
 #include "base/reply.h"
@@ -278,7 +279,7 @@ is_listed(const struct access *a, const char *domain)
 	return false;
 }
 
-/* Does the local part name a further host?  A backslash hides nothing. */
+/* Does the local part name a further host? */
 static bool
 is_routed(const char *address, const char *at)
 {
@@ -288,13 +289,12 @@ is_routed(const char *address, const char *at)
 	return false;
 }
 
-/* May everybody send to this address, which is forwarded?  -1: the file cannot
-   be used. */
+/* May everybody send to this address, which is in the canonical form, and is
+   forwarded?  -1: the file cannot be used. */
 static int
-is_ours(struct access *a, const char *address, enum access_way way)
+is_ours(struct access *a, const char *address, const char *at,
+    enum access_way way)
 {
-	const char *at = strrchr(address, '@');
-
 	if (at == NULL)		/* RFC 5321 4.5.1 */
 		return a->set->domains != NULL &&
 		    strcasecmp(address, "postmaster") == 0;
@@ -315,6 +315,7 @@ access_allows(struct access *a, const struct envelope *env,
 	const char *client = env->fact[FACT_CLIENT_ADDRESS];
 	const bool user = env->fact[FACT_SASL_USERNAME][0] != '\0';
 	const bool local = a->set->local && strcmp(client, "unknown") == 0;
+	char *address;
 	int ours;
 	size_t len;
 
@@ -323,7 +324,15 @@ access_allows(struct access *a, const struct envelope *env,
 	if (find_client(clients == NULL ? ACCESS_CLIENTS : clients, client,
 	    local, user, &bad, &len) == 1)
 		return true;
-	ours = is_ours(a, env->recipients[0].address, way);
+	address = strdup(env->recipients[0].address);
+	if (address == NULL) {
+		reply_set(r, 452, "4.3.1", "Out of memory");
+		if (why != NULL)
+			snprintf(why, size, "out of memory");
+		return false;
+	}
+	ours = is_ours(a, address, address_canonical(address), way);
+	free(address);
 	if (ours == 1)
 		return true;
 	if (ours == -1)

@@ -115,7 +115,8 @@ write_recipient(FILE *f, const struct envelope *env, int about, size_t i)
 	else if (about == ABOUT_EXTENSION && plus < end)
 		fwrite(plus + 1, 1, (size_t)(end - plus - 1), f);
 	else if (about == ABOUT_DOMAIN && at != NULL)	/* as it was written */
-		fputs(strrchr(env->recipients[i].address, '@') + 1, f);
+		fputs(env->recipients[i].address +
+		    strlen(env->recipients[i].address) - strlen(at + 1), f);
 	free(address);
 	return true;
 }

@@ -89,13 +89,11 @@ is_domain(const char *p)
 	return strstr(p, "..") == NULL;
 }
 
-/* Why no recipient can ever match key, which is in the canonical form; or
-   NULL. */
+/* Why no recipient can ever match key, which is in the canonical form with the
+   '@' before its domain at at; or NULL. */
 static const char *
-useless_key(const char *key)
+useless_key(const char *key, const char *at)
 {
-	const char *at = strrchr(key, '@');
-
 	if (strncmp(key, "\xef\xbb\xbf", 3) == 0)
 		return "the file begins with a byte order mark";
 	if (strcmp(key, "*") == 0)
@@ -125,8 +123,7 @@ parse_key(struct routes *r, char *text, unsigned line, char *error,
 	if (*result != '\0')
 		*result++ = '\0';
 	result += strspn(result, " \t");
-	address_canonical(text);
-	why = useless_key(text);
+	why = useless_key(text, address_canonical(text));
 	if (why != NULL) {
 		snprintf(error, size, "%s: %s", text, why);
 		return false;

@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/address.h"
 #include "base/clock.h"
 #include "base/reply.h"
 #include "base/text.h"
@@ -174,20 +175,13 @@ static void
 put_address(struct policy *p, const char *name, const char *address)
 {
 	char plain[REQUEST_MAX];	/* what is longer has no room anyway */
-	size_t len = 0;
 
-	if (*address != '"' || strlen(address) >= sizeof plain) {
-		put_attribute(p, name, address);
-		return;
+	if (*address == '"' && strlen(address) < sizeof plain) {
+		text_join(plain, sizeof plain, address, NULL);
+		address_unquote(plain);
+		address = plain;
 	}
-	for (address++; *address != '\0' && *address != '"'; address++) {
-		if (*address == '\\' && address[1] != '\0')
-			address++;
-		plain[len++] = *address;
-	}
-	snprintf(plain + len, sizeof plain - len, "%s",
-	    *address == '"' ? address + 1 : "");
-	put_attribute(p, name, plain);
+	put_attribute(p, name, address);
 }
 
 static void
