@@ -295,16 +295,24 @@ run_command(struct channel *ch, struct span line)
 		reply_answer(ch, &r);
 }
 
-/* May this line have a credential?  A line may that begins like AUTH, that is a
-   response, or that a client sends as a response although its AUTH was refused
-   or is over. */
+/* May this line have a credential?  A line may that begins like AUTH or is a
+   response; that is no command and comes after such a line, at once or later, as
+   clients send a response although their AUTH was refused; or with which POP3
+   and IMAP send a password. */
 static bool
 line_is_secret(const struct channel *ch, struct span line)
 {
-	struct span rest = span_trim(line);
+	struct span rest = span_trim(line), first, second;
 
-	return ch->smtp_state == PHASE_AUTH || span_starts(rest, "AUTH") ||
-	    (ch->guarded && find_verb(ch, span_word(&rest)) == NULL);
+	if (ch->smtp_state == PHASE_AUTH || span_starts(rest, "AUTH"))
+		return true;
+	first = span_word(&rest);
+	second = span_word(&rest);
+	if (find_verb(ch, first) != NULL)
+		return false;
+	return ch->guarded || span_same(first, "PASS") ||
+	    span_same(first, "APOP") || span_same(second, "LOGIN") ||
+	    span_same(second, "AUTHENTICATE");
 }
 
 /* Tells the log the client's line, without credentials. */
@@ -347,7 +355,7 @@ take_line(struct channel *ch, struct span line)
 		run_command(ch, line);
 	if (secret)
 		wipe_line(ch->line, line.len);
-	ch->guarded = secret;
+	ch->guarded = ch->guarded || secret;
 	ch->overlong = false;
 }
 

@@ -308,8 +308,8 @@ struct channel {
 	size_t outlen, outsent, outsize;
 	bool failed;		/* sticky: no memory for a reply */
 	size_t linelen;		/* octets of line gathered */
-	bool guarded;		/* the last line may have been a credential: if
-				   this one is no command, so may it be */
+	bool guarded;		/* a line may have been a credential: if this one
+				   is no command, so may it be */
 	bool overlong;		/* the line had more, which was dropped */
 	size_t keptlen;		/* octets of kept that are used */
 	struct channel_kept *more;	/* strings that do not fit in kept;

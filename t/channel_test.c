@@ -545,7 +545,10 @@ Test(hooks, dialogue_has_no_credentials)
 		"AUTH LOGIN\r\n*\r\nSECRET==\r\n",
 		"AUTH PLAIN AHVzZXIAc2VjcmV0\r\nSECRET==\r\n",
 		"HELO c\r\nAUTH LOGIN\r\ndXNlcg==\r\nSECRET==\r\n",
-		"MAIL FROM:<a>\r\nAUTH LOGIN\r\ndXNlcg==\r\nSECRET==\r\n"
+		"MAIL FROM:<a>\r\nAUTH LOGIN\r\ndXNlcg==\r\nSECRET==\r\n",
+		"AUTH CRAM-MD5\r\nNOOP\r\nSECRET==\r\n",
+		"AUTH LOGIN\r\n*\r\nRSET\r\nMAIL FROM:<a>\r\nSECRET==\r\n",
+		"AUTH LOGIN !\r\nHELO c\r\nEHLO c\r\nwhat\r\nSECRET==\r\n",
 	};
 	struct channel_settings set = plain;
 	struct recorder r;
@@ -560,6 +563,33 @@ Test(hooks, dialogue_has_no_credentials)
 		cr_expect_null(strstr(r.heard.p, "SECRET="), "%s shows %s",
 		    lines[i], r.heard.p);
 		cr_expect_not_null(strstr(r.heard.p, "AUTH"), "%s", lines[i]);
+		recorder_free(&r);
+	}
+}
+
+/* Clients of POP3 and IMAP that were given the wrong port. */
+Test(hooks, dialogue_has_no_passwords_of_other_protocols)
+{
+	static const char *const lines[] = {
+		"USER joe\r\nPASS SECRET=\r\n",
+		"pass SECRET=\r\n",
+		"APOP joe SECRET=\r\n",
+		"a1 LOGIN joe SECRET=\r\n",
+		"a1 login {3}\r\njoe {7}\r\nSECRET=\r\n",
+		"a1 AUTHENTICATE PLAIN SECRET=\r\n",
+		"a1 AUTHENTICATE PLAIN\r\nNOOP\r\nSECRET=\r\n",
+	};
+	struct recorder r;
+	size_t i;
+
+	for (i = 0; i < sizeof lines / sizeof *lines; i++) {
+		recorder_open(&r, &plain, NULL, 0);
+		say(&r, "EHLO c\r\n");
+		say(&r, lines[i]);
+		recorder_close(&r);
+		cr_expect_null(strstr(r.heard.p, "SECRET="), "%s shows %s",
+		    lines[i], r.heard.p);
+		cr_expect_not_null(strstr(r.heard.p, "****"), "%s", lines[i]);
 		recorder_free(&r);
 	}
 }
