@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import tap
@@ -145,7 +146,7 @@ def the_monitor_refuses_what_makes_no_sense():
     place = folder()
     program = script(place, f"touch {place}/ran")
     for name in names:
-        if name in ("sense", "external", "pause", "half") or \
+        if name in ("sense", "external", "guess", "pause", "half") or \
                 name.startswith("message"):
             continue
         with Planted("--", program) as s:
@@ -256,6 +257,35 @@ def failures_of_AUTH_are_counted_by_the_monitor():
 
 
 @test
+def guesses_are_delayed_by_the_monitor():
+    place = folder()
+    checker = script(place, "exit 1")
+    with Planted("--no-auth-require-tls", "--auth",
+                 f"checkpassword:{checker}", "discard:",
+                 pair=tap.tcp_pair()) as s:
+        s.start()
+        assert s.plant("tell guess")["code"] == 535
+        begun = time.monotonic()
+        assert s.plant("tell guess")["code"] == 535
+        assert time.monotonic() - begun > 1.9   # never less
+        s.socket.shutdown(socket.SHUT_RDWR)
+    shutil.rmtree(place)
+
+
+@test
+def messages_are_counted_by_the_monitor():
+    with Planted("--max-messages", "2", "discard:") as s:
+        s.start()
+        for _ in range(2):
+            assert s.plant("tell message")["code"] == 250
+        s.send(lines("PLANT tell message"))
+        assert s.read.read() == b"" and s.process.wait() == 70
+        log = s.logged()
+        assert "sent an invalid request; killed" in log
+        assert log.count("event=message-relayed") == 2, log
+
+
+@test
 def an_intruder_that_never_pauses_does_not_outlive_the_session():
     log = is_ended("busy", "--session-timeout", "1", "--relay-timeout", "1",
                    "--policy-timeout", "1")
@@ -270,7 +300,7 @@ FACTS = ["CLIENT_ADDRESS", "CLIENT_PORT", "CLIENT_HOSTNAME", "CLIENT_USER",
          "TLS_FINGERPRINT"]
 
 
-def exported_by_a_liar(*options, before=(), pair=None):
+def exported_by_a_liar(*options, before=(), pair=None, lie="lie"):
     """What a program and a policy service hear of the client, after what is
     in before and then the lie; and what EHLO offers then."""
     place = folder()
@@ -282,7 +312,7 @@ def exported_by_a_liar(*options, before=(), pair=None):
             s.start()
             for command in before:
                 assert s.say(command)[0][:3] == "235", command
-            s.say("PLANT lie")
+            s.say("PLANT " + lie)
             s.send(lines(HELLO))
             offered = s.reply()
             assert s.deliver()[:9] == "250 2.0.0"
@@ -306,6 +336,21 @@ def who_the_client_is_the_monitor_knows_itself():
     assert "lie" not in asked.values(), asked
     assert asked["client_address"] == "127.0.0.1", asked
     assert "EXTERNAL" not in offered, offered
+
+
+@test
+def what_the_monitor_knows_cannot_be_blanked_out():
+    env, asked, _, ours = exported_by_a_liar(pair=tap.tcp_pair(), lie="blank")
+    assert env["CLIENT_ADDRESS"] == env["SERVER_ADDRESS"] == "127.0.0.1", env
+    assert env["CLIENT_PORT"] == str(ours[1]), env
+    assert asked["client_address"] == "127.0.0.1", asked
+    place = folder()
+    password = script(place, "exit 0")
+    env, asked, _, _ = exported_by_a_liar(
+        "--auth", f"checkpassword:{password}", "--no-auth-require-tls",
+        before=["AUTH PLAIN AGpvZQB4"], lie="blank")
+    assert env["SASL_USERNAME"] == asked["sasl_username"] == "joe", env
+    shutil.rmtree(place)
 
 
 @test

@@ -303,6 +303,17 @@ remember_tls(struct monitor *m, const char *report)
 	}
 }
 
+/* Waits until the next guess may be looked at.  The channel process writes its
+   replies late; one that was taken over does not, and asks at once. */
+static void
+delay_guess(struct monitor *m)
+{
+	int left;
+
+	while ((left = clock_left(m->next_auth)) > 0)
+		poll(NULL, 0, left);
+}
+
 static void
 authenticate(struct monitor *m, const struct question *q, struct reply *v,
     char *user)
@@ -311,8 +322,11 @@ authenticate(struct monitor *m, const struct question *q, struct reply *v,
 	struct envelope env = *q->env;
 	char line[REPLY_TEXT];
 
+	delay_guess(m);
 	auth_step(m->auth, q->env, mechanism, q->b, v, user, MONITOR_USER);
 	m->failures += v->code >= 400;
+	if (v->code == 535)
+		m->next_auth = clock_now() + AUTH_DELAY * 1000;
 	if (v->code == 235)
 		env.fact[FACT_SASL_USERNAME] = user;
 	if (v->code != 334)

@@ -28,6 +28,7 @@ struct monitor {
 	pid_t child;		/* the channel process; 0 in itself */
 	unsigned messages;	/* relayed, or tried */
 	unsigned failures;	/* of AUTH */
+	int64_t next_auth;	/* no guess is looked at before this time */
 	unsigned spent;		/* of the budget, at the time: */
 	int64_t refilled;
 	bool tls;		/* it was served, which is once */

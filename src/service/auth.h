@@ -8,7 +8,7 @@
 #include "base/logger.h"
 
 #define AUTH_FAILURES_MAX 3	/* refusals in a session */
-#define AUTH_DELAY 2	/* seconds by which the driver delays a 535: nothing
+#define AUTH_DELAY 2	/* seconds by which session and monitor delay a 535: nothing
 			   in here sleeps */
 
 /*

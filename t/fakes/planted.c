@@ -378,6 +378,8 @@ static const struct question {
 	{ "external", HEAD(AUTH, 0, ENVELOPE | A | B, 0, 0, "\0\0\0\0\0\0\0"
 	    "root\0\0\0\0\0\0\0\0\0client.example.org\0\0\0EXTERNAL\0\0", 0),
 	    -1 },
+	{ "guess", HEAD(AUTH, 0, ENVELOPE | A | B, 0, 0, FACTS
+	    "PLAIN\0AGpvZQB4\0", 0), -1 },
 	{ "log-empty", HEAD(LOG, 6, A | B, 0, 0, "\0\0", 0), -1 },
 	{ "log-forged", HEAD(LOG, 6, A | B, 0, 0, "message-relayed\0x\0", 0),
 	    -1 },
@@ -454,7 +456,7 @@ tell(const char *name, size_t len)
 	say("sent", send_question(q));
 	if (strcmp(q->name, "sense") == 0)
 		return;
-	if (strcmp(q->name, "external") == 0 ||
+	if (strcmp(q->name, "external") == 0 || strcmp(q->name, "guess") == 0 ||
 	    strncmp(q->name, "message", 7) == 0) {
 		hear_verdict();
 		return;
@@ -521,9 +523,9 @@ be_busy(void)
 		;
 }
 
-/* All that the channel knows of the client becomes wrong. */
+/* All that the channel knows of the client becomes wrong, or nothing. */
 static void
-lie(struct channel *ch)
+lie(struct channel *ch, const char *with)
 {
 	struct channel_peer *peer = &ch->peer;
 	struct channel_tls *tls = &ch->tls;
@@ -533,8 +535,8 @@ lie(struct channel *ch)
 		tls->subject, tls->issuer, tls->fingerprint };
 
 	for (size_t i = 0; i < sizeof facts / sizeof *facts; i++)
-		memcpy(facts[i], "lie", sizeof "lie");
-	ch->authenticated = ch->ssl = true;
+		strcpy(facts[i], with);
+	ch->authenticated = ch->ssl = *with != '\0';
 }
 
 size_t
@@ -568,7 +570,9 @@ __wrap_channel_feed(struct channel *ch, const char *p, size_t len)
 		close(monitor);
 		poll(NULL, 0, -1);
 	} else if (n == 9 && memcmp(p + 6, "lie", 3) == 0)
-		lie(ch);
+		lie(ch, "lie");
+	else if (n == 11 && memcmp(p + 6, "blank", 5) == 0)
+		lie(ch, "");
 	else if (n > 11)
 		tell(p + 11, n - 11);
 	channel_reply(ch, 250, "", said);
