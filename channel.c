@@ -389,7 +389,8 @@ channel_feed(struct channel *ch, const char *bytes, size_t len)
 {
 	size_t used = 0;
 
-	while (used < len && ch->want == WANT_INPUT &&
+	ch->paused = false;
+	while (used < len && ch->want == WANT_INPUT && !ch->paused &&
 	    ch->outlen - ch->outsent < OUT_HIGH) {
 		const char *p = bytes + used;
 		size_t n = len - used;
@@ -436,6 +437,19 @@ void
 channel_offer_xclient(struct channel *ch, bool offered)
 {
 	ch->xclient = offered;
+}
+
+void
+channel_offer(struct channel *ch, unsigned hidden, const char *const *keywords)
+{
+	ch->hidden = hidden;
+	ch->keywords = keywords;
+}
+
+void
+channel_pause(struct channel *ch)
+{
+	ch->paused = true;
 }
 
 void

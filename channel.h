@@ -95,6 +95,24 @@ enum bare_newline {
 			   and NUL are refused */
 };
 
+/* The keywords of EHLO: see channel_offer(). */
+enum extension {
+	EXT_PIPELINING,
+	EXT_SIZE,
+	EXT_8BITMIME,
+	EXT_SMTPUTF8,
+	EXT_CHUNKING,
+	EXT_BINARYMIME,
+	EXT_DSN,
+	EXT_ENHANCEDSTATUSCODES,
+	EXT_LIMITS,
+	EXT_STARTTLS,
+	EXT_AUTH,
+	EXT_XCLIENT,
+	EXT_HELP,
+	EXTENSIONS
+};
+
 struct channel;
 
 /*
@@ -172,8 +190,8 @@ struct channel_settings {
 /*
  * The program's side of the dialogue.  Every hook may be NULL, which means yes.
  * ctx is the one that channel_init() got.  A span is valid during the call; it
- * is printable ASCII or UTF-8, without control characters, except in body and
- * dialogue.  r is the reply that the client will get; the hook may change it,
+ * is printable ASCII or UTF-8, without control characters, except in body,
+ * dialogue and received.  r is the reply that the client will get; the hook may change it,
  * and must not use it after it has returned.  Everything else about the session
  * stands in the channel.
  */
@@ -238,6 +256,9 @@ struct channel_hooks {
 	   argument of AUTH, responses, and a line after these that is no
 	   command.  A client's line may have any octet, NUL too. */
 	void (*dialogue)(void *ctx, bool said, struct span line);
+	/* For a log: octets of a PROXY header or of a message as the client
+	   sent them, with stuffed dots and the line that ends the message. */
+	void (*received)(void *ctx, struct span octets);
 };
 
 /* The result of a TLS handshake.  Each string may be "". */
@@ -301,6 +322,9 @@ struct channel {
 	const struct channel_settings *set;
 	const char *auth;	/* see channel_offer_auth() */
 	bool xclient;		/* see channel_offer_xclient() */
+	unsigned hidden;	/* see channel_offer() */
+	const char *const *keywords;	/* likewise; or NULL */
+	bool paused;		/* see channel_pause() */
 	const struct channel_hooks *hooks;
 	void *ctx;		/* for hooks, and for verbs of the program */
 	char *out;		/* replies that are not yet written: points to
@@ -382,6 +406,25 @@ void	channel_offer_auth(struct channel *ch, const char *mechanisms);
 
 /* Changes whether XCLIENT is offered, in place of channel_settings' xclient. */
 void	channel_offer_xclient(struct channel *ch, bool offered);
+
+/*
+ * Changes what EHLO offers, from the next reply on.  hidden is the sum of
+ * 1U << EXT_x for extensions that this client cannot have: EHLO does not list
+ * them, their parameters are answered 555 and their verbs 502 or 454, without
+ * ENHANCEDSTATUSCODES replies have no enhanced code.  keywords are more lines,
+ * the last is NULL; one that begins with a keyword of ours stands in the place
+ * of that line.  NULL: none.  Borrows keywords until the next call or until ch
+ * ends.  For the connect and helo hooks.
+ */
+void	channel_offer(struct channel *ch, unsigned hidden,
+	    const char *const *keywords);
+
+/* The EXT_x of a keyword in any case, or -1. */
+int	channel_extension(struct span keyword);
+
+/* For hooks: channel_feed() returns after the command, or the message, that the
+   hook was called for, so that its reply is the last one of the output. */
+void	channel_pause(struct channel *ch);
 
 /* Sets auth_user, cut to fit; for the auth hook before it sets 235. */
 void	channel_set_user(struct channel *ch, const char *user);

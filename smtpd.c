@@ -31,6 +31,7 @@
 
 #include "base/text.h"
 #include "session/descriptors.h"
+#include "session/faults.h"
 #include "session/jail.h"
 #include "session/log.h"
 #include "session/session.h"
@@ -103,6 +104,21 @@ open_keys(struct options *o, bool socket, char *why, size_t size)
 		snprintf(why, size, "TLS needs a client on one socket");
 	if (why[0] != '\0')
 		o->channel.tls = false;
+}
+
+/* Reads the rules, which may be root's.  Exits if a line makes no sense. */
+static void
+open_rules(struct options *o)
+{
+	char why[512];
+
+	if (o->rules == NULL)
+		return;
+	o->faults = faults_open(o, o->rules, why, sizeof why);
+	if (o->faults != NULL)
+		return;
+	log_complain(why);
+	exit(EX_CONFIG);
 }
 
 /* Does any option ask for TLS, with the client or with a next hop? */
@@ -218,6 +234,8 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	int signals, error, peer = -1;
 	bool parted;
 
+	if (o->faults != NULL)
+		faults_hook(&hook);
 	if (!o->debug)
 		hook.dialogue = NULL;
 	peer_find(&who, o);
@@ -235,7 +253,8 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 		ask_start(a, peer, m);
 		parted = jail_enter(a, o->monitor.max_size == 0 ? 0
 		    : o->monitor.max_size + MONITOR_FIELDS,
-		    o->monitor.require_sandbox) == 0;
+		    o->monitor.require_sandbox,
+		    o->faults != NULL && faults_reset(o->faults)) == 0;
 	}
 	s = session_open(o, &hook, a, &who);
 	if (s == NULL) {
@@ -265,6 +284,7 @@ main(int argc, char **argv)
 	systemd_take_socket(&log.systemd, std);
 	settle(&o, &log, std, fqdn, sizeof fqdn);
 	open_keys(&o, descriptors_one_socket(std), trouble, sizeof trouble);
+	open_rules(&o);
 	engine = find_engine(&o, &fd);
 	/* Opens what may be root's alone, so it comes first. */
 	m = monitor_open(&o.monitor, bad, sizeof bad);

@@ -68,7 +68,7 @@ static void
 auth_check(struct channel *ch, struct span mechanism, struct span rest,
     struct reply *r)
 {
-	const char *list = ch->auth;
+	const char *list = offers_auth(ch) ? ch->auth : NULL;
 
 	if (list == NULL)
 		reply_deny(r, 502, "5.5.1", "AUTH is not offered");

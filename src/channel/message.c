@@ -221,6 +221,22 @@ finish_message(struct channel *ch)
 	transaction_forget(ch);
 }
 
+/* Tells a log the octets of a message, before it hears of the reply. */
+static void
+note_received(const struct channel *ch, const char *p, size_t len)
+{
+	if (ch->hooks->received != NULL)
+		ch->hooks->received(ch->ctx, (struct span){ p, len });
+}
+
+/* Does the octet after a dot that began a line end the message? */
+static bool
+ends_message(const struct channel *ch, char c)
+{
+	return c == '\n' && (ch->at == DOTCR ||
+	    (ch->at == DOT && ch->set->bare_newline == BARE_UNIX));
+}
+
 /* Takes the octet after a dot that began a line.  Only CRLF ends the message
    (RFC 5321 4.5.2), or LF with BARE_UNIX.  Returns true at the end. */
 static bool
@@ -228,7 +244,7 @@ after_dot(struct channel *ch, char c)
 {
 	bool cr = ch->at == DOTCR;
 
-	if (c == '\n' && (cr || ch->set->bare_newline == BARE_UNIX)) {
+	if (ends_message(ch, c)) {
 		finish_message(ch);
 		return true;
 	}
@@ -264,12 +280,17 @@ message_text(struct channel *ch, const char *p, size_t len)
 				take_bare(ch, '\r');
 			break;
 		default:
+			if (ch->smtp_state == PHASE_DATA &&
+			    ends_message(ch, p[i]))
+				note_received(ch, p, i + 1);
 			if (after_dot(ch, p[i]))
 				return i + 1;
 			if (ch->at == DOTCR)
 				i++;
 			break;
 		}
+	if (ch->smtp_state == PHASE_DATA)
+		note_received(ch, p, len);
 	return len;
 }
 
@@ -297,7 +318,9 @@ chunk_end(struct channel *ch)
 {
 	char text[64];
 
-	if (ch->drop)
+	if (is_hidden(ch, EXT_CHUNKING))
+		channel_reply(ch, 502, "5.5.1", "CHUNKING is not offered");
+	else if (ch->drop)
 		channel_reply(ch, 503, "5.5.1", "Bad sequence of commands: "
 		    "BDAT needs MAIL and RCPT");
 	else if (ch->last)
@@ -344,9 +367,9 @@ do_bdat(struct channel *ch, struct span arg)
 		channel_reply(ch, 421, "4.5.4", "BDAT count is unreadable");
 		return;
 	}
-	ch->drop = ch->smtp_state != PHASE_RCPT &&
-	    ch->smtp_state != PHASE_BDAT &&
-	    !(ch->smtp_state == PHASE_MAIL && ch->set->lmtp && ch->last);
+	ch->drop = is_hidden(ch, EXT_CHUNKING) ||
+	    (ch->smtp_state != PHASE_RCPT && ch->smtp_state != PHASE_BDAT &&
+	    !(ch->smtp_state == PHASE_MAIL && ch->set->lmtp && ch->last));
 	if (!ch->drop) {
 		chunk_begin(ch);
 		if (limit != 0 && ch->chunk > limit - (ch->size < limit ?
@@ -363,6 +386,7 @@ message_chunk(struct channel *ch, const char *p, size_t len)
 {
 	if (len > ch->chunk)
 		len = (size_t)ch->chunk;
+	note_received(ch, p, len);
 	ch->chunk -= len;
 	if (!ch->drop && ch->body == BODY_BINARYMIME)
 		emit_text(ch, p, len);

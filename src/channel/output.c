@@ -96,7 +96,8 @@ reply_say(struct channel *ch, int code, const char *enh, const char *text)
 	assert(200 <= code && code <= 599);
 	if (ch->smtp_state == PHASE_CLOSED)
 		return;
-	if (!ch->extended_smtp || code / 100 == 3)
+	if (!ch->extended_smtp || code / 100 == 3 ||
+	    is_hidden(ch, EXT_ENHANCEDSTATUSCODES))
 		enh = "";
 	if (bye) {	/* RFC 5321 4.2 */
 		unnamed = text;

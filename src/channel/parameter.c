@@ -7,6 +7,12 @@
 #include "channel/private.h"
 
 bool
+is_hidden(const struct channel *ch, enum extension e)
+{
+	return (ch->hidden & 1U << e) != 0;
+}
+
+bool
 offers_8bit(const struct channel *ch)
 {
 	return !ch->set->decode_data;
@@ -15,25 +21,39 @@ offers_8bit(const struct channel *ch)
 bool
 offers_smtputf8(const struct channel *ch)
 {
-	return ch->set->enable_SMTPUTF8;
+	return ch->set->enable_SMTPUTF8 && !is_hidden(ch, EXT_SMTPUTF8);
 }
 
 bool
 offers_dsn(const struct channel *ch)
 {
-	return ch->set->dsn;
+	return ch->set->dsn && !is_hidden(ch, EXT_DSN);
 }
 
 bool
 offers_tls(const struct channel *ch)
 {
-	return ch->set->tls;
+	return ch->set->tls && !is_hidden(ch, EXT_STARTTLS);
 }
 
 bool
 offers_auth(const struct channel *ch)
 {
-	return ch->auth != NULL;
+	return ch->auth != NULL && !is_hidden(ch, EXT_AUTH);
+}
+
+static bool
+offers_size(const struct channel *ch)
+{
+	return !is_hidden(ch, EXT_SIZE);
+}
+
+/* BODY belongs to 8BITMIME and to BINARYMIME. */
+static bool
+offers_body(const struct channel *ch)
+{
+	return offers_8bit(ch) && (!is_hidden(ch, EXT_8BITMIME) ||
+	    !is_hidden(ch, EXT_BINARYMIME));
 }
 
 /* RFC 1870 6.1: up to 20 digits, which may be more than 64 bits hold. */
@@ -54,9 +74,10 @@ take_body(struct channel *ch, struct span value)
 {
 	if (span_same(value, "7BIT"))
 		ch->body = BODY_7BIT;
-	else if (span_same(value, "8BITMIME"))
+	else if (span_same(value, "8BITMIME") && !is_hidden(ch, EXT_8BITMIME))
 		ch->body = BODY_8BITMIME;
-	else if (span_same(value, "BINARYMIME"))
+	else if (span_same(value, "BINARYMIME") &&
+	    !is_hidden(ch, EXT_BINARYMIME))
 		ch->body = BODY_BINARYMIME;
 	else
 		return false;
@@ -138,8 +159,8 @@ struct parameter {
 };
 
 static const struct parameter mail_parameters[] = {
-	{ "SIZE", NULL, take_size },
-	{ "BODY", offers_8bit, take_body },
+	{ "SIZE", offers_size, take_size },
+	{ "BODY", offers_body, take_body },
 	{ "SMTPUTF8", offers_smtputf8, take_smtputf8 },
 	{ "RET", offers_dsn, take_ret },
 	{ "ENVID", offers_dsn, take_xtext },

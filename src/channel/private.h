@@ -124,6 +124,9 @@ bool	parse_path(struct span *s, struct span *out);
 
 /* ---- parameter.c ---- */
 
+/* Is the extension withdrawn by channel_offer()? */
+bool	is_hidden(const struct channel *ch, enum extension e);
+
 /* Does this session have the extension?  AUTH: it may, but nobody may be able
    to say which mechanisms there are. */
 bool	offers_8bit(const struct channel *ch);

@@ -236,6 +236,9 @@ proxy_take(struct channel *ch, const char *p, size_t len)
 		missing = -1;
 	if (missing > 0)
 		return i;
+	if (ch->hooks->received != NULL)
+		ch->hooks->received(ch->ctx,
+		    (struct span){ line, ch->linelen });
 	ch->linelen = 0;
 	if (missing == 0) {
 		begin_session(ch);

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "channel/private.h"
 
+#define EXTENSION_LINE 1024	/* octets of a line of EHLO, with NUL */
 #define LIMIT_MAX 999999	/* the largest number in LIMITS; RFC 9422 4 */
 
 void
@@ -98,46 +99,89 @@ write_xclient(const struct channel *ch, char *to, size_t size)
 }
 
 /* The lines of EHLO's reply, between our name and HELP. */
-static const struct extension {
+static const struct keyword {
 	const char *name;
 	bool (*offered)(const struct channel *ch);	/* NULL: always */
 	/* Writes the argument, after a blank.  NULL: there is none. */
 	void (*argument)(const struct channel *ch, char *to, size_t size);
 } extensions[] = {
-	{ "PIPELINING", NULL, NULL },
-	{ "SIZE", NULL, write_size },
-	{ "8BITMIME", offers_8bit, NULL },
-	{ "SMTPUTF8", offers_smtputf8, NULL },
-	{ "CHUNKING", NULL, NULL },
-	{ "BINARYMIME", offers_8bit, NULL },
-	{ "DSN", offers_dsn, NULL },
-	{ "ENHANCEDSTATUSCODES", NULL, NULL },
-	{ "LIMITS", offers_limits, write_limits },
-	{ "STARTTLS", offers_starttls, NULL },
-	{ "AUTH", offers_auth_now, write_auth },
-	{ "XCLIENT", offers_xclient, write_xclient },
+	[EXT_PIPELINING] = { "PIPELINING", NULL, NULL },
+	[EXT_SIZE] = { "SIZE", NULL, write_size },
+	[EXT_8BITMIME] = { "8BITMIME", offers_8bit, NULL },
+	[EXT_SMTPUTF8] = { "SMTPUTF8", offers_smtputf8, NULL },
+	[EXT_CHUNKING] = { "CHUNKING", NULL, NULL },
+	[EXT_BINARYMIME] = { "BINARYMIME", offers_8bit, NULL },
+	[EXT_DSN] = { "DSN", offers_dsn, NULL },
+	[EXT_ENHANCEDSTATUSCODES] = { "ENHANCEDSTATUSCODES", NULL, NULL },
+	[EXT_LIMITS] = { "LIMITS", offers_limits, write_limits },
+	[EXT_STARTTLS] = { "STARTTLS", offers_starttls, NULL },
+	[EXT_AUTH] = { "AUTH", offers_auth_now, write_auth },
+	[EXT_XCLIENT] = { "XCLIENT", offers_xclient, write_xclient },
+	[EXT_HELP] = { "HELP", NULL, NULL },
 };
+_Static_assert(COUNT(extensions) == EXTENSIONS, "each keyword has a row");
+
+int
+channel_extension(struct span keyword)
+{
+	for (size_t i = 0; i < COUNT(extensions); i++)
+		if (span_same(keyword, extensions[i].name))
+			return (int)i;
+	return -1;
+}
+
+/* Is that the keyword of one of these lines? */
+static bool
+keyword_given(const char *const *lines, const char *name)
+{
+	struct span rest;
+
+	for (; lines != NULL && *lines != NULL; lines++) {
+		rest = span_of(*lines);
+		if (span_same(span_word(&rest), name))
+			return true;
+	}
+	return false;
+}
+
+/* Writes one line, and the one before it that was held back: only the last
+   one has a blank after its code. */
+static void
+put_extension(struct channel *ch, char held[EXTENSION_LINE], const char *line)
+{
+	if (held[0] != '\0')
+		reply_line(ch, 250, true, "", span_of(held));
+	text_join(held, EXTENSION_LINE, line, NULL);
+}
 
 static void
-list_extensions(struct channel *ch)
+list_extensions(struct channel *ch, char held[EXTENSION_LINE])
 {
-	const char *const *more = ch->set->keywords;
-	char line[1024];
+	const char *const *more;
+	char line[EXTENSION_LINE];
 
 	for (size_t i = 0; i < COUNT(extensions); i++) {
-		const struct extension *e = &extensions[i];
+		const struct keyword *e = &extensions[i];
 		size_t n = strlen(e->name);
 
-		if (e->offered != NULL && !e->offered(ch))
+		if (i == EXT_HELP) {	/* it has always been the last one */
+			for (more = ch->set->keywords;
+			    more != NULL && *more != NULL; more++)
+				put_extension(ch, held, *more);
+			for (more = ch->keywords;
+			    more != NULL && *more != NULL; more++)
+				put_extension(ch, held, *more);
+		}
+		if (is_hidden(ch, (enum extension)i) ||
+		    keyword_given(ch->keywords, e->name) ||
+		    (e->offered != NULL && !e->offered(ch)))
 			continue;
 		text_join(line, sizeof line, e->name, NULL);
 		if (e->argument != NULL)
 			e->argument(ch, line + n, sizeof line - n);
-		reply_line(ch, 250, true, "", span_of(line));
+		put_extension(ch, held, line);
 	}
-	for (; more != NULL && *more != NULL; more++)
-		reply_line(ch, 250, true, "", span_of(*more));
-	reply_line(ch, 250, false, "", span_of("HELP"));
+	reply_line(ch, 250, false, "", span_of(held));
 }
 
 /* HELO, EHLO, LHLO: RFC 5321 4.1.1.1, RFC 2033 4.1. */
@@ -145,8 +189,9 @@ static void
 answer_hello(struct channel *ch, struct span name, bool extended)
 {
 	struct reply r;
+	struct span line;
 	const char *rest;
-	char safe[sizeof ch->seen_greeting];
+	char safe[sizeof ch->seen_greeting], held[EXTENSION_LINE] = "";
 
 	if (!span_copy_name(safe, sizeof safe, name)) {
 		channel_reply(ch, 501, "5.5.4", "That is not a host name");
@@ -167,9 +212,14 @@ answer_hello(struct channel *ch, struct span name, bool extended)
 		reply_answer(ch, &r);
 		return;
 	}
-	for (rest = r.text; *rest != '\0';)
-		reply_line(ch, 250, true, "", reply_next_line(250, &rest));
-	list_extensions(ch);
+	for (rest = r.text; *rest != '\0';) {
+		line = reply_next_line(250, &rest);
+		if (*rest != '\0' || line.len >= sizeof held)
+			reply_line(ch, 250, true, "", line);
+		else
+			span_copy(held, sizeof held, line);
+	}
+	list_extensions(ch, held);
 }
 
 void

@@ -12,6 +12,7 @@
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -25,8 +26,17 @@ static const struct sock_filter calls[] = {
 	CONFINE_ALLOW_OPTION(IPPROTO_TCP, TCP_QUICKACK),
 	CONFINE_END
 };
+
+/* With rules that reset connections. */
+static const struct sock_filter calls_linger[] = {
+	CONFINE_BEGIN,
+	CONFINE_ALLOW(poll, ppoll, sendto, recvfrom, sendmsg, recvmsg),
+	CONFINE_ALLOW(memfd_create, lseek, pread64, sendfile, dup2, dup3),
+	CONFINE_ALLOW_OPTION(SOL_SOCKET, SO_LINGER),
+	CONFINE_END
+};
 #else
-static const struct sock_filter calls[1];
+static const struct sock_filter calls[1], calls_linger[1];
 #endif
 
 /* Limits the size of files, the spool above all.  Replies may go to a file,
@@ -46,7 +56,7 @@ limit_files(uint64_t most)
 }
 
 int
-jail_enter(struct asker *a, uint64_t most, bool require)
+jail_enter(struct asker *a, uint64_t most, bool require, bool linger)
 {
 	static const struct {
 		unsigned bit;
@@ -57,9 +67,9 @@ jail_enter(struct asker *a, uint64_t most, bool require)
 		{ CONFINE_NO_LANDLOCK, "Landlock" },
 		{ CONFINE_NO_SECCOMP, "seccomp" },
 	};
-	unsigned missing = limit_files(most) | confine(calls,
-	    sizeof calls > sizeof calls[0] ? sizeof calls / sizeof calls[0]
-					   : 0);
+	const size_t n = linger ? COUNT(calls_linger) : COUNT(calls);
+	unsigned missing = limit_files(most) | confine(linger ? calls_linger
+	    : calls, n > 1 ? n : 0);
 	char text[96] = "";
 
 	if (missing == 0)

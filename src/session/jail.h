@@ -14,8 +14,8 @@
 void	jail_close_files(int signals, int peer);
 
 /* Confines the process, which may write files of most octets (0: any), and
-   logs what this kernel lacks for that.  Returns 0, or -1 if anything is lacking
-   and require is set. */
-int	jail_enter(struct asker *a, uint64_t most, bool require);
+   logs what this kernel lacks for that; linger: it may set SO_LINGER.  Returns
+   0, or -1 if anything is lacking and require is set. */
+int	jail_enter(struct asker *a, uint64_t most, bool require, bool linger);
 
 #endif

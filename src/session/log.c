@@ -86,6 +86,7 @@ static const struct event {
 	{ "partial", "16402bd99eeb45c39706071e6753eeb8", true },
 	{ "config-error", "5034ac5f87124b00a639fb6ef62b04d7", false },
 	{ "routes", "5034ac5f87124b00a639fb6ef62b04d7", false },
+	{ "rule", "7d0b3f6e5c2a4e0f9b1d8a6473c5e2f1", false },
 	{ "sandbox-missing", "4b55b3ca1e2f4acfa42c3036e9ebde3e", false },
 	{ "channel-broken", "c750ad726cc34f348f63a8565cfa2016", false },
 	{ "", "", false },

@@ -124,6 +124,8 @@ static const struct option_row {
 	    "", "", "write no Received: field" },
 	{ "x-peer", 0, FLAG, AT(bool, x_peer),
 	    "", "", "write an X-Peer: field" },
+	{ "rules", 0, TEXT, AT(const char *, rules),
+	    "FILE", "", "how to answer, to test clients" },
 	{ "log-level", 0, LEVEL, AT(int, log_level),
 	    "LEVEL", "info", "err, warning, notice, info" },
 	{ "debug", 'd', FLAG, AT(bool, debug),

@@ -9,12 +9,16 @@
 
 #define LIMITS_MAX 32		/* rows of --command-limit */
 
+struct faults;
+
 struct options {
 	struct channel_settings channel;
 	struct monitor_settings monitor;
 	struct command_limit limits[LIMITS_MAX + 1];
 	char verbs[1024];		/* the names in limits */
 	const char *hostname, *user, *xclient, *tlscert, *tlskey;
+	const char *rules;
+	struct faults *faults;		/* of rules, or NULL */
 	unsigned timeout;		/* seconds for one command */
 	int log_level;			/* records up to this priority */
 	bool nosetuid, no_received, x_peer, debug, version, help;

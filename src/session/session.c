@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "session/faults.h"
 #include "session/session.h"
 
 #define LOOK_UP 1000		/* milliseconds that we read on without a look */
@@ -96,12 +97,8 @@ time_left(const struct session *s)
 	return clock_left(s->pause != 0 && s->pause < until ? s->pause : until);
 }
 
-/*
- * Waits until fd is ready for events.  Returns 1 if it is, 0 at the earliest
- * deadline, -1 with errno, or because of SIGTERM, or the monitor's end.
- */
-static int
-wait_for(struct session *s, int fd, short what)
+int
+session_wait(struct session *s, int fd, short what)
 {
 	struct pollfd p[] = { { .fd = s->signals, .events = POLLIN },
 		{ .fd = fd, .events = what },
@@ -125,17 +122,22 @@ wait_for(struct session *s, int fd, short what)
 	return p[0].revents != 0 || p[2].revents != 0 ? -1 : 1;
 }
 
+enum ending
+session_interrupted(const struct session *s)
+{
+	return s->terminated ? END_TERM : s->orphaned ? END_ORPHAN : END_LOST;
+}
+
 /* Holds a reply back for a while, after a wrong password. */
 static void
 wait_out(struct session *s)
 {
-	wait_for(s, -1, 0);
+	session_wait(s, -1, 0);
 	s->pause = 0;
 }
 
-/* The client has until then for its next command, or for more text. */
-static void
-restart_clock(struct session *s)
+void
+session_restart_clock(struct session *s)
 {
 	s->idle = clock_now() + (int64_t)s->options->timeout * 1000;
 }
@@ -146,38 +148,71 @@ ready(struct session *s, bool patient)
 {
 	struct pollfd p = { .fd = s->out, .events = POLLOUT };
 
-	return (patient ? wait_for(s, s->out, POLLOUT) : poll(&p, 1, 0)) > 0;
+	return (patient ? session_wait(s, s->out, POLLOUT) : poll(&p, 1, 0)) > 0;
+}
+
+/* Writes some of p[0..len).  Returns how many octets, or -1 if the client
+   cannot take them: at the moment if patient is false, else at all. */
+static ssize_t
+put_some(struct session *s, const char *p, size_t len, bool patient)
+{
+	ssize_t n;
+
+	if (s->socket)
+		n = send(s->out, p, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	else if (!ready(s, patient))
+		return -1;
+	else	/* what a pipe takes at once, so it cannot block */
+		n = write(s->out, p, len < PIPE_BUF ? len : PIPE_BUF);
+	if (n >= 0)
+		return n;
+	if (errno != EAGAIN && errno != EINTR)
+		return -1;
+	return s->socket && !ready(s, patient) ? -1 : 0;
 }
 
 bool
-session_flush(struct session *s, bool patient)
+session_write(struct session *s, size_t most, bool patient)
 {
 	const char *p;
 	size_t len;
 	ssize_t n;
 
+	for (;;) {
+		p = channel_output(&s->ch, &len);
+		if (len > most)
+			len = most;
+		if (len == 0)
+			return true;
+		session_restart_clock(s);	/* a command came to its end */
+		n = put_some(s, p, len, patient);
+		if (n == -1)
+			return false;
+		channel_sent(&s->ch, (size_t)n);
+		most -= (size_t)n;
+		s->before -= (size_t)n < s->before ? (size_t)n : s->before;
+	}
+}
+
+bool
+session_put(struct session *s, const char *p, size_t len)
+{
+	ssize_t n;
+
+	for (; len > 0; p += n, len -= (size_t)n)
+		if ((n = put_some(s, p, len, true)) == -1)
+			return false;
+	return true;
+}
+
+bool
+session_flush(struct session *s, bool patient)
+{
 	if (s->pause != 0 && !patient)
 		return false;
 	if (s->pause != 0)
 		wait_out(s);
-	for (;;) {
-		p = channel_output(&s->ch, &len);
-		if (len == 0)
-			return true;
-		restart_clock(s);	/* a command came to its end */
-		if (s->socket)
-			n = send(s->out, p, len, MSG_DONTWAIT | MSG_NOSIGNAL);
-		else if (!ready(s, patient))
-			return false;
-		else	/* what a pipe takes at once, so it cannot block */
-			n = write(s->out, p, len < PIPE_BUF ? len : PIPE_BUF);
-		if (n >= 0)
-			channel_sent(&s->ch, (size_t)n);
-		else if (errno != EAGAIN && errno != EINTR)
-			return false;
-		else if (s->socket && !ready(s, patient))
-			return false;
-	}
+	return session_write(s, SIZE_MAX, patient);
 }
 
 static bool
@@ -185,18 +220,6 @@ drain(struct session *s)
 {
 	return session_flush(s, true);
 }
-
-/* Why the session is over, for its last record. */
-enum ending {
-	END_QUIT,
-	END_CLOSED,	/* by the channel, with 421 or 521 */
-	END_EOF,
-	END_TIMEOUT,
-	END_TERM,
-	END_ORPHAN,	/* the monitor is gone */
-	END_LOST,	/* the client cannot be reached any more */
-	END_TLS		/* no handshake */
-};
 
 static const char *const endings[] = {
 	[END_QUIT] = "quit",
@@ -206,15 +229,9 @@ static const char *const endings[] = {
 	[END_TERM] = "shut down",
 	[END_ORPHAN] = "monitor process lost",
 	[END_LOST] = "client lost",
+	[END_RULE] = "closed by a rule",
 	[END_TLS] = "TLS handshake failed",
 };
-
-/* Why wait_for() did not wait. */
-static enum ending
-interrupted(const struct session *s)
-{
-	return s->terminated ? END_TERM : s->orphaned ? END_ORPHAN : END_LOST;
-}
 
 /* Is the client sending a message's text? */
 static bool
@@ -262,13 +279,13 @@ fill(struct session *s, char *in, size_t size, enum ending *why)
 			acknowledge_soon(s);
 		s->looked = text ? clock_now() : 0;
 		s->soon = s->soon && text;
-		ready = wait_for(s, s->in, POLLIN);
+		ready = session_wait(s, s->in, POLLIN);
 		if (ready == 0) {
 			*why = END_TIMEOUT;
 			return -1;
 		}
 		if (ready == -1) {
-			*why = interrupted(s);
+			*why = session_interrupted(s);
 			return -1;
 		}
 		/* A PROXY header is looked at before it is taken: a TLS
@@ -308,7 +325,14 @@ start_tls(struct session *s)
 {
 	struct channel_tls tls = { .protocol = "" };
 	char *report = s->in_buffer;	/* there is nothing else in it now */
-	int fd = ask_tls(s->asker, s->in, report, MONITOR_REPORT);
+	int fd;
+
+	if (s->faults != NULL && faults_fake_tls(s->faults)) {
+		session_log(s, LOG_WARNING, "tls-failed", "a rule offered "
+		    "STARTTLS, and there is no certificate");
+		return false;
+	}
+	fd = ask_tls(s->asker, s->in, report, MONITOR_REPORT);
 
 	if (fd == -1) {
 		session_log(s, LOG_WARNING, "tls-failed", report);
@@ -342,6 +366,7 @@ hang_up(struct session *s, enum ending why)
 		[END_TIMEOUT] = { "4.4.2", "Timed out" },
 		[END_TERM] = { "4.3.2", "Shutting down" },
 		[END_ORPHAN] = { "4.3.0", "Internal error, try again" },
+		[END_RULE] = { NULL, NULL },
 		[END_TLS] = { NULL, NULL },
 	};
 
@@ -426,7 +451,7 @@ talk(struct session *s)
 	enum ending why;
 	ssize_t n;
 
-	restart_clock(s);
+	session_restart_clock(s);
 	channel_greet(&s->ch);
 	for (;;) {
 		if (used < have) {
@@ -435,8 +460,10 @@ talk(struct session *s)
 				explicit_bzero(in + used, len);
 			used += len;
 		}
+		if (s->faults != NULL && !faults_run(s, &why))
+			return why;
 		if (!drain(s) || client_gone(s))
-			return interrupted(s);
+			return session_interrupted(s);
 		s->relayed_id[0] = '\0';
 		if (s->ch.want == WANT_CLOSE)
 			return s->quit ? END_QUIT : END_CLOSED;
@@ -449,7 +476,7 @@ talk(struct session *s)
 		if (used < have)
 			continue;
 		if (in_text(s))
-			restart_clock(s);
+			session_restart_clock(s);
 		tell_status(s);
 		n = fill(s, in, INPUT, &why);
 		if (n <= 0)
@@ -537,7 +564,7 @@ wait_for_engine(struct session *s)
 
 	s->idle = s->end = clock_now() + ENGINE_GRACE * 1000;
 	shutdown(s->out, SHUT_WR);
-	while (wait_for(s, s->in, POLLIN) == 1 &&
+	while (session_wait(s, s->in, POLLIN) == 1 &&
 	    read(s->in, rest, sizeof rest) > 0)
 		;
 }
@@ -586,6 +613,7 @@ session_open(struct options *o, const struct channel_hooks *hook,
 	if (s == MAP_FAILED)
 		return NULL;
 	s->options = o;
+	s->faults = o->faults;
 	s->settings = &o->channel;
 	s->asker = a;
 	s->in = STDIN_FILENO;

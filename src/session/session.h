@@ -12,6 +12,21 @@
 
 #define INPUT 65536		/* octets read at once */
 
+/* Why the session is over, for its last record. */
+enum ending {
+	END_QUIT,
+	END_CLOSED,	/* by the channel, with 421 or 521 */
+	END_EOF,
+	END_TIMEOUT,
+	END_TERM,
+	END_ORPHAN,	/* the monitor is gone */
+	END_LOST,	/* the client cannot be reached any more */
+	END_RULE,	/* a rule of --rules said so */
+	END_TLS		/* no handshake */
+};
+
+struct faults;
+
 /* Members that every session uses come first: a page that is never touched
    costs nothing. */
 struct session {
@@ -32,6 +47,9 @@ struct session {
 	int64_t idle, end;	/* deadlines: of the command, of the session */
 	int64_t looked;		/* when deadlines and SIGTERM were looked at,
 				   in a message's text; or 0 */
+	struct faults *faults;	/* of --rules, or NULL */
+	size_t before;		/* octets of output before the last reply, as a
+				   fault noted them */
 	int64_t pause;		/* before the next reply is written; 0 */
 	int signals;		/* readable when SIGTERM came; -1: it is obeyed */
 	bool terminated;	/* it came */
@@ -75,6 +93,24 @@ void	session_log(struct session *s, int priority, const char *event,
 /* Writes what the channel has to say: all of it, waiting until the client
    takes it; or what it takes at once.  False if it was not all. */
 bool	session_flush(struct session *s, bool patient);
+
+/* Likewise, at most so many octets of it. */
+bool	session_write(struct session *s, size_t most, bool patient);
+
+/* Writes p[0..len), which the channel did not say, waiting until the client
+   takes it.  False if it does not. */
+bool	session_put(struct session *s, const char *p, size_t len);
+
+/* Waits until fd is ready for events.  Returns 1 if it is, 0 at the earliest
+   deadline, -1 with errno, or because of SIGTERM, or the monitor's end. */
+int	session_wait(struct session *s, int fd, short what);
+
+/* Why session_wait() did not wait. */
+enum ending session_interrupted(const struct session *s);
+
+/* The client has --timeout from now on for its next command, or for more
+   text. */
+void	session_restart_clock(struct session *s);
 
 /* Copies the value of name in the report of smtpd-tls, lines "name=value", to
    to[0..size), cut to fit; "" if it has none. */
