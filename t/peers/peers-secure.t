@@ -16,7 +16,8 @@ import subprocess
 import sys
 import threading
 
-sys.path.insert(0, os.path.abspath("t"))
+sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
+import peer
 from tap import (HELLO, Listener, Session, Skip, certificate, folder, lines,
                  main, need, script, test)
 
@@ -26,6 +27,7 @@ PASSWORD = "Swordfish.123"
 CLIENT = "127.0.0.5"        # not who the proxies are
 TEXT = "Subject: x\r\n\r\ny\r\n"
 running = []                # how to stop each peer
+shared = {}                 # those that run until the end
 
 
 def path(name):
@@ -37,11 +39,6 @@ def save(name, text):
         f.write(text)
     os.chmod(path(name), 0o644)
     return path(name)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def start(*command, at):
@@ -101,7 +98,7 @@ def trusting():
 def haproxy(listen, server):
     """HAProxy on a port, in front of that server."""
     need("haproxy")
-    port = free_port()
+    port = peer.free_ports(1)[0]
     name = save(f"haproxy.{port}", f"""
 defaults
     mode tcp
@@ -172,7 +169,7 @@ def nginx_says_by_xclient_who_the_client_is():
         raise Skip("nginx has no mail module here")
     place = folder()
     program = script(place, f"env >{place}/env; cat >{place}/message")
-    port = free_port()
+    port = peer.free_ports(1)[0]
     with Listener("--xclient", "127.0.0.1", "--", program) as server, \
          http.server.HTTPServer(("127.0.0.1", 0), Gate) as gate:
         gate.behind = server.port
@@ -214,50 +211,12 @@ mail {{
 # --- beside
 
 def dovecot():
-    """Dovecot's auth alone.  The path of its socket for clients."""
-    need("dovecot", "doveadm")
-    if os.path.exists(path("run/auth")):
-        return path("run/auth")
-    import pwd
-    import grp
-    me = pwd.getpwuid(os.geteuid()).pw_name
-    group = grp.getgrgid(os.getegid()).gr_name
-    save("users", f"user:{{PLAIN}}{PASSWORD}\n")
-    name = save("dovecot.conf", f"""
-base_dir = {PLACE}/run
-state_dir = {PLACE}/state
-log_path = {PLACE}/dovecot.log
-protocols =
-ssl = no
-default_internal_user = {me}
-default_internal_group = {group}
-default_login_user = {me}
-auth_mechanisms = plain login scram-sha-1 scram-sha-256
-auth_failure_delay = 0
-passdb {{
-  driver = passwd-file
-  args = {PLACE}/users
-}}
-userdb {{
-  driver = static
-  args = uid=65534 gid=65534 home=/nonexistent
-}}
-service auth {{
-  chroot =
-  unix_listener auth {{
-    mode = 0666
-  }}
-}}
-service anvil {{
-  chroot =
-}}
-service stats {{
-  chroot =
-}}
-""")
-    start("dovecot", "-F", "-c", name, at=path("run/auth"))
-    os.chmod(path("run"), 0o755)
-    return path("run/auth")
+    """Dovecot, running until the end.  The path of its socket for clients."""
+    if "dovecot" not in shared:
+        shared["dovecot"] = peer.Dovecot(users={"user": PASSWORD})
+        running.append(shared["dovecot"].close)
+        shared["dovecot"].start()
+    return shared["dovecot"].auth
 
 
 @test
@@ -366,23 +325,8 @@ def an_spf_daemon_refuses_forgers_and_marks_the_others():
 
 # --- behind
 
-MAIN = """
-compatibility_level = 3.6
-myhostname = mx.example.net
-mydestination =
-local_recipient_maps =
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
+SMARTHOST = """
 mynetworks =
-queue_directory = {PLACE}/spool
-data_directory = {PLACE}/data
-maillog_file = {PLACE}/maillog
-maillog_file_prefixes = {PLACE}
-alias_maps =
-relayhost = [127.0.0.1]:{behind}
-smtp_tls_security_level = none
-smtpd_peername_lookup = no
-smtpd_tls_chain_files = {PLACE}/chain.pem
 smtpd_tls_security_level = encrypt
 smtpd_tls_auth_only = yes
 smtpd_sasl_auth_enable = yes
@@ -391,80 +335,33 @@ smtpd_sasl_path = {auth}
 smtpd_sasl_authenticated_header = yes
 smtpd_recipient_restrictions = permit_sasl_authenticated, reject
 smtpd_relay_restrictions = permit_sasl_authenticated, reject
-smtpd_tls_received_header = yes
 """
-
-MASTER = """
-127.0.0.1:{port} inet n - n - - smtpd
-tlsmgr unix - - n 1000? 1 tlsmgr
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-error unix - - n - - error
-retry unix - - n - - error
-smtp unix - - n - - smtp
-proxymap unix - - n - - proxymap
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
-"""
-
-
-def postfix(behind, auth):
-    need("postfix", "postconf")
-    if os.geteuid() != 0:
-        raise Skip("Postfix switches between users: this needs root")
-    keys()
-    port = free_port()
-    for name in ("etc", "spool", "data"):
-        os.mkdir(path(name), 0o755)
-    shutil.chown(path("data"), "postfix")
-    facts = {"PLACE": PLACE, "behind": behind, "auth": auth, "port": port}
-    save("etc/main.cf", MAIN.format(**facts))
-    save("etc/master.cf", MASTER.format(**facts))
-    save("maillog", "")
-    # Asked to stop it waits; its log is in a file of ours.
-    done = subprocess.run(["postfix", "-c", path("etc"), "start"],
-                          capture_output=True, text=True)
-    running.append(lambda: subprocess.run(
-        ["postfix", "-c", path("etc"), "stop"], capture_output=True))
-    with open(path("maillog")) as log:
-        assert done.returncode == 0, done.stderr + log.read()
-    return port
 
 
 @test
-def postfix_as_a_smarthost_that_wants_tls_and_a_password():
-    place = folder()
-    os.mkfifo(f"{place}/arrived")
-    os.chmod(f"{place}/arrived", 0o666)
-    with Listener("--", "/bin/sh", "-c",
-                  f"cat >{place}/arrived") as behind:
-        port = postfix(behind.port, dovecot())
-        relay = save("relay-auth", f"[localhost]:{port} user:{PASSWORD}\n")
-        wrong = save("relay-wrong", f"[localhost]:{port} user:wrong\n")
-        must = ["-n", "--relay-tls", "must", "--relay-tls-ca", path("mx.pem")]
+def postfix_as_a_smarthost_demands_tls_and_a_password():
+    auth = dovecot()
+    with peer.Postfix(main=SMARTHOST.replace("{auth}", auth)) as mx:
+        host = f"[localhost]:{mx.ports[0]}"
+        relay = save("relay-auth", f"{host} user:{PASSWORD}\n")
+        wrong = save("relay-wrong", f"{host} user:wrong\n")
+        must = ["-n", "--relay-tls", "must", "--relay-tls-ca",
+                mx.path("mx.pem")]
         for options, wanted in (
                 (must, "530|554"), (["-n"], "451|530"),
                 (must + ["--relay-auth", wrong], "451|535"),
                 (["-n", "--relay-auth", relay], "451|530"),
                 (must + ["--relay-auth", relay], "250")):
-            with Session(*options, "-d", f"smtp:[localhost]:{port}") as s:
+            with Session(*options, "-d", f"smtp:{host}") as s:
                 s.start()
                 reply = s.deliver("Subject: relayed", "", "y")
                 _, log = s.finish()
             assert re.match(wanted, reply), (options, reply, log)
             assert PASSWORD not in log
-        with open(f"{place}/arrived") as message:
-            text = message.read()
-        running.pop()()
+        text = mx.arrival()[1].decode()
     assert "(Authenticated sender: user)" in text, text
     assert re.search(r"using TLSv1\.3 .*\n", text), text
     assert "Subject: relayed\n" in text, text
-    shutil.rmtree(place)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,392 @@
+"""peer.py - other people's servers for the tests in t/peers: Postfix, Exim,
+OpenSMTPD and Dovecot, each an instance of a test's own, on free ports of
+127.0.0.1, in a temporary folder.  It is stopped and removed when `with' ends.
+
+    sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
+    from peer import Postfix
+
+    with Postfix() as mx, Session("-n", mx.relays[0]) as s:
+        s.start()
+        assert s.deliver("Subject: x", "", "y")[:3] == "250"
+        recipients, octets = mx.arrival()
+
+Postfix takes every message from 127.0.0.1 and hands it to arrival().  Further
+arguments are lines of main.cf, `main', and for each port that it listens at
+the -o options of that smtpd(8): Postfix(["smtpd_tls_security_level=may"], []).
+Each server has relays, what smtpd is told to relay there; ports; place, its
+folder; read(name), a file of it; stop(), after which its log is whole.
+"""
+import glob
+import grp
+import os
+import pwd
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+
+from tap import Skip, certificate, script
+
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+
+
+def free_ports(count):
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+class Peer:
+    """One server, in a folder of its own."""
+    needs_root = True
+
+    def __init__(self):
+        if self.needs_root and os.geteuid() != 0:
+            raise Skip("the peer switches between users: needs root")
+        self.place = tempfile.mkdtemp(prefix="smtpd-peer-")
+        os.chmod(self.place, 0o755)
+        self.process = None
+        self.ports = []
+        self.relays = []
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.stop()
+        shutil.rmtree(self.place, ignore_errors=True)
+
+    def path(self, name):
+        return os.path.join(self.place, name)
+
+    def save(self, name, text):
+        with open(self.path(name), "w") as f:
+            f.write(text)
+        os.chmod(self.path(name), 0o644)
+        return self.path(name)
+
+    def read(self, name):
+        with open(self.path(name), errors="replace") as f:
+            return f.read()
+
+    def listen(self, count):
+        self.ports = free_ports(count)
+        self.relays = [f"smtp:[127.0.0.1]:{port}" for port in self.ports]
+
+    def spawn(self, *command, at):
+        """Starts a command in the foreground; returns when it listens at a
+        port or path.  What it prints is in the file out."""
+        with open(self.path("out"), "ab") as out:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                start_new_session=True)
+        family = socket.AF_UNIX if isinstance(at, str) else socket.AF_INET
+        over = os.pidfd_open(self.process.pid)
+        try:
+            while True:
+                with socket.socket(family) as probe:
+                    if probe.connect_ex(at) == 0:
+                        return
+                if select.select([over], [], [], 0.02)[0]:
+                    raise AssertionError(f"{command}: {self.read('out')}")
+        finally:
+            os.close(over)
+
+    def stop(self):
+        if self.process:
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait()
+            self.process = None
+
+
+def fetched(package, binary, place):
+    """Where a program of /usr/sbin is: installed, or unpacked below place
+    (Exim and OpenSMTPD cannot be installed beside Postfix)."""
+    packaged = subprocess.run(["dpkg", "-s", package], capture_output=True)
+    if packaged.returncode == 0:
+        return f"/usr/sbin/{binary}"
+    subprocess.run(["apt-get", "download", "-o", "APT::Sandbox::User=root",
+                    package], cwd=place, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+    for file in glob.glob(f"{place}/{package}_*.deb"):
+        subprocess.run(["dpkg", "-x", file, f"{place}/root"], check=True)
+        return f"{place}/root/usr/sbin/{binary}"
+    raise Skip(f"no {package} here, and none to be had")
+
+
+class Unpacked(Peer):
+    """A server whose package may not be installed."""
+
+    def spawn_with_users(self, commands, at):
+        """Runs shell commands with mounts of their own, among them files of
+        users that hold those that the package would have made."""
+        for name in ("passwd", "group"):
+            shutil.copy(f"/etc/{name}", self.place)
+        for number, name in enumerate(("Debian-exim", "opensmtpd",
+                                       "opensmtpq"), 60900):
+            with open(self.path("passwd"), "a") as f:
+                f.write(f"{name}:x:{number}:{number}::/nonexistent:"
+                        "/usr/sbin/nologin\n")
+            with open(self.path("group"), "a") as f:
+                f.write(f"{name}:x:{number}:\n")
+        self.spawn("unshare", "-m", "sh", "-ec",
+                   f"mount --bind {self.place}/passwd /etc/passwd\n"
+                   f"mount --bind {self.place}/group /etc/group\n" + commands,
+                   at=("127.0.0.1", at))
+
+
+MAIN_CF = """
+compatibility_level = 3.6
+myhostname = mx.example.net
+mydestination =
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+queue_directory = {place}/spool
+data_directory = {place}/data
+maillog_file = {place}/maillog
+maillog_file_prefixes = {place}
+alias_maps =
+local_recipient_maps =
+local_header_rewrite_clients =
+default_transport = deliver
+deliver_destination_recipient_limit = 1000
+message_size_limit = 52428800
+smtpd_error_sleep_time = 0
+smtpd_peername_lookup = no
+smtpd_tls_chain_files = {place}/chain.pem
+smtpd_tls_received_header = yes
+smtputf8_enable = yes
+strict_smtputf8 = no
+"""
+
+MASTER_CF = """
+tlsmgr unix - - n 1000? 1 tlsmgr
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+smtp unix - - n - - smtp
+lmtp unix - - n - - lmtp
+proxymap unix - - n - - proxymap
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+deliver unix - n n - - pipe
+  user=nobody argv={place}/deliver ${{queue_id}} ${{recipient}}
+"""
+
+
+class Postfix(Peer):
+    """Its certificate, for localhost, is the file mx.pem; its log maillog."""
+
+    def __init__(self, *services, main=""):
+        if not shutil.which("postconf"):
+            raise Skip("no Postfix here (package postfix)")
+        super().__init__()
+        self.services = services or ([],)
+        self.main = main
+        self.running = False
+        self.arrived = None
+
+    def start(self):
+        self.listen(len(self.services))
+        for name in ("etc", "spool", "data", "in"):
+            os.mkdir(self.path(name), 0o755)
+        os.chmod(self.path("in"), 0o777)
+        shutil.chown(self.path("data"), "postfix")
+        os.mkfifo(self.path("arrived"))
+        os.chmod(self.path("arrived"), 0o666)
+        script(self.place, f"""cat >{self.place}/in/$1 || exit 75
+chmod 644 {self.place}/in/$1
+echo "$*" >{self.place}/arrived""", "deliver")
+        certificate(self.place, "mx", "localhost", "-addext",
+                    "subjectAltName=DNS:localhost,IP:127.0.0.1")
+        self.save("chain.pem", self.read("mx.key") + self.read("mx.pem"))
+        self.save("maillog", "")
+        self.save("etc/main.cf", MAIN_CF.format(place=self.place)
+                  + self.main.format(place=self.place))
+        self.save("etc/master.cf", "".join(
+            f"127.0.0.1:{port} inet n - n - - smtpd\n"
+            + "".join(f"  -o {option}\n" for option in options)
+            for port, options in zip(self.ports, self.services))
+            + MASTER_CF.format(place=self.place))
+        done = subprocess.run(["postfix", "-c", self.path("etc"), "start"],
+                              capture_output=True, text=True)
+        self.running = True
+        assert done.returncode == 0, done.stderr + self.read("maillog")
+        # Open for writing as well, so that there is no end of file.
+        self.arrived = open(self.path("arrived"), "r+b", buffering=0)
+
+    def arrival(self):
+        """Waits for the next delivery: its recipients, its octets."""
+        line = b""
+        while not line.endswith(b"\n"):
+            line += os.read(self.arrived.fileno(), 1)
+        queue_id, *recipients = line.decode().split()
+        with open(self.path(f"in/{queue_id}"), "rb") as f:
+            return recipients, f.read()
+
+    def stop(self):
+        if self.running:
+            subprocess.run(["postfix", "-c", self.path("etc"), "stop"],
+                           capture_output=True)
+        self.running = False
+
+    def close(self):
+        if self.arrived:
+            self.arrived.close()
+        super().close()
+
+
+class Exim(Unpacked):
+    """Keeps what it takes in its queue.  The second port has no CHUNKING."""
+
+    def start(self):
+        binary = fetched("exim4-daemon-light", "exim4", self.place)
+        self.listen(2)
+        full, bare = self.ports
+        os.mkdir(self.path("exim"))
+        os.chmod(self.path("exim"), 0o777)
+        self.save("conf", f"""
+primary_hostname = mx.example.net
+exim_user = nobody
+exim_group = nogroup
+never_users =
+keep_environment =
+spool_directory = {self.place}/exim/spool
+log_file_path = {self.place}/exim/%slog
+host_lookup =
+rfc1413_query_timeout = 0s
+acl_smtp_rcpt = accept
+queue_only
+smtp_enforce_sync = false
+smtp_max_synprot_errors = 1000
+smtp_max_unknown_commands = 1000
+local_interfaces = 127.0.0.1
+daemon_smtp_ports = {full} : {bare}
+tls_advertise_hosts =
+chunking_advertise_hosts = ${{if ={{$received_port}}{{{full}}}{{*}}}}
+""")
+        self.spawn_with_users(f"exec {binary} -C {self.place}/conf -bdf "
+                              f"-oP {self.place}/exim/pid", at=bare)
+
+
+class OpenSMTPD(Unpacked):
+    """Takes every message; its log is the file out."""
+
+    def start(self):
+        binary = fetched("opensmtpd", "smtpd", self.place)
+        self.listen(1)
+        self.save("conf", f"""
+listen on 127.0.0.1 port {self.ports[0]}
+action "drop" relay host "smtp://127.0.0.1:1"
+match from any for any action "drop"
+""")
+        self.spawn_with_users(f"""
+mount -t tmpfs none /var/spool
+mount -t tmpfs none /var/lib
+mount -t tmpfs none /run
+mkdir -p /var/lib/opensmtpd/empty
+mkdir -m 711 /var/spool/smtpd
+exec {binary} -d -f {self.place}/conf""", at=self.ports[0])
+
+
+class Dovecot(Peer):
+    """Decides about passwords at the socket `auth', its path; takes messages
+    by LMTP, for everybody, into Maildirs mail/LOCALPART.  Users have the
+    passwords in `users'.  Without root there is no LMTP."""
+    needs_root = False
+
+    def __init__(self, lmtp=False, users=None):
+        self.lmtp = self.needs_root = lmtp
+        if not shutil.which("dovecot") or \
+                lmtp and not os.path.exists("/usr/lib/dovecot/lmtp"):
+            raise Skip("no Dovecot here (package dovecot-lmtpd)")
+        super().__init__()
+        self.users = users or {}
+        self.auth = self.path("run/auth")
+
+    def start(self):
+        for name in ("mail", "run", "state"):
+            os.mkdir(self.path(name), 0o755)
+        self.save("users", "".join(f"{name}:{{PLAIN}}{password}\n" for
+                                   name, password in self.users.items()))
+        me = pwd.getpwuid(os.geteuid()).pw_name
+        group = grp.getgrgid(os.getegid()).gr_name
+        listeners, users = "", f"default_internal_user = {me}\n" \
+            f"default_internal_group = {group}\ndefault_login_user = {me}\n"
+        if self.lmtp:
+            shutil.chown(self.path("mail"), "nobody")
+            listeners, users = """service lmtp {
+  unix_listener lmtp {
+    mode = 0666
+  }
+}
+""", ""
+            self.relays = [f"lmtp:unix:{self.place}/run/lmtp"]
+        self.save("conf", f"""
+protocols ={' lmtp' * self.lmtp}
+listen = 127.0.0.1
+hostname = store.example.net
+base_dir = {self.place}/run
+state_dir = {self.place}/state
+log_path = {self.place}/log
+ssl = no
+{users}default_vsz_limit = 512M
+first_valid_uid = 1
+mail_uid = nobody
+mail_gid = nogroup
+mail_location = maildir:{self.place}/mail/%n
+auth_mechanisms = plain login scram-sha-1 scram-sha-256
+auth_failure_delay = 0
+passdb {{
+  driver = passwd-file
+  args = {self.place}/users
+}}
+userdb {{
+  driver = static
+  args = allow_all_users=yes uid=65534 gid=65534 home={self.place}/mail/%n
+}}
+service auth {{
+  chroot =
+  unix_listener auth {{
+    mode = 0666
+  }}
+}}
+service anvil {{
+  chroot =
+}}
+service stats {{
+  chroot =
+}}
+{listeners}""")
+        self.spawn("dovecot", "-F", "-c", self.path("conf"),
+                   at=self.path("run/lmtp" if self.lmtp else "run/auth"))
+        os.chmod(self.path("run"), 0o755)
+
+    def messages(self, mailbox):
+        """What is delivered there, as octets."""
+        found = []
+        for name in glob.glob(self.path(f"mail/{mailbox}/new/*")):
+            with open(name, "rb") as f:
+                found.append(f.read())
+        return found
