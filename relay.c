@@ -137,7 +137,8 @@ relay_needs_tls(const struct relay_settings *set)
 {
 	const struct transport *const *t;
 
-	if (set->tls != TLS_NONE || set->routes != NULL)
+	if (set->tls != TLS_NONE || set->tls_pins != NULL ||
+	    set->routes != NULL)
 		return true;
 	for (t = transports; set->spec != NULL && *t != NULL; t++)
 		if (strncmp((*t)->name, set->spec, strlen((*t)->name)) == 0 &&

@@ -34,6 +34,8 @@ struct relay_settings {
 	unsigned timeout;	/* seconds for one message, all in all */
 	enum tls_level tls;	/* of smtp: and lmtp: next hops */
 	const char *tls_ca;	/* file of CA certificates; NULL: the system's */
+	const char *tls_pins;	/* SHA-256 of the next hops' certificates, which
+				   demands TLS; or NULL */
 	const char *tls_program;	/* path of smtpd-tls */
 	const char *auth;	/* file with the next hops' credentials, or NULL */
 	struct logger log;

@@ -1380,7 +1380,7 @@ Test(nexthop, authenticates)
 		    "451 4.7.8 Cannot authenticate to next hop\n" },
 		{ "garbage", OFFERS("AUTH PLAIN")
 		    "< AUTH PLAIN ...\n> AHVzZXIA\n", GARBLED "\n" },
-		{ "neither is offered", OFFERS("AUTH CRAM-MD5"),
+		{ "neither is offered", OFFERS("AUTH DIGEST-MD5"),
 		    "451 4.7.0 Cannot authenticate to next hop\n" },
 	};
 	struct relay_settings set = settings;
@@ -1441,7 +1441,7 @@ Test(nexthop, credentials_are_guarded)
 	write_file(path, "auth", text, 0600);
 	cr_expect_str_eq(relay_once(p.where, &set, NEXTHOP_SMTP),
 	    "451 4.3.5 Cannot authenticate to next hop\n");
-	cr_expect_not_null(strstr(logged, "not NEXTHOP USER:PASSWORD"), "%s",
+	cr_expect_not_null(strstr(logged, "not KEY USER:PASSWORD"), "%s",
 	    logged);
 	finish(&p, "no password");
 

@@ -4,29 +4,17 @@
  *
  * It looks up no MX, and links no TLS: smtpd-tls does that.
  */
-#define _GNU_SOURCE	/* explicit_bzero */
-#include <sys/stat.h>
-
-#include <assert.h>
-#include <ctype.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <unistd.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/text.h"
 #include "net/engine.h"
 #include "relay/smtp_private.h"
 
 #define ALTERNATIVE_SECONDS 30	/* to open a place that is not the last */
 #define TLS_SECONDS 60		/* for a handshake */
-#define CREDENTIALS_MAX 65536	/* octets of the file of credentials */
-#define CREDENTIAL_MAX 256	/* octets of a user or a password, with NUL */
-#define AUTH_MESSAGE_MAX (1 + 2 * CREDENTIAL_MAX)	/* RFC 4616 */
 #define XFORWARD_VALUE_MAX 255	/* octets, before they are encoded */
 #define XFORWARD_LINE 256	/* octets after which another command begins */
 
@@ -43,8 +31,8 @@ static const struct {
 	{ "HELO", CAN_XFORWARD_HELO, FACT_CLIENT_HELO },
 };
 
-static const char *
-default_port(enum nexthop_protocol protocol)
+const char *
+smtp_default_port(enum nexthop_protocol protocol)
 {
 	if (protocol == NEXTHOP_LMTP)
 		return "24";
@@ -91,13 +79,18 @@ send_hello(struct nexthop *h, int64_t deadline, struct reply *r)
 static bool
 start_tls(struct nexthop *h, bool verify, int64_t deadline, struct reply *r)
 {
-	const char *argv[7];
+	const char *argv[9];
 	char report[1024] = "";
 	size_t n = 0;
 	int fd;
 
 	argv[n++] = h->set->tls_program;
 	argv[n++] = "client";
+	if (h->set->tls_pins != NULL) {
+		argv[n++] = "--fingerprint";
+		argv[n++] = h->set->tls_pins;
+		verify = false;		/* the fingerprint says it all */
+	}
 	argv[n++] = verify ? "--verify" : "--sni";
 	argv[n++] = h->place.host;
 	if (verify && h->set->tls_ca != NULL) {
@@ -189,265 +182,13 @@ greet_place(struct nexthop *h, int64_t deadline, struct reply *r)
 	    send_helo(h, deadline, r);
 }
 
-static bool
-copy_field(char *to, size_t size, const char *from, size_t len)
-{
-	if (len == 0 || len >= size)
-		return false;
-	memcpy(to, from, len);
-	to[len] = '\0';
-	return true;
-}
-
-struct credentials {
-	char user[CREDENTIAL_MAX];
-	char password[CREDENTIAL_MAX];
-};
-
-/* Reads a line of the file: 1 if it is for h->place, c is filled in then; 0 if
-   it is not; -1 with errno if it is, and makes no sense. */
-static int
-parse_credentials(const struct nexthop *h, const char *line, size_t len,
-    struct credentials *c)
-{
-	const char *end = line + len, *key = line, *user, *colon;
-	const char *standard = default_port(h->protocol);
-	struct place to;
-
-	while (end > line && isspace((unsigned char)end[-1]))
-		end--;
-	while (line < end && !isspace((unsigned char)*line))
-		line++;
-	if (*key == '#' || !place_parse(key, (size_t)(line - key), &to) ||
-	    to.local != h->place.local ||
-	    strcasecmp(to.host, h->place.host) != 0 ||
-	    strcmp(to.port[0] ? to.port : standard,
-	    h->place.port[0] ? h->place.port : standard) != 0)
-		return 0;
-	for (user = line; user < end && isspace((unsigned char)*user); )
-		user++;
-	colon = memchr(user, ':', (size_t)(end - user));
-	if (colon != NULL &&
-	    copy_field(c->user, sizeof c->user, user, (size_t)(colon - user)) &&
-	    copy_field(c->password, sizeof c->password, colon + 1,
-	    (size_t)(end - colon - 1)))
-		return 1;
-	errno = EINVAL;
-	return -1;
-}
-
-/* Reads the file of credentials into text, less than size octets.  Returns the
-   count, or -1 with errno. */
-static long
-read_credentials(const struct nexthop *h, char *text, size_t size)
-{
-	int fd = file_again(h->auth, h->set->auth), err;
-	size_t have = 0;
-	struct stat st;
-	ssize_t n;
-
-	if (fd == -1)
-		return -1;
-	if (fstat(fd, &st) == 0 && (st.st_mode & S_IROTH))
-		smtp_log(h, "anyone can read the credentials in",
-		    h->set->auth);
-	do {
-		n = read(fd, text + have, size - have);
-		if (n > 0)
-			have += (size_t)n;
-	} while (n > 0 || (n == -1 && errno == EINTR));
-	err = errno;
-	close(fd);
-	errno = have == size ? EFBIG : err;
-	return n == -1 || have == size ? -1 : (long)have;
-}
-
-/* Our credentials with h->place: 1, 0 if we need none, or -1 with errno. */
-static int
-find_credentials(const struct nexthop *h, struct credentials *c)
-{
-	char *text = malloc(CREDENTIALS_MAX), *p, *end;
-	int found = 0, err;
-	long n;
-
-	if (text == NULL)
-		return -1;
-	n = read_credentials(h, text, CREDENTIALS_MAX);
-	for (p = text; n > 0 && found == 0 && p < text + n; p = end + 1) {
-		end = memchr(p, '\n', (size_t)(text + n - p));
-		if (end == NULL)
-			end = text + n;
-		found = parse_credentials(h, p, (size_t)(end - p), c);
-	}
-	err = errno;
-	explicit_bzero(text, CREDENTIALS_MAX);
-	free(text);
-	errno = err;
-	return n == -1 ? -1 : found;
-}
-
-/* Adds octets to the group as base64. */
-static void
-add_base64(struct nexthop *h, const char *p, size_t len)
-{
-	char text[4 * ((AUTH_MESSAGE_MAX + 2) / 3) + 1];
-
-	assert(len <= AUTH_MESSAGE_MAX);
-	text_encode_base64(text, p, len);
-	smtp_add(h, "%s", text);
-	explicit_bzero(text, sizeof text);
-}
-
-static bool
-auth_plain(struct nexthop *h, const struct credentials *c, int64_t deadline,
-    struct reply *r)
-{
-	char message[AUTH_MESSAGE_MAX];
-	size_t user = strlen(c->user) + 1, password = strlen(c->password);
-
-	message[0] = '\0';
-	memcpy(message + 1, c->user, user);
-	memcpy(message + 1 + user, c->password, password);
-	smtp_add(h, "AUTH PLAIN ");
-	add_base64(h, message, 1 + user + password);
-	smtp_add(h, "\r\n");
-	explicit_bzero(message, sizeof message);
-	return smtp_command(h, STEP_AUTH, deadline, r);
-}
-
-static bool
-auth_login(struct nexthop *h, const struct credentials *c, int64_t deadline,
-    struct reply *r)
-{
-	smtp_add(h, "AUTH LOGIN\r\n");
-	if (!smtp_command(h, STEP_CHALLENGE, deadline, r))
-		return false;
-	add_base64(h, c->user, strlen(c->user));
-	smtp_add(h, "\r\n");
-	if (!smtp_command(h, STEP_CHALLENGE, deadline, r))
-		return false;
-	add_base64(h, c->password, strlen(c->password));
-	smtp_add(h, "\r\n");
-	return smtp_command(h, STEP_AUTH, deadline, r);
-}
-
-/* Our own configuration does not fit: an error of ours, so temporary. */
-static bool
-auth_error(const struct nexthop *h, struct reply *r, const char *enh,
-    const char *why)
-{
-	smtp_log(h, "AUTH", why);
-	reply_set(r, 451, enh, "Cannot authenticate to next hop");
-	return false;
-}
-
-/* What the file of credentials has against itself. */
-static bool
-credentials_error(const struct nexthop *h, int err, struct reply *r)
-{
-	char why[512];
-
-	snprintf(why, sizeof why, "%.400s: %s", h->set->auth, err == EINVAL ?
-	    "its line there is not NEXTHOP USER:PASSWORD" : strerror(err));
-	return auth_error(h, r, "4.3.5", why);
-}
-
-/* The next hop refuses the credentials.  Its text may repeat them, so only the
-   codes are told. */
-static bool
-auth_refused(const struct nexthop *h, struct reply *r)
-{
-	char why[64];
-
-	snprintf(why, sizeof why, "refused with %d %s", r->code, r->enh);
-	return auth_error(h, r, "4.7.8", why);
-}
-
-static const struct {
-	unsigned can;
-	bool (*run)(struct nexthop *h, const struct credentials *c,
-	    int64_t deadline, struct reply *r);
-} mechanisms[] = {
-	{ CAN_AUTH_PLAIN, auth_plain },
-	{ CAN_AUTH_LOGIN, auth_login },
-};
-
-/* Codes after which another mechanism may do. */
-static bool
-is_mechanism_refused(int code)
-{
-	return code == 502 || code == 503 || code == 504 || code == 534 ||
-	    code == 535;
-}
-
-/* Tries the mechanisms that both sides know, one after the other. */
-static bool
-try_mechanisms(struct nexthop *h, const struct credentials *c,
-    int64_t deadline, struct reply *r)
-{
-	size_t i;
-
-	r->code = 504;
-	for (i = 0; i < COUNT(mechanisms) && h->s.fd != -1 &&
-	    is_mechanism_refused(r->code); i++)
-		if ((h->can & mechanisms[i].can) &&
-		    mechanisms[i].run(h, c, deadline, r))
-			return true;
-	return h->s.fd != -1 && auth_refused(h, r);
-}
-
-/* The server offers AUTH, and the file has no line for it. */
-static void
-log_no_credentials(const struct nexthop *h)
-{
-	const char *port = h->place.port[0] != '\0' ? h->place.port :
-	    default_port(h->protocol);
-	char why[512 + PLACE_HOST_MAX];
-
-	if (h->place.local)
-		snprintf(why, sizeof why, "%.400s has no entry for unix:%s",
-		    h->set->auth, h->place.host);
-	else
-		snprintf(why, sizeof why, "%.400s has no entry for [%s]:%s",
-		    h->set->auth, h->place.host, port);
-	smtp_log(h, "server offers AUTH, but", why);
-}
-
-static bool
-authenticate(struct nexthop *h, int64_t deadline, struct reply *r)
-{
-	const unsigned offers = h->can & (CAN_AUTH_PLAIN | CAN_AUTH_LOGIN);
-	struct credentials c;
-	bool ok = false;
-	int n;
-
-	if (h->set->auth == NULL)
-		return true;
-	n = find_credentials(h, &c);
-	if (n == 0 && offers != 0)
-		log_no_credentials(h);
-	if (n == 0)
-		return true;
-	if (n == -1)
-		return credentials_error(h, errno, r);
-	if (!h->secure)
-		auth_error(h, r, "4.7.11", "no password goes out without TLS");
-	else if (offers == 0)
-		auth_error(h, r, "4.7.0", "neither PLAIN nor LOGIN is offered");
-	else
-		ok = try_mechanisms(h, &c, deadline, r);
-	explicit_bzero(&c, sizeof c);
-	explicit_bzero(h->out, sizeof h->out);
-	return ok;
-}
-
 /* Opens h->place as far as MAIL.  Where TLS is not demanded and its handshake
    fails, which was logged, the place is opened once more without it. */
 static bool
 open_place(struct nexthop *h, int64_t deadline, struct reply *r)
 {
-	bool must = h->set->tls == TLS_MUST;
-	bool tls = h->set->tls != TLS_NONE && !h->place.local &&
+	bool must = h->set->tls == TLS_MUST || h->set->tls_pins != NULL;
+	bool tls = (must || h->set->tls != TLS_NONE) && !h->place.local &&
 	    h->protocol != NEXTHOP_SMTPS;
 	bool ok = greet_place(h, deadline, r);
 
@@ -460,7 +201,7 @@ open_place(struct nexthop *h, int64_t deadline, struct reply *r)
 			ok = greet_place(h, deadline, r);
 		}
 	}
-	if (ok && authenticate(h, deadline, r))
+	if (ok && smtp_authenticate(h, deadline, r))
 		return true;
 	smtp_quit(h, deadline);
 	return false;
@@ -521,7 +262,7 @@ find_next_place(struct nexthop *h, int64_t deadline, struct reply *r)
 		reply_set(r, 451, "4.3.5", "No such next hop");
 		return false;
 	}
-	if (stream_resolve(&h->place, default_port(h->protocol), &h->found,
+	if (stream_resolve(&h->place, smtp_default_port(h->protocol), &h->found,
 	    deadline, why, sizeof why) == 0)
 		return true;
 	smtp_log(h, "cannot resolve the name", why);

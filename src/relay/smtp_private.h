@@ -2,8 +2,8 @@
  * smtp_private.h - what the files of the SMTP and LMTP client share.
  *
  * smtp_talk.c sends commands in groups and reads replies, smtp_open.c opens a
- * connection as far as MAIL, smtp.c has the transaction, smtp_split.c several
- * of them for one message.
+ * connection as far as MAIL, smtp_auth.c authenticates, smtp.c has the
+ * transaction, smtp_split.c several of them for one message.
  */
 #ifndef RELAY_SMTP_PRIVATE_H
 #define RELAY_SMTP_PRIVATE_H
@@ -18,6 +18,7 @@
 
 #define QUIT_SECONDS 1		/* for the reply to QUIT */
 #define BLOCK_SECONDS 180	/* for a block of data; RFC 5321 4.5.3.2.5 */
+#define SMTP_ACCOUNT 640	/* octets of an account's name, with NUL */
 #define BLOCK_MAX 32768		/* octets of a group, or of message text */
 
 /* What EHLO may offer. */
@@ -38,7 +39,11 @@ enum {
 	CAN_XFORWARD_PROTO = 1 << 13,
 	CAN_XFORWARD_HELO = 1 << 14,
 	CAN_XFORWARD = 31 << 10,
-	CAN_LIMIT_RCPT = 1 << 15
+	CAN_LIMIT_RCPT = 1 << 15,
+	CAN_AUTH_SCRAM = 1 << 20,
+	CAN_AUTH_CRAM = 1 << 21,
+	CAN_AUTH_OAUTHBEARER = 1 << 22,
+	CAN_AUTH_XOAUTH2 = 1 << 23
 };
 
 enum step {
@@ -48,6 +53,7 @@ enum step {
 	STEP_STARTTLS,
 	STEP_AUTH,
 	STEP_CHALLENGE,
+	STEP_SASL,	/* the end of AUTH, or a challenge */
 	STEP_XFORWARD,
 	STEP_RSET,
 	STEP_MAIL,
@@ -73,6 +79,8 @@ struct nexthop {
 	uint64_t rcpt_max;	/* its LIMITS RCPTMAX (RFC 9422), likewise */
 	bool handshake_failed;	/* of TLS, on this opening */
 	bool secure;		/* nobody can listen: TLS, or a unix socket */
+	bool by_sender;		/* the file of credentials has lines of senders */
+	char account[SMTP_ACCOUNT];	/* whose credentials it has; "": none */
 	bool dirty;		/* a transaction is open: RSET comes first */
 	bool kept;		/* from another message, not heard of since */
 	bool stale;		/* so it was, and cannot be used further */
@@ -166,6 +174,9 @@ void	smtp_abandon(struct nexthop *h, int64_t deadline);
 
 /* ---- smtp_open.c ---- */
 
+/* The port that a place without one means. */
+const char *smtp_default_port(enum nexthop_protocol protocol);
+
 /* Starts from the beginning of the list of places. */
 void	smtp_restart(struct nexthop *h);
 
@@ -180,5 +191,16 @@ bool	smtp_open_next(struct nexthop *h, int64_t deadline, struct reply *r);
    False: the connection is lost. */
 bool	smtp_xforward(struct nexthop *h, const struct envelope *env,
 	    int64_t deadline, struct reply *r);
+
+/* ---- smtp_auth.c ---- */
+
+/* Authenticates, where the file of credentials has a line for the next hop or
+   the sender.  False: *r says why that fails. */
+bool	smtp_authenticate(struct nexthop *h, int64_t deadline,
+	    struct reply *r);
+
+/* Whether this connection may carry mail of h->env's sender: whether it has
+   the credentials that count for it. */
+bool	smtp_is_our_account(struct nexthop *h);
 
 #endif

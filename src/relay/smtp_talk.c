@@ -44,6 +44,10 @@ static const struct {
 	{ "LIMITS", "RCPTMAX", CAN_LIMIT_RCPT },
 	{ "AUTH", "PLAIN", CAN_AUTH_PLAIN },
 	{ "AUTH", "LOGIN", CAN_AUTH_LOGIN },
+	{ "AUTH", "CRAM-MD5", CAN_AUTH_CRAM },
+	{ "AUTH", "SCRAM-SHA-256", CAN_AUTH_SCRAM },
+	{ "AUTH", "OAUTHBEARER", CAN_AUTH_OAUTHBEARER },
+	{ "AUTH", "XOAUTH2", CAN_AUTH_XOAUTH2 },
 	{ "XFORWARD", "NAME", CAN_XFORWARD_NAME },
 	{ "XFORWARD", "ADDR", CAN_XFORWARD_ADDR },
 	{ "XFORWARD", "PORT", CAN_XFORWARD_PORT },
@@ -67,6 +71,7 @@ static const struct {
 	[STEP_STARTTLS] = { "STARTTLS", 220, 120, true },
 	[STEP_AUTH] = { "AUTH", 235, 120, false },
 	[STEP_CHALLENGE] = { "AUTH", 334, 120, false },
+	[STEP_SASL] = { "AUTH", 235, 120, false },
 	[STEP_XFORWARD] = { "XFORWARD", 250, 300, false },
 	[STEP_RSET] = { "RSET", 250, 300, false },
 	[STEP_MAIL] = { "MAIL", 200, 300, true },
@@ -143,8 +148,8 @@ smtp_garbled(struct nexthop *h, enum step step, const char *line,
 	h->doubt = h->away = true;
 	h->quoted = false;
 	/* It may repeat what we said, and passwords are not logged. */
-	smtp_log(h, step_facts[step].name, step == STEP_AUTH ||
-	    step == STEP_CHALLENGE ? "not a reply" : line);
+	smtp_log(h, step_facts[step].name, step >= STEP_AUTH &&
+	    step <= STEP_SASL ? "not a reply" : line);
 	reply_set(r, 451, "4.5.0", "Next hop broke the protocol");
 	return false;
 }
@@ -322,9 +327,18 @@ smtp_log_refusal(const struct nexthop *h, enum step step,
 	smtp_log(h, step_facts[step].name, why);
 }
 
+/* Is this what Microsoft says where the account may not use the sender? */
+static bool
+is_sender_denied(const struct reply *r)
+{
+	return r->code >= 500 && (strcmp(r->enh, "5.7.60") == 0 ||
+	    strstr(r->text, "SendAsDenied") != NULL);
+}
+
 /*
- * What a refusal comes to.  421: the next hop closes the connection.  530: it
- * wants what only our configuration can give it.  552 of a recipient is the
+ * What a refusal comes to.  421: the next hop closes the connection.  432: it
+ * has too many connections of this account, as Microsoft says it, and another
+ * place may serve.  530: it wants what only our configuration can give it.  552 of a recipient is the
  * 452 of RFC 5321 4.5.3.1.10.
  */
 static void
@@ -335,15 +349,20 @@ weigh_refusal(struct nexthop *h, enum step step, struct reply *r)
 	if (r->code == 530 && !h->kept)
 		smtp_log_refusal(h, step, r,
 		    "; see --relay-auth and --relay-tls");
+	else if (is_sender_denied(r))
+		smtp_log_refusal(h, step, r, "; the account may not send as "
+		    "this sender: see --from");
 	else if (step_facts[step].told && !expected)
 		smtp_log_refusal(h, step, r, "");
-	if (r->code == 421) {
+	if (r->code == 421 || (r->code == 432 && step == STEP_MAIL)) {
 		smtp_hang_up(h);
 		h->stale = h->kept;
 		h->away = true;
 		r->code = 451;
 	} else if (r->code == 530)
 		smtp_make_temporary(r);
+	else if (r->code == 432 && step > STEP_MAIL)
+		r->code = 451;
 	else if (r->code == 552 && step == STEP_RCPT) {
 		smtp_make_temporary(r);
 		r->code = 452;
@@ -363,7 +382,7 @@ smtp_read_reply(struct nexthop *h, enum step step, int64_t deadline,
 		weigh_refusal(h, step, r);
 		return false;
 	}
-	if (r->code == want ||
+	if (r->code == want || (step == STEP_SASL && r->code == 334) ||
 	    (want == 200 && r->code / 100 == 2 && r->code != 221))
 		return true;
 	return smtp_garbled(h, step, r->text, r);

@@ -42,7 +42,7 @@ enum kind {
 /* Arrays, not pointers: 40 rows of pointers would be relocated at each start,
    which touches a page more. */
 static const struct option_row {
-	char name[20];
+	char name[24];
 	char letter;		/* 0: it has none */
 	unsigned char kind;	/* enum kind */
 	unsigned short member;	/* its offset in struct options */
@@ -108,6 +108,9 @@ static const struct option_row {
 	    "WHEN", "none", "TLS to next hops: none, may, must" },
 	{ "relay-tls-ca", 0, TEXT, AT(const char *, monitor.relay.tls_ca),
 	    "FILE", "", "CAs to trust for next hops" },
+	{ "relay-tls-fingerprint", 0, TEXT,
+	    AT(const char *, monitor.relay.tls_pins),
+	    "SHA256,...", "", "the next hop's certificate is this" },
 	{ "relay-auth", 0, TEXT, AT(const char *, monitor.relay.auth),
 	    "FILE", "", "credentials for next hops" },
 	{ "require-sandbox", 0, FLAG, AT(bool, monitor.require_sandbox),
@@ -392,6 +395,25 @@ read_options(struct options *o, char **argv)
 	return argv + optind;
 }
 
+/* Is this a list of SHA-256 in hexadecimal digits, with or without colons
+   between octets? */
+static bool
+is_fingerprints(const char *p)
+{
+	size_t i;
+
+	for (;; p++) {
+		for (i = 0; i < 32; i++, p += 2) {
+			if (i > 0 && *p == ':')
+				p++;
+			if (strspn(p, "0123456789abcdefABCDEF") < 2)
+				return false;
+		}
+		if (*p != ',')
+			return *p == '\0';
+	}
+}
+
 /* Refuses options that exclude each other, or make no sense alone. */
 static void
 check_options(const struct options *o)
@@ -414,6 +436,10 @@ check_options(const struct options *o)
 	if (c->auth_required && o->monitor.auth == NULL && !o->monitor.tls.ca &&
 	    !o->xclient && !c->proxy_protocol)	/* they may name a user */
 		log_misused("--auth-required needs --auth: nobody could send mail");
+	if (o->monitor.relay.tls_pins != NULL &&
+	    !is_fingerprints(o->monitor.relay.tls_pins))
+		log_misused("--relay-tls-fingerprint: \"%s\" is not a SHA-256 "
+		    "in hexadecimal digits", o->monitor.relay.tls_pins);
 	if (o->nosetuid && o->user != NULL)
 		log_misused("--nosetuid and --user exclude each other");
 	if (o->hostname != NULL && (o->hostname[0] == '\0' ||

@@ -111,7 +111,7 @@ new_context(struct engine *e)
 	    SSL_MODE_NO_AUTO_CHAIN);
 	SSL_CTX_set_read_ahead(ctx, 1);
 	SSL_CTX_set_default_read_buffer_len(ctx, FLOW_BUFFER);
-	if (!e->server && e->verify == NULL)
+	if (!e->server && e->verify == NULL && e->pins == NULL)
 		/* Whoever it is: better any encryption than none (RFC 7435). */
 		SSL_CTX_set_security_level(ctx, 0);
 	else if (!SSL_CTX_set_cipher_list(ctx, CIPHERS))
@@ -120,16 +120,14 @@ new_context(struct engine *e)
 }
 
 /*
- * Gets everything ready.  OpenSSL's configuration is not read: what we speak
+ * Starts OpenSSL.  Its configuration is not read: what we speak
  * is what is written here, no file or variable can load code beside the key,
  * and it would cost half a millisecond, as would the names of all ciphers and
  * the words for all errors.
  */
 void
-context_open(struct engine *e)
+context_start(struct engine *e)
 {
-	SSL_CTX *ctx;
-
 	if (!CRYPTO_set_mem_functions(take, resize, wipe) ||
 	    !OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG |
 	    OPENSSL_INIT_NO_ADD_ALL_CIPHERS | OPENSSL_INIT_NO_ATEXIT |
@@ -137,6 +135,14 @@ context_open(struct engine *e)
 	    RAND_status() != 1)
 		engine_fail(e, EX_OSERR, "cannot start OpenSSL: %s",
 		    engine_reason("no entropy"));
+}
+
+void
+context_open(struct engine *e)
+{
+	SSL_CTX *ctx;
+
+	context_start(e);
 	ctx = new_context(e);
 	if (e->server ? e->ca != NULL : e->verify != NULL)
 		certs_demand(e, ctx);

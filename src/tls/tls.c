@@ -159,10 +159,13 @@ static const struct option server_options[] = {
 static const struct option client_options[] = {
 	{ "verify", required_argument, NULL, 'v' },
 	{ "sni", required_argument, NULL, 's' },
+	{ "fingerprint", required_argument, NULL, 'f' },
 	{ "ca", required_argument, NULL, 'a' },
 	{ "timeout", required_argument, NULL, 't' },
 	{ NULL, 0, NULL, 0 },
 };
+
+static const struct option no_options[] = { { NULL, 0, NULL, 0 } };
 
 /* The number in text, which must be digits alone and in min..max. */
 static int
@@ -230,6 +233,12 @@ option(struct engine *e, int c, const char *word)
 	case 's':
 		e->sni = host(e, optarg);
 		break;
+	case 'f':
+		if (!pins_valid(optarg))
+			engine_fail(e, EX_USAGE, "\"%s\" is not a SHA-256",
+			    optarg);
+		e->pins = optarg;
+		break;
 	case ':':
 		engine_fail(e, EX_USAGE, "option %s needs an argument", word);
 	default:
@@ -244,12 +253,14 @@ options(struct engine *e, int argc, char *argv[])
 	int c;
 
 	e->server = strcmp(role, "server") == 0;
-	if (!e->server && strcmp(role, "client") != 0)
-		engine_fail(e, EX_USAGE, "the first argument is server or client");
+	e->digest = strcmp(role, "digest") == 0;
+	if (!e->server && !e->digest && strcmp(role, "client") != 0)
+		engine_fail(e, EX_USAGE, "the first argument is server, client "
+		    "or digest");
 	argc--;
 	argv++;
 	while ((c = getopt_long(argc, argv, "+:", e->server ? server_options :
-	    client_options, NULL)) != -1)
+	    e->digest ? no_options : client_options, NULL)) != -1)
 		option(e, c, argv[optind - 1]);
 	if (optind != argc)
 		engine_fail(e, EX_USAGE, "argument %s is one too many", argv[optind]);
@@ -382,7 +393,7 @@ report(struct engine *e)
 
 	if (e->report != REPORT_FD)
 		return;
-	if (e->verified || e->verify != NULL)
+	if (e->verified || e->verify != NULL || e->pins != NULL)
 		peer = SSL_get0_peer_certificate(e->ssl);
 	put(&t, "protocol", protocol, strlen(protocol), 0x7e);
 	put(&t, "cipher", cipher, strlen(cipher), 0x7e);
@@ -399,6 +410,20 @@ report(struct engine *e)
 	send_report(e, &t);
 }
 
+/* Says that nobody can look into this process, and hashes for it that
+   started us. */
+static _Noreturn void
+run_digest(struct engine *e)
+{
+	struct text t = { .len = 0 };
+
+	context_start(e);
+	confine(calls, CALLS);
+	put(&t, "ready", "1", 1, 0x7e);
+	if (e->report == REPORT_FD)
+		send_report(e, &t);
+	digest_run(e);
+}
 
 int
 main(int argc, char *argv[])
@@ -412,6 +437,8 @@ main(int argc, char *argv[])
 	e->timeout = TIMEOUT_SECONDS * 1000;
 	options(e, argc, argv);
 	close_others(e);
+	if (e->digest)
+		run_digest(e);
 	check_descriptors(e);
 	e->deadline = clock_now() + e->timeout;
 	context_open(e);
@@ -419,6 +446,9 @@ main(int argc, char *argv[])
 	confine(calls, CALLS);
 	pump_handshake(e);
 	SSL_certs_clear(e->ssl);
+	if (e->pins != NULL && !pins_match(e))
+		engine_fail(e, EX_NOPERM, "the certificate has another "
+		    "fingerprint");
 	report(e);
 	_exit(pump_run(e));
 }

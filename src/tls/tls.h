@@ -35,10 +35,11 @@ struct flow {
 };
 
 struct engine {
-	bool server;
+	bool server, digest;	/* the role; neither: client */
 	struct source cert[PAIRS_MAX], key[PAIRS_MAX];
 	size_t ncerts, nkeys;
 	const char *ca, *verify, *sni;	/* or NULL */
+	const char *pins;	/* SHA-256 of certificates, or NULL */
 	int64_t timeout;	/* milliseconds */
 	int64_t deadline;	/* of CLOCK_MONOTONIC, milliseconds; -1: none */
 	int report;		/* descriptor; -1: the report is out */
@@ -63,6 +64,9 @@ const char *engine_reason(const char *otherwise);
 
 /* context.c */
 
+/* Starts OpenSSL. */
+void	context_start(struct engine *e);
+
 /* Gets OpenSSL, certificates and keys ready: e->ssl. */
 void	context_open(struct engine *e);
 
@@ -73,6 +77,21 @@ void	certs_load(struct engine *e);
 
 /* Asks the peer for a certificate, and verifies it. */
 void	certs_demand(struct engine *e, SSL_CTX *ctx);
+
+/* pins.c */
+
+/* Is the peer's certificate, or its public key, one of those that e->pins
+   names? */
+bool	pins_match(const struct engine *e);
+
+/* Is this a list of SHA-256 in hexadecimal digits, with or without colons
+   between octets, separated by commas? */
+bool	pins_valid(const char *list);
+
+/* digest.c */
+
+/* Answers one question (see net/digest.h), and exits. */
+_Noreturn void digest_run(struct engine *e);
 
 /* pump.c */
 

@@ -1,0 +1,77 @@
+/*
+ * digest.c - asks smtpd-tls for hashes of a password.
+ *
+ * A process of its own for each authentication costs some milliseconds, and
+ * only where a server offers such a mechanism; in return smtpd has no
+ * cryptography of its own.  The password goes out only after the program has
+ * reported, as no other process of our user can look into it then.
+ */
+#include <sys/socket.h>
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "net/digest.h"
+#include "net/engine.h"
+#include "net/stream.h"
+
+bool
+digest_start(struct digest *d, const char *program, int64_t deadline,
+    char *why, size_t size)
+{
+	const char *argv[] = { program, "digest", NULL };
+	int pair[2];
+
+	d->fd = -1;
+	if (program == NULL || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC,
+	    0, pair) == -1) {
+		snprintf(why, size, "%s", program == NULL ? "no smtpd-tls"
+		    : strerror(errno));
+		return false;
+	}
+	/* It wants a connection; nothing goes over this one. */
+	d->fd = tls_start(argv, NULL, pair[0], deadline, why, size);
+	close(pair[0]);
+	close(pair[1]);
+	return d->fd != -1;
+}
+
+bool
+digest_ask(struct digest *d, const struct digest_question *q,
+    const char *data, struct digest_answer *a, int64_t deadline)
+{
+	struct stream s = { .fd = d->fd };
+	char *p = (char *)a;
+	size_t have = 0;
+	ssize_t n;
+
+	if (stream_write(&s, q, sizeof *q, deadline) == -1 ||
+	    stream_write(&s, data, (size_t)q->password + q->salt + q->text,
+	    deadline) == -1)
+		return false;
+	while (have < sizeof *a) {
+		if (clock_wait(d->fd, POLLIN, deadline) == -1)
+			return false;
+		n = read(d->fd, p + have, sizeof *a - have);
+		if (n == -1 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (n <= 0) {
+			errno = n == 0 ? EPIPE : errno;
+			return false;
+		}
+		have += (size_t)n;
+	}
+	return true;
+}
+
+void
+digest_close(struct digest *d)
+{
+	if (d->fd != -1)
+		close(d->fd);
+	d->fd = -1;
+}

@@ -1,0 +1,371 @@
+/*
+ * credentials.c - the file of --relay-auth: which line is whose, and the
+ * programs that print passwords and tokens.
+ */
+#define _GNU_SOURCE	/* explicit_bzero, environ */
+#include <sys/wait.h>
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/address.h"
+#include "base/clock.h"
+#include "base/text.h"
+#include "net/spawn.h"
+#include "relay/credentials.h"
+
+#define PROGRAM_SECONDS 60	/* for a program that prints a secret */
+#define PROGRAM_WORDS 64	/* of its command line */
+#define ERROR_LINES 20		/* of its standard error that are logged */
+#define TERM_GRACE 1000		/* milliseconds from SIGTERM to SIGKILL */
+
+/* ---- Lines ---- */
+
+/* How well a line's key fits; the best line counts. */
+enum fit { FIT_NONE, FIT_ANY, FIT_HOP, FIT_DOMAIN, FIT_BASE, FIT_SENDER };
+
+static bool
+copy_field(char *to, size_t size, const char *from, size_t len)
+{
+	if (len == 0 || len >= size || memchr(from, '\0', len) != NULL)
+		return false;
+	memcpy(to, from, len);
+	to[len] = '\0';
+	return true;
+}
+
+static bool
+is_sender_key(const char *key)
+{
+	return strchr(key, '@') != NULL || strcmp(key, "<>") == 0;
+}
+
+/* Is this the address without its +detail?  Both are canonical. */
+static bool
+is_base(const char *key, const char *sender)
+{
+	const char *at = strrchr(sender, '@'), *plus;
+	size_t len;
+
+	if (at == NULL)
+		return false;
+	plus = memchr(sender, '+', (size_t)(at - sender));
+	if (plus == NULL || plus == sender)
+		return false;
+	len = (size_t)(plus - sender);
+	return strncasecmp(key, sender, len) == 0 &&
+	    strcasecmp(key + len, at) == 0;
+}
+
+static enum fit
+fit_sender(const char *key, const char *sender)
+{
+	char mine[CREDENTIAL_KEY], theirs[1024];
+	const char *at;
+
+	if (sender == NULL)
+		return FIT_NONE;
+	if (*sender == '\0')
+		return strcmp(key, "<>") == 0 ? FIT_SENDER : FIT_NONE;
+	if (strlen(sender) >= sizeof theirs)
+		return FIT_NONE;
+	at = address_canonical(text_join(mine, sizeof mine, key, NULL));
+	address_canonical(text_join(theirs, sizeof theirs, sender, NULL));
+	if (strcasecmp(mine, theirs) == 0)
+		return FIT_SENDER;
+	if (is_base(mine, theirs))
+		return FIT_BASE;
+	return at == mine && strrchr(theirs, '@') != NULL &&
+	    strcmp(strrchr(theirs, '@'), mine) == 0 ? FIT_DOMAIN : FIT_NONE;
+}
+
+static enum fit
+fit_key(const char *key, const struct credentials_for *who)
+{
+	const struct place *place = who->place;
+	struct place to;
+
+	if (strcmp(key, "*") == 0)
+		return FIT_ANY;
+	if (place_parse(key, strlen(key), &to) && to.local == place->local &&
+	    strcasecmp(to.host, place->host) == 0 &&
+	    strcmp(to.port[0] != '\0' ? to.port : who->port,
+	    place->port[0] != '\0' ? place->port : who->port) == 0)
+		return FIT_HOP;
+	return is_sender_key(key) ? fit_sender(key, who->sender) : FIT_NONE;
+}
+
+/* The word at *p, before end: returns its length and moves *p after the blanks
+   that follow it. */
+static size_t
+take_word(const char **p, const char *end)
+{
+	const char *start = *p;
+	size_t len;
+
+	while (*p < end && !isspace((unsigned char)**p))
+		++*p;
+	len = (size_t)(*p - start);
+	while (*p < end && isspace((unsigned char)**p))
+		++*p;
+	return len;
+}
+
+static bool
+is_word(const char *p, size_t len, const char *word)
+{
+	return len == strlen(word) && memcmp(p, word, len) == 0;
+}
+
+/*
+ * Reads "USER command PROGRAM..." or "USER oauth2 PROGRAM...".  Returns 1, 0 if
+ * this is none of both, -1 with why.
+ */
+static int
+parse_program(const char *p, const char *end, struct credentials *c,
+    const char **why)
+{
+	const char *user = p, *method;
+	size_t userlen = take_word(&p, end), len;
+
+	method = p;
+	len = take_word(&p, end);
+	if (memchr(user, ':', userlen) != NULL ||
+	    (!is_word(method, len, "oauth2") && !is_word(method, len,
+	    "command")))
+		return 0;
+	c->token = *method == 'o';
+	c->program = true;
+	if (p == end || *p != '/')
+		*why = "after oauth2 or command the absolute path of a program "
+		    "must follow";
+	else if (!copy_field(c->user, sizeof c->user, user, userlen))
+		*why = "the user is too long";
+	else if (!copy_field(c->secret, sizeof c->secret, p,
+	    (size_t)(end - p)))
+		*why = "the command is too long";
+	else
+		return 1;
+	return -1;
+}
+
+/* Reads what follows a key.  Returns NULL, or what is wrong with it. */
+static const char *
+parse_method(const char *p, const char *end, struct credentials *c)
+{
+	const char *colon = memchr(p, ':', (size_t)(end - p)), *why = NULL;
+
+	c->token = c->program = false;
+	if (parse_program(p, end, c, &why) != 0)
+		return why;
+	if (colon != NULL &&
+	    copy_field(c->user, sizeof c->user, p, (size_t)(colon - p)) &&
+	    copy_field(c->secret, sizeof c->secret, colon + 1,
+	    (size_t)(end - colon - 1)))
+		return NULL;
+	return "not KEY USER:PASSWORD, KEY USER oauth2 PROGRAM or KEY USER "
+	    "command PROGRAM";
+}
+
+/* A line of the file. */
+struct line {
+	enum fit fit;
+	unsigned number;
+	const char *method, *end;
+	char key[CREDENTIAL_KEY];
+};
+
+static void
+weigh_line(const char *p, const char *end, unsigned number,
+    const struct credentials_for *who, struct line *best, bool *senders)
+{
+	struct line line = { .number = number };
+	const char *key = p;
+	size_t len;
+
+	while (end > p && isspace((unsigned char)end[-1]))
+		end--;
+	len = take_word(&p, end);
+	if (len == 0 || *key == '#' ||
+	    !copy_field(line.key, sizeof line.key, key, len))
+		return;
+	*senders = *senders || is_sender_key(line.key);
+	line.fit = fit_key(line.key, who);
+	line.method = p;
+	line.end = end;
+	if (line.fit > best->fit)
+		*best = line;
+}
+
+int
+credentials_find(const char *text, size_t len,
+    const struct credentials_for *who, struct credentials *c, bool *senders,
+    char *why, size_t size)
+{
+	const char *p, *end, *stop = text + len, *wrong;
+	struct line best = { .fit = FIT_NONE };
+	unsigned number = 0;
+
+	*senders = false;
+	for (p = text; p < stop; p = end + 1) {
+		end = memchr(p, '\n', (size_t)(stop - p));
+		if (end == NULL)
+			end = stop;
+		weigh_line(p, end, ++number, who, &best, senders);
+	}
+	if (best.fit == FIT_NONE)
+		return 0;
+	text_join(c->key, sizeof c->key, best.key, NULL);
+	wrong = parse_method(best.method, best.end, c);
+	if (wrong == NULL)
+		return 1;
+	snprintf(why, size, "line %u: %s", best.number, wrong);
+	return -1;
+}
+
+void
+credentials_wipe(struct credentials *c)
+{
+	explicit_bzero(c, sizeof *c);
+}
+
+/* ---- Programs ---- */
+
+/* A program that runs, and what it has said. */
+struct talk {
+	const struct logger *log;
+	const struct envelope *env;
+	const char *name;
+	char first[CREDENTIAL_SECRET];	/* line of its output */
+	size_t len;
+	bool whole, too_long;
+	char error[256];		/* line of its standard error */
+	size_t error_len;
+	unsigned error_lines;
+};
+
+static void
+log_error_line(struct talk *t)
+{
+	if (t->error_len > 0 && t->error_lines++ < ERROR_LINES)
+		logger_printf(t->log, LOG_WARNING, "nexthop", t->env,
+		    "%s: %.*s", t->name, (int)t->error_len, t->error);
+	t->error_len = 0;
+}
+
+/* As struct spawn's hear. */
+static void
+hear_program(void *ctx, int descriptor, const char *p, size_t len)
+{
+	struct talk *t = ctx;
+	const char *end = p + len;
+
+	for (; p < end; p++) {
+		if (descriptor == 2) {
+			if (*p == '\n')
+				log_error_line(t);
+			else if (t->error_len < sizeof t->error)
+				t->error[t->error_len++] = *p;
+		} else if (*p == '\n') {
+			t->whole = true;
+		} else if (!t->whole) {
+			if (t->len == sizeof t->first - 1)
+				t->too_long = true;
+			else
+				t->first[t->len++] = *p;
+		}
+	}
+}
+
+/* Ends the line that the program printed.  Returns NULL, or why it is no
+   secret. */
+static const char *
+check_output(struct talk *t)
+{
+	size_t i;
+
+	while (t->len > 0 && isspace((unsigned char)t->first[t->len - 1]))
+		t->len--;
+	t->first[t->len] = '\0';
+	if (t->len == 0)
+		return "its first line of output is empty";
+	if (t->too_long)
+		return "its first line of output is too long";
+	for (i = 0; i < t->len; i++)
+		if ((unsigned char)t->first[i] < ' ' || t->first[i] == '\177')
+			return "its first line of output has control characters";
+	return NULL;
+}
+
+/* Cuts command into words, where it stands. */
+static bool
+split_words(char *command, char *argv[PROGRAM_WORDS + 1])
+{
+	char *word, *rest = command;
+	size_t n = 0;
+
+	while ((word = strsep(&rest, " \t")) != NULL) {
+		if (*word == '\0')
+			continue;
+		if (n == PROGRAM_WORDS)
+			return false;
+		argv[n++] = word;
+	}
+	argv[n] = NULL;
+	return n > 0;
+}
+
+bool
+credentials_run(struct credentials *c, const struct logger *log,
+    const struct envelope *env, int64_t deadline, char *why, size_t size)
+{
+	char *argv[PROGRAM_WORDS + 1];
+	struct talk *t = calloc(1, sizeof *t);
+	struct spawn_end end;
+	struct spawn what = {
+		.argv = argv, .envp = environ, .input = -1, .extra = -1,
+		.hear = hear_program, .ctx = t, .grace = TERM_GRACE,
+		.deadline = clock_within(deadline, PROGRAM_SECONDS)
+	};
+	const char *wrong = NULL;
+	int error;
+
+	if (t == NULL || !split_words(c->secret, argv)) {
+		snprintf(why, size, t == NULL ? "out of memory" :
+		    "the command has more than %d words", PROGRAM_WORDS);
+		free(t);
+		return false;
+	}
+	t->log = log;
+	t->env = env;
+	t->name = argv[0];
+	error = spawn_run(&what, &end);
+	log_error_line(t);
+	if (error != 0)
+		snprintf(why, size, "%.128s: %s", argv[0], strerror(error));
+	else if (end.late)
+		snprintf(why, size, "%.128s: stopped, as it took too long",
+		    argv[0]);
+	else if (WIFSIGNALED(end.status))
+		snprintf(why, size, "%.128s: killed by signal %d", argv[0],
+		    WTERMSIG(end.status));
+	else if (WEXITSTATUS(end.status) != 0)
+		snprintf(why, size, "%.128s: exit status %d", argv[0],
+		    WEXITSTATUS(end.status));
+	else if ((wrong = check_output(t)) != NULL)
+		snprintf(why, size, "%.128s: %s", argv[0], wrong);
+	else {
+		memcpy(c->secret, t->first, t->len + 1);
+		explicit_bzero(t, sizeof *t);
+		free(t);
+		return true;
+	}
+	explicit_bzero(t, sizeof *t);
+	free(t);
+	return false;
+}

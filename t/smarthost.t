@@ -1,0 +1,415 @@
+#!/usr/bin/env python3
+"""smarthost.t - sending through a provider: whose credentials, which mechanism,
+tokens from programs, senders that the provider wants."""
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                "fakes"))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from provider import GOOGLE, MICROSOFT, Provider
+from tap import (SMTPD, Listener, Session, certificate, folder, main, script,
+                 test)
+
+PLACE = folder()
+CANNOT = "451 4.7.8 Cannot authenticate to next hop"
+OURS = {"jo@example.com": "p:a c e", "kim@example.com": "k"}
+TOKENS = {"jo@example.com": "ya29." + "a" * 40, "kim@example.com": "kt"}
+
+
+def wrote(name, text):
+    path = os.path.join(PLACE, name)
+    with open(path, "w") as f:
+        f.write(text)
+    os.chmod(path, 0o644)
+    return path
+
+
+def provider(mechanisms="PLAIN", name="hop", **more):
+    p = Provider(os.path.join(PLACE, name), mechanisms,
+                 **{"passwords": OURS, "tokens": TOKENS, **more})
+    os.chmod(p.path, 0o777)
+    return p
+
+
+def sent(hop, credentials, *options, senders=("jo@example.com",), to=None,
+         text=("Subject: x", "", "y")):
+    """The replies to one message for each sender, in one session, and the
+    log."""
+    file = wrote("credentials", credentials)
+    with Session("--no-received", "--relay-auth", file, "--relay-tls", "may",
+                 *options, hop if isinstance(hop, str) else hop.relay()) as s:
+        s.start()
+        got = [s.deliver(*text, sender=sender, to=to or ("b@example.org",))
+               for sender in senders]
+        s.finish()
+        log = s.logged()
+    # Nothing that is secret is ever in the log.
+    for secret in [*OURS.values(), *TOKENS.values()]:
+        assert len(secret) < 4 or secret not in log, log
+    return got, log
+
+
+def token(value, name="token"):
+    return script(PLACE, f"echo {value}", name)
+
+
+# --- which line
+
+@test
+def everything_after_the_first_colon_is_the_password():
+    with provider() as hop:
+        got, _ = sent(hop, f"{hop.key()} jo@example.com:p:a c e  \n")
+        assert got[0][:3] == "250", got
+        assert hop.logins == [(1, "PLAIN", "jo@example.com")]
+    with provider(passwords={"jo command": "/x"}) as hop:
+        got, _ = sent(hop, f"{hop.key()}\tjo command:/x\n")
+        assert got[0][:3] == "250", got
+
+
+@test
+def the_senders_line_comes_first_then_its_domains_the_hops_and_the_star():
+    rows = {"jo@example.com": "a:1", "@example.com": "b:1", "HOP": "c:1",
+            "*": "d:1"}
+    with provider(passwords=dict.fromkeys("abcd", "1")) as hop:
+        for sender, user in (
+                ("jo@example.com", "a"), ("jo@EXAMPLE.com", "a"),
+                ("JO@example.com", "a"), ("jo+x@example.com", "a"),
+                ('"jo"@example.com', "a"), ("kim@example.com", "b"),
+                ("jo@sub.example.com", "c"), ("jo@example.org", "c"),
+                ("", "c"), ("jo", "c")):
+            for order in (list(rows), list(rows)[::-1]):
+                hop.logins.clear()
+                got, log = sent(hop, "".join(
+                    f"{hop.key() if key == 'HOP' else key} {rows[key]}\n"
+                    for key in order), senders=[sender])
+                assert got[0][:3] == "250", (sender, got, log)
+                assert hop.logins[0][2] == user, (sender, hop.logins)
+        del rows["HOP"]
+        for sender, user in (("jo@example.org", "d"), ("", "d")):
+            hop.logins.clear()
+            sent(hop, "".join(f"{k} {v}\n" for k, v in rows.items()),
+                 senders=[sender])
+            assert hop.logins[0][2] == user, (sender, hop.logins)
+        hop.logins.clear()
+        sent(hop, "* d:1\n<> a:1\n", senders=[""])
+        assert hop.logins[0][2] == "a"
+
+
+@test
+def a_connection_carries_only_mail_of_the_account_that_opened_it():
+    rows = "jo@example.com jo@example.com:p:a c e\n@example.com " \
+        "kim@example.com:k\n"
+    with provider() as hop:
+        got, _ = sent(hop, rows, senders=["jo@example.com", "kim@example.com",
+                                          "ann@example.com", "jo@example.com"])
+        assert [r[:3] for r in got] == ["250"] * 4, got
+        assert [(user, sender) for user, sender, _ in hop.messages] == [
+            ("jo@example.com", "jo@example.com"),
+            ("kim@example.com", "kim@example.com"),
+            ("kim@example.com", "ann@example.com"),
+            ("jo@example.com", "jo@example.com")], hop.messages
+        assert hop.connections == 3
+    with provider() as hop:
+        # Without a line it is not authenticated, nor by the one before.
+        got, _ = sent(hop, rows, senders=["jo@example.com", "x@example.org"])
+        assert got[0][:3] == "250" and got[1][:3] == "451", got
+        assert hop.connections == 2
+    with provider() as hop:
+        got, _ = sent(hop, f"{hop.key()} kim@example.com:k\n",
+                      senders=["jo@example.com", "x@example.org"])
+        assert [r[:3] for r in got] == ["250"] * 2 and hop.connections == 1
+
+
+@test
+def a_line_that_makes_no_sense_is_an_error_of_ours():
+    with provider("PLAIN XOAUTH2") as hop:
+        for row, word in (("jo", "USER:PASSWORD"),
+                          ("jo oauth2", "absolute path"),
+                          ("jo oauth2 bin/token", "absolute path"),
+                          ("jo command", "absolute path"),
+                          (":x", "USER:PASSWORD"), ("jo:", "USER:PASSWORD"),
+                          ("u" * 256 + ":x", "USER:PASSWORD")):
+            got, log = sent(hop, f"# ours\n{hop.key()} {row}\n")
+            assert got == ["451 4.3.5 Cannot authenticate to next hop"], (
+                row, got)
+            assert "line 2: " in log and word in log, (row, log)
+        assert not hop.messages and not hop.logins
+
+
+# --- which mechanism
+
+@test
+def the_strongest_mechanism_that_both_know_is_taken():
+    for offered, taken in (
+            ("LOGIN PLAIN", "PLAIN"), ("LOGIN", "LOGIN"),
+            ("PLAIN CRAM-MD5 LOGIN", "CRAM-MD5"),
+            ("LOGIN PLAIN CRAM-MD5 SCRAM-SHA-256 GSSAPI", "SCRAM-SHA-256"),
+            ("XOAUTH2 OAUTHBEARER PLAIN", "PLAIN")):
+        with provider(offered) as hop:
+            got, log = sent(hop, f"{hop.key()} jo@example.com:p:a c e\n")
+            assert got[0][:3] == "250", (offered, got, log)
+            assert [l[1] for l in hop.logins] == [taken], (offered, log)
+
+
+@test
+def SCRAM_names_users_and_passwords_of_any_letters():
+    users = {"j=o,k": "pässwörd, with = and more", "k" * 200: "x" * 300}
+    with provider("SCRAM-SHA-256", passwords=users) as hop:
+        for user, password in users.items():
+            got, log = sent(hop, f"{hop.key()} {user}:{password}\n")
+            assert got[0][:3] == "250", (user, got, log)
+    assert [l[2] for l in hop.logins] == list(users)
+
+
+@test
+def a_server_that_does_not_know_the_password_is_not_believed():
+    for forge in ("signature", "nonce"):
+        with provider("SCRAM-SHA-256", forge=forge) as hop:
+            got, log = sent(hop, f"{hop.key()} jo@example.com:p:a c e\n")
+            assert got == [CANNOT], (forge, got, log)
+            assert not hop.messages
+    with provider("SCRAM-SHA-256", iterations=10**9) as hop:
+        got, _ = sent(hop, f"{hop.key()} jo@example.com:p:a c e\n")
+        assert got == [CANNOT], got
+
+
+@test
+def the_next_mechanism_is_tried_where_one_is_refused():
+    row = "jo@example.com:p:a c e\n"
+    for code in ("504 5.5.4 Unrecognized", "535 5.7.8 Not here",
+                 "534 5.7.9 Too weak"):
+        with provider("SCRAM-SHA-256 CRAM-MD5 PLAIN LOGIN",
+                      answers={f"AUTH {name}": code for name in (
+                          "SCRAM-SHA-256", "CRAM-MD5", "PLAIN")}) as hop:
+            got, log = sent(hop, f"{hop.key()} {row}")
+            assert got[0][:3] == "250", (code, got, log)
+            assert hop.logins == [(1, "LOGIN", "jo@example.com")]
+    with provider("PLAIN LOGIN", answers={
+            "AUTH PLAIN": "454 4.7.0 Temporary failure"}) as hop:
+        got, log = sent(hop, f"{hop.key()} {row}")
+        assert got == [CANNOT] and "454 4.7.0" in log, (got, log)
+        assert not any("LOGIN" in line for _, line in hop.commands)
+
+
+# --- OAuth 2.0
+
+@test
+def OAUTHBEARER_comes_before_XOAUTH2():
+    for offered, taken in (("XOAUTH2 OAUTHBEARER PLAIN", "OAUTHBEARER"),
+                           ("PLAIN XOAUTH2", "XOAUTH2")):
+        with provider(offered) as hop:
+            got, log = sent(hop, f"{hop.key()} jo@example.com oauth2 "
+                            f"{token(TOKENS['jo@example.com'])} x y\n")
+            assert got[0][:3] == "250", (offered, got, log)
+            assert hop.logins == [(1, taken, "jo@example.com")]
+
+
+@test
+def a_long_token_goes_out_after_an_empty_challenge():
+    long = "eyJ0" + "b" * 3000
+    for name in ("XOAUTH2", "OAUTHBEARER"):
+        with provider(name, tokens={"j=o,": long}) as hop:
+            got, log = sent(hop, f"* j=o, oauth2 {token(long)}\n")
+            assert got[0][:3] == "250", (name, got, log)
+            assert (1, f"AUTH {name}") in hop.commands, hop.commands
+            assert hop.logins[0][2] == "j=o,"
+
+
+@test
+def an_error_in_JSON_is_answered_and_its_status_logged():
+    for name, answer in (("XOAUTH2", ""), ("OAUTHBEARER", "AQ==")):
+        for json, status in ((GOOGLE["json"], "400"),
+                             ('{ "status" : "invalid_token" }',
+                              "invalid_token"),
+                             ("no JSON", "unknown")):
+            with provider(f"{name} PLAIN", json=json) as hop:
+                got, log = sent(hop, "* jo@example.com oauth2 "
+                                f"{token('stale')}\n")
+                assert got == [CANNOT], (name, got)
+                assert f"refused with 535 5.7.8, status {status}" in log, log
+                assert [line for _, line in hop.commands if line in (
+                    "", "AQ==")] == [answer], hop.commands
+    # What is no better by another name is not tried by it.
+    with provider("XOAUTH2 OAUTHBEARER") as hop:
+        sent(hop, f"* jo@example.com oauth2 {token('stale')}\n")
+        assert sum("AUTH " in line for _, line in hop.commands) == 1
+    with provider("XOAUTH2 OAUTHBEARER", answers={
+            "AUTH OAUTHBEARER": MICROSOFT["wrong"]}) as hop:
+        got, _ = sent(hop, "* jo@example.com oauth2 "
+                      f"{token(TOKENS['jo@example.com'])}\n")
+        assert got[0][:3] == "250" and hop.logins[0][1] == "XOAUTH2"
+
+
+@test
+def a_token_never_goes_out_as_a_password():
+    with provider("PLAIN LOGIN") as hop:
+        got, log = sent(hop, f"* jo@example.com oauth2 {token('x')}\n")
+        assert got == ["451 4.7.0 Cannot authenticate to next hop"], got
+        assert "neither OAUTHBEARER nor XOAUTH2 is offered" in log
+        assert not any("AUTH" in line for _, line in hop.commands)
+
+
+# --- programs
+
+@test
+def a_program_prints_the_password():
+    program = script(PLACE, 'printf "%s %s %s\\nmore\\n" "p:a" "$1" "$2"')
+    with provider() as hop:
+        got, log = sent(hop, f"@example.com jo@example.com command {program} "
+                        " c   e\n", senders=["jo@example.com"] * 3)
+        assert [r[:3] for r in got] == ["250"] * 3, (got, log)
+        assert len(hop.logins) == 1     # once for a connection
+
+
+@test
+def a_program_that_fails_defers_the_mail_and_its_words_are_logged():
+    for text, word in (
+            ("echo no refresh token >&2; exit 3", "exit status 3"),
+            ("echo no refresh token >&2; kill -9 $$", "killed by signal 9"),
+            ("echo no refresh token >&2", "its first line of output is empty"),
+            ("echo no refresh token >&2; echo; echo x",
+             "its first line of output is empty"),
+            ("echo no refresh token >&2; head -c 9000 /dev/zero | tr '\\0' x",
+             "too long"),
+            ("echo no refresh token >&2; printf 'a\\001b\\n'",
+             "control characters")):
+        with provider("XOAUTH2") as hop:
+            got, log = sent(hop, "* jo@example.com oauth2 "
+                            f"{script(PLACE, text)}\n")
+            assert got == ["451 4.7.0 Cannot authenticate to next hop"], (
+                text, got)
+            assert word in log and "no refresh token" in log, (text, log)
+            assert not any("AUTH" in line for _, line in hop.commands)
+    with provider("XOAUTH2") as hop:
+        got, log = sent(hop, "* jo@example.com oauth2 /nowhere/token\n")
+        assert got[0][:3] == "451" and "/nowhere/token: No such" in log, log
+
+
+@test
+def a_program_is_stopped_at_the_deadline():
+    slow = script(PLACE, "exec sleep 600", "slow")
+    with provider("XOAUTH2") as hop:
+        got, log = sent(hop, f"* jo@example.com oauth2 {slow}\n",
+                        "--relay-timeout", "1")
+        assert got[0][:3] == "451" and "took too long" in log, (got, log)
+
+
+@test
+def a_program_inherits_neither_the_client_nor_the_file():
+    program = script(PLACE, f"ls -l /proc/$$/fd >{PLACE}/fds; echo {'t' * 9}")
+    wrote("fds", "")
+    os.chmod(os.path.join(PLACE, "fds"), 0o666)
+    with provider("XOAUTH2", tokens={"jo": "t" * 9}) as hop:
+        got, log = sent(hop, f"* jo oauth2 {program}\n")
+        assert got[0][:3] == "250", (got, log)
+    with open(os.path.join(PLACE, "fds")) as f:
+        text = f.read()
+    assert "credentials" not in text and "socket:" not in text, text
+
+
+# --- what providers say
+
+@test
+def what_a_provider_means_is_in_the_log():
+    for answer, words in ((MICROSOFT["wrong"], "535 5.7.3; wrong user"),
+                          (MICROSOFT["off"],
+                           "535 5.7.139; the provider has switched off"),
+                          (GOOGLE["wrong"], "535 5.7.8"),
+                          (GOOGLE["app"], "534 5.7.9; an app password")):
+        with provider(answers={"AUTH PLAIN": answer}) as hop:
+            got, log = sent(hop, "* jo@example.com:p:a c e\n")
+            assert got == [CANNOT], (answer, got)
+            assert f"AUTH: refused with {words}" in log, (answer, log)
+
+
+@test
+def a_sender_that_the_account_may_not_use_is_refused_and_explained():
+    for verb, answer in (("MAIL", MICROSOFT["denied"]),
+                         ("END", MICROSOFT["denied at the end"])):
+        with provider(answers={verb: answer}) as hop:
+            got, log = sent(hop, "* jo@example.com:p:a c e\n",
+                            senders=["kim@example.com"])
+            assert got == [answer], got
+            assert "see --from" in log, log
+
+
+@test
+def too_many_connections_of_an_account_is_for_the_next_hop_or_later():
+    busy = MICROSOFT["busy"]
+    for verb in ("MAIL", "AUTH PLAIN", "GREETING"):
+        with provider(answers={verb: busy}) as first, \
+                provider(name="other") as second:
+            got, log = sent(f"{first.relay()},{second.key()}",
+                            "* jo@example.com:p:a c e\n")
+            assert got[0][:3] == "250", (verb, got, log)
+            assert len(second.messages) == 1
+    for verb in ("MAIL", "RCPT", "AUTH PLAIN", "END"):
+        with provider(answers={verb: busy}) as hop:
+            got, log = sent(hop, "* jo@example.com:p:a c e\n")
+            assert got[0][:3] == "451" and "4.3.2" in log, (verb, got, log)
+
+
+# --- pinned certificates
+
+def output(*command, text=None):
+    return subprocess.run(command, cwd=PLACE, input=text, check=True,
+                          capture_output=True).stdout
+
+
+@test
+def a_pinned_certificate_needs_no_authority_and_no_name():
+    for name in ("self", "other"):
+        certificate(PLACE, name, "nowhere.example.com")
+    digest = output("openssl", "x509", "-in", "self.pem", "-noout",
+                    "-fingerprint", "-sha256").decode()
+    with_colons = digest.split("=")[1].strip()
+    key = hashlib.sha256(output("openssl", "pkey", "-pubin", "-outform", "DER",
+                                text=output("openssl", "x509", "-in",
+                                            "self.pem", "-noout", "-pubkey"))
+                         ).hexdigest()
+    wrong = "0" * 64
+    for pins, good in ((with_colons, True), (key, True), (wrong, False),
+                       (with_colons.replace(":", "").lower(), True),
+                       (f"{wrong},{with_colons}", True),
+                       (f"{wrong},{wrong}", False)):
+        for scheme, more in (("smtp", []), ("smtps", ["--smtps"])):
+            with Listener("--tlscert", f"{PLACE}/self.pem", "--tlskey",
+                          f"{PLACE}/self.key", *more, "print:") as server:
+                got, log = sent(f"{scheme}:[127.0.0.1]:{server.port}", "",
+                                "--relay-tls-fingerprint", pins)
+                taken = "MESSAGE FOLLOWS" in server.logged()
+            assert taken == good, (pins, scheme, got, log)
+            assert (got[0][:3] == "250") == good, (pins, got, log)
+            if not good:
+                assert got == ["451 4.7.5 No secure connection to next hop"]
+                assert "the certificate has another fingerprint" in log, log
+
+
+@test
+def a_pinned_next_hop_without_TLS_gets_nothing():
+    with Listener("print:") as server:
+        got, log = sent(f"smtp:[127.0.0.1]:{server.port}", "",
+                        "--relay-tls-fingerprint", "0" * 64)
+        assert got == ["451 4.7.4 Next hop offers no TLS"], (got, log)
+        assert "MESSAGE FOLLOWS" not in server.logged()
+
+
+@test
+def what_is_no_fingerprint_is_refused_at_the_start():
+    for pins in ("", "0" * 63, "0" * 65, "g" * 64, "0" * 64 + ",",
+                 "sha256:" + "0" * 64, "00:" * 31):
+        done = subprocess.run([SMTPD, "--relay-tls-fingerprint", pins,
+                               "discard:"], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True)
+        assert done.returncode == 64 and "fingerprint" in done.stderr, done
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    finally:
+        shutil.rmtree(PLACE)
