@@ -270,6 +270,26 @@ line_is_http(const struct channel *ch, struct span line)
 	return span_starts(first, "Host:");
 }
 
+/* May this line have a credential?  A line may that begins like AUTH or is a
+   response; that is no command and comes after such a line, at once or later, as
+   clients send a response although their AUTH was refused; or with which POP3
+   and IMAP send a password. */
+static bool
+line_is_secret(const struct channel *ch, struct span line)
+{
+	struct span rest = span_trim(line), first, second;
+
+	if (ch->smtp_state == PHASE_AUTH || span_starts(rest, "AUTH"))
+		return true;
+	first = span_word(&rest);
+	second = span_word(&rest);
+	if (find_verb(ch, first) != NULL)
+		return false;
+	return ch->guarded || span_same(first, "PASS") ||
+	    span_same(first, "APOP") || span_same(second, "LOGIN") ||
+	    span_same(second, "AUTHENTICATE");
+}
+
 static void
 run_command(struct channel *ch, struct span line)
 {
@@ -289,30 +309,14 @@ run_command(struct channel *ch, struct span line)
 		reply_deny(&r, 421, "4.7.0", text);
 	} else if ((v->flags & VERB_RAW) == 0)
 		check_verb(ch, v, line, arg, &r);
+	if (v == NULL && !ch->overlong && span_clean(line) &&
+	    ch->smtp_state != PHASE_REFUSED && ch->hooks->unknown != NULL &&
+	    !line_is_secret(ch, line))
+		ch->hooks->unknown(ch->ctx, line, &r);
 	if (v != NULL && r.code < 400)
 		v->run(ch, arg);
 	else
 		reply_answer(ch, &r);
-}
-
-/* May this line have a credential?  A line may that begins like AUTH or is a
-   response; that is no command and comes after such a line, at once or later, as
-   clients send a response although their AUTH was refused; or with which POP3
-   and IMAP send a password. */
-static bool
-line_is_secret(const struct channel *ch, struct span line)
-{
-	struct span rest = span_trim(line), first, second;
-
-	if (ch->smtp_state == PHASE_AUTH || span_starts(rest, "AUTH"))
-		return true;
-	first = span_word(&rest);
-	second = span_word(&rest);
-	if (find_verb(ch, first) != NULL)
-		return false;
-	return ch->guarded || span_same(first, "PASS") ||
-	    span_same(first, "APOP") || span_same(second, "LOGIN") ||
-	    span_same(second, "AUTHENTICATE");
 }
 
 /* Tells the log the client's line, without credentials. */

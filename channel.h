@@ -251,6 +251,9 @@ struct channel_hooks {
 	 */
 	void (*auth)(void *ctx, struct span mechanism, struct span response,
 	    bool given, struct reply *r);
+	/* A line that is no command, without control characters: r is 500,
+	   and may become another refusal. */
+	void (*unknown)(void *ctx, struct span line, struct reply *r);
 	/* For a log: a line without its CRLF that we send (said), or that the
 	   client has sent.  Asterisks replace whatever may be a credential: the
 	   argument of AUTH, responses, and a line after these that is no

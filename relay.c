@@ -458,7 +458,9 @@ relay_open(const struct relay_settings *set, char *error, size_t size)
 		t = &transport_program;
 		spec = "program:";
 	}
-	if (t != NULL && hop_add(r, &r->usual, t, spec, error, size))
+	if (t != NULL && hop_add(r, &r->usual, t, spec, error, size) &&
+	    (set->quarantine == NULL || hop_add(r, &r->quarantine,
+	    &transport_maildir, set->quarantine, error, size)))
 		return r;
 	relay_close(r);
 	return NULL;
@@ -537,6 +539,20 @@ relay_deliver(struct relay *r, const struct envelope *env, int spool,
 	reply_accept(&v[0], env);
 	reply_spread(v, env->nrecipients);
 	t->deliver(&j, &r->usual, v);
+}
+
+void
+relay_quarantine(struct relay *r, const struct envelope *env, int spool,
+    enum spool_form form, struct reply v[])
+{
+	struct fan f = { .r = r, .env = env, .spool = spool, .form = form,
+		.deadline = clock_now() + (int64_t)r->set->timeout * 1000 };
+	struct group g = { .hop = &r->quarantine, .env = *env, .v = v };
+
+	reply_accept(&v[0], env);
+	reply_spread(v, env->nrecipients);
+	deliver_group(&f, &g);
+	fan_free(&f);
 }
 
 void

@@ -26,6 +26,7 @@ enum tls_level {
 struct relay_settings {
 	const char *spec;	/* "TRANSPORT:NEXTHOP", or NULL: */
 	char *const *program;	/* argv of a program, NULL-terminated */
+	const char *quarantine;	/* "maildir:DIR", or NULL */
 	const char *routes;	/* file of routes, or NULL */
 	const char *fqdn;	/* what we call ourselves in EHLO and LHLO */
 	bool crlf;		/* programs and Maildirs get CRLF, not LF */
@@ -99,6 +100,11 @@ void	relay_rcpt(struct relay *r, const struct envelope *env,
  */
 void	relay_deliver(struct relay *r, const struct envelope *env, int spool,
 	    struct reply v[]);
+
+/* Stores a message in the quarantine, which there must be: as
+   relay_deliver(), but form is that of spool. */
+void	relay_quarantine(struct relay *r, const struct envelope *env, int spool,
+	    enum spool_form form, struct reply v[]);
 
 /* Takes leave of next hops that were kept open, frees r.  NULL is legal. */
 void	relay_close(struct relay *r);

@@ -232,7 +232,7 @@ static void *
 open_policy(struct bench *b)
 {
 	char error[256] = "";
-	void *p = service_policy.open(b->place, 1, &b->logger, error,
+	void *p = service_policy.open(b->place, &(struct service_settings){ .timeout = 1, .log = &b->logger }, error,
 	    sizeof error);
 
 	cr_assert_not_null(p, "%s", error);
@@ -303,12 +303,12 @@ Test(policy, services_that_make_no_sense)
 
 	for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
 		error[0] = '\0';
-		p = service_policy.open(bad[i], 1, &none, error, sizeof error);
+		p = service_policy.open(bad[i], &(struct service_settings){ .timeout = 1, .log = &none }, error, sizeof error);
 		cr_expect_null(p, "%s", bad[i]);
 		cr_expect(error[0] != '\0' && strchr(error, '\n') == NULL);
 	}
 	for (i = 0; i < sizeof good / sizeof good[0]; i++) {
-		p = service_policy.open(good[i], 1, &none, error, sizeof error);
+		p = service_policy.open(good[i], &(struct service_settings){ .timeout = 1, .log = &none }, error, sizeof error);
 		cr_expect_not_null(p, "%s", good[i]);
 		service_policy.close(p);
 	}
@@ -421,7 +421,7 @@ Test(policy, only_the_stages_that_were_named)
 	int stage;
 
 	snprintf(service, sizeof service, "vrfy,Rcpt=%s", b->place);
-	p = service_policy.open(service, 1, &b->logger, b->text, sizeof b->text);
+	p = service_policy.open(service, &(struct service_settings){ .timeout = 1, .log = &b->logger }, b->text, sizeof b->text);
 	cr_assert_not_null(p);
 	peer(b, "\n\n", script);
 	for (stage = 0; stage < STAGES; stage++) {

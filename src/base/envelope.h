@@ -65,6 +65,9 @@ extern const struct fact_names {
 	unsigned char set_by;	/* SET_BY_x | ... */
 } fact_names[FACTS];
 
+/* Secret bits of a cipher, as far as its name tells; 0: it does not. */
+unsigned fact_cipher_bits(const char *cipher);
+
 /* One transaction.  Borrows every string; none is NULL. */
 struct envelope {
 	const char *fact[FACTS];

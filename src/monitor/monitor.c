@@ -40,9 +40,55 @@
 #include <syslog.h>
 #include <unistd.h>
 
-/* The services that are asked during the dialogue, in this order. */
-static const struct service *const services[] = { &service_policy };
-_Static_assert(COUNT(services) <= SERVICES_MAX, "room in struct monitor");
+/* Adds one service to those that are asked.  NULL is none.  Returns false with
+   a sentence in error[0..size). */
+static bool
+add_service(struct monitor *m, const struct service *kind, const char *where,
+    char *error, size_t size)
+{
+	struct asked *a = &m->service[m->nservices];
+
+	if (where == NULL)
+		return true;
+	a->kind = kind;
+	a->ctx = kind->open(where, &m->services, error, size);
+	m->nservices += a->ctx != NULL;
+	return a->ctx != NULL;
+}
+
+/* Opens the services: the policy service is asked before the filters. */
+static bool
+open_services(struct monitor *m, char *error, size_t size)
+{
+	const struct monitor_settings *set = m->set;
+	const struct asked *a;
+	bool good;
+
+	if (set->policy == NULL && set->nmilters == 0)
+		return true;
+	m->services = (struct service_settings){
+		.log = &set->log, .timeout = set->policy_timeout,
+		.connect = set->milter_times[0],
+		.command = set->milter_times[1],
+		.content = set->milter_times[2], .away = set->milter_away,
+		.fqdn = set->relay.fqdn, .mailer = set->relay.spec };
+	if (set->relay.spec == NULL)
+		m->services.mailer = "program:";
+	m->services.mailer_len = strcspn(m->services.mailer, ":");
+	m->own[0] = set->no_received ? set->x_peer ? "X-Peer" : NULL
+	    : "Received";
+	m->own[1] = !set->no_received && set->x_peer ? "X-Peer" : NULL;
+	good = add_service(m, &service_policy, set->policy, error, size);
+	for (size_t i = 0; good && i < set->nmilters; i++)
+		good = add_service(m, &service_milter, set->milters[i], error,
+		    size);
+	for (a = m->service; a < m->service + m->nservices; a++)
+		for (size_t i = 0; i < STAGES; i++)
+			if (i != STAGE_END_OF_MESSAGE &&
+			    a->kind->asks(a->ctx, (enum stage)i))
+				m->record.wanted[i] = true;
+	return good;
+}
 
 struct monitor *
 monitor_open(const struct monitor_settings *set, char *error, size_t size)
@@ -60,18 +106,8 @@ monitor_open(const struct monitor_settings *set, char *error, size_t size)
 	m->access = access_open(&set->access, &set->log, error, size);
 	if (m->access == NULL)
 		goto bad;
-	if (set->policy != NULL) {
-		m->service[0] = services[0]->open(set->policy, set->policy_timeout,
-		    &set->log, error, size);
-		if (m->service[0] == NULL)
-			goto bad;
-		m->served = true;
-	}
-	for (size_t i = 0; i < STAGES; i++)
-		for (size_t k = 0; k < COUNT(services); k++)
-			if (m->service[k] != NULL && i != STAGE_END_OF_MESSAGE &&
-			    services[k]->asks(m->service[k], (enum stage)i))
-				m->record.wanted[i] = true;
+	if (!open_services(m, error, size))
+		goto bad;
 	if (set->auth != NULL) {
 		m->auth = auth_open(set->auth, set->policy_timeout, &set->log,
 		    error, size);
@@ -93,8 +129,8 @@ monitor_close(struct monitor *m)
 		close(m->wire.peer);
 	relay_close(m->relay);
 	access_close(m->access);
-	for (size_t i = 0; i < COUNT(services); i++)
-		services[i]->close(m->service[i]);
+	for (size_t i = 0; i < m->nservices; i++)
+		m->service[i].kind->close(m->service[i].ctx);
 	record_forget(&m->record);
 	auth_close(m->auth);
 }
@@ -117,8 +153,9 @@ struct monitor_wants
 monitor_wants(const struct monitor *m)
 {
 	struct monitor_wants w = {
-		.form = relay_form(m->relay),
-		.forget = m->served,
+		.form = monitor_form(m),
+		.forget = m->nservices > 0,
+		.unknown = m->set->nmilters > 0,
 		.status = m->set->status != NULL,
 	};
 
@@ -130,90 +167,6 @@ monitor_wants(const struct monitor *m)
 }
 
 /* ---- acting -------------------------------------------------------------- */
-
-/* The event that a verdict is. */
-static const char *
-event_of(const struct reply *v)
-{
-	return v->code < 400 ? "message-relayed"
-	    : v->code < 500  ? "message-deferred"
-			     : "message-refused";
-}
-
-static void
-log_verdict(struct monitor *m, int priority, const char *event,
-    const struct envelope *env, const struct reply *v)
-{
-	char text[REPLY_TEXT + 24], code[TEXT_NUMBER];
-
-	text_join(text, sizeof text, text_number(code, (uint64_t)v->code, 3),
-	    v->enh[0] == '\0' ? "" : " ", v->enh, " ", v->text, NULL);
-	logger_put(&m->set->log, priority, event, env, text);
-}
-
-/* One record for all recipients that share a verdict, so usually one. */
-static void
-log_verdicts(struct monitor *m, const struct envelope *env,
-    const struct reply v[])
-{
-	struct envelope one = *env;
-	size_t i = 0, n;
-
-	for (; i < env->nrecipients; i += n) {
-		for (n = 1; i + n < env->nrecipients; n++)
-			if (!reply_same(&v[i], &v[i + n]))
-				break;
-		one.recipients = env->recipients + i;
-		one.nrecipients = n;
-		log_verdict(m, v[i].code < 400 ? LOG_INFO : LOG_WARNING,
-		    event_of(&v[i]), &one, &v[i]);
-	}
-}
-
-/* Asks the services about the whole message, then relays what they made of
-   it.  If they changed its recipients, all share one reply. */
-static void
-relay_fixed(struct monitor *m, const struct envelope *env, int spool,
-    struct reply v[])
-{
-	struct service_message message = { *env, spool, false };
-
-	reply_set(&v[0], 250, "2.0.0", "Message accepted");
-	for (size_t i = 0; i < COUNT(services) && v[0].code < 400; i++)
-		if (m->service[i] != NULL)
-			services[i]->message(m->service[i], &message, &v[0]);
-	if (v[0].code >= 400) {
-		log_verdict(m, LOG_NOTICE, "refused", env, &v[0]);
-		reply_spread(v, env->nrecipients);
-		return;
-	}
-	if (m->set->status != NULL)
-		m->set->status(m->set->log.ctx, "relaying", false);
-	if (!message.discard)
-		relay_deliver(m->relay, &message.env, message.spool, v);
-	if (message.discard || message.env.recipients != env->recipients)
-		reply_spread(v, env->nrecipients);
-	log_verdicts(m, env, v);
-}
-
-static void
-relay_message(struct monitor *m, const struct envelope *env, int spool,
-    struct reply v[])
-{
-	int fixed = spool == -1 ? -1 : seal_spool(spool,
-	    clock_within(m->end, (int)m->set->relay.timeout));
-
-	if (spool != -1 && fixed == -1) {
-		logger_printf(&m->set->log, LOG_ERR, "spool", env,
-		    "cannot copy the message: %s", strerror(errno));
-		reply_set(&v[0], 452, "4.3.1", "No room for the message");
-		reply_spread(v, env->nrecipients);
-		return;
-	}
-	relay_fixed(m, env, fixed, v);
-	if (fixed != spool)
-		close(fixed);
-}
 
 /* May the client send to the one recipient of env? */
 static bool
@@ -246,27 +199,64 @@ may_send_all(struct monitor *m, const struct envelope *env)
 	return true;
 }
 
+/* Tells the services from the i-th on, which were not asked, of a recipient
+   that was refused. */
+static void
+tell_refusal(struct monitor *m, size_t i, const struct envelope *env,
+    const struct reply *v)
+{
+	for (; i < m->nservices; i++)
+		if (m->service[i].kind->refused != NULL)
+			m->service[i].kind->refused(m->service[i].ctx, env, v);
+}
+
+/* Asks about a line of the client that is no command. */
+static void
+answer_unknown(struct monitor *m, const char *line, const struct envelope *env,
+    struct reply *v)
+{
+	struct reply answer;
+
+	reply_set(v, 500, "5.5.2", "Command not recognized");
+	for (size_t i = 0; i < m->nservices; i++) {
+		if (m->service[i].kind->unknown == NULL)
+			continue;
+		answer = *v;
+		m->service[i].kind->unknown(m->service[i].ctx, line, env,
+		    &answer);
+		if (reply_same(&answer, v))
+			continue;
+		*v = answer;
+		break;
+	}
+	m->record.closed = m->record.closed || v->code == 421;
+}
+
 static void
 answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
     struct reply *v, char *prepend)
 {
+	size_t i = 0;
 	char why[128];
 
 	reply_set(v, 250, "2.0.0", "OK");
 	if (stage == STAGE_RCPT && !may_send(m, env, v, why, sizeof why)) {
 		logger_printf(&m->set->log, LOG_NOTICE, "refused", env,
 		    "%d %s %s: %s", v->code, v->enh, v->text, why);
+		tell_refusal(m, 0, env, v);
 		return;
 	}
 	if (stage == STAGE_RCPT)
 		relay_rcpt(m->relay, env, v);
-	for (size_t i = 0; i < COUNT(services) && v->code < 400; i++)
-		if (m->service[i] != NULL)
-			services[i]->ask(m->service[i], stage, env, v, prepend);
-	if (m->served && !record_stage(&m->record, stage, env, v))
+	for (; i < m->nservices && v->code < 400; i++)
+		m->service[i].kind->ask(m->service[i].ctx, stage, env, v,
+		    prepend + strlen(prepend));
+	if (stage == STAGE_RCPT && v->code >= 400)
+		tell_refusal(m, i, env, v);
+	if (m->nservices > 0 && !record_stage(&m->record, stage, env, v))
 		reply_set(v, 452, "4.3.1", "Out of memory");
 	if (v->code >= 400)
-		log_verdict(m, LOG_NOTICE, "refused", env, v);
+		monitor_log(m, LOG_NOTICE, "refused", env, v);
 }
 
 /* Remembers who authenticated, "" for nobody; unless XCLIENT might name
@@ -407,8 +397,10 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 		return q->env != NULL && q->number < STAGES &&
 		    q->number != STAGE_END_OF_MESSAGE && q->fd == -1 &&
 		    (!one || q->env->nrecipients == 1);
+	case ASK_UNKNOWN:
+		return q->env != NULL && q->a != NULL && q->fd == -1;
 	case ASK_FORGET:
-		return m->served && q->fd == -1;
+		return m->nservices > 0 && q->fd == -1;
 	case ASK_MESSAGE:
 		return may_relay(m) && q->env != NULL &&
 		    q->env->nrecipients > 0 &&
@@ -474,7 +466,7 @@ monitor_get_question(struct monitor *m, struct received *r)
 	if (status == 1 && r->q.env != NULL)
 		override_facts(m, &r->env);
 	if (status == 1 && r->q.ask == ASK_MESSAGE &&
-	    (!may_send_all(m, r->q.env) || (m->served &&
+	    (!may_send_all(m, r->q.env) || (m->nservices > 0 &&
 	    !record_has(&m->record, r->q.env)))) {
 		errno = EBADMSG;
 		return -1;
@@ -488,9 +480,8 @@ handle_oneway(struct monitor *m, const struct question *q)
 {
 	switch (q->ask) {
 	case ASK_FORGET:
-		for (size_t i = 0; i < COUNT(services); i++)
-			if (m->service[i] != NULL)
-				services[i]->forget(m->service[i]);
+		for (size_t i = 0; i < m->nservices; i++)
+			m->service[i].kind->forget(m->service[i].ctx);
 		record_forget(&m->record);
 		return true;
 	case ASK_ABANDON:
@@ -524,9 +515,12 @@ run_question(struct monitor *m, const struct question *q, struct reply *v,
 	case ASK_STAGE:
 		answer_stage(m, (enum stage)q->number, q->env, v, m->text);
 		break;
+	case ASK_UNKNOWN:
+		answer_unknown(m, q->a, q->env, v);
+		break;
 	case ASK_MESSAGE:
 		m->messages++;
-		relay_message(m, q->env, q->fd, v);
+		monitor_relay(m, q->env, q->fd, v);
 		break;
 	case ASK_FILE:
 		*fd = spool_file(NULL);
@@ -555,13 +549,14 @@ monitor_handle(struct monitor *m, struct received *r)
 	const struct question *q = &r->q;
 	size_t n = q->ask == ASK_MESSAGE && q->env != NULL
 	    ? q->env->nrecipients
-	    : q->ask == ASK_STAGE || q->ask == ASK_AUTH;
+	    : q->ask == ASK_STAGE || q->ask == ASK_UNKNOWN ||
+	    q->ask == ASK_AUTH;
 	/* Zeroed: what lay there before is not for the channel process. */
 	struct reply one = { .code = 0 }, *v = &one;
 	int fd = -1, status;
 
 	/* monitor_may_be_asked() saw to it. */
-	assert(q->a != NULL || q->ask != ASK_AUTH);
+	assert(q->a != NULL || (q->ask != ASK_AUTH && q->ask != ASK_UNKNOWN));
 	assert(q->env != NULL || q->ask != ASK_MESSAGE);
 	if (handle_oneway(m, q))
 		return 0;

@@ -7,6 +7,7 @@
 
 #include "service/auth.h"
 #include "monitor/access.h"
+#include "service/milter.h"
 #include "service/policy.h"
 #include "relay.h"
 
@@ -23,6 +24,11 @@ struct monitor_settings {
 	struct access_settings access;
 	const char *policy;	/* "unix:PATH", "inet:HOST:PORT", or NULL */
 	unsigned policy_timeout;	/* seconds for one question */
+	const char *milters[MILTERS_MAX];	/* filters, in order, */
+	size_t nmilters;	/* so many */
+	unsigned milter_times[3];	/* seconds: connect, command, content */
+	enum service_away milter_away;
+	bool no_received, x_peer;	/* which fields we write */
 	const char *auth;	/* source of AUTH, or NULL */
 	struct tls_settings tls;
 	unsigned session_timeout;	/* seconds, then nothing is begun */
@@ -75,6 +81,7 @@ int	monitor_start(struct monitor *m, int signals,
 /* What is certain from the settings alone: */
 struct monitor_wants {
 	bool stage[STAGES];	/* there is somebody to ask about it */
+	bool unknown;		/* also about what is no command */
 	bool forget;		/* and somebody who remembers a transaction */
 	bool status;		/* somebody looks at the session's state */
 	enum spool_form form;	/* of messages */

@@ -10,19 +10,27 @@
 #include "monitor/record.h"
 #include "monitor/wire.h"
 
-#define SERVICES_MAX 8
+#define SERVICES_MAX (1 + MILTERS_MAX)
 
 /* Seconds in which a question that began must be whole, and an answer be
    taken.  Both need no time at all, unless the machine stands still or the
    channel process means harm. */
 #define EXCHANGE 5
 
+/* A service that is asked during the dialogue. */
+struct asked {
+	const struct service *kind;
+	void *ctx;
+};
+
 struct monitor {
 	const struct monitor_settings *set;
 	struct relay *relay;
 	struct access *access;
-	void *service[SERVICES_MAX];	/* by services[]; NULL: none */
-	bool served;		/* there is one */
+	struct service_settings services;	/* what they were told */
+	struct asked service[SERVICES_MAX];	/* in the order of asking, */
+	size_t nservices;			/* so many */
+	const char *own[3];	/* names of the fields in front of a message */
 	struct record record;	/* of what they were asked */
 	struct auth *auth;	/* NULL: EXTERNAL at most */
 	pid_t child;		/* the channel process; 0 in itself */
@@ -53,5 +61,19 @@ int	monitor_get_question(struct monitor *m, struct received *r);
 /* Does what a question asks, and answers it if it wants an answer.  Returns 0,
    or -1 with errno: the channel process cannot be told. */
 int	monitor_handle(struct monitor *m, struct received *r);
+
+/* ---- message.c ---- */
+
+/* The form of a message's spool: filters read also what is dropped. */
+enum spool_form monitor_form(const struct monitor *m);
+
+/* Logs a verdict about all recipients of env. */
+void	monitor_log(struct monitor *m, int priority, const char *event,
+	    const struct envelope *env, const struct reply *v);
+
+/* Asks the services about a whole message and relays it; spool may be -1.
+   Fills in v[0..env->nrecipients). */
+void	monitor_relay(struct monitor *m, const struct envelope *env, int spool,
+	    struct reply v[]);
 
 #endif

@@ -31,6 +31,7 @@ enum ask {
 	ASK_LOG,		/* not answered */
 	ASK_STATUS,		/* not answered */
 	ASK_END,		/* not answered: nothing will be asked again */
+	ASK_UNKNOWN,		/* a is a line that is no command */
 	ASKS
 };
 

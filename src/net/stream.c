@@ -429,6 +429,25 @@ stream_line(struct stream *s, char *line, size_t size, int64_t deadline)
 	return (long)len;
 }
 
+int
+stream_read(struct stream *s, void *p, size_t len, int64_t deadline)
+{
+	char *to = p;
+	size_t n;
+
+	while (len > 0) {
+		n = s->have - s->used < len ? s->have - s->used : len;
+		memcpy(to, s->buffer + s->used, n);
+		s->used += n;
+		to += n;
+		len -= n;
+		if (len > 0 && (clock_wait(s->fd, POLLIN, deadline) == -1 ||
+		    (fill(s) == -1 && errno != EAGAIN && errno != EINTR)))
+			return -1;
+	}
+	return 0;
+}
+
 bool
 stream_has_input(struct stream *s)
 {

@@ -86,6 +86,9 @@ int	stream_write(struct stream *s, const void *p, size_t len,
 long	stream_line(struct stream *s, char *line, size_t size,
 	    int64_t deadline);
 
+/* Reads exactly len octets.  Returns 0, or -1 with errno: 0 for end of file. */
+int	stream_read(struct stream *s, void *p, size_t len, int64_t deadline);
+
 /* Whether the connection is open and the peer has said nothing that was not
    read: then what it says next is an answer to what it is told next. */
 bool	stream_quiet(const struct stream *s);

@@ -69,6 +69,7 @@ struct relay {
 	const struct transport *const *transports;	/* NULL-terminated */
 	struct hop *hops;		/* all of them; owned, but for: */
 	struct hop usual;		/* the relay on the command line */
+	struct hop quarantine;		/* a Maildir, if there is one */
 	int routes_file, auth_file;	/* open, or -1; owned */
 	struct routes *table;		/* once it was read; owned */
 	bool broken;			/* it makes no sense */

@@ -117,7 +117,7 @@ parse_stages(const char *list)
 }
 
 static void *
-policy_open(const char *service, unsigned timeout, const struct logger *log,
+policy_open(const char *service, const struct service_settings *set,
     char *error, size_t size)
 {
 	unsigned asked = parse_stages(service);
@@ -138,8 +138,8 @@ policy_open(const char *service, unsigned timeout, const struct logger *log,
 	}
 	p->service = service;
 	p->asked = asked != 0 ? asked : ~0U;
-	p->timeout = timeout;
-	p->log = log;
+	p->timeout = set->timeout;
+	p->log = set->log;
 	p->link.fd = -1;
 	clock_gettime(CLOCK_REALTIME, &now);
 	snprintf(p->session, sizeof p->session, "%lx.%llx.%lx",
@@ -238,15 +238,6 @@ protocol(const char *with)
 	return strcmp(with, "SMTP") == 0 || *with == '\0' ? "SMTP" : "ESMTP";
 }
 
-/* Secret bits of a cipher, as far as its name tells. */
-static uint64_t
-keysize(const char *cipher)
-{
-	if (strstr(cipher, "128") != NULL)
-		return 128;
-	return strstr(cipher, "256") || strstr(cipher, "CHACHA20") ? 256 : 0;
-}
-
 /* As Postfix does, we call a client on a unix socket localhost. */
 static void
 put_client(struct policy *p, const struct envelope *env)
@@ -301,7 +292,7 @@ write_question(const struct question *q)
 	put_attribute(p, "ccert_pubkey_fingerprint", "");
 	put_attribute(p, "encryption_protocol", fact[FACT_TLS_PROTOCOL]);
 	put_attribute(p, "encryption_cipher", fact[FACT_TLS_CIPHER]);
-	put_number(p, "encryption_keysize", keysize(fact[FACT_TLS_CIPHER]));
+	put_number(p, "encryption_keysize", fact_cipher_bits(fact[FACT_TLS_CIPHER]));
 	put_attribute(p, "policy_context", "");
 	if (p->len >= sizeof p->request)
 		return false;

@@ -10,6 +10,7 @@
 
 #include "base/envelope.h"
 #include "base/logger.h"
+#include "base/spool.h"
 
 /* When a service is asked: protocol_state of Postfix's policy protocol. */
 enum stage {
@@ -26,6 +27,25 @@ enum stage {
 
 #define SERVICE_PREPEND 2048	/* octets of header fields, with NUL */
 
+/* What becomes of mail when a filter cannot be asked. */
+enum service_away {
+	AWAY_TEMPFAIL,
+	AWAY_ACCEPT,
+	AWAY_REJECT
+};
+
+/* What services are told when they are opened; borrowed.  Times in seconds. */
+struct service_settings {
+	const struct logger *log;
+	unsigned timeout;	/* for one question to the policy service */
+	/* For filters: */
+	unsigned connect, command, content;
+	enum service_away away;
+	const char *fqdn;	/* our name */
+	const char *mailer;	/* the relay's transport; length below */
+	size_t mailer_len;
+};
+
 /*
  * A message at its end: what will be relayed.  A service changes what it
  * wants to be relayed instead; what its changes point to is the service's
@@ -34,7 +54,11 @@ enum stage {
 struct service_message {
 	struct envelope env;
 	int spool;		/* borrowed */
+	bool crlf;		/* its line ends; if not, LF */
+	const char *const *own;	/* names of the fields that we wrote in front of
+				   it, up to NULL */
 	bool discard;		/* accept it, and relay it to nobody */
+	const char *quarantine;	/* why nobody is to have it now, or NULL */
 };
 
 /*
@@ -43,11 +67,11 @@ struct service_message {
  */
 struct service {
 	const char *name;
-	/* Reads where, which is borrowed, as log is; connects to nothing yet.
-	   timeout is in seconds, for one question.  Returns NULL with a
-	   sentence in error[0..size) if where makes no sense. */
-	void *(*open)(const char *where, unsigned timeout,
-	    const struct logger *log, char *error, size_t size);
+	/* Reads where, which is borrowed, as set is; connects to nothing yet.
+	   Returns NULL with a sentence in error[0..size) if where makes no
+	   sense. */
+	void *(*open)(const char *where, const struct service_settings *set,
+	    char *error, size_t size);
 	/* Is there anything to ask at this stage?  It is the same for the
 	   whole session.  message() is called in any case. */
 	bool (*asks)(const void *ctx, enum stage stage);
@@ -61,6 +85,14 @@ struct service {
 	 */
 	void (*ask)(void *ctx, enum stage stage, const struct envelope *env,
 	    struct reply *r, char *prepend);
+	/* Tells of a recipient that somebody else has refused by r.  NULL:
+	   does not want to know. */
+	void (*refused)(void *ctx, const struct envelope *env,
+	    const struct reply *r);
+	/* Asks about a command that is none; *r is 500.  NULL: does not want
+	   to know. */
+	void (*unknown)(void *ctx, const char *command,
+	    const struct envelope *env, struct reply *r);
 	/* Asks at the end of the message, and applies what the service decided
 	   during the transaction.  *r as above; after a refusal *m is not to
 	   be relayed. */

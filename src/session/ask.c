@@ -93,6 +93,23 @@ ask_stage(struct asker *a, enum stage stage, const struct envelope *env,
 		monitor_gone(r, 1);
 }
 
+bool
+ask_wants_unknown(const struct asker *a)
+{
+	return a->wants.unknown;
+}
+
+void
+ask_unknown(struct asker *a, const struct envelope *env, const char *line,
+    struct reply *r)
+{
+	const struct question q = { ASK_UNKNOWN, 0, env, line, NULL, -1 };
+	char text[1];
+
+	if (!ask(a, &q, r, 1, text, sizeof text, NULL))
+		monitor_gone(r, 1);
+}
+
 void
 ask_message(struct asker *a, const struct envelope *env, int spool,
     void (*slow)(void *ctx), void *ctx, struct reply r[])

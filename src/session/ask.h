@@ -40,6 +40,13 @@ enum spool_form ask_form(const struct asker *a);
 void	ask_stage(struct asker *a, enum stage stage,
 	    const struct envelope *env, struct reply *r, char *prepend);
 
+/* Whether services want to know of lines that are no command. */
+bool	ask_wants_unknown(const struct asker *a);
+
+/* Asks about one, without control characters.  *r becomes a refusal. */
+void	ask_unknown(struct asker *a, const struct envelope *env,
+	    const char *line, struct reply *r);
+
 /* Relays a message: see relay_deliver().  The monitor logs the result.  If
    that takes long, slow(ctx) is called once: it writes the replies that the
    client waits for. */

@@ -172,6 +172,21 @@ on_rcpt(void *ctx, struct span path, struct span options, struct reply *r)
 }
 
 static void
+on_unknown(void *ctx, struct span line, struct reply *r)
+{
+	struct session *s = ctx;
+	struct envelope env;
+	struct reply v;
+
+	if (!ask_wants_unknown(s->asker))
+		return;
+	env = session_facts(s);
+	ask_unknown(s->asker, &env, string(s->path, sizeof s->path, line), &v);
+	if (v.code >= 400)
+		reply_set(r, v.code, v.enh, v.text);
+}
+
+static void
 on_vrfy(void *ctx, struct span path, struct reply *r)
 {
 	struct session *s = ctx;
@@ -386,6 +401,7 @@ const struct channel_hooks session_hooks = {
 	.refused = on_refused,
 	.forget = on_forget,
 	.vrfy = on_vrfy,
+	.unknown = on_unknown,
 	.quit = on_quit,
 	.auth = on_auth,
 	.dialogue = on_dialogue,

@@ -76,6 +76,8 @@ static const struct event {
 	{ "auth-failed", "43cbc08ff3b64463843ff3a5690f7ba3", false },
 	{ "auth-ok", "edfb7d3f079948058a9f099a9652ddc3", false },
 	{ "policy", "3e209571eba34dc089872a73e453a6fa", false },
+	{ "milter", "3904eb1a4d604153ba10a01421ed658f", false },
+	{ "quarantine", "d96660dc80b34657b5afd33a86466395", false },
 	{ "auth", "3e209571eba34dc089872a73e453a6fa", false },
 	{ "program", "1a26e10991df4333848180732c211daf", false },
 	{ "spool", "5b1f43de37284816b7d5a93bd533939a", false },

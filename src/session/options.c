@@ -32,6 +32,9 @@ enum kind {
 	LIMITS,		/* struct command_limit[] */
 	NEWLINES,	/* enum bare_newline, by name */
 	TLS,		/* enum tls_level, by name */
+	MILTER,		/* one more of monitor.milters */
+	TIMES,		/* unsigned[3], seconds: one number or three */
+	AWAY,		/* enum service_away, by name */
 	LEVEL		/* int, a priority of syslog(3), by name */
 };
 
@@ -47,7 +50,7 @@ static const struct option_row {
 	unsigned char kind;	/* enum kind */
 	unsigned short member;	/* its offset in struct options */
 	char argument[16];	/* for --help; "": it takes none */
-	char value[8];		/* if the option is not given */
+	char value[10];		/* if the option is not given */
 	char what[56];		/* for --help */
 } rows[] = {
 	{ "size", 's', SIZE, AT(uint64_t, channel.data_size_limit),
@@ -88,6 +91,16 @@ static const struct option_row {
 	    "NAME,...", "", "or /FILE: whose mail we forward" },
 	{ "policy", 0, TEXT, AT(const char *, monitor.policy),
 	    "SERVICE", "", "[STAGE,...=]unix:PATH, inet:HOST:PORT" },
+	{ "milter", 0, MILTER, offsetof(struct options, monitor.milters),
+	    "SERVICE", "", "unix:PATH, inet:HOST:PORT; may be repeated" },
+	{ "milter-default", 0, AWAY,
+	    AT(enum service_away, monitor.milter_away),
+	    "WHAT", "tempfail", "if one is away: tempfail, accept, reject" },
+	{ "milter-timeout", 0, TIMES,
+	    offsetof(struct options, monitor.milter_times),
+	    "T[,T,T]", "", "to connect, of a command, a message (30,30,300)" },
+	{ "quarantine", 0, TEXT, AT(const char *, monitor.relay.quarantine),
+	    "maildir:DIR", "", "keeps what a milter quarantines" },
 	{ "auth", 0, TEXT, AT(const char *, monitor.auth),
 	    "SOURCE", "", "checkpassword: dovecot: file:" },
 	{ "auth-required", 0, FLAG, AT(bool, channel.auth_required),
@@ -230,6 +243,12 @@ static const char tls_names[][NAME_SIZE] = {
 	[TLS_MUST] = "must",
 };
 
+static const char away_names[][NAME_SIZE] = {
+	[AWAY_TEMPFAIL] = "tempfail",
+	[AWAY_ACCEPT] = "accept",
+	[AWAY_REJECT] = "reject",
+};
+
 static const char level_names[][NAME_SIZE] = {
 	[LOG_ERR] = "err",
 	[LOG_WARNING] = "warning",
@@ -286,6 +305,31 @@ read_limits(struct options *o, const char *arg)
 	o->channel.command_limits = o->limits;
 }
 
+static void
+add_milter(struct monitor_settings *set, const char *arg)
+{
+	if (set->nmilters == MILTERS_MAX)
+		log_misused("--milter: more than %d filters", MILTERS_MAX);
+	set->milters[set->nmilters++] = arg;
+}
+
+/* Reads "TIME", which is all three, or "TIME,TIME,TIME". */
+static void
+read_times(const char *option, const char *arg, unsigned to[3])
+{
+	char copy[64], *rest = copy, *item;
+	size_t n = 0;
+
+	text_join(copy, sizeof copy, arg, NULL);
+	while ((item = strsep(&rest, ",")) != NULL && n < 3)
+		to[n++] = read_time(option, item);
+	if (item != NULL || n == 2 || strlen(arg) >= sizeof copy)
+		log_misused("--%s: \"%s\" is neither one time nor three",
+		    option, arg);
+	if (n == 1)
+		to[1] = to[2] = to[0];
+}
+
 /* Writes the member of an option. */
 static void
 set_option(struct options *o, const struct option_row *row, const char *arg)
@@ -329,6 +373,16 @@ set_option(struct options *o, const struct option_row *row, const char *arg)
 		*(enum tls_level *)member = (enum tls_level)read_choice(name,
 		    arg, tls_names, COUNT(tls_names));
 		break;
+	case MILTER:
+		add_milter(&o->monitor, arg);
+		break;
+	case TIMES:
+		read_times(name, arg, member);
+		break;
+	case AWAY:
+		*(enum service_away *)member = (enum service_away)read_choice(
+		    name, arg, away_names, COUNT(away_names));
+		break;
 	case LEVEL:
 		*(int *)member = (int)read_choice(name, arg, level_names,
 		    COUNT(level_names));
@@ -341,7 +395,8 @@ set_defaults(struct options *o)
 {
 	*o = (struct options){ .channel.max_auth_failures = AUTH_FAILURES_MAX,
 		.channel.auth_require_tls = true,
-		.monitor.tls.timeout = TLS_TIMEOUT };
+		.monitor.tls.timeout = TLS_TIMEOUT,
+		.monitor.milter_times = { 30, 30, 300 } };
 	for (size_t i = 0; i < ROWS; i++)
 		if (rows[i].value[0] != '\0')
 			set_option(o, &rows[i], rows[i].value);
@@ -440,6 +495,10 @@ check_options(const struct options *o)
 	    !is_fingerprints(o->monitor.relay.tls_pins))
 		log_misused("--relay-tls-fingerprint: \"%s\" is not a SHA-256 "
 		    "in hexadecimal digits", o->monitor.relay.tls_pins);
+	if (o->monitor.relay.quarantine != NULL &&
+	    (strncmp(o->monitor.relay.quarantine, "maildir:", 8) != 0 ||
+	    o->monitor.nmilters == 0))
+		log_misused("--quarantine is maildir:DIR, and needs --milter");
 	if (o->nosetuid && o->user != NULL)
 		log_misused("--nosetuid and --user exclude each other");
 	if (o->hostname != NULL && (o->hostname[0] == '\0' ||
@@ -479,6 +538,8 @@ share_options(struct options *o)
 	o->monitor.max_recipients = c->max_recipients;
 	o->monitor.max_messages = c->max_messages;
 	o->monitor.max_errors = c->max_errors;
+	o->monitor.no_received = o->no_received;
+	o->monitor.x_peer = o->x_peer;
 	o->monitor.max_size = c->data_size_limit;
 	o->monitor.relay.lmtp = c->lmtp;
 	if (o->debug)

@@ -1,0 +1,394 @@
+/*
+ * milter_edit.c - what a filter changes at the end of a message.
+ *
+ * Nothing of it holds before the filter has accepted: milter_commit().  What
+ * it sends is checked like a stranger's octets.
+ */
+#define _GNU_SOURCE	/* strcasestr */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "service/milter_private.h"
+
+#define ADDRESS_MAX 1000	/* octets of an address, with NUL */
+#define OPTIONS_MAX 1000	/* octets of its parameters, with NUL */
+#define RECIPIENTS_MAX 100000	/* of a message that a filter changes */
+
+/* Keeps the strings that follow each other, up to NULL, as one. */
+static char *
+keep(struct milter *m, const char *a, const char *b, const char *c)
+{
+	const size_t n = strlen(a) + strlen(b) + strlen(c) + 1;
+	struct milter_kept *k = malloc(sizeof *k + n);
+
+	if (k == NULL) {
+		m->fault = "no memory for its changes";
+		return NULL;
+	}
+	k->next = m->kept;
+	m->kept = k;
+	return text_join(k->text, n, a, b, c, NULL);
+}
+
+void
+milter_undo(struct milter *m)
+{
+	struct milter_kept *k;
+
+	while ((k = m->kept) != NULL) {
+		m->kept = k->next;
+		free(k);
+	}
+	free(m->recipients);
+	m->recipients = NULL;
+	m->nrecipients = 0;
+	m->resized = false;
+	if (m->spool != -1)
+		close(m->spool);
+	m->spool = -1;
+}
+
+/* ---- envelope ------------------------------------------------------------ */
+
+/*
+ * Takes the angle brackets off an address.  Returns it if it can stand between
+ * them (RFC 5321 4.1.2): no control characters, and blanks and brackets in a
+ * quoted local part only.  NULL, with a fault, if not.
+ */
+static char *
+read_address(struct milter_change *c, char *p)
+{
+	bool utf8 = c->message->env.smtputf8, quoted = false;
+	size_t len = strlen(p), n;
+
+	if (len >= 2 && p[0] == '<' && p[len - 1] == '>') {
+		p[len - 1] = '\0';
+		p++;
+		len -= 2;
+	}
+	c->m->fault = "address that cannot be one";
+	if (len >= ADDRESS_MAX || *p == '-' || *p == '@')
+		return NULL;
+	for (size_t i = 0; i < len; i += n) {
+		n = text_printable(p + i, len - i);
+		if (n == 0 || (n > 1 && !utf8) ||
+		    (!quoted && strchr(" <>()\\,;", p[i]) != NULL))
+			return NULL;
+		if (quoted && p[i] == '\\' && p[i + 1] != '\0')
+			n += text_printable(p + i + 1, 1);
+		else if (p[i] == '"')
+			quoted = !quoted;
+	}
+	if (quoted)
+		return NULL;
+	c->m->fault = NULL;
+	return p;
+}
+
+/* Keeps of the parameters those that have one of two names; the log tells of
+   the others.  The result is in to, each with a blank in front. */
+static void
+read_options(struct milter_change *c, const char *p, const char *one,
+    const char *other, char to[OPTIONS_MAX])
+{
+	size_t len, n = 0;
+	bool good;
+
+	for (; *p != '\0'; p += len) {
+		p += strspn(p, " ");
+		len = strcspn(p, " ");
+		good = strncasecmp(p, one, strlen(one)) == 0 ||
+		    strncasecmp(p, other, strlen(other)) == 0;
+		for (size_t i = 0; i < len; i++)
+			good = good && p[i] > ' ' && p[i] < '\177';
+		if (good && len + 2 <= OPTIONS_MAX - n) {
+			to[n++] = ' ';
+			memcpy(to + n, p, len);
+			n += len;
+		} else if (len > 0)
+			logger_printf(c->m->set->log, LOG_WARNING, "milter",
+			    &c->message->env, "filter %s: parameter %.*s is "
+			    "ignored", c->m->service, (int)len, p);
+	}
+	to[n] = '\0';
+}
+
+static void
+change_sender(struct milter_change *c, char *address, const char *options)
+{
+	const char *old = c->message->env.fact[FACT_MAIL_OPTIONS];
+	char new[OPTIONS_MAX], rest[OPTIONS_MAX] = "";
+	size_t len, n = 0;
+
+	address = read_address(c, address);
+	if (address == NULL)
+		return;
+	read_options(c, options, "RET=", "ENVID=", new);
+	/* What the client said, but for what is said anew. */
+	for (; *old != '\0'; old += len) {
+		old += strspn(old, " ");
+		len = strcspn(old, " ");
+		if (len == 0 || len + 2 > sizeof rest - n ||
+		    (strcasestr(new, " RET=") != NULL &&
+		    strncasecmp(old, "RET=", 4) == 0) ||
+		    (strcasestr(new, " ENVID=") != NULL &&
+		    strncasecmp(old, "ENVID=", 6) == 0))
+			continue;
+		rest[n++] = ' ';
+		memcpy(rest + n, old, len);
+		n += len;
+		rest[n] = '\0';
+	}
+	c->sender = keep(c->m, address, "", "");
+	c->options = keep(c->m, rest[0] == '\0' ? "" : rest + 1,
+	    rest[0] == '\0' ? new + (new[0] == ' ') : new, "");
+}
+
+/* Makes the list of recipients the filter's own.  Returns false with a fault
+   if there is no memory. */
+static bool
+own_recipients(struct milter_change *c)
+{
+	const struct envelope *env = &c->message->env;
+	struct milter *m = c->m;
+
+	if (m->resized)
+		return true;
+	/* With room for the first that is added. */
+	m->recipients = calloc(env->nrecipients + 1, sizeof *m->recipients);
+	if (m->recipients == NULL) {
+		m->fault = "no memory for its changes";
+		return false;
+	}
+	memcpy(m->recipients, env->recipients,
+	    env->nrecipients * sizeof *m->recipients);
+	m->nrecipients = env->nrecipients;
+	m->resized = true;
+	return true;
+}
+
+static void
+add_recipient(struct milter_change *c, char *address, const char *options)
+{
+	struct milter *m = c->m;
+	struct recipient *more;
+	char new[OPTIONS_MAX];
+
+	address = read_address(c, address);
+	if (address == NULL)
+		return;
+	if (*address == '\0') {
+		m->fault = "recipient without an address";
+		return;
+	}
+	read_options(c, options, "NOTIFY=", "ORCPT=", new);
+	if (!own_recipients(c))
+		return;
+	for (size_t i = 0; i < m->nrecipients; i++)
+		if (strcasecmp(m->recipients[i].address, address) == 0)
+			return;
+	if (m->nrecipients >= RECIPIENTS_MAX) {
+		m->fault = "too many recipients";
+		return;
+	}
+	more = realloc(m->recipients, (m->nrecipients + 1) * sizeof *more);
+	if (more == NULL) {
+		m->fault = "no memory for its changes";
+		return;
+	}
+	m->recipients = more;
+	more[m->nrecipients].address = keep(m, address, "", "");
+	more[m->nrecipients].options = keep(m, new + (new[0] == ' '), "", "");
+	m->nrecipients += m->fault == NULL;
+}
+
+static void
+delete_recipient(struct milter_change *c, char *address)
+{
+	struct milter *m = c->m;
+	size_t n = 0;
+
+	address = read_address(c, address);
+	if (address == NULL || !own_recipients(c))
+		return;
+	for (size_t i = 0; i < m->nrecipients; i++)
+		if (strcasecmp(m->recipients[i].address, address) != 0)
+			m->recipients[n++] = m->recipients[i];
+	m->nrecipients = n;
+}
+
+/* ---- header and body ----------------------------------------------------- */
+
+/* What the editor refused. */
+static void
+edited(struct milter_change *c, int status)
+{
+	if (status == 0)
+		return;
+	c->m->fault = errno == EINVAL ? "header field without a proper name"
+	    : errno == E2BIG ? "too many header fields"
+	    : "no memory for its changes";
+}
+
+/* What follows the colon: without SMFIP_HDR_LEADSPC a blank is ours. */
+static const char *
+field_value(struct milter_change *c, const char *value)
+{
+	if ((c->m->steps & STEP_LEADING_SPACE) != 0)
+		return value;
+	return keep(c->m, " ", value, "");
+}
+
+static void
+change_field(struct milter_change *c, char command, uint32_t i,
+    const char *name, const char *value)
+{
+	bool delete = command == 'm' && *value == '\0';
+
+	value = delete ? NULL : field_value(c, value);
+	if (c->m->fault != NULL)
+		return;
+	if (command == 'm')
+		edited(c, edit_change(&c->edit, i == 0 ? 1 : i, name, value));
+	else if (command == 'i')
+		edited(c, edit_insert(&c->edit, i, name, value));
+	else
+		edited(c, edit_add(&c->edit, name, value));
+}
+
+/*
+ * Adds octets to the new body.  Its lines end in CRLF, and it has no NUL, as
+ * if a client had sent it with --bare-newline normalize; a binary body is taken
+ * as it is.
+ */
+static int
+add_body(struct milter_change *c, const char *p, size_t len)
+{
+	size_t from = 0, i;
+	int status = 0;
+
+	if (c->message->env.body == BODY_BINARYMIME)
+		return edit_body(&c->edit, p, len);
+	for (i = 0; i < len && status == 0; i++) {
+		bool bare = c->ended != (p[i] == '\n');
+
+		if (!bare && p[i] != '\0') {
+			c->ended = p[i] == '\r';
+			continue;
+		}
+		status = edit_body(&c->edit, p + from, i - from);
+		if (status == 0 && bare)	/* CR or LF is missing here */
+			status = edit_body(&c->edit, c->ended ? "\n" : "\r", 1);
+		c->ended = p[i] == '\r';
+		from = i + (p[i] == '\0');
+	}
+	return status == 0 ? edit_body(&c->edit, p + from, len - from) : -1;
+}
+
+static void
+replace_body(struct milter_change *c, uint64_t left)
+{
+	struct milter *m = c->m;
+	size_t n;
+
+	if (edit_body(&c->edit, "", 0) == -1)
+		m->fault = "no memory for its changes";
+	while (m->fault == NULL && left > 0) {
+		n = milter_body_data(m, left, m->set->content);
+		left -= n;
+		if (m->fault == NULL && add_body(c, m->in, n) == -1)
+			m->fault = "no memory for its changes";
+	}
+}
+
+/* ---- the interface ------------------------------------------------------- */
+
+/* The string after the one at p, in data that ends at end: "" if there is
+   none. */
+static char *
+next_string(char *p, char *end)
+{
+	p += strlen(p) + 1;
+	return p < end ? p : end;
+}
+
+bool
+milter_change(struct milter_change *c, char command, uint64_t body)
+{
+	struct milter *m = c->m;
+	char *p = m->in, *end = p + m->len;
+	uint32_t i = 0;
+
+	if (command == '\0' || strchr("+2-ehimqb", command) == NULL)
+		return false;
+	c->count++;
+	if (command == 'b') {
+		replace_body(c, body);
+		return true;
+	}
+	if (command == 'i' || command == 'm') {
+		i = m->len < 4 ? 0 : milter_number(p);
+		p = m->len < 4 ? end : p + 4;
+	}
+	/* Strings, each with its NUL: a field has two. */
+	if (p == end || end[-1] != '\0' ||
+	    (strchr("him", command) != NULL && next_string(p, end) == end)) {
+		m->fault = "malformed change";
+		return true;
+	}
+	switch (command) {
+	case '+':
+	case '2':
+		add_recipient(c, p, next_string(p, end));
+		break;
+	case '-':
+		delete_recipient(c, p);
+		break;
+	case 'e':
+		change_sender(c, p, next_string(p, end));
+		break;
+	case 'q':
+		c->quarantine = keep(m, p, "", "");
+		break;
+	default:
+		change_field(c, command, i, p, next_string(p, end));
+		break;
+	}
+	return true;
+}
+
+int
+milter_commit(struct milter_change *c)
+{
+	struct service_message *message = c->message;
+	struct milter *m = c->m;
+	uint64_t size;
+
+	if (c->ended && edit_body(&c->edit, "\n", 1) == -1)
+		return -1;
+	if (c->edit.changed) {
+		m->spool = edit_finish(&c->edit, &size);
+		if (m->spool == -1)
+			return -1;
+		message->spool = m->spool;
+		message->env.size = size;
+	}
+	if (m->resized) {
+		message->env.recipients = m->recipients;
+		message->env.nrecipients = m->nrecipients;
+		message->discard = message->discard || m->nrecipients == 0;
+	}
+	if (c->sender != NULL) {
+		message->env.fact[FACT_SENDER] = c->sender;
+		message->env.fact[FACT_MAIL_OPTIONS] = c->options;
+	}
+	if (c->quarantine != NULL)
+		message->quarantine = *c->quarantine == '\0' ? "no reason given"
+		    : c->quarantine;
+	return 0;
+}
