@@ -149,10 +149,10 @@ relay_needs_tls(const struct relay_settings *set)
 
 /* ---- To several places ---- */
 
-/* Copies a message with CRLF into s with LF.  Returns s's descriptor, or -1
-   with errno. */
+/* Copies a message with CRLF into s with LF, by the deadline.  Returns s's
+   descriptor, or -1 with errno. */
 static int
-unix_lines(struct spool *s, int from)
+unix_lines(struct spool *s, int from, int64_t deadline)
 {
 	char buffer[16384];
 	off_t at = 0;
@@ -160,6 +160,10 @@ unix_lines(struct spool *s, int from)
 
 	spool_open(s, SPOOL_LF, NULL, NULL);
 	while ((n = pread(from, buffer, sizeof buffer, at)) > 0) {
+		if (clock_left(deadline) == 0) {
+			errno = ETIMEDOUT;
+			return -1;
+		}
 		spool_write(s, buffer, (size_t)n);
 		at += n;
 	}
@@ -330,7 +334,7 @@ make_text(struct fan *f)
 	f->text = malloc(sizeof *f->text);
 	if (f->text == NULL)
 		return ENOMEM;
-	if (unix_lines(f->text, f->spool) == -1)
+	if (unix_lines(f->text, f->spool, f->deadline) == -1)
 		f->text->error = errno;
 	return f->text->error;
 }

@@ -983,6 +983,32 @@ Test(relay, maildir_is_made_and_filled)
 	free(spec);
 }
 
+/* A copy that is not done in time is no copy. */
+Test(relay, deadline_holds_for_copies)
+{
+	const size_t len = 3 << 20;
+	char *text = malloc(len), *spec;
+	struct reply v;
+
+	memset(text, 'x', len);
+	cr_assert(asprintf(&spec, "maildir:%s/box", dir) > 0);
+	set.timeout = 0;
+	set.spec = spec;
+	v = relay_text(text, len);
+	cr_expect_eq(v.code, 451, "%d %s", v.code, v.text);
+	cr_expect_eq(entries(in_dir("box/new")), 0);
+	cr_expect_eq(entries(in_dir("box/tmp")), 0);
+	cr_expect(logged("timed out"), "%s", journal);
+	/* And where the copy has other line ends. */
+	write_file(in_dir("map"), "b@example.org discard:\n", 0644);
+	set.routes = in_dir("map");
+	v = relay_text(text, len);
+	cr_expect_eq(v.code, 451, "%d %s", v.code, v.text);
+	cr_expect_eq(entries(in_dir("box/new")), 0);
+	free(spec);
+	free(text);
+}
+
 Test(relay, maildir_names_are_unique_and_crlf_is_kept_if_wanted)
 {
 	char *spec, *text, error[256], host[65];

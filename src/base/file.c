@@ -10,7 +10,10 @@
 #include <sys/sendfile.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
+
+#define COPY (1 << 20)		/* octets after which a copy looks at the clock */
 
 int
 file_write_all(int fd, const char *p, size_t len)
@@ -30,15 +33,28 @@ file_write_all(int fd, const char *p, size_t len)
 }
 
 int
-file_copy_all(int to, int from)
+file_copy(int to, int from, off_t size, int64_t deadline)
 {
 	off_t at = 0;
 	ssize_t n;
 
-	do {
-		n = sendfile(to, from, &at, 1 << 30);
-	} while (n > 0 || (n == -1 && errno == EINTR));
-	return (int)n;
+	while (at < size) {
+		n = sendfile(to, from, &at, size - at < COPY
+		    ? (size_t)(size - at) : COPY);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n == 0 && size == FILE_END)
+			break;
+		if (n == 0)
+			errno = EIO;	/* it shrank */
+		else if (n == COPY && deadline != 0 &&
+		    clock_left(deadline) == 0)
+			errno = ETIMEDOUT;
+		else if (n > 0)
+			continue;
+		return -1;
+	}
+	return 0;
 }
 
 int

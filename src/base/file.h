@@ -4,14 +4,20 @@
 #ifndef BASE_FILE_H
 #define BASE_FILE_H
 
+#include <sys/types.h>
+
 #include <stddef.h>
+#include <stdint.h>
 
 /* Writes all of p[0..len).  Returns 0, or -1 with errno. */
 int	file_write_all(int fd, const char *p, size_t len);
 
-/* Appends the file from, from its start, to the file to.  Returns 0, or -1
-   with errno. */
-int	file_copy_all(int to, int from);
+#define FILE_END INT64_MAX	/* octets that no file has */
+
+/* Appends the first size octets, or all up to FILE_END, of the file from to
+   the file to.  Returns 0, or -1 with errno: ETIMEDOUT at the deadline, if it
+   is not 0; EIO if from has less. */
+int	file_copy(int to, int from, off_t size, int64_t deadline);
 
 /*
  * For files that an option names: fd is one that was opened before root was

@@ -71,7 +71,7 @@ make_room(struct spool *s, uint64_t size)
 		fd = s->file(s->ctx);
 	if (fd == -1)
 		return -1;
-	if (s->fd != -1 && file_copy_all(fd, s->fd) == -1) {
+	if (s->fd != -1 && file_copy(fd, s->fd, FILE_END, 0) == -1) {
 		error = errno;
 		close(fd);
 		errno = error;

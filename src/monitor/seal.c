@@ -6,38 +6,25 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stddef.h>
-#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
+#include "base/file.h"
 #include "base/spool.h"
 
-/* Copies the first size octets of from, 1 MiB at a time, by the deadline.
-   Returns a new file, or -1 with errno. */
+/* Copies the first size octets of from by the deadline.  Returns a new file, or
+   -1 with errno. */
 static int
 copy_spool(int from, off_t size, int64_t deadline)
 {
-	int fd = spool_file(NULL);
-	off_t at = 0;
-	ssize_t n = 0;
+	int fd = spool_file(NULL), error;
 
-	while (fd != -1 && at < size) {
-		n = sendfile(fd, from, &at, size - at < 1 << 20
-		    ? (size_t)(size - at) : 1 << 20);
-		if (n == -1 && errno == EINTR)
-			continue;
-		if (n == 0)
-			errno = EIO;	/* it shrank */
-		else if (n > 0 && clock_left(deadline) == 0)
-			errno = ETIMEDOUT;
-		else if (n > 0)
-			continue;
-		close(fd);
-		fd = -1;
-	}
-	return fd;
+	if (fd == -1 || file_copy(fd, from, size, deadline) == 0)
+		return fd;
+	error = errno;
+	close(fd);
+	errno = error;
+	return -1;
 }
 
 int

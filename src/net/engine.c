@@ -51,7 +51,7 @@ execute_protected(const char *const argv[])
 	copy = memfd_create("smtpd-tls", MFD_CLOEXEC | MFD_EXEC);
 	if (copy == -1 && errno == EINVAL)
 		copy = memfd_create("smtpd-tls", MFD_CLOEXEC);
-	if (copy != -1 && file_copy_all(copy, file) == 0 &&
+	if (copy != -1 && file_copy(copy, file, FILE_END, 0) == 0 &&
 	    fchmod(copy, S_IXUSR | S_IXGRP | S_IXOTH) == 0)
 		syscall(SYS_execveat, copy, "", arguments, environ,
 		    AT_EMPTY_PATH);

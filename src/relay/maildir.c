@@ -101,7 +101,7 @@ folder_write(const struct job *j, int fd)
 		fprintf(f, "Delivered-To: %s%s", j->env->recipients[0].address,
 		    end);
 	if (fclose(f) == 0 && file_write_all(fd, head, len) == 0 &&
-	    file_copy_all(fd, j->spool) == 0)
+	    file_copy(fd, j->spool, FILE_END, j->deadline) == 0)
 		status = fsync(fd);
 	free(head);
 	return status;
