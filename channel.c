@@ -70,6 +70,8 @@ static const struct verb verbs[] = {
 	    offers_auth },
 	{ "XCLIENT", IN(CONNECT) | IN(READY), VERB_ARG | VERB_CLEAR | VERB_ANON,
 	    do_xclient, NULL, 512, NULL },
+	{ "XFORWARD", IN(CONNECT) | IN(READY), VERB_ARG | VERB_CLEAR |
+	    VERB_ANON | VERB_UNLIMITED, do_xforward, NULL, 512, NULL },
 	{ NULL, 0, 0, NULL, NULL, 0, NULL },
 };
 
@@ -423,6 +425,7 @@ channel_init(struct channel *ch, const struct channel_settings *set,
 	ch->set = set;
 	ch->auth = set->auth;
 	ch->xclient = set->xclient;
+	ch->xforward = set->xforward;
 	ch->hooks = hooks;
 	ch->ctx = ctx;
 	ch->smtp_state = PHASE_PROXY;
@@ -454,6 +457,12 @@ void
 channel_pause(struct channel *ch)
 {
 	ch->paused = true;
+}
+
+void
+channel_offer_xforward(struct channel *ch, bool offered)
+{
+	ch->xforward = offered;
 }
 
 void

@@ -109,6 +109,7 @@ enum extension {
 	EXT_STARTTLS,
 	EXT_AUTH,
 	EXT_XCLIENT,
+	EXT_XFORWARD,
 	EXT_HELP,
 	EXTENSIONS
 };
@@ -150,8 +151,9 @@ struct command_limit {
 };
 
 /* How the channel behaves.  The channel borrows it: it must live as long as the
-   channel, and must not change meanwhile.  channel_offer_auth() and
-   channel_offer_xclient() change what depends on the client. */
+   channel, and must not change meanwhile.  channel_offer_auth(),
+   channel_offer_xclient() and channel_offer_xforward() change what depends on
+   the client. */
 struct channel_settings {
 	const char *fqdn;		/* our name in greeting and replies, at
 					   most CHANNEL_NAME_MAX - 1 octets */
@@ -185,6 +187,7 @@ struct channel_settings {
 					   4.7.0; 0: no limit */
 	bool proxy_protocol;		/* a PROXY header comes first */
 	bool xclient;			/* offer XCLIENT to this client */
+	bool xforward;			/* and XFORWARD */
 };
 
 /*
@@ -285,6 +288,19 @@ struct channel_peer {
 	char server_port[8];		/* ours, "0" to "65535", or "" */
 };
 
+/* The client of a server in front of us, for whose transaction that server
+   speaks: what XFORWARD said, of what it did not say the values in brackets. */
+struct channel_forward {
+	char address[CHANNEL_NAME_MAX];	/* ["unknown"] */
+	char port[8];			/* "0" to "65535" [""] */
+	char name[CHANNEL_NAME_MAX];	/* ["unknown"] */
+	char helo[CHANNEL_NAME_MAX];	/* [""] */
+	char protocol[65];		/* "ESMTP" ["unknown"] */
+	char ident[CHANNEL_NAME_MAX];	/* that server's name for the message
+					   [""] */
+	char source[8];			/* "LOCAL", "REMOTE" [""] */
+};
+
 /*
  * One conversation.  Everybody may read the members above the line; only the
  * functions below write them.  The members under the line are private.
@@ -308,6 +324,7 @@ struct channel {
 	char farewell[128];	/* the 421 that ended the session, cut to fit;
 				   or "" */
 	/* The envelope. */
+	bool forwarded;		/* XFORWARD came: see forward */
 	char *mailfrom;		/* NULL: no MAIL yet; "": null reverse-path */
 	char *mail_options;	/* "SIZE=12 BODY=8BITMIME", or ""; NULL: no MAIL
 				   yet */
@@ -325,6 +342,7 @@ struct channel {
 	const struct channel_settings *set;
 	const char *auth;	/* see channel_offer_auth() */
 	bool xclient;		/* see channel_offer_xclient() */
+	bool xforward;		/* see channel_offer_xforward() */
 	unsigned hidden;	/* see channel_offer() */
 	const char *const *keywords;	/* likewise; or NULL */
 	bool paused;		/* see channel_pause() */
@@ -355,6 +373,7 @@ struct channel {
 	char first[CHANNEL_OUT];
 	char kept[CHANNEL_KEPT];	/* strings of the envelope */
 	struct recipient few[CHANNEL_FEW];
+	struct channel_forward forward;	/* if forwarded; everybody may read it */
 	char line[CHANNEL_LINE_MAX + 1];
 };
 
@@ -409,6 +428,9 @@ void	channel_offer_auth(struct channel *ch, const char *mechanisms);
 
 /* Changes whether XCLIENT is offered, in place of channel_settings' xclient. */
 void	channel_offer_xclient(struct channel *ch, bool offered);
+
+/* Likewise for XFORWARD. */
+void	channel_offer_xforward(struct channel *ch, bool offered);
 
 /*
  * Changes what EHLO offers, from the next reply on.  hidden is the sum of

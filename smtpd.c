@@ -216,7 +216,9 @@ settle(struct options *o, struct log *l, const struct stat std[3], char *fqdn,
 	    (S_ISCHR(in) && isatty(STDIN_FILENO))))
 		c->bare_newline = BARE_UNIX;
 	if (o->xclient != NULL)		/* is it readable? */
-		peer_in_networks("", o->xclient);
+		peer_in_networks("", "xclient", o->xclient);
+	if (o->xforward != NULL)
+		peer_in_networks("", "xforward", o->xforward);
 }
 
 /* Starts the monitor and runs the session.  Files are opened before the fork;

@@ -343,6 +343,7 @@ static const struct row {
 	{ "STARTTLS", { 220, 220, 503, 503, 503 }, "CYMRB" },
 	{ "AUTH PLAIN", { 503, 334, 503, 503, 503 }, "CAMRB" },
 	{ "XCLIENT NAME=c", { 220, 220, 503, 503, 503 }, "CCMRB" },
+	{ "XFORWARD NAME=c", { 250, 250, 503, 503, 503 }, "CYMRB" },
 	{ "QUIT", { 221, 221, 221, 221, 221 }, "EEEEE" },
 	{ "FROB", { 500, 500, 500, 500, 500 }, "CYMRB" },
 	{ "", { 500, 500, 500, 500, 500 }, "CYMRB" }
@@ -379,7 +380,7 @@ Test(order, every_verb_in_every_phase)
 	struct channel_settings set = plain;
 	size_t i, j;
 
-	set.tls = set.xclient = true;
+	set.tls = set.xclient = set.xforward = true;
 	set.auth = "PLAIN";
 	for (i = 0; i < sizeof rows / sizeof *rows; i++)
 		for (j = 0; j < PHASES; j++)

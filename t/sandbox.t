@@ -297,12 +297,13 @@ def an_intruder_that_never_pauses_does_not_outlive_the_session():
 FACTS = ["CLIENT_ADDRESS", "CLIENT_PORT", "CLIENT_HOSTNAME", "CLIENT_USER",
          "SERVER_ADDRESS", "SERVER_PORT", "SASL_METHOD", "SASL_USERNAME",
          "TLS_PROTOCOL", "TLS_CIPHER", "TLS_SNI", "TLS_SUBJECT", "TLS_ISSUER",
-         "TLS_FINGERPRINT"]
+         "TLS_FINGERPRINT", "XFORWARD_IDENT", "XFORWARD_SOURCE"]
 
 
-def exported_by_a_liar(*options, before=(), pair=None, lie="lie"):
+def exported_by_a_liar(*options, before=(), pair=None, lie="lie", greets=True):
     """What a program and a policy service hear of the client, after what is
-    in before and then the lie; and what EHLO offers then."""
+    in before and then the lie; and what EHLO offers then, if the client greets
+    again."""
     place = folder()
     program = script(place, f"env >{place}/env")
     with PolicyService(place) as service:
@@ -313,8 +314,10 @@ def exported_by_a_liar(*options, before=(), pair=None, lie="lie"):
             for command in before:
                 assert s.say(command)[0][:3] == "235", command
             s.say("PLANT " + lie)
-            s.send(lines(HELLO))
-            offered = s.reply()
+            offered = None
+            if greets:
+                s.send(lines(HELLO))
+                offered = s.reply()
             assert s.deliver()[:9] == "250 2.0.0"
             s.finish()
         asked = service.asked[0]
@@ -363,6 +366,35 @@ def who_authenticated_the_monitor_knows_itself():
     assert env["SASL_USERNAME"] == "joe", env
     assert env["SASL_METHOD"] == "PLAIN", env
     assert asked["sasl_username"] == "joe", asked
+    shutil.rmtree(place)
+
+
+@test
+def who_may_not_send_XFORWARD_forwards_nobody():
+    for option in ((), ("--xforward", "192.0.2.0/24")):
+        env, asked, _, ours = exported_by_a_liar(
+            *option, pair=tap.tcp_pair(), greets=False)
+        assert env["CLIENT_ADDRESS"] == "127.0.0.1", env
+        assert env["CLIENT_PORT"] == str(ours[1]), env
+        assert "lie" not in [*env.values(), *asked.values()], (env, asked)
+
+
+@test
+def who_may_send_XFORWARD_gets_no_rights_by_it():
+    env, _, _, _ = exported_by_a_liar("--xforward", "unix", greets=False)
+    assert env["CLIENT_ADDRESS"] == env["XFORWARD_SOURCE"] == "lie", env
+    assert env["SASL_USERNAME"] == env["SERVER_ADDRESS"] == "", env
+    place = folder()
+    with Planted("--xforward", "127.0.0.1", "--relay-clients", "192.0.2.1",
+                 f"maildir:{place}/mail", pair=tap.tcp_pair()) as s:
+        s.start()
+        assert s.say("XFORWARD ADDR=192.0.2.1")[0][:3] == "250"
+        assert s.say("MAIL FROM:<a@example.org>")[0][:3] == "250"
+        assert s.say("RCPT TO:<b@example.org>")[0][:3] == "554"
+        s.send(lines("PLANT tell message"))
+        s.read.read()
+        assert "sent an invalid request; killed" in s.logged()
+    assert not os.path.exists(f"{place}/mail")
     shutil.rmtree(place)
 
 

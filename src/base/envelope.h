@@ -12,8 +12,8 @@
 
 /*
  * The facts of the session and of the transaction, as text.  Each row: FACT_x,
- * its name in the environment of programs, its name in their arguments ("":
- * it has none), who may set it, its name in the report of smtpd-tls ("": it
+ * its name in the environment of programs, and in their arguments ("": it has
+ * none), who may set it, its name in the report of smtpd-tls ("": it
  * is not in there).
  */
 #define FACT_TABLE(row) \
@@ -48,12 +48,26 @@
 	row(TLS_SUBJECT, "TLS_SUBJECT", "", SET_BY_PROXY, "subject") \
 	row(TLS_ISSUER, "TLS_ISSUER", "", SET_BY_PROXY, "issuer") \
 	row(TLS_FINGERPRINT, "TLS_FINGERPRINT", "", SET_BY_PROXY, \
-	    "fingerprint")
+	    "fingerprint") \
+	/* What XFORWARD said, all of it or nothing ("").  The monitor puts \
+	   the first five in the place of CLIENT_... */ \
+	row(FORWARD_ADDRESS, "", "", SET_BY_XFORWARD, "") \
+	row(FORWARD_PORT, "", "", SET_BY_XFORWARD, "") \
+	row(FORWARD_NAME, "", "", SET_BY_XFORWARD, "") \
+	row(FORWARD_HELO, "", "", SET_BY_XFORWARD, "") \
+	row(FORWARD_PROTOCOL, "", "", SET_BY_XFORWARD, "") \
+	row(FORWARD_IDENT, "XFORWARD_IDENT", "", SET_BY_XFORWARD, "") \
+	row(FORWARD_SOURCE, "XFORWARD_SOURCE", "", SET_BY_XFORWARD, "")
 
 /* Who may set a fact during the session: the client's commands, a PROXY
-   header, XCLIENT.  The other facts are known at the start, or the monitor
-   learns them from smtpd-tls and AUTH. */
-enum { SET_BY_CLIENT = 1, SET_BY_PROXY = 2, SET_BY_XCLIENT = 4 };
+   header, XCLIENT, XFORWARD.  The other facts are known at the start, or the
+   monitor learns them from smtpd-tls and AUTH. */
+enum {
+	SET_BY_CLIENT = 1,
+	SET_BY_PROXY = 2,
+	SET_BY_XCLIENT = 4,
+	SET_BY_XFORWARD = 8
+};
 
 #define FACT_ROW(fact, variable, argument, set_by, report) FACT_##fact,
 enum fact { FACT_TABLE(FACT_ROW) FACTS };

@@ -174,6 +174,7 @@ void	auth_response(struct channel *ch, struct span line, bool http);
 /* ---- xclient.c ---- */
 
 void	do_xclient(struct channel *ch, struct span arg);
+void	do_xforward(struct channel *ch, struct span arg);
 
 /* ---- proxy.c ---- */
 

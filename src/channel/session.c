@@ -98,6 +98,19 @@ write_xclient(const struct channel *ch, char *to, size_t size)
 	    " NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT", NULL);
 }
 
+static bool
+offers_xforward(const struct channel *ch)
+{
+	return ch->xforward;
+}
+
+static void
+write_xforward(const struct channel *ch, char *to, size_t size)
+{
+	(void)ch;
+	text_join(to, size, " NAME ADDR PORT PROTO HELO IDENT SOURCE", NULL);
+}
+
 /* The lines of EHLO's reply, between our name and HELP. */
 static const struct keyword {
 	const char *name;
@@ -117,6 +130,7 @@ static const struct keyword {
 	[EXT_STARTTLS] = { "STARTTLS", offers_starttls, NULL },
 	[EXT_AUTH] = { "AUTH", offers_auth_now, write_auth },
 	[EXT_XCLIENT] = { "XCLIENT", offers_xclient, write_xclient },
+	[EXT_XFORWARD] = { "XFORWARD", offers_xforward, write_xforward },
 	[EXT_HELP] = { "HELP", NULL, NULL },
 };
 _Static_assert(COUNT(extensions) == EXTENSIONS, "each keyword has a row");

@@ -68,6 +68,7 @@ transaction_forget(struct channel *ch)
 	ch->rcpttos = NULL;
 	ch->nrcpttos = ch->rcptsize = 0;
 	ch->mailfrom = ch->mail_options = NULL;
+	ch->forwarded = false;
 	ch->smtp_utf8 = false;
 	ch->body = BODY_7BIT;
 	ch->size = ch->declared = 0;

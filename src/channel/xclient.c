@@ -1,5 +1,10 @@
 /*
- * xclient.c - XCLIENT: a server in front of us says who the client is.
+ * xclient.c - XCLIENT and XFORWARD: a server in front of us says who the client
+ * is.
+ *
+ * XCLIENT replaces the client: the session begins anew, and is that client's.
+ * XFORWARD only says for whom the next transaction is: the client stays who it
+ * is.
  */
 #include <string.h>
 #include <strings.h>
@@ -27,6 +32,21 @@ parse_ip(const char *s)
 	return parse_ipv4(span_of(s)) || parse_ipv6(span_of(s));
 }
 
+static bool
+is_unavailable(const char *value)
+{
+	return strcmp(value, "[UNAVAILABLE]") == 0 ||
+	    strcmp(value, "[TEMPUNAVAIL]") == 0;
+}
+
+/* Without "IPV6:", which stands before such an address. */
+static struct span
+skip_tag(struct span v)
+{
+	return v.len > 5 && strncasecmp(v.p, "IPV6:", 5) == 0 ? span_skip(v, 5)
+	    : v;
+}
+
 /* The attributes, until all of them have proved valid. */
 struct identity {
 	struct channel_peer peer;
@@ -39,8 +59,7 @@ struct identity {
 static bool
 take_attribute(struct identity *id, struct span name, const char *value)
 {
-	bool unknown = strcmp(value, "[UNAVAILABLE]") == 0 ||
-	    strcmp(value, "[TEMPUNAVAIL]") == 0;
+	bool unknown = is_unavailable(value);
 	struct span v = span_of(unknown ? "" : value);
 
 	if (span_same(name, "HELO"))
@@ -62,8 +81,7 @@ take_attribute(struct identity *id, struct span name, const char *value)
 		v = span_of("unknown");
 	if (span_same(name, "NAME"))
 		return span_copy(id->peer.name, sizeof id->peer.name, v);
-	if (v.len > 5 && strncasecmp(v.p, "IPV6:", 5) == 0)
-		v = span_skip(v, 5);
+	v = skip_tag(v);
 	if (span_same(name, "ADDR"))
 		return span_copy(id->peer.address, sizeof id->peer.address,
 		    v) && (unknown || parse_ip(id->peer.address));
@@ -82,7 +100,7 @@ do_xclient(struct channel *ch, struct span arg)
 	struct span name, value;
 	char decoded[CHANNEL_NAME_MAX];
 
-	if (!ch->xclient) {
+	if (!ch->xclient || is_hidden(ch, EXT_XCLIENT)) {
 		channel_reply(ch, 550, "5.7.0", "XCLIENT is not for you");
 		return;
 	}
@@ -103,4 +121,90 @@ do_xclient(struct channel *ch, struct span arg)
 	    span_of(ch->authenticated ? "XCLIENT" : ""));
 	ch->extended_smtp = false;
 	greet_client(ch);
+}
+
+/* The name of a protocol: letters, digits, hyphens. */
+static bool
+is_protocol(struct span v)
+{
+	for (size_t i = 0; i < v.len; i++)
+		if (!(v.p[i] >= '0' && v.p[i] <= '9') && v.p[i] != '-' &&
+		    !((v.p[i] | 32) >= 'a' && (v.p[i] | 32) <= 'z'))
+			return false;
+	return true;
+}
+
+/* LOCAL or REMOTE, in any case. */
+static bool
+take_source(struct channel_forward *f, struct span v)
+{
+	bool local = span_same(v, "LOCAL");
+
+	if (!local && !span_same(v, "REMOTE"))
+		return false;
+	return span_copy(f->source, sizeof f->source,
+	    span_of(local ? "LOCAL" : "REMOTE"));
+}
+
+/* Takes one attribute of XFORWARD, as take_attribute() does. */
+static bool
+take_forwarded(struct channel_forward *f, struct span name, const char *value)
+{
+	bool unknown = is_unavailable(value);
+	struct span v = span_of(unknown ? "" : value);
+
+	if (span_same(name, "HELO"))
+		return span_copy_name(f->helo, sizeof f->helo, v);
+	if (!span_printable(v))
+		return false;
+	if (span_same(name, "IDENT"))
+		return span_copy(f->ident, sizeof f->ident, v);
+	if (span_same(name, "PORT"))
+		return span_copy(f->port, sizeof f->port, v) &&
+		    (unknown || parse_port(f->port));
+	if (span_same(name, "SOURCE")) {
+		f->source[0] = '\0';
+		return unknown || take_source(f, v);
+	}
+	if (unknown)
+		v = span_of("unknown");
+	if (span_same(name, "NAME"))
+		return span_copy(f->name, sizeof f->name, v);
+	if (span_same(name, "PROTO"))
+		return span_copy(f->protocol, sizeof f->protocol, v) &&
+		    is_protocol(v);
+	return span_same(name, "ADDR") &&
+	    span_copy(f->address, sizeof f->address, skip_tag(v)) &&
+	    (unknown || parse_ip(f->address));
+}
+
+/* What nobody has told is not known of the forwarded client, whatever is known
+   of the server that forwards. */
+static const struct channel_forward nobody = { .address = "unknown",
+	.name = "unknown", .protocol = "unknown" };
+
+/* Postfix's XFORWARD_README: all attributes of a command or none.  They add to
+   those of the commands before, until the transaction that follows is over. */
+void
+do_xforward(struct channel *ch, struct span arg)
+{
+	struct channel_forward f;
+	struct span name, value;
+	char decoded[CHANNEL_NAME_MAX];
+
+	if (!ch->xforward || is_hidden(ch, EXT_XFORWARD)) {
+		channel_reply(ch, 550, "5.7.0", "XFORWARD is not for you");
+		return;
+	}
+	f = ch->forwarded ? ch->forward : nobody;
+	while (arg.len > 0)
+		if (!parse_parameter(&arg, &name, &value) ||
+		    !xdecode(decoded, sizeof decoded, value) ||
+		    !take_forwarded(&f, name, decoded)) {
+			channel_reply(ch, 501, "5.5.4", "Bad attribute");
+			return;
+		}
+	ch->forward = f;
+	ch->forwarded = true;
+	channel_reply(ch, 250, "2.0.0", "OK");
 }

@@ -117,6 +117,9 @@ grammar_allows(const struct envelope *env)
 	    !is_word(fact[FACT_QUEUE_ID]) ||
 	    !is_word(fact[FACT_CLIENT_PROTOCOL]))
 		return false;
+	for (size_t i = FACT_FORWARD_ADDRESS; i <= FACT_FORWARD_SOURCE; i++)
+		if (!is_printable(fact[i]))
+			return false;
 	for (; one < env->recipients + env->nrecipients; one++)
 		if (!is_mailbox(one->address) || !are_parameters(one->options))
 			return false;

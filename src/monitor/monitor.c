@@ -174,13 +174,15 @@ may_send(struct monitor *m, const struct envelope *env, struct reply *r,
     char *why, size_t size)
 {
 	enum access_way way = ACCESS_LOCAL;
+	struct envelope real = *env;
 	bool named;
 
 	if (!is_limited(m))
 		return true;
+	real.fact[FACT_CLIENT_ADDRESS] = m->client;
 	if (relay_forwards(m->relay, env->recipients[0].address, &named))
 		way = named ? ACCESS_NAMED : ACCESS_ANY;
-	return access_allows(m->access, env, way, r, why, size);
+	return access_allows(m->access, &real, way, r, why, size);
 }
 
 /* May the client send to all of them?  It was told so of each. */
@@ -453,6 +455,31 @@ override_facts(const struct monitor *m, struct envelope *env)
 			env->fact[i] = m->known[i];
 }
 
+/* Puts the client that XFORWARD names in the place of the one that is connected,
+   for the log, services, programs and next hops.  m->client stays: what a
+   client may do is not XFORWARD's affair, nor who it is to AUTH. */
+static void
+forward_facts(struct monitor *m, const struct question *q,
+    struct envelope *env)
+{
+	static const struct {
+		enum fact from, to;
+	} rows[] = {
+		{ FACT_FORWARD_ADDRESS, FACT_CLIENT_ADDRESS },
+		{ FACT_FORWARD_PORT, FACT_CLIENT_PORT },
+		{ FACT_FORWARD_NAME, FACT_CLIENT_NAME },
+		{ FACT_FORWARD_HELO, FACT_CLIENT_HELO },
+		{ FACT_FORWARD_PROTOCOL, FACT_CLIENT_PROTOCOL },
+	};
+
+	m->client = env->fact[FACT_CLIENT_ADDRESS];
+	if (env->fact[FACT_FORWARD_ADDRESS][0] == '\0' ||
+	    q->ask == ASK_AUTH || q->ask == ASK_MECHANISMS)
+		return;
+	for (size_t i = 0; i < COUNT(rows); i++)
+		env->fact[rows[i].to] = env->fact[rows[i].from];
+}
+
 int
 monitor_get_question(struct monitor *m, struct received *r)
 {
@@ -463,8 +490,10 @@ monitor_get_question(struct monitor *m, struct received *r)
 		errno = EBADMSG;
 		return -1;
 	}
-	if (status == 1 && r->q.env != NULL)
+	if (status == 1 && r->q.env != NULL) {
 		override_facts(m, &r->env);
+		forward_facts(m, &r->q, &r->env);
+	}
 	if (status == 1 && r->q.ask == ASK_MESSAGE &&
 	    (!may_send_all(m, r->q.env) || (m->nservices > 0 &&
 	    !record_has(&m->record, r->q.env)))) {

@@ -46,6 +46,8 @@ struct monitor {
 	/* The monitor's own facts, which take the place of those in questions;
 	   NULL: the channel process knows. */
 	const char *known[FACTS];
+	const char *client;	/* address of the client that is connected, in a
+				   question */
 	char method[32], user[MONITOR_USER];	/* of AUTH, for known */
 	struct wire wire;
 	/* From here on nothing is cleared, nor touched before it is used. */

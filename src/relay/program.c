@@ -42,7 +42,7 @@ static const struct name {
 	const char *argument;	/* in "{...}", or "" */
 } names[] = {
 #define FACT_ROW(fact, variable, argument, set_by, report) \
-	{ FACT_##fact, variable, argument },
+	{ FACT_##fact, sizeof(variable) > 1 ? variable : NULL, argument },
 	FACT_TABLE(FACT_ROW)
 	{ ABOUT_SIZE, "SIZE", "size" },
 	{ ABOUT_RECIPIENT, "RECIPIENT", "recipient" },

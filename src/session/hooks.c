@@ -72,7 +72,10 @@ on_connect(void *ctx, struct reply *r)
 	/* A client that sent XCLIENT once may send it again. */
 	if (!s->greeted && s->options->xclient != NULL)
 		channel_offer_xclient(&s->ch, peer_in_networks(
-		    s->ch.peer.address, s->options->xclient));
+		    s->ch.peer.address, "xclient", s->options->xclient));
+	if (!s->greeted && s->options->xforward != NULL)
+		channel_offer_xforward(&s->ch, peer_in_networks(
+		    s->ch.peer.address, "xforward", s->options->xforward));
 	if (s->greeted)
 		forget_speaker(s);
 	s->greeted = true;

@@ -138,6 +138,7 @@ add_envelope(struct record *r, const struct envelope *env)
 	add(r, "helo", "SMTPD_HELO", ascii_name(r->helo, sizeof r->helo,
 	    env->fact[FACT_CLIENT_HELO]));
 	add(r, "user", "SMTPD_USER", env->fact[FACT_SASL_USERNAME]);
+	add(r, "ident", "SMTPD_IDENT", env->fact[FACT_FORWARD_IDENT]);
 	if (env->fact[FACT_QUEUE_ID][0] != '\0')
 		add(r, "from", "SMTPD_SENDER", env->fact[FACT_SENDER][0] == '\0'
 		    ? "<>" : env->fact[FACT_SENDER]);

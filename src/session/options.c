@@ -132,6 +132,8 @@ static const struct option_row {
 	    "", "", "a PROXY header comes first" },
 	{ "xclient", 0, TEXT, AT(const char *, xclient),
 	    "NET,...", "", "who may send XCLIENT" },
+	{ "xforward", 0, TEXT, AT(const char *, xforward),
+	    "NET,...", "", "who may send XFORWARD" },
 	{ "bare-newline", 0, NEWLINES, AT(enum bare_newline, channel.bare_newline),
 	    "HOW", "reject", "lone CR or LF: reject, normalize, unix" },
 	{ "crlf", 0, FLAG, AT(bool, monitor.relay.crlf),

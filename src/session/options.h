@@ -16,7 +16,7 @@ struct options {
 	struct monitor_settings monitor;
 	struct command_limit limits[LIMITS_MAX + 1];
 	char verbs[1024];		/* the names in limits */
-	const char *hostname, *user, *xclient, *tlscert, *tlskey;
+	const char *hostname, *user, *xclient, *xforward, *tlscert, *tlskey;
 	const char *rules;
 	struct faults *faults;		/* of rules, or NULL */
 	unsigned timeout;		/* seconds for one command */

@@ -18,7 +18,7 @@
 #include "session/peer.h"
 
 bool
-peer_in_networks(const char *address, const char *list)
+peer_in_networks(const char *address, const char *option, const char *list)
 {
 	bool found = false;
 	size_t len;
@@ -28,7 +28,7 @@ peer_in_networks(const char *address, const char *list)
 		len = strcspn(list, ",");
 		one = network_has(list, len, address);
 		if (one == -1)
-			log_misused("--xclient: \"%.*s\" is not a network",
+			log_misused("--%s: \"%.*s\" is not a network", option,
 			    (int)len, list);
 		found = found || one == 1;
 		if (list[len] == '\0')
@@ -157,18 +157,28 @@ peer_find(struct client *c, const struct options *o)
 		snprintf(c->user, sizeof c->user, "%s", pw->pw_name);
 }
 
+/* Can a client of that list be at the other end?  With a PROXY header, which is
+   yet to come, it can. */
+static bool
+may_send(const struct options *o, const struct client *c, const char *option,
+    const char *list)
+{
+	return list != NULL && (o->channel.proxy_protocol ||
+	    peer_in_networks(c->peer.address, option, list));
+}
+
 void
 peer_facts(const char *known[FACTS], const struct options *o,
     const struct client *c)
 {
-	const char *xclient = o->xclient;
 	unsigned who = SET_BY_CLIENT;
 
 	if (o->channel.proxy_protocol)
 		who |= SET_BY_PROXY;
-	if (xclient != NULL && (o->channel.proxy_protocol ||
-	    peer_in_networks(c->peer.address, xclient)))
+	if (may_send(o, c, "xclient", o->xclient))
 		who |= SET_BY_XCLIENT;
+	if (may_send(o, c, "xforward", o->xforward))
+		who |= SET_BY_XFORWARD;
 	for (size_t i = 0; i < FACTS; i++)
 		known[i] = "";
 	known[FACT_CLIENT_ADDRESS] = c->peer.address;

@@ -26,7 +26,9 @@ void	peer_find(struct client *c, const struct options *o);
 void	peer_facts(const char *known[FACTS], const struct options *o,
 	    const struct client *c);
 
-/* Is address in one of the networks of a comma-separated list? */
-bool	peer_in_networks(const char *address, const char *list);
+/* Is address in one of the networks of a comma-separated list?  Exits if the
+   list, which is that option's argument, has anything else. */
+bool	peer_in_networks(const char *address, const char *option,
+	    const char *list);
 
 #endif

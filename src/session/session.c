@@ -47,7 +47,9 @@ protocol(const struct channel *ch)
 struct envelope
 session_facts(const struct session *s)
 {
+	static const struct channel_forward none;
 	const struct channel *ch = &s->ch;
+	const struct channel_forward *f = ch->forwarded ? &ch->forward : &none;
 	struct envelope env = { .fact = {
 		[FACT_SENDER] = ch->mailfrom == NULL ? "" : ch->mailfrom,
 		[FACT_MAIL_OPTIONS] = ch->mail_options == NULL ? ""
@@ -69,6 +71,13 @@ session_facts(const struct session *s)
 		[FACT_TLS_SUBJECT] = ch->tls.subject,
 		[FACT_TLS_ISSUER] = ch->tls.issuer,
 		[FACT_TLS_FINGERPRINT] = ch->tls.fingerprint,
+		[FACT_FORWARD_ADDRESS] = f->address,
+		[FACT_FORWARD_PORT] = f->port,
+		[FACT_FORWARD_NAME] = f->name,
+		[FACT_FORWARD_HELO] = f->helo,
+		[FACT_FORWARD_PROTOCOL] = f->protocol,
+		[FACT_FORWARD_IDENT] = f->ident,
+		[FACT_FORWARD_SOURCE] = f->source,
 	} };
 
 	env.size = ch->declared;

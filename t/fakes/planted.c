@@ -305,7 +305,8 @@ enum { ENVELOPE = 1, A = 2, B = 4 };
 /* The NULs that end the facts, from the first, second, third on. */
 #define FACTS "\0" FACTS_1
 #define FACTS_1 "\0" FACTS_2
-#define FACTS_2 "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+#define FACTS_2 "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" FORWARD
+#define FORWARD "\0\0\0\0\0\0\0"
 #define HEAD(ask, number, flags, encoding, recipients, text, more) \
 	{ ask, number, flags, encoding, recipients, sizeof text - 1 + (more), \
 	    0 }, sizeof text - 1, text
@@ -376,8 +377,8 @@ static const struct question {
 	    0xbaadf00d, "\377\376\1\2\3", 0x0ddba11), -1 },
 	/* Somebody whom neither socket nor certificate names. */
 	{ "external", HEAD(AUTH, 0, ENVELOPE | A | B, 0, 0, "\0\0\0\0\0\0\0"
-	    "root\0\0\0\0\0\0\0\0\0client.example.org\0\0\0EXTERNAL\0\0", 0),
-	    -1 },
+	    "root\0\0\0\0\0\0\0\0\0client.example.org\0\0\0" FORWARD
+	    "EXTERNAL\0\0", 0), -1 },
 	{ "guess", HEAD(AUTH, 0, ENVELOPE | A | B, 0, 0, FACTS
 	    "PLAIN\0AGpvZQB4\0", 0), -1 },
 	{ "log-empty", HEAD(LOG, 6, A | B, 0, 0, "\0\0", 0), -1 },
@@ -529,14 +530,17 @@ lie(struct channel *ch, const char *with)
 {
 	struct channel_peer *peer = &ch->peer;
 	struct channel_tls *tls = &ch->tls;
+	struct channel_forward *ahead = &ch->forward;
 	char *const facts[] = { peer->address, peer->port, peer->name,
 		peer->server_address, peer->server_port, ch->auth_user,
 		ch->auth_method, tls->protocol, tls->cipher, tls->sni,
-		tls->subject, tls->issuer, tls->fingerprint };
+		tls->subject, tls->issuer, tls->fingerprint, ahead->address,
+		ahead->port, ahead->name, ahead->helo, ahead->protocol,
+		ahead->ident, ahead->source };
 
 	for (size_t i = 0; i < sizeof facts / sizeof *facts; i++)
 		strcpy(facts[i], with);
-	ch->authenticated = ch->ssl = *with != '\0';
+	ch->authenticated = ch->ssl = ch->forwarded = *with != '\0';
 }
 
 size_t

@@ -74,6 +74,7 @@ static const struct word {
 	FLAG("auth-required", ON, auth_required),
 	FLAG("auth-in-clear", OFF, auth_require_tls),
 	FLAG("xclient", ON, xclient),
+	FLAG("xforward", ON, xforward),
 	FLAG("no-dsn", OFF, dsn),
 	{ "auth", AUTHS, 0 },	/* mechanisms, separated by commas */
 	{ "auth-failures", FAILURES, 0 },
