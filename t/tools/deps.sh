@@ -25,7 +25,9 @@ for target; do
 	check-peers)
 		packages+=(perl python3 openssl postfix dovecot-lmtpd mailman3
 		    postgrey python3-spf-engine socat gsasl haproxy
-		    libnginx-mod-mail swaks curl) ;;
+		    libnginx-mod-mail swaks curl
+		    opendkim opendmarc rspamd redis-server clamav-milter
+		    clamav-daemon spamass-milter spamd python3-dkim) ;;
 	check-systemd)
 		packages+=(python3 swaks openssl systemd-container) ;;
 	bench)

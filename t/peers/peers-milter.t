@@ -1,0 +1,161 @@
+#!/usr/bin/python3
+"""Real filters: OpenDKIM, rspamd, ClamAV, SpamAssassin, OpenDMARC, and one on
+pymilter, whose record of a session is compared with that through Postfix."""
+import base64
+import glob
+import os
+import re
+import sys
+
+sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
+from milters import (Clamav, OpenDKIM, OpenDMARC, Redis, Rspamd, Spamass,
+                     make_key, record)
+from tap import Listener, Session, Skip, folder, main, script, test
+
+PLACE = folder()
+MAIL = ["From: a@example.org", "To: b@example.net", "Subject: a test",
+        "Message-ID: <1@example.org>", "Date: Sat, 1 Aug 2026 10:00:00 +0000",
+        ""]
+HARD = [*MAIL[:-1], "MIME-Version: 1.0",
+        "Content-Type: text/plain; charset=utf-8",
+        "Content-Transfer-Encoding: 8bit", "",
+        b"Gr\xc3\xbc\xc3\x9fe", "..", "..dot", "x" * 900, "", "trailing  ",
+        ""]
+boxes = 0
+
+
+def box():
+    global boxes
+    boxes += 1
+    return f"{PLACE}/box{boxes}"
+
+
+def stored(where):
+    texts = []
+    for name in glob.glob(f"{where}/new/*"):
+        with open(name, "rb") as f:
+            texts.append(f.read())
+    assert len(texts) == 1, texts
+    return texts[0]
+
+
+def pass_through(filters, *text, relay=None, options=()):
+    """One message.  Returns the reply and, if there is one, what is stored."""
+    where = box()
+    asked = [a for f in filters for a in ("--milter", f.milter)]
+    with Session("--nosetuid", *asked, *options,
+                 *(relay or [f"maildir:{where}"])) as s:
+        s.start()
+        said = s.deliver(*text, sender="a@example.org", to=["b@example.net"])
+        s.finish()
+    return said, stored(where) if not relay and said[:3] == "250" else None
+
+
+def verified(message, key):
+    """What dkimpy says of a message with CRLF."""
+    import dkim
+    return dkim.verify(message, dnsfunc=lambda name, timeout=5:
+                       record(key).encode())
+
+
+@test
+def OpenDKIM_signs_and_the_signature_survives_every_relay():
+    try:
+        import dkim
+    except ImportError:
+        raise Skip("no dkimpy here (package python3-dkim)")
+    key = make_key(PLACE)
+    with OpenDKIM("s", key) as signer:
+        for text in (MAIL + ["body"], HARD):
+            # A Maildir, with LF and with CRLF.
+            for options in ([], ["--crlf"]):
+                said, got = pass_through([signer], *text, options=options)
+                assert said[:3] == "250", said
+                got = got.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+                assert b"DKIM-Signature: v=1" in got
+                assert verified(got, key), got
+                assert not verified(got.replace(b"a test", b"a Test"), key)
+            # A program.
+            kept = f"{box()}.mail"
+            said, _ = pass_through([signer], *text, relay=["--", script(
+                PLACE, f"cat >{kept}")])
+            assert said[:3] == "250", said
+            with open(kept, "rb") as f:
+                assert verified(f.read().replace(b"\n", b"\r\n"), key)
+            # Another server.
+            where = box()
+            with Listener("--nosetuid", "--crlf", f"maildir:{where}") as hop:
+                said, _ = pass_through(
+                    [signer], *text, relay=[f"smtp:[127.0.0.1]:{hop.port}"])
+                assert said[:3] == "250", said
+            assert verified(stored(where), key)
+
+
+@test
+def OpenDKIM_verifies_what_it_signed():
+    key = make_key(PLACE)
+    with OpenDKIM("s", key) as signer, OpenDKIM("v", key) as verifier:
+        said, got = pass_through([signer, verifier], *HARD)
+        assert said[:3] == "250", said
+        assert re.search(rb"(?s)Authentication-Results: mx\.example\.org;"
+                         rb"[^:]*dkim=pass", got), got
+        said, got = pass_through([verifier], *MAIL, "unsigned")
+        assert b"dkim=pass" not in got
+
+
+EICAR = r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + \
+    "EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
+
+
+def attachment(octets):
+    return [*MAIL[:-1], "MIME-Version: 1.0",
+            'Content-Type: multipart/mixed; boundary="b"', "", "--b",
+            "Content-Type: text/plain", "", "see attachment", "--b",
+            "Content-Type: application/octet-stream; name=x.com",
+            "Content-Transfer-Encoding: base64", "",
+            base64.b64encode(octets.encode()).decode(), "--b--"]
+
+
+@test
+def ClamAV_finds_a_virus_in_an_attachment_and_lets_the_rest_pass():
+    with Clamav() as scanner:
+        said, _ = pass_through([scanner], *attachment(EICAR))
+        assert said[:3] == "550" and "Infected" in said, said
+        said, got = pass_through([scanner], *attachment("harmless"))
+        assert said[:3] == "250" and b"X-Virus-Status: Clean" in got, said
+
+
+GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+
+
+@test
+def SpamAssassin_marks_mail_and_refuses_GTUBE():
+    with Spamass() as scanner:
+        said, got = pass_through([scanner], *MAIL, "hello")
+        assert said[:3] == "250" and b"X-Spam-Checker-Version" in got, got
+        said, _ = pass_through([scanner], *MAIL, GTUBE)
+        assert said[:3] == "550", said
+
+
+@test
+def rspamd_adds_fields_refuses_GTUBE_and_greylists():
+    with Redis() as redis, Rspamd(redis) as scanner:
+        said, got = pass_through([scanner], *MAIL, "hello")
+        assert said[:3] == "250" and b"X-Spamd-Result:" in got, (said, got)
+        said, _ = pass_through([scanner], *MAIL, GTUBE)
+        assert said[:3] == "554" and "Gtube" in said, said
+        said, _ = pass_through([scanner], *MAIL[:2], "Subject: greylist me",
+                               *MAIL[3:], "hello")
+        assert said[:3] == "451", said
+
+
+@test
+def OpenDMARC_writes_its_result():
+    key = make_key(PLACE)
+    with OpenDKIM("v", key) as verifier, OpenDMARC() as judge:
+        said, got = pass_through([verifier, judge], *MAIL, "hello")
+        assert said[:3] == "250", said
+        assert b"Authentication-Results: mx.example.org; dmarc=" in got, got
+
+
+main()
