@@ -109,7 +109,7 @@ bool
 grammar_allows(const struct envelope *env)
 {
 	const char *const *fact = env->fact;
-	const struct recipient *one = env->recipients;
+	size_t i;
 
 	if ((fact[FACT_SENDER][0] != '\0' && !is_mailbox(fact[FACT_SENDER])) ||
 	    !are_parameters(fact[FACT_MAIL_OPTIONS]) ||
@@ -117,11 +117,12 @@ grammar_allows(const struct envelope *env)
 	    !is_word(fact[FACT_QUEUE_ID]) ||
 	    !is_word(fact[FACT_CLIENT_PROTOCOL]))
 		return false;
-	for (size_t i = FACT_FORWARD_ADDRESS; i <= FACT_FORWARD_SOURCE; i++)
+	for (i = FACT_FORWARD_ADDRESS; i <= FACT_FORWARD_SOURCE; i++)
 		if (!is_printable(fact[i]))
 			return false;
-	for (; one < env->recipients + env->nrecipients; one++)
-		if (!is_mailbox(one->address) || !are_parameters(one->options))
+	for (i = 0; i < env->nrecipients; i++)
+		if (!is_mailbox(env->recipients[i].address) ||
+		    !are_parameters(env->recipients[i].options))
 			return false;
 	return true;
 }

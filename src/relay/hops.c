@@ -51,6 +51,21 @@ hop_form(const struct relay *r, const struct hop *h)
 	    : h->transport->form;
 }
 
+/* The list in which the hop of spec is (FNV-1a), or NULL: no memory. */
+static struct hop **
+bucket_of(struct relay *r, const char *spec)
+{
+	uint32_t hash = UINT32_C(2166136261);
+
+	if (r->buckets == NULL)
+		r->buckets = calloc(HOP_BUCKETS, sizeof(struct hop *));
+	if (r->buckets == NULL)
+		return NULL;
+	for (; *spec != '\0'; spec++)
+		hash = (hash ^ (unsigned char)*spec) * UINT32_C(16777619);
+	return &r->buckets[hash % HOP_BUCKETS];
+}
+
 /* Returns the hop that spec describes, new or known, or NULL with a sentence
    in error[0..size). */
 static struct hop *
@@ -58,22 +73,28 @@ hop_find(struct relay *r, const char *spec, char *error, size_t size)
 {
 	const struct transport *t;
 	size_t len = strlen(spec) + 1;
-	struct hop *h;
+	struct hop *h, **bucket = bucket_of(r, spec);
 
-	for (h = r->hops; h != NULL; h = h->link)
+	if (strcmp(r->usual.spec, spec) == 0)
+		return &r->usual;
+	for (h = bucket != NULL ? *bucket : NULL; h != NULL; h = h->alike)
 		if (strcmp(h->spec, spec) == 0)
 			return h;
 	t = hop_transport(r, spec, error, size);
 	if (t == NULL)
 		return NULL;
 	h = calloc(1, sizeof *h + len);
-	if (h == NULL) {
+	if (h == NULL || bucket == NULL) {
 		snprintf(error, size, "out of memory");
+		free(h);
 		return NULL;
 	}
 	memcpy(h + 1, spec, len);
-	if (hop_add(r, h, t, (char *)(h + 1), error, size))
+	if (hop_add(r, h, t, (char *)(h + 1), error, size)) {
+		h->alike = *bucket;
+		*bucket = h;
 		return h;
+	}
 	free(h);
 	return NULL;
 }
@@ -147,4 +168,6 @@ hops_close(struct relay *r)
 		if (h != &r->usual)
 			free(h);
 	}
+	free(r->buckets);
+	r->buckets = NULL;
 }

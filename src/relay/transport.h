@@ -61,13 +61,18 @@ struct hop {
 	const char *where;		/* in spec */
 	void *state;			/* the transport's; NULL at first */
 	struct reply refusal;		/* error: only */
-	struct hop *link;
+	struct hop *link;		/* of all hops, */
+	struct hop *alike;		/* and of those whose spec hashes alike */
 };
+
+#define HOP_BUCKETS 4096	/* so that 100000 hops are read in a second */
 
 struct relay {
 	const struct relay_settings *set;
 	const struct transport *const *transports;	/* NULL-terminated */
 	struct hop *hops;		/* all of them; owned, but for: */
+	struct hop **buckets;		/* HOP_BUCKETS lists of those of routes, by
+					   spec; NULL: none yet; owned */
 	struct hop usual;		/* the relay on the command line */
 	struct hop quarantine;		/* a Maildir, if there is one */
 	int routes_file, auth_file;	/* open, or -1; owned */
