@@ -5,12 +5,15 @@ import base64
 import glob
 import os
 import re
+import socket
 import sys
 
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
 from milters import (Clamav, OpenDKIM, OpenDMARC, Redis, Rspamd, Spamass,
                      make_key, record)
-from tap import Listener, Session, Skip, folder, main, script, test
+from peer import Dovecot, Postfix
+from tap import (Listener, Session, Skip, folder, main, message, script,
+                 test)
 
 PLACE = folder()
 MAIL = ["From: a@example.org", "To: b@example.net", "Subject: a test",
@@ -156,6 +159,43 @@ def OpenDMARC_writes_its_result():
         said, got = pass_through([verifier, judge], *MAIL, "hello")
         assert said[:3] == "250", said
         assert b"Authentication-Results: mx.example.org; dmarc=" in got, got
+
+
+@test
+def rspamd_stands_in_front_of_Dovecot():
+    with Rspamd() as scanner, Dovecot(lmtp=True) as store, Session(
+            "--nosetuid", "--milter", scanner.milter, store.relays[0]) as s:
+        s.start()
+        said = s.deliver(*MAIL, "hello", to=["b@example.net"])
+        assert said[:3] == "250", said
+        said = s.deliver(*MAIL, GTUBE, to=["b@example.net"])
+        assert said[:3] == "554", said
+        s.finish()
+        mail, = store.messages("b")
+        assert b"X-Spamd-Result:" in mail, mail
+
+
+@test
+def ClamAV_stands_between_two_Postfixes():
+    with Clamav() as scanner, Postfix() as behind, Listener(
+            "--nosetuid", "--milter", scanner.milter,
+            behind.relays[0]) as between, Postfix(main=f"""
+default_transport = smtp
+relayhost = [127.0.0.1]:{between.port}
+bounce_size_limit = 1
+""") as front, Listener("--nosetuid", front.relays[0]) as door:
+        with socket.create_connection(("127.0.0.1", door.port)) as client:
+            read = client.makefile("rb")
+            client.sendall(b"EHLO x\r\n" + message(
+                *attachment(EICAR), to=["virus@example.net"]) + message(
+                *attachment("harmless"), to=["b@example.net"]) + b"QUIT\r\n")
+            assert read.read().count(b"250 2.0.0") == 2
+        # The first Postfix bounces the message with the virus.
+        arrived = {to: octets for (to,), octets in
+                   (behind.arrival(), behind.arrival())}
+        assert sorted(arrived) == ["a@example.org", "b@example.net"], arrived
+        assert b"X-Virus-Status: Clean" in arrived["b@example.net"]
+        assert b"Infected by" in arrived["a@example.org"]
 
 
 main()
