@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""growth.t - work grows with the input, and not with its square.
+
+The kernel counts the work: a process that uses more than ten seconds of CPU
+time is killed.  Each input needs less than one, with the sanitizers too; before
+they were fixed, or with a loop within a loop, they need minutes."""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from tap import HELLO, SMTPD, folder, lines, main, test
+
+SECONDS = 10
+START = lines(HELLO, "MAIL FROM:<a@example.org>")
+UNLIMITED = ("--max-errors", "0", "--max-recipients", "0")
+
+
+def answers(octets, *arguments):
+    """The replies to a session of these octets; empty if it was killed."""
+    with tempfile.TemporaryFile() as f:
+        f.write(octets)
+        f.seek(0)
+        done = subprocess.run(
+            ["sh", "-c", f'ulimit -t {SECONDS}; exec "$@"', "sh", SMTPD, "-H",
+             "mx.example.org", *UNLIMITED, *arguments], stdin=f,
+            capture_output=True)
+    assert done.returncode == 0, (done.returncode, done.stderr[-300:])
+    return done.stdout.decode().splitlines()
+
+
+def relayed(octets, *arguments):
+    got = answers(START + octets + lines("QUIT"), *arguments)
+    assert got[-2].startswith("250 2.0.0 Message accepted"), got[-2:]
+
+
+def routes(row, count):
+    place = folder()
+    with open(f"{place}/routes", "w") as f:
+        for i in range(count):
+            f.write(row.format(i=i) + "\n")
+    return place
+
+
+@test
+def a_hundred_thousand_routes_to_as_many_next_hops():
+    place = routes("p{i}@example.net lmtp:unix:/nowhere/{i}", 100000)
+    relayed(lines("RCPT TO:<b@example.org>", "DATA", "x", "."),
+            "--routes", f"{place}/routes", "discard:")
+    shutil.rmtree(place)
+
+
+@test
+def a_hundred_thousand_routes_of_one_domain():
+    place = routes("p{i}@example.net discard:", 100000)
+    relayed(lines(*[f"RCPT TO:<p{i}@example.net>" for i in range(5000)],
+                  "DATA", "x", "."), "--routes", f"{place}/routes", "discard:")
+    shutil.rmtree(place)
+
+
+@test
+def twenty_thousand_recipients():
+    relayed(lines(*[f"RCPT TO:<p{i}@example.net>" for i in range(20000)],
+                  "DATA", "x", "."), "discard:")
+
+
+@test
+def a_hundred_thousand_chunks_of_one_octet():
+    relayed(lines("RCPT TO:<b@example.org>") + b"BDAT 1\r\nx" * 100000 +
+            lines("BDAT 0 LAST"), "discard:")
+
+
+@test
+def a_million_lines():
+    relayed(lines("RCPT TO:<b@example.org>", "DATA") + b".x\r\n" * 1000000 +
+            lines("."), "discard:")
+
+
+@test
+def a_header_of_half_a_million_fields_and_one_of_as_many_lines():
+    relayed(lines("RCPT TO:<b@example.org>", "DATA") + b"X: y\r\n" * 500000 +
+            lines("."), "discard:")
+    relayed(lines("RCPT TO:<b@example.org>", "DATA", "X: y") +
+            b" z\r\n" * 500000 + lines("."), "discard:")
+    relayed(lines("RCPT TO:<b@example.org>", "DATA") + b"From a\r\n" * 500000 +
+            lines("."), "discard:")
+
+
+@test
+def a_line_of_four_megabytes():
+    for verb in (b"", b"EHLO ", b"MAIL FROM:<", b"AUTH PLAIN "):
+        got = answers(lines(HELLO) + verb + b"x" * (4 << 20) +
+                      lines("", "QUIT"), "discard:")
+        assert got[-2][:3] == "500" and got[-1][:3] == "221", got[-2:]
+
+
+main()
