@@ -39,6 +39,7 @@ struct relay_settings {
 				   demands TLS; or NULL */
 	const char *tls_program;	/* path of smtpd-tls */
 	const char *auth;	/* file with the next hops' credentials, or NULL */
+	bool xclient;		/* tell next hops by XCLIENT who the client is */
 	struct logger log;
 };
 

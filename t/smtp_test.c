@@ -1164,7 +1164,8 @@ Test(nexthop, xforward_in_xtext)
 	m->env.fact[FACT_CLIENT_HELO] = "a+b=c d\xc3\xa4";
 	converse("all", OFFERS("XFORWARD NAME ADDR PROTO HELO PORT SOURCE")
 	    "< XFORWARD NAME=[UNAVAILABLE] ADDR=IPV6:2001:db8::1 PORT=4321 "
-	    "PROTO=ESMTP HELO=a+2Bb+3Dc+20d+C3+A4\n> 250 Ok\n"
+	    "PROTO=ESMTP HELO=a+2Bb+3Dc+20d+C3+A4 "
+	    "SOURCE=REMOTE\n> 250 Ok\n"
 	    NEXT, m, TAKEN);
 	m->env.fact[FACT_CLIENT_ADDRESS] = "192.0.2.1";
 	m->env.fact[FACT_CLIENT_NAME] = "client.example.com";

@@ -1,6 +1,6 @@
 /*
  * smtp_open.c - opens a connection to a next hop as far as MAIL: greeting,
- * EHLO, STARTTLS, AUTH, XFORWARD.
+ * EHLO, STARTTLS, XCLIENT, AUTH.
  *
  * It looks up no MX, and links no TLS: smtpd-tls does that.
  */
@@ -15,21 +15,6 @@
 
 #define ALTERNATIVE_SECONDS 30	/* to open a place that is not the last */
 #define TLS_SECONDS 60		/* for a handshake */
-#define XFORWARD_VALUE_MAX 255	/* octets, before they are encoded */
-#define XFORWARD_LINE 256	/* octets after which another command begins */
-
-/* What XFORWARD may carry. */
-static const struct {
-	const char *name;
-	unsigned can;
-	enum fact fact;
-} forwards[] = {
-	{ "NAME", CAN_XFORWARD_NAME, FACT_CLIENT_NAME },
-	{ "ADDR", CAN_XFORWARD_ADDR, FACT_CLIENT_ADDRESS },
-	{ "PORT", CAN_XFORWARD_PORT, FACT_CLIENT_PORT },
-	{ "PROTO", CAN_XFORWARD_PROTO, FACT_CLIENT_PROTOCOL },
-	{ "HELO", CAN_XFORWARD_HELO, FACT_CLIENT_HELO },
-};
 
 const char *
 smtp_default_port(enum nexthop_protocol protocol)
@@ -45,7 +30,7 @@ send_helo(struct nexthop *h, int64_t deadline, struct reply *r)
 {
 	struct reply said;
 
-	smtp_add(h, "HELO %s\r\n", h->set->fqdn);
+	smtp_add(h, "HELO %s\r\n", smtp_hello_name(h));
 	if (smtp_command(h, STEP_HELO, deadline, &said))
 		return true;
 	if (h->quoted || r->code == 0)
@@ -60,9 +45,10 @@ send_hello(struct nexthop *h, int64_t deadline, struct reply *r)
 {
 	bool lmtp = h->protocol == NEXTHOP_LMTP;
 
-	h->can = 0;
+	h->can = h->attributes = 0;
 	h->size_max = h->rcpt_max = 0;
-	smtp_add(h, "%s %s\r\n", lmtp ? "LHLO" : "EHLO", h->set->fqdn);
+	smtp_add(h, "%s %s\r\n", lmtp ? "LHLO" : "EHLO",
+	    smtp_hello_name(h));
 	if (smtp_command(h, STEP_HELLO, deadline, r))
 		return true;
 	if (h->s.fd == -1)
@@ -150,7 +136,7 @@ connect_place(struct nexthop *h, int64_t deadline, struct reply *r)
 	char why[128];
 
 	h->secure = h->place.local;
-	h->closed = h->timed_out = h->quoted = false;
+	h->closed = h->timed_out = h->quoted = h->introduced = false;
 	if (stream_dial(&h->s, &h->place, &h->found.at[h->tried - 1], deadline,
 	    why, sizeof why) == -1) {
 		smtp_log(h, "cannot connect", why);
@@ -182,6 +168,14 @@ greet_place(struct nexthop *h, int64_t deadline, struct reply *r)
 	    send_helo(h, deadline, r);
 }
 
+/* XCLIENT, and EHLO again: the session begins anew. */
+static bool
+introduce(struct nexthop *h, int64_t deadline, struct reply *r)
+{
+	return smtp_xclient(h, deadline, r) &&
+	    (!h->introduced || send_hello(h, deadline, r));
+}
+
 /* Opens h->place as far as MAIL.  Where TLS is not demanded and its handshake
    fails, which was logged, the place is opened once more without it. */
 static bool
@@ -201,7 +195,7 @@ open_place(struct nexthop *h, int64_t deadline, struct reply *r)
 			ok = greet_place(h, deadline, r);
 		}
 	}
-	if (ok && smtp_authenticate(h, deadline, r))
+	if (ok && introduce(h, deadline, r) && smtp_authenticate(h, deadline, r))
 		return true;
 	smtp_quit(h, deadline);
 	return false;
@@ -321,51 +315,4 @@ nexthop_open(const struct relay_settings *set,
 	h->auth = auth;
 	h->s.fd = -1;
 	return h;
-}
-
-/* A fact as XFORWARD wants it: xtext (RFC 3461 4), or that there is none. */
-static void
-add_xforward_fact(struct nexthop *h, const char *name, const char *value)
-{
-	char text[3 * XFORWARD_VALUE_MAX + 4];
-
-	if (value[0] == '\0' || strcmp(value, "unknown") == 0 ||
-	    strcmp(value, "unix") == 0 || strlen(value) > XFORWARD_VALUE_MAX) {
-		smtp_add(h, " %s=[UNAVAILABLE]", name);
-		return;
-	}
-	smtp_add(h, " %s=%s", name, strcmp(name, "ADDR") == 0 &&
-	    strchr(value, ':') != NULL ? "IPV6:" : "");
-	text_encode_xtext(text, sizeof text, value);
-	smtp_add(h, "%s", text);
-}
-
-/*
- * Tells who the client is.  It may not want to know after all: then it is
- * not told again.  False: the connection is lost.
- */
-bool
-smtp_xforward(struct nexthop *h, const struct envelope *env, int64_t deadline,
-    struct reply *r)
-{
-	size_t i;
-
-	for (i = 0; i < COUNT(forwards); i++) {
-		if (h->can & forwards[i].can) {
-			if (h->held == 0)
-				smtp_add(h, "XFORWARD");
-			add_xforward_fact(h, forwards[i].name,
-			    env->fact[forwards[i].fact]);
-		}
-		if (h->held == 0 || (i + 1 < COUNT(forwards) &&
-		    h->held < XFORWARD_LINE))
-			continue;
-		smtp_add(h, "\r\n");
-		if (smtp_command(h, STEP_XFORWARD, deadline, r))
-			continue;
-		if (h->s.fd == -1)
-			return false;
-		h->can &= ~(unsigned)CAN_XFORWARD;
-	}
-	return true;
 }

@@ -21,6 +21,9 @@
 #define SMTP_ACCOUNT 640	/* octets of an account's name, with NUL */
 #define BLOCK_MAX 32768		/* octets of a group, or of message text */
 
+#define XCLIENT_MAX 511		/* octets of XCLIENT, with NUL in place of CRLF;
+				   RFC 5321 4.5.3.1.4 */
+
 /* What EHLO may offer. */
 enum {
 	CAN_PIPELINING = 1 << 0,
@@ -33,12 +36,6 @@ enum {
 	CAN_STARTTLS = 1 << 7,
 	CAN_AUTH_PLAIN = 1 << 8,
 	CAN_AUTH_LOGIN = 1 << 9,
-	CAN_XFORWARD_NAME = 1 << 10,
-	CAN_XFORWARD_ADDR = 1 << 11,
-	CAN_XFORWARD_PORT = 1 << 12,
-	CAN_XFORWARD_PROTO = 1 << 13,
-	CAN_XFORWARD_HELO = 1 << 14,
-	CAN_XFORWARD = 31 << 10,
 	CAN_LIMIT_RCPT = 1 << 15,
 	CAN_AUTH_SCRAM = 1 << 20,
 	CAN_AUTH_CRAM = 1 << 21,
@@ -55,6 +52,7 @@ enum step {
 	STEP_CHALLENGE,
 	STEP_SASL,	/* the end of AUTH, or a challenge */
 	STEP_XFORWARD,
+	STEP_XCLIENT,
 	STEP_RSET,
 	STEP_MAIL,
 	STEP_RCPT,
@@ -74,6 +72,9 @@ struct nexthop {
 	struct addresses found;	/* of place */
 	size_t tried;		/* how many of them */
 	unsigned can;
+	unsigned attributes;	/* that XFORWARD and XCLIENT may have */
+	unsigned introduced_by;	/* those of XCLIENT that it was told */
+	bool introduced;	/* by XCLIENT: see told */
 	unsigned avoid;		/* of these, what failed in this session */
 	uint64_t size_max;	/* the SIZE that it offers, 0: no limit known */
 	uint64_t rcpt_max;	/* its LIMITS RCPTMAX (RFC 9422), likewise */
@@ -99,6 +100,7 @@ struct nexthop {
 	size_t held;		/* octets in out */
 	char out[BLOCK_MAX];
 	char in[BLOCK_MAX];
+	char told[XCLIENT_MAX];	/* XCLIENT as it was sent */
 };
 
 /* ---- smtp_talk.c ---- */
@@ -187,7 +189,28 @@ bool	smtp_has_next(const struct nexthop *h);
    cannot be opened. */
 bool	smtp_open_next(struct nexthop *h, int64_t deadline, struct reply *r);
 
-/* Tells the next hop by XFORWARD who the client is, if it wants to know.
+/* ---- smtp_forward.c ---- */
+
+/* Learns from a line of EHLO's reply which attributes it may be told. */
+void	smtp_note_attributes(struct nexthop *h, const char *line);
+
+/* The name for HELO and EHLO: ours, or after XCLIENT the client's. */
+const char *smtp_hello_name(const struct nexthop *h);
+
+/*
+ * With --relay-xclient, and if it is offered: the connection becomes that of
+ * h->env's client.  EHLO must follow if h->introduced.  False: *r says why not:
+ * what the next hop says of that client, or 451 where it wants no XCLIENT from
+ * us, as then it would take our rights for the client's.
+ */
+bool	smtp_xclient(struct nexthop *h, int64_t deadline, struct reply *r);
+
+/* Whether the open connection, if it was made a client's, is h->env's
+   client's. */
+bool	smtp_is_our_client(const struct nexthop *h);
+
+/* Tells the next hop by XFORWARD who the client is, if it wants to know
+   and was not told by XCLIENT.
    False: the connection is lost. */
 bool	smtp_xforward(struct nexthop *h, const struct envelope *env,
 	    int64_t deadline, struct reply *r);

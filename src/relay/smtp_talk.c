@@ -48,11 +48,6 @@ static const struct {
 	{ "AUTH", "SCRAM-SHA-256", CAN_AUTH_SCRAM },
 	{ "AUTH", "OAUTHBEARER", CAN_AUTH_OAUTHBEARER },
 	{ "AUTH", "XOAUTH2", CAN_AUTH_XOAUTH2 },
-	{ "XFORWARD", "NAME", CAN_XFORWARD_NAME },
-	{ "XFORWARD", "ADDR", CAN_XFORWARD_ADDR },
-	{ "XFORWARD", "PORT", CAN_XFORWARD_PORT },
-	{ "XFORWARD", "PROTO", CAN_XFORWARD_PROTO },
-	{ "XFORWARD", "HELO", CAN_XFORWARD_HELO },
 };
 
 /*
@@ -73,6 +68,7 @@ static const struct {
 	[STEP_CHALLENGE] = { "AUTH", 334, 120, false },
 	[STEP_SASL] = { "AUTH", 235, 120, false },
 	[STEP_XFORWARD] = { "XFORWARD", 250, 300, false },
+	[STEP_XCLIENT] = { "XCLIENT", 220, 300, true },
 	[STEP_RSET] = { "RSET", 250, 300, false },
 	[STEP_MAIL] = { "MAIL", 200, 300, true },
 	[STEP_RCPT] = { "RCPT", 200, 300, false },
@@ -211,6 +207,13 @@ note_extension(struct nexthop *h, const char *line)
 	}
 }
 
+static void
+note_line(struct nexthop *h, const char *line)
+{
+	note_extension(h, line);
+	smtp_note_attributes(h, line);
+}
+
 /* Takes control characters out. */
 void
 smtp_strip(char *line, size_t len)
@@ -298,7 +301,7 @@ read_reply(struct nexthop *h, enum step step, int64_t deadline,
 		if (code != r->code)
 			r->text[0] = '\0';
 		if (step == STEP_HELLO && n > 0 && code == 250)
-			note_extension(h, line + (line[3] == '\0' ? 3 : 4));
+			note_line(h, line + (line[3] == '\0' ? 3 : 4));
 		add_reply_line(r, code, line + (line[3] == '\0' ? 3 : 4));
 	}
 	h->can &= ~h->avoid;

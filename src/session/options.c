@@ -126,6 +126,8 @@ static const struct option_row {
 	    "SHA256,...", "", "the next hop's certificate is this" },
 	{ "relay-auth", 0, TEXT, AT(const char *, monitor.relay.auth),
 	    "FILE", "", "credentials for next hops" },
+	{ "relay-xclient", 0, FLAG, AT(bool, monitor.relay.xclient),
+	    "", "", "tell next hops by XCLIENT who the client is" },
 	{ "require-sandbox", 0, FLAG, AT(bool, monitor.require_sandbox),
 	    "", "", "refuse to run unconfined" },
 	{ "proxy-protocol", 0, FLAG, AT(bool, channel.proxy_protocol),
