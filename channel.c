@@ -222,7 +222,9 @@ check_verb(struct channel *ch, const struct verb *v, struct span line,
     struct span arg, struct reply *r)
 {
 	char text[128];
-	size_t max = COMMAND_MAX - 2 + (ch->extended_smtp ? v->more : 0);
+	size_t more = v->more + (ch->next != NULL && (v->run == do_mail ||
+	    v->run == do_rcpt) ? NEXT_MORE : 0);
+	size_t max = COMMAND_MAX - 2 + (ch->extended_smtp ? more : 0);
 	bool missing = arg.len == 0 && (v->flags & VERB_ARG) != 0;
 	bool extra = arg.len > 0 && (v->flags & VERB_NOARG) != 0;
 

@@ -114,6 +114,26 @@ enum extension {
 	EXTENSIONS
 };
 
+/* Extensions that only add parameters to MAIL and RCPT, so that we have them
+   where the next hop has: see channel_offer_next(). */
+enum next_extension {
+	NEXT_DELIVERBY,		/* RFC 2852 */
+	NEXT_FUTURERELEASE,	/* RFC 4865 */
+	NEXT_MT_PRIORITY,	/* RFC 6710 */
+	NEXT_REQUIRETLS,	/* RFC 8689; under TLS only */
+	NEXT_RRVS,		/* RFC 7293 */
+	NEXT_EXTENSIONS
+};
+
+/* What a next hop can carry. */
+struct channel_next {
+	uint64_t size;		/* its SIZE, octets; 0: no limit known */
+	uint64_t recipients;	/* of its LIMITS RCPTMAX; 0: none known */
+	uint64_t messages;	/* likewise, MAILMAX */
+	unsigned hidden;	/* 1U << EXT_x for what it lacks of ours */
+	char lines[NEXT_EXTENSIONS][80];	/* as in its EHLO; "": none */
+};
+
 struct channel;
 
 /*
@@ -345,6 +365,7 @@ struct channel {
 	bool xforward;		/* see channel_offer_xforward() */
 	unsigned hidden;	/* see channel_offer() */
 	const char *const *keywords;	/* likewise; or NULL */
+	const struct channel_next *next;	/* see channel_offer_next() */
 	bool paused;		/* see channel_pause() */
 	const struct channel_hooks *hooks;
 	void *ctx;		/* for hooks, and for verbs of the program */
@@ -443,6 +464,23 @@ void	channel_offer_xforward(struct channel *ch, bool offered);
  */
 void	channel_offer(struct channel *ch, unsigned hidden,
 	    const char *const *keywords);
+
+/* A next hop of which nothing is known yet but that it has answered EHLO. */
+void	channel_next_open(struct channel_next *n);
+
+/* One more line of its answer, "SIZE 1000", without the code.  A line that
+   makes no sense is skipped. */
+void	channel_next_line(struct channel_next *n, struct span line);
+
+/*
+ * Offers no more than the next hop can carry, from the next reply on: the
+ * smaller SIZE and LIMITS, of 8BITMIME, SMTPUTF8, BINARYMIME and DSN what it
+ * has too, and the extensions of enum next_extension that it has.  Their
+ * parameters are checked for syntax and stand in options as the client wrote
+ * them.  NULL: what we can alone.  Borrows n until the next call or until ch
+ * ends.  For the helo hook.
+ */
+void	channel_offer_next(struct channel *ch, const struct channel_next *n);
 
 /* The EXT_x of a keyword in any case, or -1. */
 int	channel_extension(struct span keyword);

@@ -32,7 +32,7 @@ refuse_message(struct channel *ch, int code, const char *enh, const char *text)
 static void
 emit_text(struct channel *ch, const char *p, size_t len)
 {
-	uint64_t limit = ch->set->data_size_limit;
+	uint64_t limit = size_limit(ch);
 
 	for (size_t i = 0; ch->set->decode_data && i < len; i++)
 		if (!utf8_octet(&ch->utf8, p[i])) {
@@ -359,7 +359,7 @@ void
 do_bdat(struct channel *ch, struct span arg)
 {
 	struct span count = span_word(&arg);
-	uint64_t limit = ch->set->data_size_limit;
+	uint64_t limit = size_limit(ch);
 
 	ch->last = span_same(arg, "LAST");
 	if (ch->overlong || !text_parse_number(count, &ch->chunk) ||

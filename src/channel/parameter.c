@@ -9,7 +9,8 @@
 bool
 is_hidden(const struct channel *ch, enum extension e)
 {
-	return (ch->hidden & 1U << e) != 0;
+	return ((ch->hidden | (ch->next == NULL ? 0 : ch->next->hidden)) &
+	    1U << e) != 0;
 }
 
 bool
@@ -206,7 +207,7 @@ parameters(struct channel *ch, struct span s, const struct parameter *table,
 {
 	const struct parameter *t;
 	struct span name, value;
-	unsigned seen = 0, bit;
+	unsigned seen = 0, passed = 0, bit;
 
 	if (s.len > 0 && !ch->extended_smtp)
 		reply_deny(r, 501, "5.5.4", "Parameters need EHLO");
@@ -220,6 +221,9 @@ parameters(struct channel *ch, struct span s, const struct parameter *table,
 			    (t->offered == NULL || t->offered(ch)))
 				break;
 		bit = 1U << (t - table);
+		if (t->name == NULL && next_parameter(ch, name, value,
+		    table == mail_parameters, &passed, r))
+			continue;
 		if (t->name == NULL)
 			reply_deny(r, 555, "5.5.4", "Parameter not recognized");
 		else if ((seen & bit) != 0)

@@ -124,7 +124,12 @@ bool	parse_path(struct span *s, struct span *out);
 
 /* ---- parameter.c ---- */
 
-/* Is the extension withdrawn by channel_offer()? */
+#define NEXT_MORE 80	/* octets that extensions of the next hop add to a line:
+			   RFC 2852 4: 17, 4865 5: 34, 6710 4: 15, 8689 2: 11;
+			   7293 4: 33 */
+
+/* Is the extension withdrawn, by channel_offer() or because the next hop lacks
+   it? */
 bool	is_hidden(const struct channel *ch, enum extension e);
 
 /* Does this session have the extension?  AUTH: it may, but nobody may be able
@@ -134,6 +139,12 @@ bool	offers_smtputf8(const struct channel *ch);
 bool	offers_dsn(const struct channel *ch);
 bool	offers_tls(const struct channel *ch);
 bool	offers_auth(const struct channel *ch);
+bool	offers_next(const struct channel *ch, enum next_extension e);
+
+/* Octets that a message may have: the settings' limit or the next hop's; 0:
+   any. */
+uint64_t size_limit(const struct channel *ch);
+
 
 /* Takes "name" or "name=value" off *s.  Without a value, value->p is NULL.
    Returns false if it is neither. */
@@ -145,6 +156,16 @@ void	parse_mail_parameters(struct channel *ch, struct span s,
 	    struct reply *r);
 void	parse_rcpt_parameters(struct channel *ch, struct span s,
 	    struct reply *r);
+
+/* ---- next.c ---- */
+
+/*
+ * Checks a parameter of an extension that the next hop has.  False: it is none.
+ * *seen is the sum of those that were there before; r becomes 501 for a bad
+ * value.
+ */
+bool	next_parameter(const struct channel *ch, struct span name,
+	    struct span value, bool mail, unsigned *seen, struct reply *r);
 
 /* ---- session.c ---- */
 

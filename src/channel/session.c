@@ -35,32 +35,51 @@ write_size(const struct channel *ch, char *to, size_t size)
 {
 	char n[TEXT_NUMBER];
 
-	text_join(to, size, " ", text_number(n, ch->set->data_size_limit, 1),
+	text_join(to, size, " ", text_number(n, size_limit(ch), 1),
 	    NULL);
 }
 
-/* RFC 9422 4: a limit can have six digits. */
+/* The smaller of our limit and the next hop's; 0: there is none that LIMITS
+   can tell, for one can have six digits (RFC 9422 4). */
+static uint64_t
+smaller_limit(uint64_t ours, uint64_t theirs)
+{
+	uint64_t n = ours == 0 || (theirs != 0 && theirs < ours) ? theirs : ours;
+
+	return n <= LIMIT_MAX ? n : 0;
+}
+
+static uint64_t
+message_limit(const struct channel *ch)
+{
+	return smaller_limit(ch->set->max_messages,
+	    ch->next == NULL ? 0 : ch->next->messages);
+}
+
+static uint64_t
+recipient_limit(const struct channel *ch)
+{
+	return smaller_limit(ch->set->max_recipients,
+	    ch->next == NULL ? 0 : ch->next->recipients);
+}
+
 static bool
 offers_limits(const struct channel *ch)
 {
-	const struct channel_settings *set = ch->set;
-
-	return (set->max_messages != 0 && set->max_messages <= LIMIT_MAX) ||
-	    (set->max_recipients != 0 && set->max_recipients <= LIMIT_MAX);
+	return message_limit(ch) != 0 || recipient_limit(ch) != 0;
 }
 
 static void
 write_limits(const struct channel *ch, char *to, size_t size)
 {
-	const struct channel_settings *set = ch->set;
 	char n[TEXT_NUMBER], mails[40] = "", rcpts[40] = "";
 
-	if (set->max_messages != 0 && set->max_messages <= LIMIT_MAX)
+	if (message_limit(ch) != 0)
 		text_join(mails, sizeof mails, " MAILMAX=",
-		    text_number(n, set->max_messages, 1), NULL);
-	if (set->max_recipients != 0 && set->max_recipients <= LIMIT_MAX)
+		    text_number(n, message_limit(ch), 1), NULL);
+	if (recipient_limit(ch) != 0)
 		text_join(rcpts, sizeof rcpts, " RCPTMAX=",
-		    text_number(n, set->max_recipients, 1), NULL);
+		    text_number(n, recipient_limit(ch), 1), NULL);
 	text_join(to, size, mails, rcpts, NULL);
 }
 
@@ -179,6 +198,10 @@ list_extensions(struct channel *ch, char held[EXTENSION_LINE])
 		size_t n = strlen(e->name);
 
 		if (i == EXT_HELP) {	/* it has always been the last one */
+			for (size_t k = 0; k < NEXT_EXTENSIONS; k++)
+				if (offers_next(ch, (enum next_extension)k))
+					put_extension(ch, held,
+					    ch->next->lines[k]);
 			for (more = ch->set->keywords;
 			    more != NULL && *more != NULL; more++)
 				put_extension(ch, held, *more);

@@ -124,7 +124,7 @@ do_mail(struct channel *ch, struct span arg)
 	sender_or_recipient("MAIL FROM:", &arg, &from, "5.1.7", &r);
 	parse_mail_parameters(ch, arg, &r);
 	check_ascii(ch, from, &r);
-	if (set->data_size_limit != 0 && ch->declared > set->data_size_limit)
+	if (size_limit(ch) != 0 && ch->declared > size_limit(ch))
 		reply_deny(&r, 552, "5.3.4",
 		    "Message is larger than the limit");
 	kept = keep_strings(ch, from, arg, &options);
