@@ -30,6 +30,9 @@ struct relay_settings {
 	const char *routes;	/* file of routes, or NULL */
 	const char *fqdn;	/* what we call ourselves in EHLO and LHLO */
 	bool crlf;		/* programs and Maildirs get CRLF, not LF */
+	bool live;		/* next hops are asked during the dialogue */
+	unsigned idle;		/* seconds for which a client that says nothing
+				   holds them, without a transaction */
 	bool lmtp;		/* we serve LMTP: verdicts may differ */
 	int print;		/* descriptor of "print:"; -1: it is the client */
 	unsigned timeout;	/* seconds for one message, all in all */
@@ -91,7 +94,44 @@ void	relay_rcpt(struct relay *r, const struct envelope *env,
 	    struct reply *v);
 
 /*
- * Relays one message.  spool is its descriptor, in relay_form()'s form (or in
+ * The relay during the dialogue, where set->live is set.  Answers come in less
+ * than the five minutes for which a client waits (RFC 5321 4.5.3.2).
+ */
+
+/* Is there a next hop that could answer? */
+bool	relay_live_possible(const struct relay *r);
+
+/* The client has greeted: connects the next hop of the command line.
+   text[0..size) becomes "OK" and the lines of its EHLO that our client may
+   see, each ended by a newline; or "" if it is away. */
+void	relay_live_hello(struct relay *r, const struct envelope *env,
+	    char *text, size_t size);
+
+/*
+ * The client names a sender (mail is not NULL) and env's recipients, of which
+ * there may be none.  *mail and v[0..env->nrecipients) are 250, and become the
+ * next hop's replies, as it gave them, or ours where it cannot be asked; where
+ * *mail is a refusal, v means nothing.  With routes *mail stays, and each
+ * place hears of the sender with its first recipient.
+ */
+void	relay_live_offer(struct relay *r, const struct envelope *env,
+	    struct reply *mail, struct reply v[]);
+
+/* Asks about env's one recipient.  *v stays where nobody can be asked. */
+void	relay_live_vrfy(struct relay *r, const struct envelope *env,
+	    struct reply *v);
+
+/* The transaction is over: after relay_deliver(), or by RSET. */
+void	relay_live_forget(struct relay *r);
+
+/* Gives back connections for which the client had no use for set->idle
+   seconds, four times as long within a transaction.  Returns after how many
+   milliseconds to call it again, or -1 if there is none. */
+int	relay_live_idle(struct relay *r);
+
+/*
+ * Relays one message.  What relay_live_offer() has opened is taken up where
+ * env has the same sender and recipients, else offered anew.  spool is its descriptor, in relay_form()'s form (or in
  * SPOOL_CRLF if env->body is BODY_BINARYMIME: then no octet of it is
  * changed), at any offset; it is borrowed.  Fills in
  * v[0..env->nrecipients).  Unless lmtp is set they are all the same, and tell

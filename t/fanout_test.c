@@ -155,6 +155,51 @@ nexthop_close(struct nexthop *h)
 	free(h);
 }
 
+/* Nothing here is asked during the dialogue: t/live.t has that. */
+void
+nexthop_live(struct nexthop *h)
+{
+	note("live", h, NULL);
+}
+
+void
+nexthop_live_hello(struct nexthop *h, const struct envelope *env,
+    int64_t deadline, char *text, size_t size)
+{
+	(void)deadline;
+	snprintf(text, size, "OK\n");
+	note("hello", h, env);
+}
+
+void
+nexthop_live_offer(struct nexthop *h, const struct envelope *env,
+    int64_t deadline, struct reply *mail, struct reply v[])
+{
+	(void)mail;
+	nexthop_offer(h, env, -1, deadline, v);
+}
+
+void
+nexthop_live_vrfy(struct nexthop *h, const struct envelope *env,
+    int64_t deadline, struct reply *r)
+{
+	nexthop_offer(h, env, -1, deadline, r);
+}
+
+void
+nexthop_live_forget(struct nexthop *h)
+{
+	note("forget", h, NULL);
+}
+
+int
+nexthop_live_idle(struct nexthop *h, unsigned seconds)
+{
+	(void)h;
+	(void)seconds;
+	return -1;
+}
+
 /* ---- The world of one test ---- */
 
 static char dir[64], routes[80], out[80];

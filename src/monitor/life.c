@@ -92,15 +92,18 @@ wait_question(struct monitor *m, int signals)
 	struct pollfd p[] = { { .fd = m->wire.peer, .events = POLLIN },
 		{ .fd = signals, .events = POLLIN } };
 	struct signalfd_siginfo info;
-	int n, left, wait;
+	int n, left, wait, idle;
 
 	for (;;) {
 		left = clock_left(deadline);
 		wait = left == 0 ? 0 : throttle(m);
+		idle = m->set->relay.live ? relay_live_idle(m->relay) : -1;
 		/* Also a process that never pauses must end. */
-		n = left == 0 ? 0 : wait == 0 ? poll(p, 2, left)
+		n = left == 0 ? 0 : wait == 0 ? poll(p, 2, idle != -1 &&
+		    idle < left ? idle : left)
 		    : poll(p + 1, 1, wait < left ? wait : left);
-		if (n == 0 && wait != 0 && wait < left)
+		if (n == 0 && ((wait != 0 && wait < left) ||
+		    (wait == 0 && idle != -1 && idle < left)))
 			continue;
 		if (wait != 0)
 			p[0].revents = 0;

@@ -103,6 +103,11 @@ monitor_open(const struct monitor_settings *set, char *error, size_t size)
 	m->relay = relay_open(&set->relay, error, size);
 	if (m->relay == NULL)
 		return NULL;
+	if (set->relay.live && !relay_live_possible(m->relay)) {
+		snprintf(error, size, "--live needs a next hop: smtp:, smtps: or "
+		    "lmtp:");
+		goto bad;
+	}
 	m->access = access_open(&set->access, &set->log, error, size);
 	if (m->access == NULL)
 		goto bad;
@@ -154,13 +159,17 @@ monitor_wants(const struct monitor *m)
 {
 	struct monitor_wants w = {
 		.form = monitor_form(m),
-		.forget = m->nservices > 0,
+		.forget = m->nservices > 0 || m->set->relay.live,
+		.live = m->set->relay.live,
 		.unknown = m->set->nmilters > 0,
 		.status = m->set->status != NULL,
 	};
 
 	for (size_t i = 0; i < STAGES; i++)
 		w.stage[i] = m->record.wanted[i];
+	if (m->set->relay.live)
+		w.stage[STAGE_MAIL] = w.stage[STAGE_RCPT] =
+		    w.stage[STAGE_VRFY] = true;
 	if (relay_screens(m->relay) || is_limited(m))
 		w.stage[STAGE_RCPT] = true;
 	return w;
@@ -234,6 +243,23 @@ answer_unknown(struct monitor *m, const char *line, const struct envelope *env,
 	m->record.closed = m->record.closed || v->code == 421;
 }
 
+/* What the next hop says, now that nobody here has anything against it. */
+static void
+ask_next_hop(struct monitor *m, enum stage stage, const struct envelope *env,
+    struct reply *v)
+{
+	struct envelope alone = *env;
+	struct reply denied = *v;
+
+	alone.nrecipients = 0;
+	if (stage == STAGE_MAIL)
+		relay_live_offer(m->relay, &alone, v, NULL);
+	else if (stage == STAGE_RCPT)
+		relay_live_offer(m->relay, env, NULL, v);
+	else if (stage == STAGE_VRFY && may_send(m, env, &denied, NULL, 0))
+		relay_live_vrfy(m->relay, env, v);
+}
+
 static void
 answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
     struct reply *v, char *prepend)
@@ -241,7 +267,8 @@ answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
 	size_t i = 0;
 	char why[128];
 
-	reply_set(v, 250, "2.0.0", "OK");
+	/* Without a text the channel has words of its own. */
+	reply_set(v, 250, "2.0.0", m->set->relay.live ? "" : "OK");
 	if (stage == STAGE_RCPT && !may_send(m, env, v, why, sizeof why)) {
 		logger_printf(&m->set->log, LOG_NOTICE, "refused", env,
 		    "%d %s %s: %s", v->code, v->enh, v->text, why);
@@ -253,6 +280,8 @@ answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
 	for (; i < m->nservices && v->code < 400; i++)
 		m->service[i].kind->ask(m->service[i].ctx, stage, env, v,
 		    prepend + strlen(prepend));
+	if (m->set->relay.live && v->code < 400)
+		ask_next_hop(m, stage, env, v);
 	if (stage == STAGE_RCPT && v->code >= 400)
 		tell_refusal(m, i, env, v);
 	if (m->nservices > 0 && !record_stage(&m->record, stage, env, v))
@@ -398,11 +427,15 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 	case ASK_STAGE:
 		return q->env != NULL && q->number < STAGES &&
 		    q->number != STAGE_END_OF_MESSAGE && q->fd == -1 &&
-		    (!one || q->env->nrecipients == 1);
+		    (!one || q->env->nrecipients == 1) &&
+		    (!m->set->relay.live || q->number < STAGE_MAIL ||
+		    may_relay(m));
+	case ASK_HELLO:
+		return q->env != NULL && q->fd == -1 && m->set->relay.live;
 	case ASK_UNKNOWN:
 		return q->env != NULL && q->a != NULL && q->fd == -1;
 	case ASK_FORGET:
-		return m->nservices > 0 && q->fd == -1;
+		return (m->nservices > 0 || m->set->relay.live) && q->fd == -1;
 	case ASK_MESSAGE:
 		return may_relay(m) && q->env != NULL &&
 		    q->env->nrecipients > 0 &&
@@ -511,6 +544,8 @@ handle_oneway(struct monitor *m, const struct question *q)
 	case ASK_FORGET:
 		for (size_t i = 0; i < m->nservices; i++)
 			m->service[i].kind->forget(m->service[i].ctx);
+		if (m->set->relay.live)
+			relay_live_forget(m->relay);
 		record_forget(&m->record);
 		return true;
 	case ASK_ABANDON:
@@ -546,6 +581,9 @@ run_question(struct monitor *m, const struct question *q, struct reply *v,
 		break;
 	case ASK_UNKNOWN:
 		answer_unknown(m, q->a, q->env, v);
+		break;
+	case ASK_HELLO:
+		relay_live_hello(m->relay, q->env, m->text, sizeof m->text);
 		break;
 	case ASK_MESSAGE:
 		m->messages++;

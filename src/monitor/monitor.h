@@ -83,6 +83,7 @@ struct monitor_wants {
 	bool stage[STAGES];	/* there is somebody to ask about it */
 	bool unknown;		/* also about what is no command */
 	bool forget;		/* and somebody who remembers a transaction */
+	bool live;		/* the next hop is asked during the dialogue */
 	bool status;		/* somebody looks at the session's state */
 	enum spool_form form;	/* of messages */
 };

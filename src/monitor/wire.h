@@ -21,6 +21,7 @@
 
 enum ask {
 	ASK_STAGE,
+	ASK_HELLO,		/* what the next hop offers */
 	ASK_MESSAGE,
 	ASK_FORGET,		/* not answered */
 	ASK_FILE,

@@ -87,9 +87,36 @@ find_eight_bit(struct nexthop *h, int spool)
 	return n == -1 ? -1 : found;
 }
 
-/* False: the next hop cannot carry this message, and *r says why. */
+/* Parameters that are handed on as they are, where the next hop has the
+   extension. */
+static const struct {
+	const char *name;
+	unsigned can;
+} passed[] = {
+	{ "BY", CAN_DELIVERBY },
+	{ "HOLDFOR", CAN_FUTURERELEASE },
+	{ "HOLDUNTIL", CAN_FUTURERELEASE },
+	{ "MT-PRIORITY", CAN_MT_PRIORITY },
+	{ "REQUIRETLS", CAN_REQUIRETLS },
+	{ "RRVS", CAN_RRVS },
+};
+
+/* Whether the next hop has the extensions of these parameters, of which the
+   client was told that it has. */
 static bool
-can_carry(struct nexthop *h, const struct envelope *env, int spool,
+can_pass(const struct nexthop *h, const char *options)
+{
+	for (size_t i = 0; i < COUNT(passed); i++)
+		if (smtp_find_word(options, passed[i].name) != NULL &&
+		    (!(h->can & passed[i].can) ||
+		    (passed[i].can == CAN_REQUIRETLS && !h->secure)))
+			return false;
+	return true;
+}
+
+/* False: the next hop cannot carry this message, and *r says why. */
+bool
+smtp_can_carry(struct nexthop *h, const struct envelope *env, int spool,
     struct reply *r)
 {
 	bool utf8 = env->smtputf8 && !(h->can & CAN_SMTPUTF8);
@@ -97,7 +124,7 @@ can_carry(struct nexthop *h, const struct envelope *env, int spool,
 	    !(h->can & CAN_8BITMIME);
 	bool binary = env->body == BODY_BINARYMIME &&
 	    !((h->can & CAN_BINARYMIME) && (h->can & CAN_CHUNKING));
-	int found = utf8 || eight ? find_eight_bit(h, spool) : 0;
+	int found = spool != -1 && (utf8 || eight) ? find_eight_bit(h, spool) : 0;
 
 	if (!is_printable(env->fact[FACT_SENDER]) ||
 	    !is_printable(env->fact[FACT_MAIL_OPTIONS]))
@@ -114,6 +141,8 @@ can_carry(struct nexthop *h, const struct envelope *env, int spool,
 		reply_set(r, 554, "5.6.3", "Next hop lacks 8BITMIME");
 	else if (binary)
 		reply_set(r, 554, "5.6.3", "Next hop lacks BINARYMIME");
+	else if (!can_pass(h, env->fact[FACT_MAIL_OPTIONS]))
+		reply_set(r, 455, "4.5.4", "Next hop lacks an extension");
 	else
 		return true;
 	return false;
@@ -128,6 +157,8 @@ can_carry_to(const struct nexthop *h, const struct recipient *to,
 		reply_set(r, 553, "5.1.3", "Bad recipient address");
 	else if (!(h->can & CAN_SMTPUTF8) && !is_ascii(to->address))
 		reply_set(r, 553, "5.6.7", "Next hop lacks SMTPUTF8");
+	else if (!can_pass(h, to->options))
+		reply_set(r, 455, "4.5.4", "Next hop lacks an extension");
 	else
 		return true;
 	return false;
@@ -141,6 +172,14 @@ add_option(struct nexthop *h, const char *options, const char *name)
 
 	if (p != NULL)
 		smtp_add(h, " %.*s", (int)strcspn(p, " "), p);
+}
+
+static void
+add_passed(struct nexthop *h, const char *options)
+{
+	for (size_t i = 0; i < COUNT(passed); i++)
+		if (h->can & passed[i].can)
+			add_option(h, options, passed[i].name);
 }
 
 /* The code point of the UTF-8 character at p, which has n octets. */
@@ -201,6 +240,7 @@ add_mail(struct nexthop *h, const struct envelope *env, bool eight)
 		add_option(h, env->fact[FACT_MAIL_OPTIONS], "RET");
 		add_option(h, env->fact[FACT_MAIL_OPTIONS], "ENVID");
 	}
+	add_passed(h, env->fact[FACT_MAIL_OPTIONS]);
 	smtp_add(h, "\r\n");
 }
 
@@ -212,6 +252,7 @@ add_rcpt(struct nexthop *h, const struct recipient *to)
 		add_option(h, to->options, "NOTIFY");
 		add_orcpt(h, to->options);
 	}
+	add_passed(h, to->options);
 	smtp_add(h, "\r\n");
 }
 
@@ -225,7 +266,8 @@ read_rcpts(struct nexthop *h, size_t *read, size_t end, bool mail,
 
 	for (; *read < end && h->s.fd != -1; ++*read)
 		if (v[*read].code == 0 && smtp_read_reply(h, STEP_RCPT,
-		    deadline, mail ? &v[*read] : &unused) && mail)
+		    deadline, mail ? &v[*read] : &unused) && mail &&
+		    h->live == NULL)
 			reply_set(&v[*read], 250, "2.1.5", "Ok");
 }
 
@@ -254,7 +296,8 @@ send_envelope(struct nexthop *h, const struct envelope *env, bool eight,
 			if (h->s.fd == -1 && h->timed_out)
 				h->avoid |= CAN_PIPELINING;
 			h->dirty = mail;
-			h->stale = h->stale || (!mail && h->kept && !h->away);
+			h->stale = h->stale || (!mail && h->kept && !h->away &&
+			    h->live == NULL);
 			h->kept = false;
 		}
 		read_rcpts(h, &read, sent, mail, deadline, v);
@@ -262,6 +305,29 @@ send_envelope(struct nexthop *h, const struct envelope *env, bool eight,
 			*r = v[read - 1];
 	} while (mail && sent < n && h->s.fd != -1);
 	return mail && h->s.fd != -1;
+}
+
+void
+smtp_try_recipients(struct nexthop *h, const struct envelope *env,
+    int64_t deadline, struct reply v[], struct reply *r)
+{
+	size_t sent = 0, read = 0, n = env->nrecipients;
+
+	for (size_t i = 0; i < n; i++) {
+		v[i].code = 0;
+		can_carry_to(h, &env->recipients[i], &v[i]);
+	}
+	while (read < n && h->s.fd != -1) {
+		for (; sent < n && h->held < (h->can & CAN_PIPELINING ?
+		    GROUP_MAX : 1); sent++)
+			if (v[sent].code == 0)
+				add_rcpt(h, &env->recipients[sent]);
+		if (h->held > 0 && !smtp_send_group(h, STEP_RCPT, deadline, r))
+			return;
+		read_rcpts(h, &read, sent, true, deadline, v);
+		if (h->s.fd == -1)
+			*r = v[read - 1];
+	}
 }
 
 static bool
@@ -304,7 +370,7 @@ try_envelope(struct nexthop *h, const struct envelope *env, int spool,
 
 	if (h->dirty && !reset_transaction(h, deadline, r))
 		return false;
-	if (!can_carry(h, env, spool, r))
+	if (!smtp_can_carry(h, env, spool, r))
 		return false;
 	for (i = 0; i < env->nrecipients; i++) {
 		v[i].code = 0;
@@ -315,9 +381,9 @@ try_envelope(struct nexthop *h, const struct envelope *env, int spool,
 			reply_set(&v[i], CODE_TOO_MANY, "4.5.3",
 			    "Too many recipients for the next hop");
 	}
-	if (!any)
+	if (!any && h->live == NULL)
 		return true;
-	eight = is_undeclared_eight_bit(h, env, spool);
+	eight = spool != -1 && is_undeclared_eight_bit(h, env, spool);
 	return smtp_xforward(h, env, deadline, r) &&
 	    send_envelope(h, env, eight, deadline, v, r);
 }
@@ -328,7 +394,7 @@ count_accepted(const struct reply v[], size_t n)
 	size_t i, accepted = 0;
 
 	for (i = 0; i < n; i++)
-		accepted += v[i].code == 250;
+		accepted += v[i].code / 100 == 2;
 	return accepted;
 }
 
@@ -369,8 +435,8 @@ try_place(struct nexthop *h, const struct envelope *env, int spool,
  * can serve.  If none can, *r is what the first of them said, in its words
  * rather than in ours.
  */
-static bool
-try_places(struct nexthop *h, const struct envelope *env, int spool,
+bool
+smtp_try_places(struct nexthop *h, const struct envelope *env, int spool,
     int64_t deadline, struct reply v[], struct reply *r)
 {
 	bool quoted = false;
@@ -378,8 +444,10 @@ try_places(struct nexthop *h, const struct envelope *env, int spool,
 
 	r->code = 0;
 	do {
-		if (try_place(h, env, spool, deadline, v, &said))
+		if (try_place(h, env, spool, deadline, v, &said)) {
+			*r = said;
 			return true;
+		}
 		if (h->stale) {
 			smtp_quit(h, deadline);
 			smtp_restart(h);
@@ -405,7 +473,7 @@ smtp_offer(struct nexthop *h, const struct envelope *env, int spool,
 	h->env = env;
 	if (h->s.fd == -1)
 		smtp_restart(h);
-	ok = try_places(h, env, spool, deadline, v, &r);
+	ok = smtp_try_places(h, env, spool, deadline, v, &r);
 	h->kept = false;
 	for (i = 0; i < env->nrecipients; i++)
 		if (!ok && (v[i].code == 0 || v[i].code == 250))
@@ -606,9 +674,9 @@ offer_again(struct nexthop *h, const struct envelope *env, int spool,
 	if (!ok)
 		reply_set(r, 451, "4.3.0", "Local error in processing");
 	else
-		ok = try_places(h, &same, spool, deadline, again, r);
+		ok = smtp_try_places(h, &same, spool, deadline, again, r);
 	for (i = 0; ok && i < n; i++)
-		if (again[i].code != 250) {
+		if (again[i].code >= 400) {
 			*r = again[i];
 			smtp_make_temporary(r);
 			ok = false;
@@ -639,7 +707,8 @@ send_somewhere(struct nexthop *h, const struct envelope *env, int spool,
 		if (send_message(h, env, spool, form, deadline, r))
 			return true;
 		if (h->begun || !h->away || h->s.fd != -1 ||
-		    !smtp_has_next(h) || clock_left(deadline) == 0 ||
+		    (!smtp_has_next(h) && !smtp_live_again(h)) ||
+		    clock_left(deadline) == 0 ||
 		    !offer_again(h, env, spool, deadline, v, r))
 			return false;
 	}

@@ -55,6 +55,21 @@ void	nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
 void	nexthop_send(struct nexthop *h, const struct envelope *env, int spool,
 	    enum spool_form form, int64_t deadline, struct reply v[]);
 
+/*
+ * The next hop during the dialogue: nexthop_live() comes first, and makes it
+ * one that is asked then.  See relay.h for what the others do.  The open
+ * transaction is taken up by nexthop_offer().
+ */
+void	nexthop_live(struct nexthop *h);
+void	nexthop_live_hello(struct nexthop *h, const struct envelope *env,
+	    int64_t deadline, char *text, size_t size);
+void	nexthop_live_offer(struct nexthop *h, const struct envelope *env,
+	    int64_t deadline, struct reply *mail, struct reply v[]);
+void	nexthop_live_vrfy(struct nexthop *h, const struct envelope *env,
+	    int64_t deadline, struct reply *r);
+void	nexthop_live_forget(struct nexthop *h);
+int	nexthop_live_idle(struct nexthop *h, unsigned seconds);
+
 /* Ends the transaction without sending, keeps the connection. */
 void	nexthop_abandon(struct nexthop *h, int64_t deadline);
 

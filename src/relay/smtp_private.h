@@ -37,6 +37,11 @@ enum {
 	CAN_AUTH_PLAIN = 1 << 8,
 	CAN_AUTH_LOGIN = 1 << 9,
 	CAN_LIMIT_RCPT = 1 << 15,
+	CAN_DELIVERBY = 1 << 24,
+	CAN_FUTURERELEASE = 1 << 25,
+	CAN_MT_PRIORITY = 1 << 26,
+	CAN_REQUIRETLS = 1 << 27,
+	CAN_RRVS = 1 << 28,
 	CAN_AUTH_SCRAM = 1 << 20,
 	CAN_AUTH_CRAM = 1 << 21,
 	CAN_AUTH_OAUTHBEARER = 1 << 22,
@@ -56,12 +61,33 @@ enum step {
 	STEP_RSET,
 	STEP_MAIL,
 	STEP_RCPT,
+	STEP_VRFY,
 	STEP_DATA,
 	STEP_END
 };
 
+#define LIVE_LINES 2048		/* octets of an answer to EHLO, with NUL */
+
+/* What is remembered of a next hop that is asked during the dialogue. */
+struct live {
+	bool begun;		/* it has accepted MAIL in this transaction */
+	bool again;		/* it was dialled again in it */
+	bool given_back;	/* the connection was, by us */
+	char *sender;		/* and the parameters of MAIL behind its NUL;
+				   owned */
+	struct live_recipient {
+		char *text;	/* address, and parameters behind its NUL;
+				   owned */
+	} *to;			/* that were accepted; owned */
+	size_t n;
+	int64_t used;		/* when it was asked last */
+	char lines[LIVE_LINES];	/* of EHLO that our client may see, each with
+				   its newline */
+};
+
 struct nexthop {
 	const struct relay_settings *set;
+	struct live *live;	/* NULL: it is asked at the end; owned */
 	enum nexthop_protocol protocol;
 	const char *where;
 	int auth;		/* the file of credentials, or -1 */
@@ -173,6 +199,34 @@ void	smtp_offer(struct nexthop *h, const struct envelope *env, int spool,
 void	smtp_send(struct nexthop *h, const struct envelope *env, int spool,
 	    enum spool_form form, int64_t deadline, struct reply v[]);
 void	smtp_abandon(struct nexthop *h, int64_t deadline);
+
+/* Whether the next hop can carry the message; spool is -1 where that is not
+   here yet.  False: *r says why not. */
+bool	smtp_can_carry(struct nexthop *h, const struct envelope *env,
+	    int spool, struct reply *r);
+
+/* Offers the envelope to the connection that is open, or to one place after
+   the other.  True: *r is the reply to MAIL, v that to each RCPT. */
+bool	smtp_try_places(struct nexthop *h, const struct envelope *env,
+	    int spool, int64_t deadline, struct reply v[], struct reply *r);
+
+/* Adds recipients to the open transaction.  Where the connection is lost, *r
+   says so. */
+void	smtp_try_recipients(struct nexthop *h, const struct envelope *env,
+	    int64_t deadline, struct reply v[], struct reply *r);
+
+/* ---- smtp_live.c ---- */
+
+/* Takes up the transaction that the dialogue has opened.  False: there is none
+   for this envelope. */
+bool	smtp_live_take(struct nexthop *h, const struct envelope *env,
+	    int spool, int64_t deadline, struct reply v[]);
+
+/* Whether the places may be tried once more from the first. */
+bool	smtp_live_again(struct nexthop *h);
+
+/* Frees what is remembered. */
+void	smtp_live_close(struct nexthop *h);
 
 /* ---- smtp_open.c ---- */
 

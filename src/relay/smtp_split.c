@@ -113,6 +113,8 @@ nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
 
 	free(h->part);
 	h->part = NULL;
+	if (smtp_live_take(h, env, spool, deadline, v))
+		return;
 	smtp_offer(h, env, spool, deadline, v);
 	if (h->accepted == 0 || !is_too_many(env, v))
 		return;
@@ -198,6 +200,7 @@ nexthop_close(struct nexthop *h)
 	for (; h != NULL; h = next) {
 		next = h->next;
 		smtp_quit(h, clock_now() + QUIT_SECONDS * 1000);
+		smtp_live_close(h);
 		free(h->part);
 		free(h);
 	}

@@ -41,6 +41,11 @@ static const struct {
 	{ "CHUNKING", NULL, CAN_CHUNKING },
 	{ "BINARYMIME", NULL, CAN_BINARYMIME },
 	{ "STARTTLS", NULL, CAN_STARTTLS },
+	{ "DELIVERBY", NULL, CAN_DELIVERBY },
+	{ "FUTURERELEASE", NULL, CAN_FUTURERELEASE },
+	{ "MT-PRIORITY", NULL, CAN_MT_PRIORITY },
+	{ "REQUIRETLS", NULL, CAN_REQUIRETLS },
+	{ "RRVS", NULL, CAN_RRVS },
 	{ "LIMITS", "RCPTMAX", CAN_LIMIT_RCPT },
 	{ "AUTH", "PLAIN", CAN_AUTH_PLAIN },
 	{ "AUTH", "LOGIN", CAN_AUTH_LOGIN },
@@ -72,6 +77,7 @@ static const struct {
 	[STEP_RSET] = { "RSET", 250, 300, false },
 	[STEP_MAIL] = { "MAIL", 200, 300, true },
 	[STEP_RCPT] = { "RCPT", 200, 300, false },
+	[STEP_VRFY] = { "VRFY", 200, 300, false },
 	[STEP_DATA] = { "DATA", 354, 120, true },
 	[STEP_END] = { "the end of the message", 200, 600, false },
 };
@@ -184,6 +190,24 @@ note_recipient_limit(struct nexthop *h, const char *arguments)
 		h->rcpt_max = 0;
 }
 
+/* Keeps a line of EHLO for our client, if it is one that it may see.  What
+   does not fit is left out. */
+static void
+keep_line(struct nexthop *h, const char *line)
+{
+	static const char *const shown[] = { "SIZE", "8BITMIME", "SMTPUTF8",
+		"DSN", "LIMITS", "BINARYMIME", "DELIVERBY", "FUTURERELEASE",
+		"MT-PRIORITY", "REQUIRETLS", "RRVS" };
+	char *to = h->live->lines;
+	size_t i, used = strlen(to);
+
+	for (i = 0; i < COUNT(shown); i++)
+		if (smtp_find_word(line, shown[i]) == line &&
+		    (strcmp(shown[i], "REQUIRETLS") != 0 || h->secure) &&
+		    used + strlen(line) + 2 < LIVE_LINES)
+			snprintf(to + used, LIVE_LINES - used, "%s\n", line);
+}
+
 /* Learns from a line of EHLO's reply.  Old servers write "AUTH=". */
 static void
 note_extension(struct nexthop *h, const char *line)
@@ -191,6 +215,8 @@ note_extension(struct nexthop *h, const char *line)
 	const char *arguments;
 	size_t i;
 
+	if (h->live != NULL)
+		keep_line(h, line);
 	for (i = 0; i < COUNT(offers); i++) {
 		if (smtp_find_word(line, offers[i].keyword) != line)
 			continue;
@@ -366,7 +392,7 @@ weigh_refusal(struct nexthop *h, enum step step, struct reply *r)
 		smtp_make_temporary(r);
 	else if (r->code == 432 && step > STEP_MAIL)
 		r->code = 451;
-	else if (r->code == 552 && step == STEP_RCPT) {
+	else if (r->code == 552 && step == STEP_RCPT && h->live == NULL) {
 		smtp_make_temporary(r);
 		r->code = 452;
 	}

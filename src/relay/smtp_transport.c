@@ -23,13 +23,23 @@ check_places(struct hop *h, char *error, size_t size)
 	return false;
 }
 
+/* Has a next hop that may be connected.  False: no memory. */
+static bool
+open_nexthop(const struct job *j, struct hop *h)
+{
+	if (h->state == NULL) {
+		h->state = nexthop_open(j->r->set, hop_protocol(h), h->where,
+		    j->r->auth_file);
+		if (h->state != NULL && j->r->set->live)
+			nexthop_live(h->state);
+	}
+	return h->state != NULL;
+}
+
 static void
 offer_nexthop(const struct job *j, struct hop *h, struct reply r[])
 {
-	if (h->state == NULL)
-		h->state = nexthop_open(j->r->set, hop_protocol(h), h->where,
-		    j->r->auth_file);
-	if (h->state != NULL) {
+	if (open_nexthop(j, h)) {
 		nexthop_offer(h->state, j->env, j->spool, j->deadline, r);
 		return;
 	}
@@ -57,12 +67,63 @@ close_nexthop(struct hop *h)
 	h->state = NULL;
 }
 
+/* ---- during the dialogue ---- */
+
+static void
+hello_nexthop(const struct job *j, struct hop *h, char *text, size_t size)
+{
+	if (open_nexthop(j, h))
+		nexthop_live_hello(h->state, j->env, j->deadline, text, size);
+}
+
+static void
+offer_nexthop_live(const struct job *j, struct hop *h, struct reply *mail,
+    struct reply v[])
+{
+	struct reply failed;
+
+	if (open_nexthop(j, h)) {
+		nexthop_live_offer(h->state, j->env, j->deadline, mail, v);
+		return;
+	}
+	reply_set(&failed, 451, "4.3.0", "Local error in processing");
+	if (mail != NULL)
+		*mail = failed;
+	for (size_t i = 0; i < j->env->nrecipients; i++)
+		v[i] = failed;
+}
+
+static void
+vrfy_nexthop(const struct job *j, struct hop *h, struct reply *v)
+{
+	if (h->state != NULL)
+		nexthop_live_vrfy(h->state, j->env, j->deadline, v);
+}
+
+static void
+forget_nexthop(struct hop *h)
+{
+	if (h->state != NULL)
+		nexthop_live_forget(h->state);
+}
+
+static int
+idle_nexthop(struct hop *h, unsigned seconds)
+{
+	return h->state == NULL ? -1 : nexthop_live_idle(h->state, seconds);
+}
+
+static const struct live_transport live_nexthop = {
+	.hello = hello_nexthop, .offer = offer_nexthop_live,
+	.vrfy = vrfy_nexthop, .forget = forget_nexthop, .idle = idle_nexthop,
+};
+
 const struct transport transport_smtp = {
 	.name = "smtp", .syntax = "smtp:[HOST]:PORT", .reach = REMOTE,
 	.form = SPOOL_CRLF, .dsn = true, .forwards = true,
 	.check = check_places, .offer = offer_nexthop,
 	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
-	.close = close_nexthop,
+	.close = close_nexthop, .live = &live_nexthop,
 };
 
 const struct transport transport_smtps = {
@@ -70,7 +131,7 @@ const struct transport transport_smtps = {
 	.form = SPOOL_CRLF, .dsn = true, .forwards = true, .tls = true,
 	.check = check_places, .offer = offer_nexthop,
 	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
-	.close = close_nexthop,
+	.close = close_nexthop, .live = &live_nexthop,
 };
 
 const struct transport transport_lmtp = {
@@ -78,5 +139,5 @@ const struct transport transport_lmtp = {
 	.reach = REMOTE, .form = SPOOL_CRLF, .dsn = true,
 	.check = check_places, .offer = offer_nexthop,
 	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
-	.close = close_nexthop,
+	.close = close_nexthop, .live = &live_nexthop,
 };

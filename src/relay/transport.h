@@ -28,6 +28,21 @@ enum reach {
 	REFUSAL		/* nowhere */
 };
 
+/* What a transport can do that is asked during the dialogue; j->spool is -1. */
+struct live_transport {
+	/* See relay_live_hello(). */
+	void (*hello)(const struct job *j, struct hop *h, char *text,
+	    size_t size);
+	/* See relay_live_offer(); mail may be NULL although the hop has not
+	   heard of the sender yet. */
+	void (*offer)(const struct job *j, struct hop *h, struct reply *mail,
+	    struct reply v[]);
+	void (*vrfy)(const struct job *j, struct hop *h, struct reply *v);
+	/* See relay_live_forget(), relay_live_idle(). */
+	void (*forget)(struct hop *h);
+	int (*idle)(struct hop *h, unsigned seconds);
+};
+
 struct transport {
 	const char *name;	/* "maildir" */
 	const char *syntax;	/* "maildir:DIR", for --help */
@@ -52,6 +67,7 @@ struct transport {
 	void (*abandon)(const struct job *j, struct hop *h);
 	/* Frees h->state.  NULL: there is none. */
 	void (*close)(struct hop *h);
+	const struct live_transport *live;	/* NULL: not before the end */
 };
 
 /* One place to which messages go: a transport and what it needs to know. */

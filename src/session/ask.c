@@ -110,6 +110,22 @@ ask_unknown(struct asker *a, const struct envelope *env, const char *line,
 		monitor_gone(r, 1);
 }
 
+bool
+ask_live(const struct asker *a)
+{
+	return a->wants.live;
+}
+
+void
+ask_hello(struct asker *a, const struct envelope *env, char *text,
+    size_t size)
+{
+	const struct question q = { ASK_HELLO, 0, env, NULL, NULL, -1 };
+
+	if (!ask(a, &q, NULL, 0, text, size, NULL))
+		text[0] = '\0';
+}
+
 void
 ask_message(struct asker *a, const struct envelope *env, int spool,
     void (*slow)(void *ctx), void *ctx, struct reply r[])

@@ -47,6 +47,13 @@ bool	ask_wants_unknown(const struct asker *a);
 void	ask_unknown(struct asker *a, const struct envelope *env,
 	    const char *line, struct reply *r);
 
+/* Whether the next hop is asked during the dialogue. */
+bool	ask_live(const struct asker *a);
+
+/* Tells that the client has greeted: see relay_live_hello(). */
+void	ask_hello(struct asker *a, const struct envelope *env, char *text,
+	    size_t size);
+
 /* Relays a message: see relay_deliver().  The monitor logs the result.  If
    that takes long, slow(ctx) is called once: it writes the replies that the
    client waits for. */

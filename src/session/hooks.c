@@ -1,7 +1,7 @@
 /*
  * hooks.c - what the channel asks of the session.
  */
-#define _GNU_SOURCE	/* explicit_bzero */
+#define _GNU_SOURCE	/* explicit_bzero, strsep */
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "monitor/wire.h"
 #include "session/session.h"
 
 #define RECEIVED_MAX 100	/* more Received: fields are a loop: RFC 5321 6.3 */
@@ -41,7 +42,7 @@ ask(struct session *s, enum stage stage, const struct envelope *env,
 	if (!ask_wanted(s->asker, stage))
 		return;
 	ask_stage(s->asker, stage, env, &v, prepend);
-	if (v.code >= 400)
+	if (v.code >= 400 || (v.text[0] != '\0' && ask_live(s->asker)))
 		reply_set(r, v.code, v.enh, v.text);
 	n = strlen(prepend);
 	if (s->prepended + n <= sizeof s->prepend - SERVICE_PREPEND)
@@ -91,6 +92,24 @@ on_quit(void *ctx, struct reply *r)
 	s->quit = true;
 }
 
+/* Connects the next hop, and offers what it can carry; what we can alone, if it
+   is away. */
+static void
+meet_next_hop(struct session *s, const struct envelope *env)
+{
+	char text[WIRE_TEXT], *rest = text, *line;
+
+	ask_hello(s->asker, env, text, sizeof text);
+	channel_offer_next(&s->ch, NULL);
+	if (text[0] == '\0')
+		return;
+	channel_next_open(&s->next);
+	while ((line = strsep(&rest, "\n")) != NULL)
+		channel_next_line(&s->next,
+		    (struct span){ line, strlen(line) });
+	channel_offer_next(&s->ch, &s->next);
+}
+
 static void
 on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 {
@@ -100,6 +119,8 @@ on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 
 	env.fact[FACT_CLIENT_HELO] = string(helo, sizeof helo, name);
 	ask(s, extended ? STAGE_EHLO : STAGE_HELO, &env, r);
+	if (ask_live(s->asker) && r->code < 400)
+		meet_next_hop(s, &env);
 	if (extended && (s->options->monitor.auth != NULL ||
 	    s->ch.tls.subject[0] != '\0'))
 		channel_offer_auth(&s->ch,

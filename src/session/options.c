@@ -83,6 +83,8 @@ static const struct option_row {
 	    "N", "0", "messages of a session, 0: any" },
 	{ "command-limit", 0, LIMITS, offsetof(struct options, limits),
 	    "N|VERB=N,...", "", "uses of a verb" },
+	{ "live", 0, FLAG, AT(bool, monitor.relay.live),
+	    "", "", "the next hop answers MAIL and RCPT itself" },
 	{ "routes", 0, TEXT, AT(const char *, monitor.relay.routes),
 	    "FILE", "", "other relays for some recipients" },
 	{ "relay-clients", 0, TEXT, AT(const char *, monitor.access.clients),
@@ -546,6 +548,7 @@ share_options(struct options *o)
 	o->monitor.x_peer = o->x_peer;
 	o->monitor.max_size = c->data_size_limit;
 	o->monitor.relay.lmtp = c->lmtp;
+	o->monitor.relay.idle = o->timeout / 5 + 1;
 	if (o->debug)
 		o->log_level = LOG_DEBUG;
 }

@@ -65,6 +65,7 @@ struct session {
 	char prepend[SERVICE_PREPEND * 5];	/* policy's header fields, and
 						   room for one answer more */
 	char held[HEADER_HELD];	/* of header */
+	struct channel_next next;	/* what the next hop can carry */
 	char path[CHANNEL_LINE_MAX], parameters[CHANNEL_LINE_MAX]; /* scratch */
 };
 

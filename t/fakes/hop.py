@@ -170,3 +170,75 @@ class Hop:
     def close(self):
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
+
+
+class Scripted(Hop):
+    """A next hop that says at each step what answer(dial, command) returns:
+    a reply (bytes or text), None for what it would say, or HANG_UP.  dial counts
+    connections from 1; command is the line, or "" for the greeting and "." for
+    the end of a message.  Connections are served side by side."""
+
+    HANG_UP = object()
+
+    def __init__(self, answer=lambda dial, command: None, **more):
+        self.answer, self.dials = answer, 0
+        super().__init__(**more)
+
+    def serve(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self.dials += 1
+            threading.Thread(target=self.converse, daemon=True,
+                             args=(connection, self.dials)).start()
+
+    def converse(self, connection, dial):
+        with connection, connection.makefile("rb") as read:
+            try:
+                self.dialogue(connection, read, dial)
+            except OSError:
+                pass
+
+    def say(self, connection, dial, command, usual):
+        """Returns the code, or 0 after hanging up."""
+        said = self.answer(dial, command)
+        if said is self.HANG_UP:
+            connection.shutdown(socket.SHUT_RDWR)
+            return 0
+        if said is None:
+            said = usual
+        text = said if isinstance(said, bytes) else said.encode()
+        connection.sendall(text + b"\r\n")
+        return int(text[:3])
+
+    def dialogue(self, connection, read, dial):
+        recipients = 0
+        if not self.say(connection, dial, "", "220 next.example.net"):
+            return
+        for line in read:
+            command = line.rstrip(b"\r\n").decode()
+            self.commands.append((dial, command))
+            verb, usual, n = command[:4].upper(), "250 2.0.0 taken", 1
+            if verb in ("EHLO", "LHLO"):
+                rows = ["next.example.net", *self.extensions]
+                usual = "\r\n".join(
+                    f"250{'-' if i + 1 < len(rows) else ' '}{row}"
+                    for i, row in enumerate(rows))
+            elif verb == "QUIT":
+                usual = "221 2.0.0 bye"
+            elif verb == "DATA":
+                usual = "354 go"
+            code = self.say(connection, dial, command, usual)
+            if code in (0, 221, 421):
+                return
+            if verb in ("RSET", "MAIL"):
+                recipients = 0
+            recipients += verb == "RCPT" and code < 300
+            if verb == "DATA" and code == 354:
+                if not self.take_data(read):
+                    return
+                for _ in range(recipients if self.lmtp else 1):
+                    if not self.say(connection, dial, ".", "250 2.0.0 taken"):
+                        return

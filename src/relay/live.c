@@ -1,0 +1,126 @@
+/*
+ * live.c - the relay during the dialogue: next hops that answer for
+ * themselves.
+ *
+ *  - The relay on the command line is connected when the client greets, and
+ *    hears MAIL as it comes.
+ *  - With routes a sender alone leads nowhere: each place hears MAIL together
+ *    with its first recipient, whose reply is then what it says of both.
+ *  - Places that are no next hops take everybody, until there is a message.
+ */
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/reply.h"
+#include "relay/transport.h"
+
+/* Our client waits for 5 minutes (RFC 5321 4.5.3.2), and must not give up
+   before we do.  To its greeting we answer without the next hop, too. */
+#define LIVE_SECONDS 240
+#define HELLO_SECONDS 30
+
+static int64_t
+live_deadline(int seconds)
+{
+	return clock_now() + (int64_t)seconds * 1000;
+}
+
+bool
+relay_live_possible(const struct relay *r)
+{
+	return r->usual.transport->live != NULL || r->set->routes != NULL;
+}
+
+void
+relay_live_hello(struct relay *r, const struct envelope *env, char *text,
+    size_t size)
+{
+	const struct transport *t = r->usual.transport;
+	const struct job j = { .r = r, .env = env, .spool = -1,
+		.deadline = live_deadline(HELLO_SECONDS) };
+
+	text[0] = '\0';
+	if (t->live != NULL)
+		t->live->hello(&j, &r->usual, text, size);
+}
+
+/* What is asked of one hop. */
+static void
+offer_hop(struct relay *r, struct hop *h, const struct envelope *env,
+    struct reply *mail, struct reply v[])
+{
+	const struct job j = { .r = r, .env = env, .spool = -1,
+		.deadline = live_deadline(LIVE_SECONDS) };
+
+	if (h->transport->live != NULL)
+		h->transport->live->offer(&j, h, mail, v);
+}
+
+void
+relay_live_offer(struct relay *r, const struct envelope *env,
+    struct reply *mail, struct reply v[])
+{
+	struct envelope part = *env;
+	struct hop *h, *next;
+	size_t i = 0, n;
+	bool named;
+
+	if (r->set->routes == NULL) {
+		offer_hop(r, &r->usual, env, mail, v);
+		return;
+	}
+	for (; i < env->nrecipients; i += n) {
+		/* relay_rcpt() has read the routes. */
+		h = hop_route(r, env->recipients[i].address, &named);
+		for (n = 1; i + n < env->nrecipients; n++) {
+			next = hop_route(r, env->recipients[i + n].address,
+			    &named);
+			if (next != h)
+				break;
+		}
+		part.recipients = env->recipients + i;
+		part.nrecipients = n;
+		if (h != NULL) {
+			offer_hop(r, h, &part, NULL, v + i);
+			continue;
+		}
+		reply_set(&v[i], 451, "4.3.0", "Local error in processing");
+		reply_spread(v + i, n);
+	}
+}
+
+void
+relay_live_vrfy(struct relay *r, const struct envelope *env, struct reply *v)
+{
+	const struct job j = { .r = r, .env = env, .spool = -1,
+		.deadline = live_deadline(LIVE_SECONDS) };
+	struct hop *h = NULL;
+	bool named;
+
+	if (hops_read_routes(r))
+		h = hop_route(r, env->recipients[0].address, &named);
+	if (h != NULL && h->transport->live != NULL)
+		h->transport->live->vrfy(&j, h, v);
+}
+
+void
+relay_live_forget(struct relay *r)
+{
+	for (struct hop *h = r->hops; h != NULL; h = h->link)
+		if (h->transport->live != NULL)
+			h->transport->live->forget(h);
+}
+
+int
+relay_live_idle(struct relay *r)
+{
+	int wait = -1, one;
+
+	for (struct hop *h = r->hops; h != NULL; h = h->link) {
+		one = h->transport->live == NULL ? -1
+		    : h->transport->live->idle(h, r->set->idle);
+		if (one != -1 && (wait == -1 || one < wait))
+			wait = one;
+	}
+	return wait;
+}

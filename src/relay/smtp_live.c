@@ -1,0 +1,352 @@
+/*
+ * smtp_live.c - a next hop that is asked during the dialogue: its words for
+ * sender and recipients, before there is a message.
+ *
+ *  - It is connected when the client greets, and each MAIL and RCPT goes out
+ *    as the client sends it.  What it accepted is remembered.
+ *  - At the end of the message that transaction is taken up, if the message is
+ *    for just those recipients.  Otherwise, a filter has changed them, all is
+ *    offered anew.
+ *  - A connection that is lost meanwhile is dialled again once in a
+ *    transaction, and what was accepted must be accepted again.  One that we
+ *    gave back, as the client idled, does not count.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "relay/smtp_private.h"
+
+#define RSET_SECONDS 30		/* for the reply to a RSET that nobody awaits */
+#define OPEN_SHARE 4		/* an open transaction is held so much longer */
+
+void
+nexthop_live(struct nexthop *h)
+{
+	h->live = calloc(1, sizeof *h->live);
+}
+
+static void
+forget_envelope(struct live *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		free(l->to[i].text);
+	free(l->to);
+	free(l->sender);
+	l->to = NULL;
+	l->n = 0;
+	l->sender = NULL;
+	l->begun = l->again = l->given_back = false;
+}
+
+void
+smtp_live_close(struct nexthop *h)
+{
+	if (h->live == NULL)
+		return;
+	forget_envelope(h->live);
+	free(h->live);
+}
+
+/* Copies two strings into one piece of memory; the second stands after the
+   first one's NUL.  NULL: no memory. */
+static char *
+copy_pair(const char *a, const char *b)
+{
+	size_t na = strlen(a) + 1, nb = strlen(b) + 1;
+	char *p = malloc(na + nb);
+
+	if (p != NULL) {
+		memcpy(p, a, na);
+		memcpy(p + na, b, nb);
+	}
+	return p;
+}
+
+static const char *
+second(const char *pair)
+{
+	return pair + strlen(pair) + 1;
+}
+
+/* Remembers a recipient that was accepted.  False: no memory. */
+static bool
+remember_recipient(struct live *l, const struct recipient *to)
+{
+	struct live_recipient *more = realloc(l->to,
+	    (l->n + 1) * sizeof *more);
+	char *text = more == NULL ? NULL : copy_pair(to->address, to->options);
+
+	if (more != NULL)
+		l->to = more;
+	if (text == NULL)
+		return false;
+	l->to[l->n++].text = text;
+	return true;
+}
+
+static bool
+is_usable(struct nexthop *h)
+{
+	return h->s.fd != -1 && !stream_has_input(&h->s);
+}
+
+void
+nexthop_live_hello(struct nexthop *h, const struct envelope *env,
+    int64_t deadline, char *text, size_t size)
+{
+	struct reply r;
+
+	text[0] = '\0';
+	if (h->live == NULL)
+		return;
+	h->env = env;
+	h->live->used = clock_now();
+	if (!is_usable(h)) {
+		smtp_hang_up(h);
+		smtp_restart(h);
+		while (!smtp_open_next(h, deadline, &r) && smtp_has_next(h) &&
+		    clock_left(deadline) > 0)
+			;
+	}
+	if (h->s.fd != -1)
+		text_join(text, size, "OK\n", h->live->lines, NULL);
+	h->env = NULL;
+}
+
+/* Accepted recipients whose memory there is not must not stay accepted: the
+   whole transaction is given up. */
+static void
+remember_accepted(struct nexthop *h, const struct envelope *env,
+    struct reply v[])
+{
+	for (size_t i = 0; i < env->nrecipients; i++)
+		if (v[i].code < 400 &&
+		    !remember_recipient(h->live, &env->recipients[i])) {
+			reply_set(&v[i], 452, "4.3.1", "Out of memory");
+			smtp_hang_up(h);
+		}
+}
+
+static void
+refuse_all(const struct envelope *env, const struct reply *r, struct reply v[])
+{
+	for (size_t i = 0; i < env->nrecipients; i++)
+		v[i] = *r;
+}
+
+/* Offers what was accepted before on a fresh connection.  False: it is not
+   accepted as it was, and *r says why. */
+static bool
+resume(struct nexthop *h, const struct envelope *env, int spool,
+    int64_t deadline, struct reply *r)
+{
+	struct live *l = h->live;
+	struct recipient *to = calloc(l->n + 1, sizeof *to);
+	struct reply *v = calloc(l->n + 1, sizeof *v);
+	struct envelope same = *env;
+	bool ok = to != NULL && v != NULL;
+
+	smtp_hang_up(h);
+	if (!ok)
+		reply_set(r, 451, "4.3.0", "Local error in processing");
+	else if (l->again) {
+		ok = false;
+		reply_set(r, 451, "4.4.2", "Connection to next hop lost");
+	}
+	for (size_t i = 0; ok && i < l->n; i++)
+		to[i] = (struct recipient){ l->to[i].text,
+			second(l->to[i].text) };
+	l->again = l->again || !l->given_back;
+	l->given_back = false;
+	same.recipients = to;
+	same.nrecipients = l->n;
+	if (ok) {
+		smtp_restart(h);
+		ok = smtp_try_places(h, &same, spool, deadline, v, r);
+		if (!ok)
+			smtp_make_temporary(r);
+	}
+	for (size_t i = 0; ok && i < l->n; i++)
+		if (v[i].code >= 400) {
+			*r = v[i];
+			smtp_make_temporary(r);
+			ok = false;
+		}
+	h->kept = false;
+	free(to);
+	free(v);
+	if (!ok)
+		smtp_quit(h, deadline);
+	return ok;
+}
+
+/* MAIL, and the recipients with it. */
+static void
+begin(struct nexthop *h, const struct envelope *env, int64_t deadline,
+    struct reply *mail, struct reply v[])
+{
+	struct live *l = h->live;
+	struct reply r;
+
+	forget_envelope(l);
+	l->sender = copy_pair(env->fact[FACT_SENDER],
+	    env->fact[FACT_MAIL_OPTIONS]);
+	if (l->sender == NULL)
+		reply_set(&r, 452, "4.3.1", "Out of memory");
+	if (h->s.fd == -1)
+		smtp_restart(h);
+	l->begun = l->sender != NULL &&
+	    smtp_try_places(h, env, -1, deadline, v, &r);
+	h->kept = false;
+	if (!l->begun)
+		refuse_all(env, &r, v);
+	else
+		remember_accepted(h, env, v);
+	if (mail != NULL)
+		*mail = r;
+}
+
+/* More recipients, once more where the connection is lost. */
+static void
+add_recipients(struct nexthop *h, const struct envelope *env,
+    int64_t deadline, struct reply v[])
+{
+	struct reply r, lost = { .code = 0 };
+
+	while (lost.code == 0 || !h->live->again) {
+		if (!is_usable(h) && !resume(h, env, -1, deadline, &r)) {
+			refuse_all(env, lost.code != 0 ? &lost : &r, v);
+			return;
+		}
+		smtp_try_recipients(h, env, deadline, v, &r);
+		if (h->s.fd != -1) {
+			remember_accepted(h, env, v);
+			return;
+		}
+		lost = r;
+	}
+	refuse_all(env, &lost, v);
+}
+
+void
+nexthop_live_offer(struct nexthop *h, const struct envelope *env,
+    int64_t deadline, struct reply *mail, struct reply v[])
+{
+	struct reply r;
+
+	if (h->live == NULL) {
+		reply_set(&r, 451, "4.3.0", "Local error in processing");
+		refuse_all(env, &r, v);
+		if (mail != NULL)
+			*mail = r;
+		return;
+	}
+	h->env = env;
+	if (mail != NULL || !h->live->begun)
+		begin(h, env, deadline, mail, v);
+	else
+		add_recipients(h, env, deadline, v);
+	h->live->used = clock_now();
+	h->env = NULL;
+}
+
+void
+nexthop_live_vrfy(struct nexthop *h, const struct envelope *env,
+    int64_t deadline, struct reply *r)
+{
+	const char *address = env->recipients[0].address;
+	struct reply said;
+	bool ascii = true;
+
+	for (const char *p = address; *p != '\0'; p++)
+		ascii = ascii && (unsigned char)*p < 128;
+	if (h->live == NULL || !is_usable(h) ||
+	    (!ascii && !(h->can & CAN_SMTPUTF8)))
+		return;
+	h->env = env;
+	smtp_add(h, "VRFY <%s>%s\r\n", address, ascii ? "" : " SMTPUTF8");
+	if (smtp_command(h, STEP_VRFY, deadline, &said) || h->s.fd != -1)
+		*r = said;
+	h->live->used = clock_now();
+	h->env = NULL;
+}
+
+void
+nexthop_live_forget(struct nexthop *h)
+{
+	if (h->live == NULL)
+		return;
+	forget_envelope(h->live);
+	h->live->used = clock_now();
+	smtp_abandon(h, clock_now() + RSET_SECONDS * 1000);
+}
+
+int
+nexthop_live_idle(struct nexthop *h, unsigned seconds)
+{
+	int64_t until;
+
+	if (h->live == NULL || h->s.fd == -1)
+		return -1;
+	until = h->live->used + (int64_t)seconds * 1000 *
+	    (h->dirty ? OPEN_SHARE : 1);
+	if (clock_left(until) > 0)
+		return clock_left(until);
+	smtp_quit(h, clock_now() + QUIT_SECONDS * 1000);
+	h->live->given_back = true;
+	return -1;
+}
+
+/* Is it the envelope that was accepted, whatever its size is now? */
+static bool
+is_same(const struct live *l, const struct envelope *env)
+{
+	bool same = l->n == env->nrecipients &&
+	    strcmp(l->sender, env->fact[FACT_SENDER]) == 0 &&
+	    strcmp(second(l->sender), env->fact[FACT_MAIL_OPTIONS]) == 0;
+
+	for (size_t i = 0; same && i < l->n; i++)
+		same = strcmp(l->to[i].text,
+		    env->recipients[i].address) == 0 &&
+		    strcmp(second(l->to[i].text),
+		    env->recipients[i].options) == 0;
+	return same;
+}
+
+bool
+smtp_live_take(struct nexthop *h, const struct envelope *env, int spool,
+    int64_t deadline, struct reply v[])
+{
+	struct reply r;
+	bool ok;
+
+	if (h->live == NULL || !h->live->begun)
+		return false;
+	if (!is_same(h->live, env)) {
+		h->live->begun = false;
+		smtp_abandon(h, deadline);
+		return false;
+	}
+	h->env = env;
+	ok = is_usable(h) ? smtp_can_carry(h, env, spool, &r)
+	    : resume(h, env, spool, deadline, &r);
+	if (!ok)
+		refuse_all(env, &r, v);
+	for (size_t i = 0; ok && i < env->nrecipients; i++)
+		v[i].code = 250;
+	h->accepted = ok ? env->nrecipients : 0;
+	h->env = NULL;
+	return true;
+}
+
+bool
+smtp_live_again(struct nexthop *h)
+{
+	if (h->live == NULL || !h->live->begun || h->live->again)
+		return false;
+	h->live->again = true;
+	smtp_restart(h);
+	return true;
+}

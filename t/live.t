@@ -1,0 +1,315 @@
+#!/usr/bin/env python3
+"""live.t - --live: the next hop is asked during the dialogue, and its answers
+are ours."""
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from fakes.hop import Hop, Scripted
+from tap import SMTPD, Session, lines, main, message, test
+
+EXTENSIONS = ("PIPELINING", "SIZE 1000000", "8BITMIME", "DSN")
+SENDER = "MAIL FROM:<a@example.com>"
+
+
+def to(name):
+    return f"RCPT TO:<{name}@example.net>"
+
+
+def verbs(hop, dial=None):
+    return [command for number, command in hop.commands
+            if dial in (None, number)]
+
+
+def refuses(table):
+    """An answer: the reply of the first key that is in the command."""
+    def answer(_, command):
+        for key, reply in table.items():
+            if key in command and command:
+                return reply
+        return None
+    return answer
+
+
+class Live(Session):
+    """A session, through --live, with a hop."""
+
+    def __init__(self, hop, *arguments, **more):
+        super().__init__("--live", *arguments, hop.relay(), **more)
+        self.hop = hop
+
+
+def text(session):
+    """DATA, a message and its dot; the reply to that."""
+    assert session.say("DATA")[0].startswith("354"), "DATA"
+    session.send(lines("Subject: x", "", "y", "."))
+    return session.reply()
+
+
+@test
+def live_needs_a_next_hop():
+    done = subprocess.run([SMTPD, "--live", "discard:"], capture_output=True,
+                          text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 64 and "--live needs" in done.stderr, done
+
+
+@test
+def an_unknown_recipient_is_refused_by_the_next_hop_and_the_others_get_the_mail():
+    hop = Scripted(refuses({"unknown": "550 5.1.1 No such mailbox here"}),
+                   extensions=EXTENSIONS)
+    with Live(hop) as s:
+        s.start()
+        assert s.say(SENDER)[0] == "250 2.0.0 taken"
+        assert s.say(to("good"), to("unknown"), to("other")) == [
+            "250 2.0.0 taken", "550 5.1.1 No such mailbox here",
+            "250 2.0.0 taken"]
+        assert text(s) == "250 2.0.0 taken"
+        s.finish()
+    assert verbs(hop)[1:] == ["MAIL FROM:<a@example.com>", to("good"),
+                              to("unknown"), to("other"), "DATA", "QUIT"], \
+        verbs(hop)
+    assert hop.dials == 1 and len(hop.messages) == 1
+
+
+@test
+def the_next_hops_words_are_ours_at_each_step():
+    table = {"MAIL FROM:<bad": "553-5.1.8 Not that\r\n553 5.1.8 sender",
+             "far@": "251 2.1.5 It goes further", "full@": "452 4.2.2 Full",
+             "many@": "552 5.5.3 Too many", "plain@": "450 Later",
+             "VRFY <known": "250 2.1.5 <known@example.net>",
+             "VRFY": "551 5.1.6 Not here"}
+    hop = Scripted(refuses(table), extensions=EXTENSIONS)
+    with Live(hop) as s:
+        s.start()
+        assert s.say("VRFY <known@example.net>", "VRFY <x@example.net>") == [
+            "250 2.1.5 <known@example.net>", "551 5.1.6 Not here"]
+        assert s.say("MAIL FROM:<bad@example.com>") == [
+            "553-5.1.8 Not that\n553 5.1.8 sender"]
+        assert s.say(SENDER, to("far"), to("full"), to("many"),
+                     to("plain")) == [
+            "250 2.0.0 taken", "251 2.1.5 It goes further", "452 4.2.2 Full",
+            "552 5.5.3 Too many", "450 4.0.0 Later"]
+        assert text(s) == "250 2.0.0 taken"
+        s.finish()
+    assert hop.dials == 1, hop.commands
+
+
+@test
+def ehlo_offers_what_both_can():
+    hop = Scripted(extensions=(
+        "SIZE 5000", "DSN", "LIMITS RCPTMAX=7 MAILMAX=3", "DELIVERBY 240",
+        "FUTURERELEASE 86400 2030-01-01T00:00:00Z", "MT-PRIORITY MIXER",
+        "REQUIRETLS", "RRVS", "XUNKNOWN"))
+    with Live(hop, "--smtputf8") as s:
+        offered = [line[4:] for line in s.start().splitlines()[1:]]
+        assert offered == [
+            "PIPELINING", "SIZE 5000", "CHUNKING", "DSN",
+            "ENHANCEDSTATUSCODES", "LIMITS MAILMAX=3 RCPTMAX=7",
+            "DELIVERBY 240", "FUTURERELEASE 86400 2030-01-01T00:00:00Z",
+            "MT-PRIORITY MIXER", "RRVS", "HELP"], offered
+        for parameter, code in (
+                ("SIZE=5001", "552"), ("BODY=8BITMIME", "5"),
+                ("SMTPUTF8", "555"), ("REQUIRETLS", "555"),
+                ("BY=5;X", "501"), ("BY=0;R", "501"), ("HOLDFOR=x", "501"),
+                ("HOLDUNTIL=2030-13-01T00:00:00Z", "501"),
+                ("HOLDFOR=1 HOLDUNTIL=2030-01-01T00:00:00Z", "501"),
+                ("MT-PRIORITY=10", "501"), ("RRVS=1", "555")):
+            got = s.say(f"{SENDER} {parameter}")[0]
+            assert got.startswith(code), (parameter, got)
+        asked = (f"{SENDER} BY=120;R HOLDFOR=60 MT-PRIORITY=-3",
+                 f"{to('b')} RRVS=2014-04-03T23:01:00Z;C")
+        assert [r[:3] for r in s.say(*asked)] == ["250", "250"]
+        assert text(s)[:3] == "250"
+        s.finish()
+    assert verbs(hop)[1:3] == list(asked), hop.commands
+
+
+@test
+def a_helo_client_is_served_too():
+    hop = Scripted(refuses({"unknown": "550 5.1.1 No such mailbox"}),
+                   extensions=EXTENSIONS)
+    with Live(hop) as s:
+        s.reply()
+        assert s.say("HELO client.example.org")[0][:3] == "250"
+        assert s.say(SENDER, to("unknown"), to("b")) == [
+            "250 taken", "550 No such mailbox", "250 taken"]
+        assert text(s) == "250 taken"
+        s.finish()
+
+
+@test
+def what_we_refuse_never_reaches_the_next_hop():
+    hop = Scripted(extensions=EXTENSIONS)
+    with Live(hop, "--relay-clients", "192.0.2.1", "--relay-domains",
+              "example.org") as s:
+        s.start()
+        assert s.say(SENDER, to("b"), "RCPT TO:<bad", "VRFY <b@example.net>",
+                     "RCPT TO:<c@example.org>")[1:] == [
+            "554 5.7.1 Relay access denied", "501 5.1.3 Bad address syntax",
+            "252 2.1.5 Cannot verify, but will accept the message and try to "
+            "deliver it", "250 2.0.0 taken"]
+        s.finish()
+    assert verbs(hop)[1:] == [SENDER, "RCPT TO:<c@example.org>", "QUIT"], \
+        hop.commands
+
+
+@test
+def rset_and_another_greeting_reset_the_next_hop():
+    hop = Scripted(extensions=EXTENSIONS)
+    with Live(hop) as s:
+        s.start()
+        s.say(SENDER, to("b"), "RSET")
+        s.say(SENDER, to("c"), "EHLO again.example.org")
+        s.say(SENDER, to("d"))
+        assert text(s)[:3] == "250"
+        s.finish()
+    assert verbs(hop)[1:] == [SENDER, to("b"), "RSET", SENDER, to("c"), "RSET",
+                              SENDER, to("d"), "DATA", "QUIT"], verbs(hop)
+    assert hop.dials == 1
+
+
+@test
+def a_next_hop_that_is_away_is_tried_again_at_mail():
+    hop = Scripted(lambda dial, command:
+                   Scripted.HANG_UP if dial < 3 else None,
+                   extensions=EXTENSIONS)
+    with Live(hop) as s:
+        assert "BINARYMIME" in s.start()
+        assert s.say(SENDER)[0].startswith("451 4.4."), "away"
+        assert s.say(SENDER, to("b")) == ["250 2.0.0 taken"] * 2
+        assert text(s) == "250 2.0.0 taken"
+        s.finish()
+    assert hop.dials == 3
+
+
+@test
+def a_next_hop_that_hangs_up_is_dialled_again_once():
+    for at in (to("c"), "DATA"):
+        hop = Scripted(lambda dial, command: Scripted.HANG_UP
+                       if dial == 1 and command == at else None,
+                       extensions=EXTENSIONS)
+        with Live(hop) as s:
+            s.start()
+            assert s.say(SENDER, to("b"), to("c")) == ["250 2.0.0 taken"] * 3
+            assert text(s) == "250 2.0.0 taken", at
+            s.finish()
+        assert hop.dials == 2 and len(hop.messages) == 1
+        again = [command.partition(" SIZE")[0] for command in verbs(hop, 2)]
+        assert again[1:] == [SENDER, to("b"), to("c"), "DATA", "QUIT"], \
+            hop.commands
+
+
+@test
+def the_second_time_it_must_accept_the_same():
+    def answer(dial, command):
+        if dial == 1 and command == "DATA":
+            return Scripted.HANG_UP
+        return "550 5.1.1 Gone" if dial == 2 and "<c@" in command else None
+    hop = Scripted(answer, extensions=EXTENSIONS)
+    with Live(hop) as s:
+        s.start()
+        s.say(SENDER, to("b"), to("c"))
+        got = text(s)
+        assert got.startswith("451 "), got
+        s.finish()
+    assert hop.messages == [] and hop.dials == 2
+
+
+@test
+def it_is_not_dialled_a_third_time():
+    for step in (to("c"), "DATA"):
+        hop = Scripted(lambda _, command: Scripted.HANG_UP
+                       if command == step else None, extensions=EXTENSIONS)
+        with Live(hop) as s:
+            s.start()
+            s.say(SENDER, to("b"))
+            got = s.say(to("c"))[0] if step != "DATA" else text(s)
+            assert got.startswith("451 4.4.2"), got
+            s.finish()
+        assert hop.dials == 2 and hop.messages == [], hop.commands
+
+
+@test
+def after_421_the_client_stays():
+    hop = Scripted(lambda dial, command: "421 4.3.2 Going down"
+                   if "<c@" in command or "MAIL FROM:<x" in command else None,
+                   extensions=EXTENSIONS)
+    with Live(hop) as s:
+        s.start()
+        assert s.say(SENDER, to("b"), to("c")) == [
+            "250 2.0.0 taken", "250 2.0.0 taken", "451 4.3.2 Going down"]
+        s.say("RSET")
+        assert s.say("MAIL FROM:<x@example.com>")[0] == "451 4.3.2 Going down"
+        assert s.say(SENDER)[0] == "250 2.0.0 taken"
+        s.finish()
+
+
+@test
+def an_idle_client_does_not_hold_the_next_hop():
+    hop = Scripted(extensions=EXTENSIONS)
+    with Live(hop, "--timeout", "4") as s:
+        s.start()
+        while "QUIT" not in verbs(hop, 1):
+            assert s.say("HELP")[0].startswith("214")
+            hop.settle()
+        assert s.say(SENDER, to("b")) == ["250 2.0.0 taken"] * 2
+        assert text(s) == "250 2.0.0 taken"
+        s.finish()
+    assert len(hop.messages) == 1
+
+
+@test
+def an_lmtp_client_and_an_lmtp_store_have_a_reply_for_each():
+    ends = iter(["250 2.0.0 stored", "452 4.2.2 over quota"])
+    hop = Scripted(lambda _, command: next(ends) if command == "." else
+                   "550 5.1.1 unknown" if "<u@" in command else None,
+                   extensions=EXTENSIONS, lmtp=True)
+    with Live(hop, "--lmtp") as s:
+        s.reply()
+        assert s.say("LHLO client.example.org")[0][:3] == "250"
+        assert [r[:3] for r in s.say(SENDER, to("b"), to("u"), to("c"))] == [
+            "250", "250", "550", "250"]
+        s.say("DATA")
+        s.send(lines("Subject: x", "", "y", "."))
+        assert s.replies(2) == ["250 2.0.0 stored", "452 4.2.2 over quota"]
+        s.finish()
+
+
+@test
+def each_place_of_routes_is_connected_at_its_first_recipient():
+    import tempfile
+    usual = Scripted(extensions=EXTENSIONS)
+    other = Scripted(refuses({"unknown": "550 5.1.1 No such mailbox"}),
+                     extensions=EXTENSIONS)
+    with tempfile.NamedTemporaryFile("w", suffix=".routes") as f:
+        f.write(f"example.net {other.relay()}\nexample.org {usual.relay()}\n")
+        f.flush()
+        os.chmod(f.name, 0o644)
+        with Live(usual, "--routes", f.name) as s:
+            s.start()
+            assert s.say(SENDER)[0][:3] == "250" and other.dials == 0
+            assert s.say(to("unknown"), to("b"), "RCPT TO:<c@example.com>") \
+                == ["550 5.1.1 No such mailbox", "250 2.0.0 taken",
+                    "250 2.0.0 taken"]
+            assert other.dials == 1
+            assert text(s)[:3] == "250"
+            s.finish()
+    assert len(other.messages) == 1 and len(usual.messages) == 1
+
+
+@test
+def a_chunk_goes_to_the_next_hop_only_when_it_is_whole():
+    hop = Scripted(extensions=EXTENSIONS)
+    with Live(hop) as s:
+        s.start()
+        s.say(SENDER, to("b"))
+        s.send(b"BDAT 6\r\nab\r\n\r\n")
+        assert s.reply()[:3] == "250" and "DATA" not in verbs(hop)
+        s.send(b"BDAT 3 LAST\r\nx\r\n")
+        assert s.reply() == "250 2.0.0 taken"
+        s.finish()
+    assert hop.messages[0].endswith(b"ab\r\n\r\nx\r\n"), hop.messages
+
+
+main()
