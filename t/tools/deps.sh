@@ -27,7 +27,8 @@ for target; do
 		    postgrey python3-spf-engine socat gsasl haproxy
 		    libnginx-mod-mail swaks curl
 		    opendkim opendmarc rspamd redis-server clamav-milter
-		    clamav-daemon spamass-milter spamd python3-dkim) ;;
+		    clamav-daemon spamass-milter spamd python3-dkim
+		    monitoring-plugins-basic prometheus-blackbox-exporter) ;;
 	check-systemd)
 		packages+=(python3 swaks openssl systemd-container) ;;
 	bench)
