@@ -163,6 +163,7 @@ take_verdict(struct milter *m, const struct event *ev, char command,
     const struct envelope *env, struct reply *r)
 {
 	const bool first = ev == &at_connect;	/* RFC 5321 4.3.2 */
+	char line[2 * REPLY_TEXT];
 
 	if (command != 'y' && m->len > 0) {
 		m->fault = "unexpected data in its answer";
@@ -209,9 +210,10 @@ take_verdict(struct milter *m, const struct event *ev, char command,
 		return;
 	if (r->code >= 400)
 		refuse(m, ev, r);
+	text_one_line(line, sizeof line, r->text);
 	logger_printf(m->set->log, LOG_INFO, "milter", env, "filter %s: %s: %s",
 	    m->service, ev->name, command == 'd' ? is_connection(ev) ?
-	    "discard, which is ignored here" : "discard" : r->text);
+	    "discard, which is ignored here" : "discard" : line);
 }
 
 /* ---- events -------------------------------------------------------------- */

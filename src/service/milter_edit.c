@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE	/* strcasestr */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -97,6 +98,7 @@ read_options(struct milter_change *c, const char *p, const char *one,
     const char *other, char to[OPTIONS_MAX])
 {
 	size_t len, n = 0;
+	char shown[256], line[256];
 	bool good;
 
 	for (; *p != '\0'; p += len) {
@@ -110,10 +112,13 @@ read_options(struct milter_change *c, const char *p, const char *one,
 			to[n++] = ' ';
 			memcpy(to + n, p, len);
 			n += len;
-		} else if (len > 0)
+		} else if (len > 0) {
+			snprintf(shown, sizeof shown, "%.*s", (int)len, p);
+			text_one_line(line, sizeof line, shown);
 			logger_printf(c->m->set->log, LOG_WARNING, "milter",
-			    &c->message->env, "filter %s: parameter %.*s is "
-			    "ignored", c->m->service, (int)len, p);
+			    &c->message->env, "filter %s: parameter %s is "
+			    "ignored", c->m->service, line);
+		}
 	}
 	to[n] = '\0';
 }

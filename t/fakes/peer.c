@@ -46,6 +46,7 @@ static struct peer {
 				   is not SIZE_MAX, every other takes none */
 	bool full;		/* this is such a send */
 	bool closed, reset;
+	bool binary;		/* no octet of the script is special */
 	int report[2];		/* the engine's pipe; borrowed */
 	size_t lines;		/* lines that were read */
 	char line[4096];	/* what was read of a line */
@@ -68,6 +69,13 @@ peer_open(const uint8_t *script, size_t len, size_t step)
 	peer.closed = true;
 }
 
+void
+peer_open_binary(const uint8_t *script, size_t len, size_t step)
+{
+	peer_open(script, len, step);
+	peer.binary = true;
+}
+
 /* Says what comes next, if nothing waits to be read. */
 static void
 speak(void)
@@ -75,6 +83,8 @@ speak(void)
 	if (peer.closed || peer.reset || peer.from != peer.p ||
 	    peer.echo_len > 0)
 		return;
+	if (peer.binary)
+		peer.p = peer.end;
 	while (peer.p < peer.end && (unsigned char)*peer.p - 2U > 4)
 		if (*peer.p++ == '\n' && (peer.p == peer.end ||
 		    *peer.p != '\1'))
@@ -191,7 +201,7 @@ recv(int fd, void *to, size_t size, int flags)
 		peer.echo_len--;
 	}
 	for (; n < size && peer.from < peer.p; peer.from++)
-		if (*peer.from != '\1')
+		if (*peer.from != '\1' || peer.binary)
 			hear_octet(octets[n++] = *peer.from);
 	if (n > 0 || peer.closed)
 		return (ssize_t)n;

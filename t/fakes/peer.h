@@ -9,6 +9,10 @@
    is not SIZE_MAX every other send() takes none. */
 void	peer_open(const uint8_t *script, size_t len, size_t step);
 
+/* The same for a protocol of packets: the script's octets mean nothing, all is
+   said at once, and then the peer hangs up. */
+void	peer_open_binary(const uint8_t *script, size_t len, size_t step);
+
 /* To be defined by the target: called with each line that was read. */
 void	peer_read(const char *line, size_t len);
 

@@ -1,0 +1,145 @@
+/*
+ * milter.c - a filter that answers anything, at every stage of a message.
+ *
+ * The first octet says what is asked and how the message ends its lines; the
+ * rest is the filter's script (peer.c).  Whatever it says:
+ *  - a verdict is the yes that it was, or one refusal without control
+ *    characters;
+ *  - the envelope has addresses that can stand between angle brackets;
+ *  - where it refuses or fails the message stays as it was.
+ */
+#define _GNU_SOURCE	/* memfd_create */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/reply.h"
+#include "service/milter_private.h"
+#include "t/fakes/peer.h"
+#include "t/fuzz/fuzz.h"
+
+#define TEXT "Received: us\r\nSubject: a\r\n b\r\n\r\nbody\r\n"
+
+void
+peer_read(const char *line, size_t len)
+{
+	(void)line;
+	(void)len;
+}
+
+static void
+log_line(void *ctx, int priority, const char *event,
+    const struct envelope *env, const char *text)
+{
+	(void)ctx;
+	(void)priority;
+	(void)event;
+	(void)env;
+	for (; *text != '\0'; text++)
+		demand((unsigned char)*text >= ' ' && *text != '\177',
+		    "a log line with control characters");
+}
+
+static void
+check_verdict(const struct reply *r)
+{
+	demand(r->code == 250 || (r->code >= 400 && r->code <= 599),
+	    "not a verdict");
+	demand(r->enh[0] == '\0' || r->enh[0] == '0' + r->code / 100,
+	    "of another class");
+	for (const char *p = r->text; *p != '\0'; p++)
+		demand((unsigned char)*p >= ' ' || *p == '\n',
+		    "a verdict with control characters");
+}
+
+static void
+check_address(const char *p)
+{
+	demand(*p != '-', "an address that looks like an option");
+	for (; *p != '\0'; p++)
+		demand((unsigned char)*p >= ' ' && *p != '\177',
+		    "an address with control characters");
+}
+
+/* A message that is changed has fields and a body, and they are whole. */
+static void
+check_message(const struct service_message *m, int spool)
+{
+	struct edit e;
+	char name[FIELD_NAME_MAX];
+
+	check_address(m->env.fact[FACT_SENDER]);
+	for (size_t i = 0; i < m->env.nrecipients; i++) {
+		demand(*m->env.recipients[i].address != '\0', "nobody");
+		check_address(m->env.recipients[i].address);
+	}
+	if (m->spool == spool)
+		return;
+	demand(edit_open(&e, m->spool, m->crlf, m->env.size, m->own) == 0,
+	    "the message is none");
+	for (size_t i = 0; edit_row(&e, i) != NULL; i++)
+		demand(edit_name(&e, edit_row(&e, i), name, sizeof name) > 0,
+		    "a field without a name");
+	demand(e.body == e.stored || e.empty_line, "a field became body");
+	edit_close(&e);
+}
+
+static void
+run(const struct service *s, void *p, struct envelope *env, int spool,
+    bool crlf)
+{
+	static const enum stage stages[] = { STAGE_CONNECT, STAGE_EHLO,
+		STAGE_MAIL, STAGE_RCPT, STAGE_DATA };
+	static const char *const own[] = { "Received", NULL };
+	struct service_message m = { .env = *env, .spool = spool,
+		.crlf = crlf, .own = own };
+	char prepend[SERVICE_PREPEND];
+	struct reply r;
+
+	for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+		reply_set(&r, 250, "2.0.0", "OK");
+		s->ask(p, stages[i], env, &r, prepend);
+		check_verdict(&r);
+		demand(prepend[0] == '\0', "a field out of nothing");
+		if (r.code >= 400)
+			return;
+	}
+	s->message(p, &m, &r);
+	check_verdict(&r);
+	if (r.code >= 400)
+		demand(m.spool == spool && m.env.recipients == env->recipients,
+		    "refused, and half edited");
+	else
+		check_message(&m, spool);
+	s->forget(p);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const struct recipient to = { "b@example.org", "" };
+	static const struct logger log = { log_line, NULL };
+	const struct service_settings set = { .log = &log, .connect = 1,
+		.command = 1, .content = 1, .fqdn = "mx.example.org",
+		.away = size > 0 ? data[0] >> 1 & 1 : 0, .mailer = "x" };
+	struct envelope env = { .recipients = &to, .nrecipients = 1,
+		.size = sizeof TEXT - 1 };
+	char error[256];
+	int spool;
+	void *p;
+
+	if (size < 1)
+		return 0;
+	for (size_t i = 0; i < FACTS; i++)
+		env.fact[i] = i % 2 == 0 ? "a@example.org" : "";
+	spool = memfd_create("fuzz", MFD_CLOEXEC);
+	demand(write(spool, TEXT, sizeof TEXT - 1) == sizeof TEXT - 1,
+	    "no memfd");
+	peer_open_binary(data + 1, size - 1, data[0] & 4 ? 7 : SIZE_MAX);
+	p = service_milter.open("inet:192.0.2.1:8891", &set, error,
+	    sizeof error);
+	demand(p != NULL, "no filter");
+	run(&service_milter, p, &env, spool, true);
+	service_milter.close(p);
+	close(spool);
+	return 0;
+}
