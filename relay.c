@@ -560,6 +560,24 @@ relay_quarantine(struct relay *r, const struct envelope *env, int spool,
 }
 
 void
+relay_check(struct relay *r, struct findings *f)
+{
+	size_t n = 0;
+
+	if (r->set->routes != NULL && hops_read_routes(r)) {
+		for (struct hop *h = r->hops; h != NULL; h = h->link)
+			n += h != &r->usual;
+		findings_add(f, FINDING_GOOD, "--routes %s leads to %zu "
+		    "relay%s", r->set->routes, n, n == 1 ? "" : "s");
+	}
+	for (struct hop *h = r->hops; h != NULL; h = h->link)
+		if (h->transport->probe != NULL)
+			h->transport->probe(r, h, f);
+		else
+			findings_add(f, FINDING_GOOD, "%s", h->spec);
+}
+
+void
 relay_close(struct relay *r)
 {
 	if (r == NULL)

@@ -53,6 +53,7 @@ void	relay_syntax(char *to, size_t size);
 /* Can the relay need smtpd-tls? */
 bool	relay_needs_tls(const struct relay_settings *set);
 
+struct findings;
 struct relay;
 
 /*
@@ -146,6 +147,13 @@ void	relay_deliver(struct relay *r, const struct envelope *env, int spool,
    relay_deliver(), but form is that of spool. */
 void	relay_quarantine(struct relay *r, const struct envelope *env, int spool,
 	    enum spool_form form, struct reply v[]);
+
+/*
+ * Looks at every place that mail may go to, those of the routes too, as it
+ * would be used: folders, programs, sockets, names, credentials.  If f->connect
+ * is set it connects to next hops and authenticates, but sends no message.
+ */
+void	relay_check(struct relay *r, struct findings *f);
 
 /* Takes leave of next hops that were kept open, frees r.  NULL is legal. */
 void	relay_close(struct relay *r);

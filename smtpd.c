@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "session/check.h"
 #include "session/descriptors.h"
 #include "session/faults.h"
 #include "session/jail.h"
@@ -285,7 +286,10 @@ main(int argc, char **argv)
 	systemd_find(&log.systemd, log.sink == SINK_JOURNAL);
 	systemd_take_socket(&log.systemd, std);
 	settle(&o, &log, std, fqdn, sizeof fqdn);
-	open_keys(&o, descriptors_one_socket(std), trouble, sizeof trouble);
+	if (o.check != CHECK_NO)
+		check_begin(&o);
+	open_keys(&o, o.check != CHECK_NO || descriptors_one_socket(std),
+	    trouble, sizeof trouble);
 	open_rules(&o);
 	engine = find_engine(&o, &fd);
 	/* Opens what may be root's alone, so it comes first. */
@@ -295,6 +299,8 @@ main(int argc, char **argv)
 	drop_root(&o);
 	o.monitor.tls.program = o.monitor.relay.tls_program =
 	    reach_engine(fd, engine);
+	if (o.check != CHECK_NO)
+		_exit(check_run(&o, m, trouble));
 	o.channel.dsn = monitor_dsn(m);
 	_exit(start(&o, m, trouble, descriptors_one_socket(std)));	/* no stdio to flush */
 }

@@ -248,6 +248,16 @@ access_close(struct access *a)
 	a->fd = -1;
 }
 
+void
+access_check(struct access *a, struct findings *f)
+{
+	if (a->fd == -1 && a->set->domains == NULL)
+		return;
+	if (read_domains(a))	/* what keeps it from that is logged */
+		findings_add(f, FINDING_GOOD, "--relay-domains %s",
+		    a->set->domains);
+}
+
 bool
 access_unlimited(const struct access *a)
 {

@@ -5,6 +5,7 @@
 #define MONITOR_ACCESS_H
 
 #include "base/envelope.h"
+#include "base/findings.h"
 #include "base/logger.h"
 
 #define ACCESS_CLIENTS "127.0.0.0/8,::1,unix,auth"	/* where none are given */
@@ -43,6 +44,9 @@ bool	access_explicit(const struct access *a);
    cannot be used.  refusal, if not NULL, gets a sentence for the log. */
 bool	access_allows(struct access *a, const struct envelope *env,
 	    enum access_way way, struct reply *r, char *why, size_t size);
+
+/* For --check: adds whether the file of domains can be used. */
+void	access_check(struct access *a, struct findings *f);
 
 /* Closes and frees.  NULL is legal. */
 void	access_close(struct access *a);

@@ -140,6 +140,14 @@ monitor_close(struct monitor *m)
 	auth_close(m->auth);
 }
 
+void
+monitor_probe_services(struct monitor *m, struct findings *f)
+{
+	for (size_t i = 0; i < m->nservices; i++)
+		if (m->service[i].kind->probe != NULL)
+			m->service[i].kind->probe(m->service[i].ctx, f);
+}
+
 bool
 monitor_dsn(const struct monitor *m)
 {

@@ -99,6 +99,10 @@ struct question;
 bool	monitor_may_be_asked(const struct monitor *m,
 	    const struct question *q);
 
+/* For --check: adds what relay, services and sources of users lack, as this
+   process, which must be the user of the session, finds them. */
+void	monitor_check(struct monitor *m, struct findings *f);
+
 /* Closes everything that m has open.  NULL is legal. */
 void	monitor_close(struct monitor *m);
 

@@ -55,6 +55,9 @@ struct monitor {
 	char report[MONITOR_REPORT];	/* of TLS, for known */
 };
 
+/* Has each service that there is look at its place: see monitor_check(). */
+void	monitor_probe_services(struct monitor *m, struct findings *f);
+
 /* Gets a question.  Returns 1 with it; 0 if there will be none any more; -1
    with errno, EBADMSG if it makes no sense.  The caller calls wire_dispose()
    in any case. */

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/findings.h"
+
 #define PLACE_HOST_MAX 256	/* octets of a host name or path, with NUL */
 #define PLACE_PORT_MAX 32	/* octets of a port's number or name */
 
@@ -72,6 +74,11 @@ int	stream_dial(struct stream *s, const struct place *place,
    reads.  Returns as above; EINVAL if where is no place. */
 int	stream_connect(struct stream *s, const char *where, const char *port,
 	    int64_t deadline, char *why, size_t size);
+
+/* For --check: adds whether that place, which what calls by its name, can be
+   connected to: a network's only if f->connect is set, else its name is looked
+   up. */
+void	stream_check(const char *where, const char *what, struct findings *f);
 
 /* Sends all of it.  Returns 0, or -1 with errno.  Never raises SIGPIPE. */
 int	stream_write(struct stream *s, const void *p, size_t len,

@@ -167,8 +167,29 @@ check_folder(struct hop *h, char *error, size_t size)
 	return false;
 }
 
+/* Opens the folder as a message would, which makes it. */
+static void
+probe_maildir(struct relay *r, struct hop *h, struct findings *f)
+{
+	static const char *const parts[] = { "tmp", "new" };
+	int dir = folder_open(h->where), error = dir == -1 ? errno : 0;
+
+	(void)r;
+	for (size_t i = 0; i < COUNT(parts) && error == 0; i++)
+		if (faccessat(dir, parts[i], W_OK | X_OK, AT_EACCESS) == -1)
+			error = errno;
+	if (error == 0)
+		findings_add(f, FINDING_GOOD, "%s is a folder that can be "
+		    "written to", h->spec);
+	else
+		findings_add(f, FINDING_BAD, "%s: %s", h->spec,
+		    strerror(error));
+	if (dir != -1)
+		close(dir);
+}
+
 const struct transport transport_maildir = {
 	.name = "maildir", .syntax = "maildir:DIR", .reach = LOCAL,
 	.form = SPOOL_LF, .crlf = true, .check = check_folder,
-	.deliver = deliver_maildir,
+	.deliver = deliver_maildir, .probe = probe_maildir,
 };

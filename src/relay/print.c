@@ -316,7 +316,30 @@ check_print(struct hop *h, char *error, size_t size)
 	return false;
 }
 
+/* Opens the file as a message would, which makes it. */
+static void
+probe_print(struct relay *r, struct hop *h, struct findings *f)
+{
+	int fd;
+
+	(void)r;
+	if (*h->where == '\0') {
+		findings_add(f, FINDING_GOOD, "print: writes to standard error");
+		return;
+	}
+	fd = open(h->where, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
+	    O_NOCTTY | O_NONBLOCK, 0600);
+	if (fd == -1)
+		findings_add(f, FINDING_BAD, "%s: %s", h->spec,
+		    strerror(errno));
+	else
+		findings_add(f, FINDING_GOOD, "%s can be written to", h->spec);
+	if (fd != -1)
+		close(fd);
+}
+
 const struct transport transport_print = {
 	.name = "print", .syntax = "print: print:FILE", .reach = LOCAL,
 	.form = SPOOL_LF, .check = check_print, .deliver = deliver_print,
+	.probe = probe_print,
 };

@@ -409,9 +409,16 @@ deliver_program(const struct job *j, struct hop *h, struct reply r[])
 	reply_spread(r, j->env->nrecipients);
 }
 
+static void
+probe_program(struct relay *r, struct hop *h, struct findings *f)
+{
+	(void)h;
+	findings_add_program(f, "the program ", r->set->program[0]);
+}
+
 /* Not in relay.c's table: a program is named after "--". */
 const struct transport transport_program = {
 	.name = "program", .syntax = "-- PROGRAM", .reach = LOCAL,
 	.form = SPOOL_LF, .crlf = true, .dsn = true,
-	.deliver = deliver_program,
+	.deliver = deliver_program, .probe = probe_program,
 };

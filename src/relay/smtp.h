@@ -7,6 +7,7 @@
 #ifndef RELAY_SMTP_H
 #define RELAY_SMTP_H
 
+#include "base/findings.h"
 #include "net/engine.h"
 #include "net/stream.h"
 #include "relay.h"
@@ -72,6 +73,14 @@ int	nexthop_live_idle(struct nexthop *h, unsigned seconds);
 
 /* Ends the transaction without sending, keeps the connection. */
 void	nexthop_abandon(struct nexthop *h, int64_t deadline);
+
+/*
+ * For --check: adds what keeps its places from being used: names, sockets, the
+ * credentials' line; if f->connect is set it opens each address as far as MAIL,
+ * with TLS and AUTH.  spec is what the administrator calls it.
+ */
+void	nexthop_check(struct nexthop *h, const char *spec,
+	    struct findings *f);
 
 /* QUIT without waiting long, close, free.  NULL is legal. */
 void	nexthop_close(struct nexthop *h);

@@ -100,6 +100,16 @@ find_credentials(struct nexthop *h, struct credentials *c, char *why,
 	return found;
 }
 
+int
+smtp_has_credentials(struct nexthop *h, char *why, size_t size)
+{
+	struct credentials c;
+	int found = find_credentials(h, &c, why, size);
+
+	credentials_wipe(&c);
+	return found;
+}
+
 /* Writes whose credentials these are, as one connection has them. */
 static void
 name_account(char to[SMTP_ACCOUNT], const struct credentials *c)

@@ -276,6 +276,10 @@ bool	smtp_xforward(struct nexthop *h, const struct envelope *env,
 bool	smtp_authenticate(struct nexthop *h, int64_t deadline,
 	    struct reply *r);
 
+/* Whether the file of credentials has a line for h->place: 1, 0, or -1 with a
+   sentence in why[0..size). */
+int	smtp_has_credentials(struct nexthop *h, char *why, size_t size);
+
 /* Whether this connection may carry mail of h->env's sender: whether it has
    the credentials that count for it. */
 bool	smtp_is_our_account(struct nexthop *h);

@@ -118,12 +118,25 @@ static const struct live_transport live_nexthop = {
 	.vrfy = vrfy_nexthop, .forget = forget_nexthop, .idle = idle_nexthop,
 };
 
+static void
+probe_nexthop(struct relay *r, struct hop *h, struct findings *f)
+{
+	struct nexthop *n = nexthop_open(r->set, hop_protocol(h), h->where,
+	    r->auth_file);
+
+	if (n == NULL)
+		findings_add(f, FINDING_BAD, "%s: out of memory", h->spec);
+	else
+		nexthop_check(n, h->spec, f);
+	nexthop_close(n);
+}
+
 const struct transport transport_smtp = {
 	.name = "smtp", .syntax = "smtp:[HOST]:PORT", .reach = REMOTE,
 	.form = SPOOL_CRLF, .dsn = true, .forwards = true,
 	.check = check_places, .offer = offer_nexthop,
 	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
-	.close = close_nexthop, .live = &live_nexthop,
+	.probe = probe_nexthop, .close = close_nexthop, .live = &live_nexthop,
 };
 
 const struct transport transport_smtps = {
@@ -131,7 +144,7 @@ const struct transport transport_smtps = {
 	.form = SPOOL_CRLF, .dsn = true, .forwards = true, .tls = true,
 	.check = check_places, .offer = offer_nexthop,
 	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
-	.close = close_nexthop, .live = &live_nexthop,
+	.probe = probe_nexthop, .close = close_nexthop, .live = &live_nexthop,
 };
 
 const struct transport transport_lmtp = {
@@ -139,5 +152,5 @@ const struct transport transport_lmtp = {
 	.reach = REMOTE, .form = SPOOL_CRLF, .dsn = true,
 	.check = check_places, .offer = offer_nexthop,
 	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
-	.close = close_nexthop, .live = &live_nexthop,
+	.probe = probe_nexthop, .close = close_nexthop, .live = &live_nexthop,
 };

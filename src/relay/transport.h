@@ -7,6 +7,7 @@
 #ifndef RELAY_TRANSPORT_H
 #define RELAY_TRANSPORT_H
 
+#include "base/findings.h"
 #include "relay.h"
 #include "relay/routes.h"
 
@@ -65,6 +66,8 @@ struct transport {
 	void (*deliver)(const struct job *j, struct hop *h, struct reply r[]);
 	/* Forgets what was offered.  NULL: nothing to do. */
 	void (*abandon)(const struct job *j, struct hop *h);
+	/* For --check: adds whether h can be used.  NULL: always. */
+	void (*probe)(struct relay *r, struct hop *h, struct findings *f);
 	/* Frees h->state.  NULL: there is none. */
 	void (*close)(struct hop *h);
 	const struct live_transport *live;	/* NULL: not before the end */

@@ -368,6 +368,12 @@ auth_abandon(struct auth *a)
 }
 
 void
+auth_check(struct auth *a, struct findings *f)
+{
+	a->source->probe(a, f);
+}
+
+void
 auth_close(struct auth *a)
 {
 	if (a == NULL)

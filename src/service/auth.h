@@ -5,6 +5,7 @@
 #define SERVICE_AUTH_H
 
 #include "base/envelope.h"
+#include "base/findings.h"
 #include "base/logger.h"
 
 #define AUTH_FAILURES_MAX 3	/* refusals in a session */
@@ -62,6 +63,10 @@ void	auth_step(struct auth *a, const struct envelope *env,
 
 /* The exchange was abandoned by the client ("*"). */
 void	auth_abandon(struct auth *a);
+
+/* For --check: adds whether the source can be asked, and what is wrong in its
+   file.  Nobody's password is tried. */
+void	auth_check(struct auth *a, struct findings *f);
 
 /* Closes, wipes and frees.  NULL is legal. */
 void	auth_close(struct auth *a);

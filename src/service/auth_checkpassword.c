@@ -113,6 +113,14 @@ check_program(struct auth *a, const char *user, const char *password)
 }
 
 static void
+probe_checkpassword(struct auth *a, struct findings *f)
+{
+	const struct checkpassword *c = a->state;
+
+	findings_add_program(f, "--auth checkpassword: ", c->argv[0]);
+}
+
+static void
 close_checkpassword(struct auth *a)
 {
 	free(a->state);
@@ -122,5 +130,6 @@ const struct auth_source auth_checkpassword = {
 	.prefix = "checkpassword:",
 	.open = open_checkpassword,
 	.check = check_program,
+	.probe = probe_checkpassword,
 	.close = close_checkpassword,
 };

@@ -361,6 +361,22 @@ open_dovecot(struct auth *a, char *error, size_t size)
 	return false;
 }
 
+/* Its handshake is a part of connecting: what keeps it from that is logged. */
+static void
+probe_dovecot(struct auth *a, struct findings *f)
+{
+	const char *offer = dovecot_mechanisms(a);
+
+	if (offer == NULL)
+		findings_add(f, FINDING_BAD, "--auth dovecot: cannot be asked");
+	else if (*offer == '\0')
+		findings_add(f, FINDING_BAD, "--auth dovecot: has no mechanism "
+		    "for us");
+	else
+		findings_add(f, FINDING_GOOD, "--auth dovecot: offers %s",
+		    offer);
+}
+
 static void
 close_dovecot(struct auth *a)
 {
@@ -376,5 +392,6 @@ const struct auth_source auth_dovecot = {
 	.mechanisms = dovecot_mechanisms,
 	.step = step_dovecot,
 	.abandon = abandon_dovecot,
+	.probe = probe_dovecot,
 	.close = close_dovecot,
 };

@@ -298,9 +298,67 @@ check_file(struct auth *a, const char *user, const char *password)
 	return answer;
 }
 
+/* One line of the file.  Returns whether somebody can log in by it. */
+static bool
+probe_line(const struct auth *a, char *line, unsigned n, struct findings *f)
+{
+	char made[HASH_MAX];
+	const char *found;
+	bool mine, known;
+
+	line[strcspn(line, "\r\n")] = '\0';
+	if (line[0] == '#' || line[0] == '\0')
+		return false;
+	if ((found = cut_hash(line, "", &mine)) == NULL || line[0] == '\0') {
+		findings_add(f, FINDING_BAD, "%s: line %u: not USER:HASH",
+		    a->where, n);
+		return false;
+	}
+	if (!is_usable(found))
+		return false;
+	known = compat_crypt_knows(found) &&
+	    compat_crypt("", found, made, sizeof made) &&
+	    strlen(made) == strlen(found);
+	if (!known)
+		findings_add(f, FINDING_BAD, "%s: line %u: not a hash of "
+		    "crypt(3)", a->where, n);
+	return known;
+}
+
+static void
+probe_file(struct auth *a, struct findings *f)
+{
+	const struct users *u = a->state;
+	int fd = file_again(u->fd, a->where);
+	FILE *file = fd == -1 ? NULL : fdopen(fd, "r");
+	char *line = NULL;
+	size_t size = 0, users = 0;
+
+	if (file == NULL) {
+		findings_add(f, FINDING_BAD, "--auth file:%s: %s", a->where,
+		    strerror(errno));
+		return;
+	}
+	for (unsigned n = 1; getline(&line, &size, file) != -1; n++)
+		users += probe_line(a, line, n, f);
+	if (line != NULL)
+		explicit_bzero(line, size);
+	free(line);
+	if (ferror(file))
+		findings_add(f, FINDING_BAD, "%s: cannot be read", a->where);
+	else if (users == 0)
+		findings_add(f, FINDING_BAD, "%s: has no user who could log in",
+		    a->where);
+	else
+		findings_add(f, FINDING_GOOD, "%s: %zu user%s can log in",
+		    a->where, users, users == 1 ? "" : "s");
+	fclose(file);
+}
+
 const struct auth_source auth_file = {
 	.prefix = "file:",
 	.open = open_users,
 	.check = check_file,
+	.probe = probe_file,
 	.close = close_users,
 };

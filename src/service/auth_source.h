@@ -47,6 +47,8 @@ struct auth_source {
 	    const char *mechanism, const char *response, struct reply *v,
 	    char *user, size_t size);
 	void (*abandon)(struct auth *a);
+	/* For --check: adds whether it can be asked. */
+	void (*probe)(struct auth *a, struct findings *f);
 	void (*close)(struct auth *a);
 };
 

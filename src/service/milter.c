@@ -646,6 +646,16 @@ close_milter(void *ctx)
 	free(m);
 }
 
+static void
+probe_milter(void *ctx, struct findings *f)
+{
+	struct milter *m = ctx;
+	char name[400];
+
+	snprintf(name, sizeof name, "milter %s", m->where);
+	stream_check(m->where, name, f);
+}
+
 const struct service service_milter = {
 	.name = "milter",
 	.open = open_milter,
@@ -654,6 +664,7 @@ const struct service service_milter = {
 	.refused = tell_refused,
 	.unknown = ask_unknown,
 	.message = ask_message,
+	.probe = probe_milter,
 	.forget = forget_milter,
 	.close = close_milter,
 };

@@ -625,6 +625,16 @@ policy_message(void *ctx, struct service_message *m, struct reply *r)
 }
 
 static void
+policy_probe(void *ctx, struct findings *f)
+{
+	struct policy *p = ctx;
+	char name[300];
+
+	snprintf(name, sizeof name, "policy service %.250s", p->service);
+	stream_check(p->service, name, f);
+}
+
+static void
 policy_forget(void *ctx)
 {
 	struct policy *p = ctx;
@@ -652,6 +662,7 @@ const struct service service_policy = {
 	.asks = policy_asks,
 	.ask = policy_ask,
 	.message = policy_message,
+	.probe = policy_probe,
 	.forget = policy_forget,
 	.close = policy_close,
 };

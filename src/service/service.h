@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "base/envelope.h"
+#include "base/findings.h"
 #include "base/logger.h"
 #include "base/spool.h"
 
@@ -98,6 +99,9 @@ struct service {
 	   be relayed. */
 	void (*message)(void *ctx, struct service_message *m,
 	    struct reply *r);
+	/* For --check: adds whether it can be reached; if f->connect is not
+	   set only unix sockets are connected to, and names looked up. */
+	void (*probe)(void *ctx, struct findings *f);
 	/* The transaction is over. */
 	void (*forget)(void *ctx);
 	/* Closes and frees.  NULL is legal. */

@@ -55,8 +55,8 @@ limit_files(uint64_t most)
 	return setrlimit(RLIMIT_FSIZE, &limit) == -1 ? CONFINE_NO_LIMITS : 0;
 }
 
-int
-jail_enter(struct asker *a, uint64_t most, bool require, bool linger)
+bool
+jail_try(uint64_t most, bool linger, char text[JAIL_TEXT])
 {
 	static const struct {
 		unsigned bit;
@@ -70,16 +70,24 @@ jail_enter(struct asker *a, uint64_t most, bool require, bool linger)
 	const size_t n = linger ? COUNT(calls_linger) : COUNT(calls);
 	unsigned missing = limit_files(most) | confine(linger ? calls_linger
 	    : calls, n > 1 ? n : 0);
-	char text[96] = "";
 
-	if (missing == 0)
-		return 0;
+	text[0] = '\0';
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
 		if ((missing & parts[i].bit) != 0)
 			text_join(text + strlen(text),
-			    sizeof text - strlen(text), text[0] == '\0'
+			    JAIL_TEXT - strlen(text), text[0] == '\0'
 			    ? "this kernel has no " : " and no ",
 			    parts[i].name, NULL);
+	return missing == 0;
+}
+
+int
+jail_enter(struct asker *a, uint64_t most, bool require, bool linger)
+{
+	char text[JAIL_TEXT];
+
+	if (jail_try(most, linger, text))
+		return 0;
 	ask_log(a, LOG_INFO, "sandbox-missing", NULL, text);
 	return require ? -1 : 0;
 }

@@ -13,6 +13,11 @@
  */
 void	jail_close_files(int signals, int peer);
 
+#define JAIL_TEXT 96		/* octets of what a kernel lacks, with NUL */
+
+/* Confines the process, as below.  False: text says what the kernel lacks. */
+bool	jail_try(uint64_t most, bool linger, char text[JAIL_TEXT]);
+
 /* Confines the process, which may write files of most octets (0: any), and
    logs what this kernel lacks for that; linger: it may set SO_LINGER.  Returns
    0, or -1 if anything is lacking and require is set. */

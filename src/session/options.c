@@ -35,7 +35,8 @@ enum kind {
 	MILTER,		/* one more of monitor.milters */
 	TIMES,		/* unsigned[3], seconds: one number or three */
 	AWAY,		/* enum service_away, by name */
-	LEVEL		/* int, a priority of syslog(3), by name */
+	LEVEL,		/* int, a priority of syslog(3), by name */
+	CHECK		/* enum check, by name; the name may be left out */
 };
 
 /* A member's offset; does not compile if the member is of another type. */
@@ -152,6 +153,8 @@ static const struct option_row {
 	    "LEVEL", "info", "err, warning, notice, info" },
 	{ "debug", 'd', FLAG, AT(bool, debug),
 	    "", "", "log the dialogue" },
+	{ "check", 0, CHECK, AT(enum check, check),
+	    "[=connect]", "", "test the configuration, serve nobody" },
 	{ "version", 'V', FLAG, AT(bool, version),
 	    "", "", "print our version" },
 	{ "help", 'h', FLAG, AT(bool, help),
@@ -178,7 +181,8 @@ print_help(void)
 	    "options:\n", usage, transports);
 	for (row = rows; row < rows + ROWS; row++) {
 		text_join(name, sizeof name, "--", row->name,
-		    row->argument[0] == '\0' ? "" : " ", row->argument, NULL);
+		    strchr("[", row->argument[0]) != NULL ? "" : " ",
+		    row->argument, NULL);
 		dprintf(STDOUT_FILENO, "  %c%c%c %-24s %s%s%s%s\n",
 		    row->letter == 0 ? ' ' : '-',
 		    row->letter == 0 ? ' ' : row->letter,
@@ -253,6 +257,11 @@ static const char away_names[][NAME_SIZE] = {
 	[AWAY_TEMPFAIL] = "tempfail",
 	[AWAY_ACCEPT] = "accept",
 	[AWAY_REJECT] = "reject",
+};
+
+static const char check_names[][NAME_SIZE] = {
+	[CHECK_FILES] = "files",
+	[CHECK_CONNECT] = "connect",
 };
 
 static const char level_names[][NAME_SIZE] = {
@@ -389,6 +398,11 @@ set_option(struct options *o, const struct option_row *row, const char *arg)
 		*(enum service_away *)member = (enum service_away)read_choice(
 		    name, arg, away_names, COUNT(away_names));
 		break;
+	case CHECK:
+		*(enum check *)member = arg == NULL ? CHECK_FILES
+		    : (enum check)read_choice(name, arg, check_names,
+		    COUNT(check_names));
+		break;
 	case LEVEL:
 		*(int *)member = (int)read_choice(name, arg, level_names,
 		    COUNT(level_names));
@@ -432,7 +446,8 @@ read_options(struct options *o, char **argv)
 	int argc = 0, c;
 
 	for (i = 0; i < ROWS; i++) {
-		bool takes = rows[i].argument[0] != '\0';
+		int takes = rows[i].kind == CHECK ? optional_argument
+		    : rows[i].argument[0] != '\0';
 
 		longs[i] = (struct option){ rows[i].name, takes, NULL,
 			256 + (int)i };

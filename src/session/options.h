@@ -11,6 +11,12 @@
 
 struct faults;
 
+enum check {
+	CHECK_NO,
+	CHECK_FILES,		/* --check: what this host has */
+	CHECK_CONNECT		/* --check=connect: next hops and services too */
+};
+
 struct options {
 	struct channel_settings channel;
 	struct monitor_settings monitor;
@@ -20,6 +26,7 @@ struct options {
 	const char *rules;
 	struct faults *faults;		/* of rules, or NULL */
 	unsigned timeout;		/* seconds for one command */
+	enum check check;
 	int log_level;			/* records up to this priority */
 	bool nosetuid, no_received, x_peer, debug, version, help;
 	bool newlines_given;		/* --bare-newline was */

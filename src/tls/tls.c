@@ -191,7 +191,8 @@ add(struct engine *e, struct source list[], size_t *n, bool descriptor,
 		engine_fail(e, EX_USAGE, "more than %d certificates or keys",
 		    PAIRS_MAX);
 	list[*n].path = descriptor ? NULL : arg;
-	list[*n].fd = descriptor ? number(e, arg, REPORT_FD + 1, INT_MAX) : -1;
+	list[*n].fd = descriptor ? number(e, arg, e->check ? 0 : REPORT_FD + 1,
+	    INT_MAX) : -1;
 	(*n)++;
 }
 
@@ -252,11 +253,12 @@ options(struct engine *e, int argc, char *argv[])
 	const char *role = argc > 1 ? argv[1] : "";
 	int c;
 
-	e->server = strcmp(role, "server") == 0;
+	e->check = strcmp(role, "check") == 0;
+	e->server = e->check || strcmp(role, "server") == 0;
 	e->digest = strcmp(role, "digest") == 0;
 	if (!e->server && !e->digest && strcmp(role, "client") != 0)
-		engine_fail(e, EX_USAGE, "the first argument is server, client "
-		    "or digest");
+		engine_fail(e, EX_USAGE, "the first argument is server, "
+		    "client, check or digest");
 	argc--;
 	argv++;
 	while ((c = getopt_long(argc, argv, "+:", e->server ? server_options :
@@ -436,6 +438,11 @@ main(int argc, char *argv[])
 	e->report = fcntl(REPORT_FD, F_GETFD) != -1 ? REPORT_FD : STDERR_FILENO;
 	e->timeout = TIMEOUT_SECONDS * 1000;
 	options(e, argc, argv);
+	if (e->check) {
+		e->report = STDERR_FILENO;
+		context_open(e);
+		_exit(check_certificates(e));
+	}
 	close_others(e);
 	if (e->digest)
 		run_digest(e);

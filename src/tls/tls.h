@@ -36,6 +36,7 @@ struct flow {
 
 struct engine {
 	bool server, digest;	/* the role; neither: client */
+	bool check;		/* a server's certificates, and no more */
 	struct source cert[PAIRS_MAX], key[PAIRS_MAX];
 	size_t ncerts, nkeys;
 	const char *ca, *verify, *sni;	/* or NULL */
@@ -92,6 +93,12 @@ bool	pins_valid(const char *list);
 
 /* Answers one question (see net/digest.h), and exits. */
 _Noreturn void digest_run(struct engine *e);
+
+/* check.c */
+
+/* Says on standard output what is wrong with the certificates, a line each:
+   good, doubt or bad and a sentence.  Returns the exit status. */
+int	check_certificates(struct engine *e);
 
 /* pump.c */
 

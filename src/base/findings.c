@@ -1,0 +1,111 @@
+/*
+ * findings.c - what --check finds.
+ */
+#define _GNU_SOURCE	/* vasprintf */
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/findings.h"
+
+void
+findings_add(struct findings *f, enum finding kind, const char *fmt, ...)
+{
+	struct found_line *more = table_grow(f->lines, f->n, sizeof *more);
+	va_list ap;
+	char *text = NULL;
+	int n;
+
+	if (more != NULL)
+		f->lines = more;
+	va_start(ap, fmt);
+	n = vasprintf(&text, fmt, ap);
+	va_end(ap);
+	if (more == NULL || n == -1) {
+		f->lost = true;
+		if (n != -1)
+			free(text);
+		return;
+	}
+	text[strcspn(text, "\n")] = '\0';
+	/* One mistake may be met on several ways. */
+	for (size_t i = 0; i < f->n; i++)
+		if (strcmp(f->lines[i].text, text) == 0) {
+			if (f->lines[i].kind < kind)
+				f->lines[i].kind = kind;
+			free(text);
+			return;
+		}
+	f->lines[f->n++] = (struct found_line){ kind, text };
+}
+
+size_t
+findings_count(const struct findings *f, enum finding kind)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < f->n; i++)
+		n += f->lines[i].kind == kind;
+	return n;
+}
+
+void
+findings_log(void *ctx, int priority, const char *event,
+    const struct envelope *env, const char *text)
+{
+	(void)event;
+	(void)env;
+	if (priority <= LOG_WARNING)
+		findings_add(ctx, priority <= LOG_ERR ? FINDING_BAD
+		    : FINDING_DOUBT, "%s", text);
+}
+
+/* 0 if it is a file that may be executed, else an errno. */
+static int
+try_program(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) == -1)
+		return errno;
+	if (!S_ISREG(st.st_mode))
+		return EACCES;
+	return eaccess(path, X_OK) == 0 ? 0 : errno;
+}
+
+void
+findings_add_program(struct findings *f, const char *what,
+    const char *program)
+{
+	const char *path = getenv("PATH"), *end;
+	char file[PATH_MAX];
+	int error = ENOENT, one;
+
+	if (strchr(program, '/') != NULL) {
+		error = try_program(program);
+		path = NULL;
+	} else if (path == NULL) {
+		path = "/usr/local/bin:/usr/bin:/bin";
+	}
+	for (; path != NULL && error != 0; path = *end == ':' ? end + 1 : NULL) {
+		end = path + strcspn(path, ":");
+		snprintf(file, sizeof file, "%.*s%s%s", (int)(end - path), path,
+		    end == path ? "" : "/", program);
+		one = try_program(file);
+		if (one != ENOENT)
+			error = one;
+	}
+	if (error == 0)
+		findings_add(f, FINDING_GOOD, "%s%s can be executed", what,
+		    program);
+	else
+		findings_add(f, FINDING_BAD, "%s%s: %s", what, program,
+		    strerror(error));
+}

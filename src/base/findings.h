@@ -1,0 +1,49 @@
+/*
+ * findings.h - what --check finds: one line for each thing that was looked at.
+ */
+#ifndef BASE_FINDINGS_H
+#define BASE_FINDINGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct envelope;
+
+enum finding {
+	FINDING_GOOD,
+	FINDING_DOUBT,		/* mail flows, but this is not as it should be */
+	FINDING_BAD,		/* some mail would be refused or deferred */
+	FINDINGS
+};
+
+struct findings {
+	struct found_line {
+		enum finding kind;
+		char *text;
+	} *lines;		/* owned, as their texts are */
+	size_t n;
+	bool connect;		/* also connect to next hops and services */
+	bool lost;		/* there was no memory for a line */
+	int64_t deadline;	/* for what is connected to, as clock_now()
+				   counts */
+};
+
+/* Adds a line; a newline and what follows it are left out. */
+void	findings_add(struct findings *f, enum finding kind,
+	    const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* How many lines of that kind there are. */
+size_t	findings_count(const struct findings *f, enum finding kind);
+
+/* A struct logger's function, with the findings as ctx: errors become bad
+   lines, warnings doubts, what is less is nothing. */
+void	findings_log(void *ctx, int priority, const char *event,
+	    const struct envelope *env, const char *text);
+
+/* Adds whether this process may execute that program, which is looked for in
+   PATH if it has no slash, as execvp(3) does. */
+void	findings_add_program(struct findings *f, const char *what,
+	    const char *program);
+
+#endif

@@ -1,0 +1,197 @@
+/*
+ * check.c - --check: what would a session lack?
+ *
+ * Certificates, relay, services and the like are opened as for a session, and
+ * asked to look at themselves; what they log while they do counts as found.
+ */
+#define _GNU_SOURCE	/* environ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/findings.h"
+#include "base/text.h"
+#include "net/spawn.h"
+#include "session/check.h"
+#include "session/jail.h"
+
+#define PATIENCE 60		/* seconds for all that is connected to */
+
+static struct findings found;	/* --check runs once in a process */
+
+void
+check_begin(struct options *o)
+{
+	found.connect = o->check == CHECK_CONNECT;
+	o->monitor.log = o->monitor.relay.log =
+	    (struct logger){ findings_log, &found };
+	o->monitor.status = NULL;
+}
+
+static void
+check_user(const struct options *o, struct monitor *m, const char *trouble)
+{
+	const struct passwd *pw = getpwuid(geteuid());
+
+	(void)m;
+	(void)trouble;
+	if (o->user != NULL && pw != NULL && strcmp(pw->pw_name, o->user) != 0)
+		findings_add(&found, FINDING_DOUBT, "--user %s has no effect: "
+		    "this is not started as root, and stays %s", o->user,
+		    pw->pw_name);
+	else if (geteuid() == 0)
+		findings_add(&found, FINDING_DOUBT, "sessions run as root");
+	else
+		findings_add(&found, FINDING_GOOD, "sessions run as %s",
+		    pw == NULL ? "a user without a name" : pw->pw_name);
+}
+
+/* What smtpd-tls says: "good ...", "doubt ...", "bad ...", or an error. */
+static void
+hear_engine(void *ctx, int descriptor, const char *p, size_t len)
+{
+	static const char *const names[FINDINGS] = { "good ", "doubt ",
+		"bad " };
+	const char *end;
+	size_t n;
+
+	(void)ctx;
+	for (; len > 0; p += n, len -= n) {
+		end = memchr(p, '\n', len);
+		n = end == NULL ? len : (size_t)(end - p) + 1;
+		if (descriptor == STDERR_FILENO)
+			findings_add(&found, FINDING_BAD, "%.*s", (int)n, p);
+		for (int i = 0; i < FINDINGS; i++)
+			if (descriptor == STDOUT_FILENO && n > strlen(names[i])
+			    && strncmp(p, names[i], strlen(names[i])) == 0)
+				findings_add(&found, (enum finding)i, "%.*s",
+				    (int)(n - strlen(names[i])),
+				    p + strlen(names[i]));
+	}
+}
+
+static void
+check_tls(const struct options *o, struct monitor *m, const char *trouble)
+{
+	const struct tls_settings *tls = &o->monitor.tls;
+	char *argv[] = { (char *)(uintptr_t)tls->program, "check", "--certfd",
+		"0", "--keyfd", "3", tls->ca == NULL ? NULL : "--ca",
+		(char *)(uintptr_t)tls->ca, NULL };
+	const struct spawn what = { .argv = argv, .envp = environ,
+		.input = tls->cert, .extra = tls->key, .hear = hear_engine,
+		.deadline = clock_now() + PATIENCE * 1000 };
+	struct spawn_end end = { .pid = 0 };
+	int error;
+
+	(void)m;
+	if (trouble[0] != '\0')
+		findings_add(&found, FINDING_BAD, "%s", trouble);
+	if (trouble[0] == '\0' && o->tlscert != NULL &&
+	    (error = spawn_run(&what, &end)) != 0)
+		findings_add(&found, FINDING_BAD, "%s: %s", tls->program,
+		    strerror(error));
+	else if (tls->program != NULL && trouble[0] == '\0' &&
+	    access(tls->program, X_OK) == -1)
+		findings_add(&found, FINDING_BAD, "%s: %s", tls->program,
+		    strerror(errno));
+}
+
+static void
+check_monitor(const struct options *o, struct monitor *m, const char *trouble)
+{
+	(void)o;
+	(void)trouble;
+	monitor_check(m, &found);
+}
+
+/* Where messages above 1 MiB are kept. */
+static void
+check_spool(const struct options *o, struct monitor *m, const char *trouble)
+{
+	const char *dir = getenv("TMPDIR");
+	int fd;
+
+	(void)o;
+	(void)m;
+	(void)trouble;
+	if (dir == NULL || *dir == '\0')
+		dir = "/var/tmp";
+	fd = open(dir, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	if (fd == -1 && errno != EOPNOTSUPP && errno != EISDIR)
+		findings_add(&found, FINDING_BAD, "%s, for messages above 1 "
+		    "MiB: %s", dir, strerror(errno));
+	if (fd != -1)
+		close(fd);
+}
+
+/* Tries the jail in a process of its own, for there is no way out of it. */
+static void
+check_jail(const struct options *o, struct monitor *m, const char *trouble)
+{
+	char text[JAIL_TEXT] = "";
+	int pipes[2], status;
+	ssize_t n;
+	pid_t pid;
+
+	(void)m;
+	(void)trouble;
+	if (pipe(pipes) == -1 || (pid = fork()) == -1) {
+		findings_add(&found, FINDING_BAD, "no second process: %s",
+		    strerror(errno));
+		return;
+	}
+	if (pid == 0) {
+		jail_try(o->monitor.max_size, false, text);
+		n = write(pipes[1], text, strlen(text));
+		_exit(n == -1);
+	}
+	close(pipes[1]);
+	n = read(pipes[0], text, sizeof text - 1);
+	close(pipes[0]);
+	text[n > 0 ? n : 0] = '\0';
+	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
+		;
+	if (text[0] != '\0')
+		findings_add(&found, o->monitor.require_sandbox ? FINDING_BAD
+		    : FINDING_DOUBT, "confinement: %s", text);
+	else
+		findings_add(&found, FINDING_GOOD, "the kernel confines "
+		    "sessions");
+}
+
+/* To check one more thing, add a row; or, where it is the monitor's, a line in
+   src/monitor/check.c. */
+static void (*const checks[])(const struct options *o, struct monitor *m,
+    const char *trouble) = {
+	check_user, check_jail, check_spool, check_tls, check_monitor,
+};
+
+int
+check_run(const struct options *o, struct monitor *m, const char *trouble)
+{
+	static const char *const names[FINDINGS] = { "good", "doubt", "bad" };
+
+	signal(SIGPIPE, SIG_IGN);
+	found.deadline = clock_now() + PATIENCE * 1000;
+	for (size_t i = 0; i < COUNT(checks); i++)
+		checks[i](o, m, trouble);
+	monitor_close(m);
+	if (found.lost)
+		findings_add(&found, FINDING_BAD, "out of memory");
+	for (int kind = 0; kind < FINDINGS; kind++)
+		for (size_t i = 0; i < found.n; i++)
+			if (found.lines[i].kind == (enum finding)kind)
+				dprintf(STDOUT_FILENO, "%s: %s\n",
+				    names[kind], found.lines[i].text);
+	return findings_count(&found, FINDING_BAD) == 0 && !found.lost ? EX_OK
+	    : EX_CONFIG;
+}

@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+"""check.t - smtpd --check: what a session would lack, a line for each thing,
+the worst last; exit status 0 or 78."""
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from tap import SMTPD, Skip, certificate, folder, main, need, test
+
+PLACE = folder()
+HASH = "$6$salt$" + "x" * 86
+
+
+def wrote(name, text, mode=0o600):
+    path = os.path.join(PLACE, name)
+    with open(path, "w") as f:
+        f.write(text)
+    os.chmod(path, mode)
+    return path
+
+
+def checked(*arguments, how="--check", env=None):
+    """Exit status, and the lines by their kind."""
+    done = subprocess.run(
+        [SMTPD, how, *arguments], stdin=subprocess.DEVNULL, text=True,
+        capture_output=True, env={**os.environ, **(env or {})})
+    order = ["good", "doubt", "bad"]
+    found = [line.split(": ", 1) for line in done.stdout.splitlines()]
+    kinds = [kind for kind, _ in found]
+    assert kinds == sorted(kinds, key=order.index), done.stdout
+    assert (done.returncode == 78) == ("bad" in kinds), done
+    assert done.returncode in (0, 78), done
+    return done.returncode, {
+        k: [text for kind, text in found if kind == k] for k in order}
+
+
+def bad(*arguments, how="--check"):
+    """The one bad line."""
+    status, found = checked(*arguments, how=how)
+    assert status == 78 and len(found["bad"]) == 1, found
+    return found["bad"][0]
+
+
+@test
+def what_is_whole_is_good():
+    box = f"{PLACE}/box"
+    for relay in (["discard:"], ["print:"], [f"print:{PLACE}/log"],
+                  [f"maildir:{box}"], ["--", "/bin/cat"], ["--", "cat"]):
+        status, found = checked(*relay)
+        assert status == 0 and found["good"], found
+    assert os.path.isdir(f"{box}/new")
+
+
+@test
+def folders_files_and_programs_that_cannot_be_used_are_named():
+    assert bad(f"maildir:{PLACE}/no/box") == \
+        f"maildir:{PLACE}/no/box: No such file or directory"
+    assert bad(f"print:{PLACE}/no/log") == \
+        f"print:{PLACE}/no/log: No such file or directory"
+    assert bad("--", "/no/program") == \
+        "the program /no/program: No such file or directory"
+    status, found = checked("--", "no-such-program-here",
+                            env={"PATH": "/usr/bin:/bin"})
+    assert found["bad"] == ["the program no-such-program-here: "
+                            "No such file or directory"], found
+    plain = wrote("plain", "no program\n")
+    assert bad("--", plain) == f"the program {plain}: Permission denied"
+    wrong = os.environ.get("TMPDIR", "/tmp") + "/nowhere/at/all"
+    status, found = checked("discard:", env={"TMPDIR": wrong})
+    assert status == 78 and wrong in found["bad"][0], found
+
+
+@test
+def routes_are_read_with_every_place_that_they_lead_to():
+    routes = wrote("routes", "a@example.org discard:\n"
+                   f"b@example.org maildir:{PLACE}/gone/box\n")
+    assert bad("--routes", routes, "discard:") == \
+        f"maildir:{PLACE}/gone/box: No such file or directory"
+    routes = wrote("routes", "a@example.org nothing:\n")
+    got = bad("--routes", routes, "discard:")
+    assert routes in got and "1" in got, got
+    assert "/no/routes" in bad("--routes", "/no/routes", "discard:")
+
+
+@test
+def the_file_of_domains_is_read():
+    assert "line 2" in bad("--relay-domains", wrote(
+        "domains", "example.org\nnot a domain\n"), "discard:")
+    assert "/no/domains" in bad("--relay-domains", "/no/domains", "discard:")
+
+
+@test
+def users_and_their_hashes_are_read_by_line():
+    def users(text):
+        return ("--no-auth-require-tls", "--auth",
+                f"file:{wrote('users', text)}", "discard:")
+    made = subprocess.run(["openssl", "passwd", "-6", "secret"], text=True,
+                          capture_output=True).stdout.strip()
+    status, found = checked(*users(f"# us\n\njo:{made}\nann:!\n"))
+    assert status == 0, found
+    assert any(line.endswith("users: 1 user can log in")
+               for line in found["good"]), found
+    status, found = checked(*users(f"jo:secret\nann:{made}\nnobody\n"))
+    assert status == 78 and len(found["bad"]) == 2, found
+    assert "users: line 1: not a hash" in found["bad"][0], found
+    assert "users: line 3: not USER:HASH" in found["bad"][1], found
+    assert "no user who could log in" in bad(*users("# none\n"))
+    assert "/no/users: No such file" in bad(
+        "--no-auth-require-tls", "--auth", "file:/no/users", "discard:")
+    assert "/no/checker" in bad("--no-auth-require-tls", "--auth",
+                                "checkpassword:/no/checker", "discard:")
+    assert "secret" not in str(found)
+
+
+@test
+def certificate_and_key_must_be_there_and_match():
+    need("openssl")
+    certificate(PLACE, "one", "mx.example.org")
+    certificate(PLACE, "two", "mx.example.org")
+
+    def pair(cert, key):
+        return ("--tlscert", f"{PLACE}/{cert}", "--tlskey", f"{PLACE}/{key}",
+                "discard:")
+    status, found = checked(*pair("one.pem", "one.key"))
+    assert status == 0, found
+    assert any("mx.example.org" in line and "expires" in line
+               for line in found["doubt"]), found
+    assert "does not match" in bad(*pair("one.pem", "two.key"))
+    assert "not an unencrypted private key" in bad(*pair("one.pem",
+                                                         "one.pem"))
+    assert "is not one in PEM form" in bad(*pair("one.key", "one.key"))
+    assert f"{PLACE}/none.key: No such file" in bad(*pair("one.pem",
+                                                          "none.key"))
+    subprocess.run(["openssl", "x509", "-in", f"{PLACE}/one.pem", "-noout",
+                    "-checkend", "0"], check=True, stdout=subprocess.DEVNULL)
+    both = open(f"{PLACE}/one.pem").read() + open(f"{PLACE}/two.pem").read()
+    wrote("both.pem", both)
+    # Both call themselves mx.example.org, so the names fit; the keys do not.
+    status, found = checked(*pair("both.pem", "one.key"))
+    assert "mx.example.org" in str(found), found
+
+
+@test
+def an_expired_certificate_is_bad():
+    need("openssl", "faketime")
+    subprocess.run(["faketime", "2020-01-01", "openssl", "req", "-x509",
+                    "-nodes", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-days", "2", "-subj",
+                    "/CN=old.example", "-keyout", f"{PLACE}/old.key", "-out",
+                    f"{PLACE}/old.pem"], check=True, capture_output=True)
+    got = bad("--tlscert", f"{PLACE}/old.pem", "--tlskey", f"{PLACE}/old.key",
+              "discard:")
+    assert got == 'certificate of "old.example" expired on 2020-01-03', got
+
+
+class Hop:
+    """A next hop, or whatever answers lines so, for one connection each."""
+
+    def __init__(self, answers, greeting="220 hop.example ESMTP"):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.answers, self.greeting = answers, greeting
+        self.heard = []
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            one, _ = self.listener.accept()
+            with one, one.makefile("rwb") as f:
+                f.write(self.greeting.encode() + b"\r\n")
+                f.flush()
+                for line in f:
+                    line = line.decode().rstrip()
+                    self.heard.append(line)
+                    verb = line.split()[0]
+                    f.write(self.answers.get(verb, "500 what?").encode() +
+                            b"\r\n")
+                    f.flush()
+                    if verb == "QUIT":
+                        break
+
+
+@test
+def next_hops_are_resolved_and_only_with_connect_dialled():
+    hop = Hop({"EHLO": "250 hop.example", "QUIT": "221 bye"})
+    relay = f"smtp:[127.0.0.1]:{hop.port}"
+    status, found = checked(relay)
+    assert status == 0 and hop.heard == [], found
+    status, found = checked(relay, how="--check=connect")
+    assert status == 0, found
+    assert [line.split()[0] for line in hop.heard] == ["EHLO", "QUIT"]
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        closed = s.getsockname()[1]
+    status, found = checked(f"smtp:[127.0.0.1]:{closed}")
+    assert status == 0, found
+    status, found = checked(f"smtp:[127.0.0.1]:{closed}",
+                            how="--check=connect")
+    assert status == 78 and "451 4.4.1" in found["bad"][0], found
+    assert "cannot resolve none.invalid" in bad("smtp:none.invalid:25")
+
+
+@test
+def a_next_hop_that_refuses_us_is_bad():
+    hop = Hop({"QUIT": "221 bye"}, greeting="554 5.7.1 go away")
+    status, found = checked(f"smtp:[127.0.0.1]:{hop.port}",
+                            how="--check=connect")
+    assert status == 78 and "go away" in str(found["bad"]), found
+
+
+@test
+def credentials_must_have_a_line_for_the_relay():
+    file = wrote("credentials", "[mail.example.net] jo:secret\n"
+                 "[127.0.0.1]:9 ann:secret\n[127.0.0.2]:9 broken\n")
+    status, found = checked("--relay-auth", file, "smtp:[127.0.0.1]:9")
+    assert status == 0, found
+    assert any("has a line for smtp:[127.0.0.1]:9" in g
+               for g in found["good"]), found
+    status, found = checked("--relay-auth", file, "smtp:[127.0.0.1]:10")
+    assert any("has no line for smtp:[127.0.0.1]:10" in d
+               for d in found["doubt"]), found
+    got = bad("--relay-auth", file, "smtp:[127.0.0.2]:9")
+    assert got.startswith(f"--relay-auth {file}: ") and "3" in got, got
+    assert "/no/file" in bad("--relay-auth", "/no/file", "smtp:[127.0.0.1]:9")
+
+
+@test
+def unix_sockets_are_connected_to():
+    path = f"{PLACE}/socket"
+    missing = bad(f"lmtp:unix:{path}")
+    assert "No such file" in missing, missing
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(path)
+        os.chmod(path, 0o777)
+        refused = bad(f"lmtp:unix:{path}")
+        assert "refused" in refused, refused
+        s.listen()
+        assert checked(f"lmtp:unix:{path}")[0] == 0
+        assert checked("--policy", f"unix:{path}", "discard:")[0] == 0
+    assert "policy service unix:" in bad("--policy", f"unix:{path}",
+                                         "discard:")
+
+
+@test
+def policy_services_on_the_network_are_dialled_with_connect():
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        place = f"inet:127.0.0.1:{s.getsockname()[1]}"
+        assert checked("--policy", place, "discard:",
+                       how="--check=connect")[0] == 0
+    assert checked("--policy", place, "discard:")[0] == 0
+    assert "refused" in bad("--policy", place, "discard:",
+                            how="--check=connect")
+
+
+@test
+def it_looks_as_the_user_that_a_session_would_be():
+    if os.geteuid() != 0:
+        raise Skip("not root")
+    box = os.path.join(PLACE, "roots")
+    os.mkdir(box, 0o700)
+    assert bad(f"maildir:{box}/in") == f"maildir:{box}/in: Permission denied"
+    assert checked("-n", f"maildir:{box}/in")[0] == 0
+    status, found = checked("discard:")
+    assert "sessions run as nobody" in found["good"], found
+    shutil.rmtree(box)
+
+
+@test
+def a_wrong_command_line_is_64_and_serves_nobody():
+    for arguments in (["--szie", "1", "discard:"], ["discard"],
+                      ["--check=none", "discard:"]):
+        done = subprocess.run([SMTPD, "--check", *arguments], text=True,
+                              stdin=subprocess.DEVNULL, capture_output=True)
+        assert done.returncode == 64 and done.stdout == "", done
+        assert done.stderr.startswith("smtpd: "), done
+
+
+os.chmod(PLACE, 0o777)     # for nobody
+main()
