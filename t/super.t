@@ -74,7 +74,8 @@ def inetd_by_its_example():
         config += example("inetd.conf", {
             "\nsmtp ": f"\n127.0.0.1:{port} ", " root ": f" {user()} ",
             "@SBINDIR@/smtpd": SMTPD,
-            "smtp:[192.0.2.1]:25": services.arguments[name]})
+            "--live --relay-domains example.org smtp:[192.0.2.1]:25":
+                services.arguments[name]})
     # inetd names each service before it listens for it, so one more is the
     # sign that the others are there.
     last = free_port()
@@ -95,7 +96,8 @@ def xinetd_by_its_example():
             "service smtp\n{": f"service {name}\n{{\n\ttype = UNLISTED\n"
                                f"\tbind = 127.0.0.1\n\tport = {port}",
             "= root\n": f"= {user()}\n", "@SBINDIR@/smtpd": SMTPD,
-            "smtp:[192.0.2.1]:25": services.arguments[name]})
+            "--live --relay-domains example.org smtp:[192.0.2.1]:25":
+                services.arguments[name]})
     # Its log is a file, or nothing: so let the file be what we wait for.
     os.mkfifo(f"{services.where}/log", 0o600)
     with open(f"{services.where}/log", "r+b", buffering=0) as log, Server(
@@ -119,7 +121,8 @@ def tcpserver_by_its_example_with_a_log_that_tells_it_all():
                     "exec tcpserver": f"exec {tcpserver} -1",
                     " 0 25 ": f" 127.0.0.1 {port} ",
                     "@SBINDIR@/smtpd": SMTPD,
-                    "smtp:[192.0.2.1]:25": services.arguments[name]}))
+                    "--live --relay-domains example.org smtp:[192.0.2.1]:25":
+                services.arguments[name]}))
             os.chmod(run, 0o755)
             server[name] = Server(run)
             server[name].await_line(f"^{port}$")
