@@ -5,15 +5,15 @@ import glob
 import os
 import re
 import struct
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "fakes"))
 from milter import Filter, number, packet, strings
-from tap import (HELLO, PolicyService, SMTPD, Session, folder, lines, main,
-                 message, script, test)
-import subprocess
+from tap import (HELLO, SMTPD, Listener, PolicyService, Session, folder,
+                 lines, main, message, script, test)
 
 PLACE = folder()
 boxes = 0
@@ -595,6 +595,33 @@ def RSET_is_an_abort():
         s.finish()
         f.wait()
         assert f.events() == "CHMAMRTLNBEQ", f.events()
+
+
+@test
+def a_live_hop_is_told_the_envelope_that_filters_made():
+    for packets, want in (
+            ([packet("h", strings("X", "y"))],
+             "a@example.org b@example.org c@example.org"),
+            ([packet("+", strings("n@example.net")),
+              packet("-", strings("b@example.org")),
+              packet("e", strings("s@example.com"))],
+             "s@example.com c@example.org n@example.net")):
+        where = box()
+        hop = ["--", script(PLACE, f'(echo "$SENDER" "$@"; cat) >{where}',
+                            "hop"), "{recipient}"]
+        with Listener("--nosetuid", *hop) as hop, changes(*packets) as f, \
+                Session("--nosetuid", "--live", "--milter", f.place,
+                        f"smtp:[127.0.0.1]:{hop.port}") as s:
+            s.start()
+            for number_ in ("1", "2"):
+                said = s.deliver(f"Subject: {number_}", "", "y",
+                                 to=["b@example.org", "c@example.org"])
+                assert said[:3] == "250", said
+                with open(where) as kept:
+                    text = kept.read()
+                assert text.startswith(want + "\n"), text
+                assert f"Subject: {number_}\n" in text
+            s.finish()
 
 
 @test

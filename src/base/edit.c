@@ -215,9 +215,10 @@ check_name(const char *name)
 {
 	size_t len = 0;
 
-	while (name[len] > ' ' && name[len] < '\177' && name[len] != ':')
+	while (len <= FIELD_NAME_MAX && name[len] > ' ' &&
+	    name[len] < '\177' && name[len] != ':')
 		len++;
-	return name[len] == '\0' && len <= FIELD_NAME_MAX ? len : 0;
+	return len <= FIELD_NAME_MAX && name[len] == '\0' ? len : 0;
 }
 
 /* Writes value, as edit.h says, with our line ends, the last one too.  Returns
