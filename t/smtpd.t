@@ -1014,7 +1014,9 @@ def where_standard_error_is_the_client_nothing_is_written_to_it():
     process = subprocess.Popen([SMTPD, "--nosuch"], stdin=theirs,
                                stdout=theirs, stderr=theirs)
     theirs.close()
-    assert ours.recv(4096) == b"" and process.wait() == 64
+    said = ours.makefile("rb").read()
+    assert said == b"421 4.3.5 Local configuration error\r\n", said
+    assert process.wait() == 64
 
 
 @test

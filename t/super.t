@@ -12,6 +12,8 @@ from servers import (MAIL, TAKEN, Server, codes, example, free_port, message,
                      spew, talk, tool)
 from tap import SMTPD, folder, main, script, test
 
+AWAY = b"421 4.3.5 Local configuration error\r\n"
+
 
 class Services:
     """What each super-server runs: by name, smtpd's arguments and a port."""
@@ -57,8 +59,8 @@ echo NOISE on standard output""")
         assert codes(got) == "220 250 250 250 354", got
         assert len(self.delivered()) == 1
 
-        # A wrong command line tells the client nothing.
-        assert talk(self.port["wrong"]) == b""
+        # Of a wrong command line the client learns that it is wrong.
+        assert talk(self.port["wrong"]) == AWAY
 
 
 def user():

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sysexits.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -29,34 +30,6 @@ log_choose_sink(const struct stat std[3])
 	snprintf(name, sizeof name, "%llu:%llu",
 	    (unsigned long long)err->st_dev, (unsigned long long)err->st_ino);
 	return strcmp(stream, name) == 0 ? SINK_JOURNAL : SINK_STDERR;
-}
-
-void
-log_complain(const char *text)
-{
-	struct stat std[3];
-	enum sink sink;
-
-	descriptors_look(std);
-	sink = log_choose_sink(std);
-	if (sink == SINK_SYSLOG)
-		syslog(LOG_MAIL | LOG_ERR, "%s", text);
-	else
-		dprintf(STDERR_FILENO, "%ssmtpd: %s\n",
-		    sink == SINK_JOURNAL ? "<3>" : "", text);
-}
-
-_Noreturn void
-log_misused(const char *fmt, ...)
-{
-	char text[512];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
-	va_end(ap);
-	log_complain(text);
-	exit(EX_USAGE);
 }
 
 /* The kinds of events, with the MESSAGE_ID that units/smtpd.catalog explains.
@@ -291,4 +264,51 @@ log_show_status(void *ctx, const char *text, bool stopping)
 	snprintf(state, sizeof state, "STATUS=%s%s", text,
 	    stopping ? "\nSTOPPING=1" : "");
 	l->systemd.notify(0, state);
+}
+
+/* Answers a client that is on a socket, whom we cannot serve.  At a terminal,
+   a pipe or a file there is somebody who reads the sentence itself. */
+static void
+turn_away(const struct stat std[3])
+{
+	static const char words[] = "421 4.3.5 Local configuration error\r\n";
+	const char *fds = getenv("LISTEN_FDS");
+	int client = S_ISSOCK(std[STDIN_FILENO].st_mode) &&
+	    S_ISSOCK(std[STDOUT_FILENO].st_mode) ? STDOUT_FILENO
+	    : fds != NULL && strcmp(fds, "1") == 0 ? 3 : -1;
+
+	/* A listening socket, or none, is an errno. */
+	if (client != -1)
+		send(client, words, sizeof words - 1,
+		    MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+void
+log_complain(const char *text)
+{
+	struct log l = { .level = LOG_ERR };
+	struct stat std[3];
+
+	descriptors_look(std);
+	l.sink = log_choose_sink(std);
+	turn_away(std);
+	if (l.sink == SINK_STDERR) {
+		dprintf(STDERR_FILENO, "smtpd: %s\n", text);
+		return;
+	}
+	systemd_find(&l.systemd, l.sink == SINK_JOURNAL);
+	log_event(&l, LOG_ERR, "config-error", NULL, text);
+}
+
+_Noreturn void
+log_misused(const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	log_complain(text);
+	exit(EX_USAGE);
 }

@@ -28,8 +28,8 @@ struct log {
  */
 enum sink log_choose_sink(const struct stat std[3]);
 
-/* One sentence for the administrator who started the process, but never for
-   the client. */
+/* One sentence for the administrator who started the process; a client on a
+   socket is told 421 4.3.5 and no more. */
 void	log_complain(const char *text);
 
 /* A wrong command line: one sentence, before a byte is spoken; exits with

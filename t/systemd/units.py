@@ -395,13 +395,13 @@ def with_hardened_conf_a_message_is_delivered():
 
 
 @test
-def a_wrong_option_is_told_to_the_journal_and_not_to_the_client():
+def a_wrong_option_is_told_to_the_journal_and_421_to_the_client():
     settings(SMTPD_OPTIONS="--no-such-option", SMTPD_RELAY="discard:")
     with connection(25) as s:
-        same(ask(s), "")
+        matches("^421 4.3.5 Local configuration error", ask(s))
     wait_for_end()
-    matches("--no-such-option",
-            "\n".join(r["MESSAGE"] for r in records("-t", "smtpd")))
+    matches("--no-such-option", "\n".join(r["MESSAGE"] for r in records(
+        "SMTPD_EVENT=config-error")))
 
 
 @test
