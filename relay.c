@@ -138,7 +138,7 @@ relay_needs_tls(const struct relay_settings *set)
 	const struct transport *const *t;
 
 	if (set->tls != TLS_NONE || set->tls_pins != NULL ||
-	    set->routes != NULL)
+	    hops_vary(set))
 		return true;
 	for (t = transports; set->spec != NULL && *t != NULL; t++)
 		if (strncmp((*t)->name, set->spec, strlen((*t)->name)) == 0 &&
@@ -261,7 +261,7 @@ find_groups(struct fan *f)
 		return false;
 	for (i = 0; i < count; i++) {
 		f->hops[i] = hop_route(f->r, f->env->recipients[i].address,
-		    &named);
+		    f->env->fact[FACT_SENDER], &named);
 		if (f->hops[i] == NULL)
 			return false;
 	}
@@ -455,6 +455,7 @@ relay_open(const struct relay_settings *set, char *error, size_t size)
 	r->set = set;
 	r->transports = transports;
 	r->routes_file = file_open(set->routes);
+	r->senders_file = file_open(set->sender_routes);
 	r->auth_file = file_open(set->auth);
 	if (spec != NULL) {
 		t = hop_transport(r, spec, error, size);
@@ -474,7 +475,7 @@ enum spool_form
 relay_form(const struct relay *r)
 {
 	/* A route may lead to a next hop, and LF can be had from CRLF. */
-	return r->set->routes != NULL ? SPOOL_CRLF : hop_form(r, &r->usual);
+	return hops_vary(r->set) ? SPOOL_CRLF : hop_form(r, &r->usual);
 }
 
 bool
@@ -486,24 +487,25 @@ relay_dsn(const struct relay *r)
 bool
 relay_screens(const struct relay *r)
 {
-	return r->set->routes != NULL || r->usual.transport->reach == REFUSAL;
+	return hops_vary(r->set) || r->usual.transport->reach == REFUSAL;
 }
 
 bool
 relay_may_forward(const struct relay *r)
 {
-	return r->set->routes != NULL || r->usual.transport->forwards;
+	return hops_vary(r->set) || r->usual.transport->forwards;
 }
 
 bool
-relay_forwards(struct relay *r, const char *address, bool *named)
+relay_forwards(struct relay *r, const struct envelope *env, bool *named)
 {
 	const struct hop *h;
 
 	*named = false;
-	if (r->set->routes == NULL)
+	if (!hops_vary(r->set))
 		return r->usual.transport->forwards;
-	h = hops_read_routes(r) ? hop_route(r, address, named) : NULL;
+	h = hops_read_routes(r) ? hop_route(r, env->recipients[0].address,
+	    env->fact[FACT_SENDER], named) : NULL;
 	return h != NULL && h->transport->forwards;
 }
 
@@ -517,7 +519,8 @@ relay_rcpt(struct relay *r, const struct envelope *env, struct reply *v)
 		reply_set(v, 451, "4.3.5", "Local configuration error");
 		return;
 	}
-	h = hop_route(r, env->recipients[0].address, &named);
+	h = hop_route(r, env->recipients[0].address, env->fact[FACT_SENDER],
+	    &named);
 	if (h == NULL)
 		reply_set(v, 451, "4.3.0", "Local error in processing");
 	else if (h->transport->reach == REFUSAL)
@@ -536,7 +539,7 @@ relay_deliver(struct relay *r, const struct envelope *env, int spool,
 
 	if (env->nrecipients == 0)
 		return;
-	if (r->set->routes != NULL || t->reach != LOCAL) {
+	if (hops_vary(r->set) || t->reach != LOCAL) {
 		send_everywhere(&j, v);
 		return;
 	}
@@ -564,11 +567,12 @@ relay_check(struct relay *r, struct findings *f)
 {
 	size_t n = 0;
 
-	if (r->set->routes != NULL && hops_read_routes(r)) {
+	if (hops_vary(r->set) && hops_read_routes(r)) {
 		for (struct hop *h = r->hops; h != NULL; h = h->link)
 			n += h != &r->usual;
 		findings_add(f, FINDING_GOOD, "--routes %s leads to %zu "
-		    "relay%s", r->set->routes, n, n == 1 ? "" : "s");
+		    "relay%s", r->set->routes != NULL ? r->set->routes
+		    : r->set->sender_routes, n, n == 1 ? "" : "s");
 	}
 	for (struct hop *h = r->hops; h != NULL; h = h->link)
 		if (h->transport->probe != NULL)
@@ -584,6 +588,9 @@ relay_close(struct relay *r)
 		return;
 	hops_close(r);
 	routes_close(r->table);
+	routes_close(r->senders);
+	if (r->senders_file != -1)
+		close(r->senders_file);
 	if (r->routes_file != -1)
 		close(r->routes_file);
 	if (r->auth_file != -1)

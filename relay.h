@@ -28,6 +28,7 @@ struct relay_settings {
 	char *const *program;	/* argv of a program, NULL-terminated */
 	const char *quarantine;	/* "maildir:DIR", or NULL */
 	const char *routes;	/* file of routes, or NULL */
+	const char *sender_routes;	/* the same, by sender */
 	const char *fqdn;	/* what we call ourselves in EHLO and LHLO */
 	bool crlf;		/* programs and Maildirs get CRLF, not LF */
 	bool live;		/* next hops are asked during the dialogue */
@@ -81,7 +82,8 @@ bool	relay_screens(const struct relay *r);
  * route names the address or its domain; patterns and "*" do not.  False where
  * the routes cannot be read: relay_rcpt() refuses then.
  */
-bool	relay_forwards(struct relay *r, const char *address, bool *named);
+bool	relay_forwards(struct relay *r, const struct envelope *env,
+	    bool *named);
 
 /* Whether relay_forwards() is true of any address. */
 bool	relay_may_forward(const struct relay *r);

@@ -408,6 +408,90 @@ def what_is_no_fingerprint_is_refused_at_the_start():
         assert done.returncode == 64 and "fingerprint" in done.stderr, done
 
 
+# --- by sender
+
+def went(routes, senders, *options, relay="error:5.0.0 usual"):
+    """Where mail of each sender went: the name of a Maildir, or the reply."""
+    found = []
+    for sender in senders:
+        boxes = folder()
+        os.chmod(boxes, 0o777)
+        file = wrote("sender-routes", routes.replace("BOX", boxes))
+        with Session("--sender-routes", file, *[
+                o.replace("BOX", boxes) for o in options], relay) as s:
+            s.start()
+            got = s.say(f"MAIL FROM:<{sender}>", "RCPT TO:<b@example.org>",
+                        "RSET")[1]
+            if got[:3] == "250":
+                got = s.deliver(sender=sender)
+            s.finish()
+            log = s.logged()
+        full = [box for box in os.listdir(boxes)
+                if os.path.isdir(f"{boxes}/{box}/new") and
+                os.listdir(f"{boxes}/{box}/new")]
+        found.append(full[0] if full else got)
+        assert not full or got[:3] == "250", (got, log)
+        shutil.rmtree(boxes)
+    return found
+
+
+@test
+def mail_goes_where_its_sender_is_routed():
+    routes = "jo@example.com maildir:BOX/a\nexample.com maildir:BOX/b\n" \
+        "@example.net maildir:BOX/c\n<> maildir:BOX/d\n" \
+        "scanner maildir:BOX/e\n.example.com maildir:BOX/f\n"
+    assert went(routes, ["jo@example.com", "JO+x@EXAMPLE.com",
+                         "kim@example.com", "kim@example.net", "", "scanner",
+                         "a@b.example.com"]) == list("aabcdef")
+    assert went(routes, ["a@example.org"]) == ["550 5.0.0 usual"]
+    assert went(routes + "* maildir:BOX/g\n", ["a@example.org"]) == ["g"]
+
+
+@test
+def a_recipients_route_comes_before_the_senders():
+    routes = "jo@example.com maildir:BOX/s\n* maildir:BOX/t\n"
+    for own, to, place in (
+            ("b@example.org maildir:BOX/r\n", None, "r"),
+            ("example.org maildir:BOX/r\n", None, "r"),
+            ("/^b@/ maildir:BOX/r\n", None, "r"),
+            ("example.net maildir:BOX/r\n", None, "s"),
+            ("* maildir:BOX/r\n", None, "s")):
+        boxes = folder()
+        os.chmod(boxes, 0o777)
+        with Session("--routes", wrote("routes", own.replace("BOX", boxes)),
+                     "--sender-routes", wrote("senders", routes.replace(
+                         "BOX", boxes)), "discard:") as s:
+            s.start()
+            assert s.deliver(sender="jo@example.com")[:3] == "250"
+            s.finish()
+        assert os.listdir(boxes) == [place], (own, os.listdir(boxes))
+        shutil.rmtree(boxes)
+
+
+@test
+def a_sender_that_anybody_can_write_opens_no_relay():
+    file = wrote("senders", "jo@example.com smtp:[127.0.0.1]:9\n")
+    with Session("--proxy-protocol", "--sender-routes", file,
+                 "discard:") as s:
+        s.send(b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 25\r\n")
+        s.start()
+        for sender, good in (("jo@example.com", False),
+                             ("kim@example.com", True)):
+            s.say("RSET")
+            got = s.say(f"MAIL FROM:<{sender}>", "RCPT TO:<b@example.org>")
+            assert (got[1][:3] == "250") == good, (sender, got)
+            assert good or got[1] == "554 5.7.1 Relay access denied", got
+        s.finish()
+
+
+@test
+def sender_routes_that_make_no_sense_defer():
+    for text in ("jo@example.com nowhere\n", "jo@ discard:\n",
+                 "jo@example.com\n", "<jo@example.com> discard:\n"):
+        assert went(text, ["kim@example.com"], relay="discard:") == [
+            "451 4.3.5 Local configuration error"], text
+
+
 if __name__ == "__main__":
     try:
         main()

@@ -197,7 +197,7 @@ may_send(struct monitor *m, const struct envelope *env, struct reply *r,
 	if (!is_limited(m))
 		return true;
 	real.fact[FACT_CLIENT_ADDRESS] = m->client;
-	if (relay_forwards(m->relay, env->recipients[0].address, &named))
+	if (relay_forwards(m->relay, env, &named))
 		way = named ? ACCESS_NAMED : ACCESS_ANY;
 	return access_allows(m->access, &real, way, r, why, size);
 }

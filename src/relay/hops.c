@@ -103,7 +103,7 @@ hop_find(struct relay *r, const char *spec, char *error, size_t size)
  * Returns the hop of a route's right-hand side.  As in transport(5), ":" alone
  * is the relay on the command line, and an empty transport is that relay's.
  */
-static struct hop *
+static void *
 route_hop(void *relay, const char *result, char *error, size_t size)
 {
 	struct relay *r = relay;
@@ -134,25 +134,50 @@ route_hop(void *relay, const char *result, char *error, size_t size)
 }
 
 bool
+hops_vary(const struct relay_settings *set)
+{
+	return set->routes != NULL || set->sender_routes != NULL;
+}
+
+/* Reads a file of routes, if there is one and it was not read.  False if a line
+   of it cannot be used. */
+static bool
+read_table(struct relay *r, struct routes **table, const char *name, int file,
+    bool senders)
+{
+	if (name != NULL && *table == NULL)
+		*table = routes_read(file, name, senders, &r->set->log,
+		    route_hop, r);
+	return name == NULL || *table != NULL;
+}
+
+bool
 hops_read_routes(struct relay *r)
 {
-	if (r->set->routes == NULL || r->table != NULL || r->broken)
-		return !r->broken;
-	r->table = routes_read(r->routes_file, r->set->routes, &r->set->log,
-	    route_hop, r);
-	r->broken = r->table == NULL;
+	if (!r->broken)
+		r->broken = !read_table(r, &r->table, r->set->routes,
+		    r->routes_file, false) || !read_table(r, &r->senders,
+		    r->set->sender_routes, r->senders_file, true);
 	return !r->broken;
 }
 
 struct hop *
-hop_route(struct relay *r, const char *address, bool *named)
+hop_route(struct relay *r, const char *address, const char *sender,
+    bool *named)
 {
-	struct hop *h = NULL;
+	enum route_kind kind = ROUTE_NONE, other = ROUTE_NONE;
+	void *h = NULL, *by_sender = NULL;
 
 	*named = false;
-	if (r->set->routes != NULL &&
-	    !routes_find(r->table, address, &h, named))
+	if (r->table != NULL && !routes_find(r->table, address, &h, &kind))
 		return NULL;
+	if (kind <= ROUTE_ANY && r->senders != NULL) {
+		if (!routes_find(r->senders, sender, &by_sender, &other))
+			return NULL;
+		if (other > kind)
+			h = by_sender;
+	}
+	*named = kind == ROUTE_NAMED;
 	return h != NULL ? h : &r->usual;
 }
 

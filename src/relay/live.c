@@ -28,7 +28,7 @@ live_deadline(int seconds)
 bool
 relay_live_possible(const struct relay *r)
 {
-	return r->usual.transport->live != NULL || r->set->routes != NULL;
+	return r->usual.transport->live != NULL || hops_vary(r->set);
 }
 
 void
@@ -65,16 +65,17 @@ relay_live_offer(struct relay *r, const struct envelope *env,
 	size_t i = 0, n;
 	bool named;
 
-	if (r->set->routes == NULL) {
+	if (!hops_vary(r->set)) {
 		offer_hop(r, &r->usual, env, mail, v);
 		return;
 	}
 	for (; i < env->nrecipients; i += n) {
 		/* relay_rcpt() has read the routes. */
-		h = hop_route(r, env->recipients[i].address, &named);
+		h = hop_route(r, env->recipients[i].address,
+		    env->fact[FACT_SENDER], &named);
 		for (n = 1; i + n < env->nrecipients; n++) {
 			next = hop_route(r, env->recipients[i + n].address,
-			    &named);
+			    env->fact[FACT_SENDER], &named);
 			if (next != h)
 				break;
 		}
@@ -98,7 +99,8 @@ relay_live_vrfy(struct relay *r, const struct envelope *env, struct reply *v)
 	bool named;
 
 	if (hops_read_routes(r))
-		h = hop_route(r, env->recipients[0].address, &named);
+		h = hop_route(r, env->recipients[0].address,
+		    env->fact[FACT_SENDER], &named);
 	if (h != NULL && h->transport->live != NULL)
 		h->transport->live->vrfy(&j, h, v);
 }

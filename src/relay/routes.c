@@ -1,5 +1,5 @@
 /*
- * routes.c - where recipients go: a table in the form of Postfix's
+ * routes.c - where recipients go, or senders: a table in the form of Postfix's
  * transport(5).
  *
  * The file is read whole and cut up where it stands.  Keys are sorted and
@@ -24,16 +24,17 @@
 struct route {
 	const char *key;	/* "user@domain", "domain", ".domain" or "*" */
 	unsigned line;
-	struct hop *hop;
+	void *hop;
 };
 
 struct pattern {
 	regex_t re;
-	struct hop *hop;
+	void *hop;
 };
 
 struct routes {
-	struct hop *(*hop)(void *ctx, const char *result, char *error,
+	bool senders;			/* and not recipients */
+	void *(*hop)(void *ctx, const char *result, char *error,
 	    size_t size);
 	void *ctx;
 	char *text;			/* the file, cut up: keys are in it */
@@ -89,14 +90,22 @@ is_domain(const char *p)
 	return strstr(p, "..") == NULL;
 }
 
+/* Can this be a sender without a domain? */
+static bool
+is_word(const char *p)
+{
+	return *p != '\0' && p[strcspn(p, "<>@:,;")] == '\0';
+}
+
 /* Why no recipient can ever match key, which is in the canonical form with the
    '@' before its domain at at; or NULL. */
 static const char *
-useless_key(const char *key, const char *at)
+useless_key(const char *key, const char *at, bool senders)
 {
 	if (strncmp(key, "\xef\xbb\xbf", 3) == 0)
 		return "the file begins with a byte order mark";
-	if (strcmp(key, "*") == 0)
+	if (strcmp(key, "*") == 0 || (senders && (strcmp(key, "<>") == 0 ||
+	    (at == NULL && is_word(key)))))
 		return NULL;
 	if (at == key)
 		return "no local part before the @; a domain stands alone";
@@ -114,7 +123,7 @@ parse_key(struct routes *r, char *text, unsigned line, char *error,
 	char *result = text + key_length(text);
 	const char *why;
 	struct route *rows;
-	struct hop *h;
+	void *h;
 
 	if (*text == '!') {
 		snprintf(error, size, "negated patterns are not supported");
@@ -123,7 +132,10 @@ parse_key(struct routes *r, char *text, unsigned line, char *error,
 	if (*result != '\0')
 		*result++ = '\0';
 	result += strspn(result, " \t");
-	why = useless_key(text, address_canonical(text));
+	/* As Postfix has domains in its tables of senders. */
+	if (r->senders && text[0] == '@' && strchr(text + 1, '@') == NULL)
+		text++;
+	why = useless_key(text, address_canonical(text), r->senders);
 	if (why != NULL) {
 		snprintf(error, size, "%s: %s", text, why);
 		return false;
@@ -187,7 +199,7 @@ parse_pattern(struct routes *r, char *text, char *error, size_t size)
 {
 	struct pattern *rows = table_grow(r->patterns, r->npatterns, sizeof *rows);
 	char *result;
-	struct hop *h;
+	void *h;
 
 	if (rows == NULL) {
 		snprintf(error, size, "out of memory");
@@ -338,14 +350,15 @@ parse_text(struct routes *r, const char *name, const struct logger *log)
 }
 
 struct routes *
-routes_read(int fd, const char *name, const struct logger *log,
-    struct hop *(*hop)(void *ctx, const char *result, char *error, size_t size),
+routes_read(int fd, const char *name, bool senders, const struct logger *log,
+    void *(*hop)(void *ctx, const char *result, char *error, size_t size),
     void *ctx)
 {
 	struct routes *r = calloc(1, sizeof *r);
 	const char *why = "out of memory";
 
 	if (r != NULL) {
+		r->senders = senders;
 		r->hop = hop;
 		r->ctx = ctx;
 		why = read_text(r, fd, name);
@@ -359,7 +372,7 @@ routes_read(int fd, const char *name, const struct logger *log,
 	return NULL;
 }
 
-static struct hop *
+static void *
 find_route(const struct routes *r, const char *key)
 {
 	const struct route *row = NULL;
@@ -371,7 +384,7 @@ find_route(const struct routes *r, const char *key)
 
 /* The first pattern's hop that matches.  False: there was no memory to say. */
 static bool
-find_pattern(const struct routes *r, const char *address, struct hop **h)
+find_pattern(const struct routes *r, const char *address, void **h)
 {
 	int failure = REG_NOMATCH;
 	size_t i;
@@ -386,10 +399,10 @@ find_pattern(const struct routes *r, const char *address, struct hop **h)
 
 /* Looks for the whole of key, then without its +detail, which is removed.  at
    is key's last '@', and moves. */
-static struct hop *
+static void *
 find_address(const struct routes *r, char *key, char **at)
 {
-	struct hop *h = find_route(r, key);
+	void *h = find_route(r, key);
 	char *plus = memchr(key, '+', (size_t)(*at - key));
 
 	if (h != NULL || plus == NULL || plus == key)
@@ -399,31 +412,51 @@ find_address(const struct routes *r, char *key, char **at)
 	return find_route(r, key);
 }
 
-bool
-routes_find(const struct routes *r, const char *address, struct hop **h,
-    bool *named)
+/* Looks for a domain, and for those above it as ".domain". */
+static void *
+find_domain(const struct routes *r, const char *domain)
 {
-	char *key = strdup(address), *whole = strdup(address), *at, *domain;
+	void *h = NULL;
+
+	for (; h == NULL && domain != NULL; domain = strchr(domain + 1, '.'))
+		h = find_route(r, domain);
+	return h;
+}
+
+bool
+routes_find(const struct routes *r, const char *address, void **h,
+    enum route_kind *kind)
+{
+	bool null = r->senders && *address == '\0';
+	char *key = strdup(null ? "<>" : address), *whole = strdup(key != NULL
+	    ? key : ""), *at;
 	bool good = key != NULL && whole != NULL;
 
 	*h = NULL;
-	*named = false;
+	*kind = ROUTE_NAMED;
 	if (!good)
 		goto out;
 	address_canonical(whole);
 	at = address_canonical(key);
 	if (at != NULL)
 		*h = find_address(r, key, &at);
-	*named = *h != NULL;
-	good = *h != NULL || find_pattern(r, whole, h);
-	domain = good && at != NULL && at[1] != '\0' ? at + 1 : NULL;
-	while (*h == NULL && domain != NULL) {
-		*h = find_route(r, domain);
-		*named = *h != NULL;
-		domain = strchr(domain + 1, '.');
-	}
-	if (good && *h == NULL)
-		*h = find_route(r, "*");
+	else if (r->senders)
+		*h = find_route(r, key);
+	if (*h != NULL)
+		goto out;
+	*kind = ROUTE_PATTERN;
+	good = find_pattern(r, whole, h);
+	if (*h != NULL || !good)
+		goto out;
+	*kind = ROUTE_NAMED;
+	if (at != NULL && at[1] != '\0')
+		*h = find_domain(r, at + 1);
+	if (*h != NULL)
+		goto out;
+	*kind = ROUTE_ANY;
+	*h = find_route(r, "*");
+	if (*h == NULL)
+		*kind = ROUTE_NONE;
 out:
 	free(key);
 	free(whole);

@@ -94,9 +94,9 @@ struct relay {
 					   spec; NULL: none yet; owned */
 	struct hop usual;		/* the relay on the command line */
 	struct hop quarantine;		/* a Maildir, if there is one */
-	int routes_file, auth_file;	/* open, or -1; owned */
-	struct routes *table;		/* once it was read; owned */
-	bool broken;			/* it makes no sense */
+	int routes_file, senders_file, auth_file;	/* open, or -1; owned */
+	struct routes *table, *senders;	/* once they were read; owned */
+	bool broken;			/* one of them makes no sense */
 	unsigned delivered;		/* messages put into Maildirs */
 };
 
@@ -117,14 +117,18 @@ bool	hop_add(struct relay *r, struct hop *h, const struct transport *t,
 /* The form in which a hop wants the message. */
 enum spool_form hop_form(const struct relay *r, const struct hop *h);
 
-/* Reads the file of routes, once.  False if a line of it cannot be used: then
+/* Reads the files of routes, once.  False if a line of them cannot be used: then
    nothing can be routed. */
 bool	hops_read_routes(struct relay *r);
 
-/* The hop for an address, by the routes or the command line, and whether a
-   route names it (see routes_find()).  NULL: no memory.  hops_read_routes()
-   comes first. */
-struct hop *hop_route(struct relay *r, const char *address, bool *named);
+/* The hop for an address: by its route, unless that is "*"; by the sender's; by
+   "*"; by the command line.  *named becomes whether a route names the address or its domain.
+   NULL: no memory.  hops_read_routes() comes first. */
+struct hop *hop_route(struct relay *r, const char *address,
+	    const char *sender, bool *named);
+
+/* Whether where a message goes depends on any routes. */
+bool	hops_vary(const struct relay_settings *set);
 
 /* Closes and frees all hops. */
 void	hops_close(struct relay *r);
