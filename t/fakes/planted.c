@@ -292,14 +292,14 @@ try_foreign(void)
 
 /* ---- questions to the monitor ------------------------------------------- */
 
-/* struct head of monitor.c, and its numbers. */
+/* struct head of wire.h, and its numbers. */
 struct head {
 	uint32_t ask, number, flags, encoding, nrecipients, len;
 	uint64_t size;
 };
 
-enum { STAGE, RELAY, FORGET, FILE_, MECHANISMS, AUTH, ABANDON, TLS, LOG,
-	STATUS };
+enum { STAGE, HELLO, RELAY, FORGET, FILE_, MECHANISMS, AUTH, ABANDON, TLS, LOG,
+	STATUS, END };
 enum { ENVELOPE = 1, A = 2, B = 4 };
 
 /* The NULs that end the facts, from the first, second, third on. */
@@ -333,6 +333,7 @@ static const struct question {
 	{ "recipients", HEAD(RELAY, 0, ENVELOPE, 0, UINT32_MAX, "", 0), -1 },
 	{ "stage-alone", HEAD(STAGE, 0, 0, 0, 0, "", 0), -1 },
 	{ "stage-number", HEAD(STAGE, 99, ENVELOPE, 0, 0, FACTS, 0), -1 },
+	{ "hello-alone", HEAD(HELLO, 0, 0, 0, 0, "", 0), -1 },
 	{ "relay-alone", HEAD(RELAY, 0, 0, 0, 0, "", 0), -1 },
 	{ "relay-nobody", HEAD(RELAY, 0, ENVELOPE, 0, 0, FACTS, 0), -1 },
 	{ "relay-short", HEAD(RELAY, 0, ENVELOPE, 0, 1, FACTS, 0), -1 },
@@ -385,7 +386,7 @@ static const struct question {
 	{ "log-forged", HEAD(LOG, 6, A | B, 0, 0, "message-relayed\0x\0", 0),
 	    -1 },
 	{ "log-auth", HEAD(LOG, 6, A | B, 0, 0, "auth-ok\0boss\0", 0), -1 },
-	{ "end-forged", HEAD(10, 0, A | B, 0, 0, "message-relayed\0x\0", 0),
+	{ "end-forged", HEAD(END, 0, A | B, 0, 0, "message-relayed\0x\0", 0),
 	    -1 },
 	/* A message that was asked about, or not. */
 	{ "message", HEAD(RELAY, 0, ENVELOPE, 0, 1, "a@example.org" FACTS
