@@ -167,6 +167,9 @@ class Session:
         """QUIT; returns exit status and what was logged."""
         assert self.say("QUIT")[0].startswith("221 "), "QUIT"
         assert self.read.read() == b"", "something behind 221"
+        # A client closes its end too: until then smtpd-tls waits a while.
+        self.read.close()
+        self.socket.close()
         return self.process.wait(), self.logged()
 
     def logged(self):
