@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""peers-proxy.t - smtpd as Postfix's before-queue filter (smtpd_proxy_filter),
+between two of its servers, and XCLIENT between smtpd and Postfix."""
+import os
+import smtplib
+import socket
+import subprocess
+import sys
+import threading
+
+sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
+from peer import Postfix, free_ports
+from tap import HELLO, Listener, Session, lines, main, test
+
+BEHIND = ["smtpd_proxy_filter=", "smtpd_authorized_xforward_hosts=127.0.0.0/8",
+          "smtpd_client_restrictions=permit_mynetworks,reject"]
+
+
+# Strangers may send to example.net.
+MAIN = "relay_domains = example.net\nrelay_transport = deliver\n"
+
+
+class Filtered:
+    """Postfix, smtpd, and the same Postfix again.  Other servers speak for
+    clients to its first port by XCLIENT."""
+
+    def __init__(self, *options, extra=()):
+        port, = free_ports(1)
+        self.mx = Postfix(
+            ["smtpd_authorized_xclient_hosts=127.0.0.0/8",
+             f"smtpd_proxy_filter=127.0.0.1:{port}", *extra], BEHIND,
+            main=MAIN)
+        self.port, self.options = port, options
+
+    def __enter__(self):
+        self.mx.__enter__()
+        self.filter = Listener("-n", "-u", "--xforward", "127.0.0.0/8",
+                               *self.options, self.mx.relays[1])
+        # The port that Postfix was told leads to the one that it has.
+        self.door = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self.lead, daemon=True).start()
+        return self
+
+    def lead(self):
+        while True:
+            try:
+                client, _ = self.door.accept()
+            except OSError:     # shut down
+                return
+            self.filter.processes.append(self.serve(client))
+
+    def serve(self, client):
+        with client:
+            return subprocess.Popen(self.filter.command, stdin=client,
+                                    stdout=client, stderr=self.filter.log)
+
+    def __exit__(self, *_):
+        self.door.shutdown(socket.SHUT_RDWR)
+        self.door.close()
+        self.mx.stop()
+        self.filter.__exit__()
+        self.mx.close()
+
+    def client(self):
+        """A client of the first server, which takes it for a remote one."""
+        client = smtplib.SMTP("127.0.0.1", self.mx.ports[0], timeout=60)
+        client.ehlo("proxy.example.org")
+        code, said = client.docmd("XCLIENT", "ADDR=192.0.2.7 "
+                                  "NAME=client.example.org PORT=4711")
+        assert code == 220, said
+        client.ehlo("client.example.org")
+        return client
+
+
+def deliver(client, *options, to="a@example.net", rcpt=(), text=b""):
+    client.mail("s@example.org", options)
+    code, said = client.rcpt(to, rcpt)
+    assert code == 250, said
+    return client.data(b"Subject: x\r\n\r\n" + text)
+
+
+def seen_by_both(with_filter):
+    with with_filter as f:
+        with f.client() as client:
+            code, said = deliver(client)
+            assert code == 250 and b"queued as" in said, said
+        f.mx.arrival()
+        f.mx.stop()
+        log = f.mx.read("maillog")
+        ours = f.filter.logged()
+    # The real client, in the log of the second Postfix and in ours.
+    assert "client=client.example.org[192.0.2.7]" in log, log
+    relayed, = [l for l in ours.splitlines() if "event=message-relayed" in l]
+    assert " client=192.0.2.7 " in relayed, relayed
+    assert " helo=client.example.org " in relayed, relayed
+    assert "event=session" in ours and " client=127.0.0.1 " in ours, ours
+
+
+@test
+def both_logs_have_the_client_of_the_first_server():
+    seen_by_both(Filtered())
+
+
+@test
+def also_where_postfix_has_the_whole_message_before_it_connects():
+    seen_by_both(Filtered(extra=["smtpd_proxy_options=speed_adjust"]))
+
+
+@test
+def dsn_and_smtputf8_go_through_the_filter():
+    with Filtered() as f:
+        with f.client() as client:
+            assert client.has_extn("smtputf8") and client.has_extn("dsn")
+            code, said = deliver(client, "SMTPUTF8", "ENVID=QQ+2B1",
+                                 "RET=HDRS", to="a@example.net",
+                                 rcpt=["NOTIFY=NEVER"],
+                                 text="grün\r\n".encode())
+            assert code == 250, said
+        recipients, octets = f.mx.arrival()
+        assert recipients == ["a@example.net"]
+        assert octets.rstrip().endswith("grün".encode()), octets
+        assert b"with UTF8SMTP" in octets, octets
+
+
+@test
+def postfix_takes_the_client_that_XCLIENT_names_for_its_own():
+    xclient = "smtpd_authorized_xclient_hosts=127.0.0.0/8"
+    mine = "smtpd_client_restrictions=permit_mynetworks,reject"
+    with Postfix([xclient], [xclient, mine], main=MAIN) as mx:
+        ask = ("--xclient", "unix", "--relay-clients", "all",
+               "--relay-xclient")
+
+        def told(relay, *said):
+            with Session("-n", *ask, relay) as s:
+                s.start()
+                assert s.say("XCLIENT ADDR=192.0.2.7 NAME=client.example.org "
+                             + " ".join(said))[0][:3] == "220"
+                s.send(lines(HELLO))
+                s.reply()
+                got = s.deliver(to=["a@example.net"])
+                s.finish()
+                return got
+        assert "queued as" in told(mx.relays[0], "LOGIN=joe")
+        mx.arrival()
+        # It is in mynetworks, our client is not.
+        said = told(mx.relays[1])
+        assert "Client host rejected: Access denied" in said, said
+        assert said[:4] == "554 ", said
+        mx.stop()
+        log = mx.read("maillog")
+    assert "client=client.example.org[192.0.2.7], sasl_method=XCLIENT, " \
+        "sasl_username=joe" in log, log
+
+
+if __name__ == "__main__":
+    main()
