@@ -2,6 +2,7 @@
 instance of a test's own that listens at a unix socket, `milter', its place as
 --milter takes it.  They need no network."""
 import glob
+import json
 import os
 import shutil
 import subprocess
@@ -221,3 +222,23 @@ regexp {{
                    self.path("conf"), f"--var=DBDIR={self.place}/db",
                    f"--var=RUNDIR={self.place}/run",
                    f"--var=LOGDIR={self.place}/log", at=self.path("socket"))
+
+
+class Recorder(Milter):
+    """pymilter.py: heard() is what was written down since the last call."""
+    program, package = "/usr/bin/python3", "python3-milter"
+
+    def start(self):
+        if subprocess.run([self.program, "-c", "import Milter"],
+                          capture_output=True).returncode != 0:
+            raise Skip("no pymilter here (package python3-milter)")
+        self.seen = 0
+        self.save("record", "")
+        os.chmod(self.path("record"), 0o666)
+        self.serve(self.program, os.path.abspath("t/peers/pymilter.py"),
+                   self.path("socket"), self.path("record"))
+
+    def heard(self):
+        lines = self.read("record").splitlines()
+        new, self.seen = lines[self.seen:], len(lines)
+        return [json.loads(line) for line in new]

@@ -9,8 +9,8 @@ import socket
 import sys
 
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
-from milters import (Clamav, OpenDKIM, OpenDMARC, Redis, Rspamd, Spamass,
-                     make_key, record)
+from milters import (Clamav, OpenDKIM, OpenDMARC, Recorder, Redis, Rspamd,
+                     Spamass, make_key, record)
 from peer import Dovecot, Postfix
 from tap import (Listener, Session, Skip, folder, main, message, script,
                  test)
@@ -196,6 +196,58 @@ bounce_size_limit = 1
         assert sorted(arrived) == ["a@example.org", "b@example.net"], arrived
         assert b"X-Virus-Status: Clean" in arrived["b@example.net"]
         assert b"Infected by" in arrived["a@example.org"]
+
+
+# Where the records differ: Postfix has a queue id only after the first
+# recipient, resolves addresses to mailers of its own and hosts, aborts again
+# after each message, and of an unknown command tells the first word, where we,
+# as Sendmail, tell all.
+OWN = ("i", "_", "{mail_mailer}", "{rcpt_mailer}", "{mail_host}",
+       "{rcpt_host}", "{client_ptr}", "{client_name}")
+
+
+def same(record):
+    return [[name, [a.split()[0] for a in arguments] if name == "unknown"
+             else arguments, {m: v for m, v in macros.items()
+                               if m not in OWN}]
+            for name, arguments, macros in record
+            if name not in ("abort", "close")]
+
+
+@test
+def a_filter_on_pymilter_hears_and_does_what_it_does_with_Postfix():
+    text = ["Subject: x", "X-Two: 1", "X-Gone: 1", "X-Two: 2", "X-Long: a",
+            "\tb", "", "old", "body"]
+    octets = b"EHLO client.example.org\r\nFOO bar\r\n" + message(
+        *text, sender="a@example.org", to=["b@example.net", "c@example.net"]
+        ) + b"RSET\r\nQUIT\r\n"
+    with Recorder() as recorder, Postfix([
+            f"smtpd_milters={recorder.milter}", "smtpd_client_port_logging=no"
+            ], [], main="myhostname = mx.example.org") as mx, Listener(
+                "--nosetuid", "--milter", recorder.milter,
+                mx.relays[1]) as ours:
+        records, mails = [], []
+        for port in mx.ports[0], ours.port:
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                read = client.makefile("rb")
+                for line in octets.splitlines(keepends=True):
+                    if line.startswith((b"EHLO", b"MAIL", b"RCPT", b"DATA",
+                                        b"FOO", b"RSET", b"QUIT")):
+                        while read.readline()[3:4] == b"-":
+                            pass
+                    client.sendall(line)
+                read.read()
+            mails.append([mx.arrival() for _ in range(1)])
+            records.append(recorder.heard())
+        assert same(records[0]) == same(records[1]), (
+            f"Postfix: {same(records[0])}\nsmtpd: {same(records[1])}")
+        for (to, got), in mails:
+            assert sorted(to) == ["added@example.net", "c@example.net"], to
+            got = re.sub(rb"(?m)^(Received|Message-Id|Date|From):.*\n"
+                         rb"([ \t].*\n)*", b"", got)
+            assert got == (b"X-Inserted: in front\nSubject: changed\n"
+                           b"X-Two: 1\nX-Two: the second\nX-Long: a\n\tb\n"
+                           b"X-Added: at the end\n\na new\nbody\n"), got
 
 
 main()
