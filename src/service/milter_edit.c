@@ -13,38 +13,45 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "service/milter_private.h"
+
+/* GCC's analyser does not see that what m points to keeps what is stored
+   there; milter_undo() frees it. */
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
+#endif
 
 #define ADDRESS_MAX 1000	/* octets of an address, with NUL */
 #define OPTIONS_MAX 1000	/* octets of its parameters, with NUL */
 #define RECIPIENTS_MAX 100000	/* of a message that a filter changes */
 
-/* Keeps the strings that follow each other, up to NULL, as one. */
+/* Keeps the strings that follow each other as one. */
 static char *
 keep(struct milter *m, const char *a, const char *b, const char *c)
 {
 	const size_t n = strlen(a) + strlen(b) + strlen(c) + 1;
-	struct milter_kept *k = malloc(sizeof *k + n);
+	char **kept = table_grow(m->kept, m->nkept, sizeof *kept);
 
-	if (k == NULL) {
+	if (kept != NULL) {
+		m->kept = kept;
+		kept[m->nkept] = malloc(n);
+	}
+	if (kept == NULL || kept[m->nkept] == NULL) {
 		m->fault = "no memory for its changes";
 		return NULL;
 	}
-	k->next = m->kept;
-	m->kept = k;
-	return text_join(k->text, n, a, b, c, NULL);
+	return text_join(kept[m->nkept++], n, a, b, c, NULL);
 }
 
 void
 milter_undo(struct milter *m)
 {
-	struct milter_kept *k;
-
-	while ((k = m->kept) != NULL) {
-		m->kept = k->next;
-		free(k);
-	}
+	while (m->nkept > 0)
+		free(m->kept[--m->nkept]);
+	free(m->kept);
+	m->kept = NULL;
 	free(m->recipients);
 	m->recipients = NULL;
 	m->nrecipients = 0;
@@ -160,20 +167,20 @@ static bool
 own_recipients(struct milter_change *c)
 {
 	const struct envelope *env = &c->message->env;
+	struct recipient *own;
 	struct milter *m = c->m;
 
 	if (m->resized)
 		return true;
-	/* With room for the first that is added. */
-	m->recipients = calloc(env->nrecipients + 1, sizeof *m->recipients);
-	if (m->recipients == NULL) {
+	own = calloc(env->nrecipients + 1, sizeof *own);
+	if (own == NULL) {
 		m->fault = "no memory for its changes";
 		return false;
 	}
-	memcpy(m->recipients, env->recipients,
-	    env->nrecipients * sizeof *m->recipients);
-	m->nrecipients = env->nrecipients;
+	memcpy(own, env->recipients, env->nrecipients * sizeof *own);
 	m->resized = true;
+	m->nrecipients = env->nrecipients;
+	m->recipients = own;
 	return true;
 }
 
@@ -181,7 +188,7 @@ static void
 add_recipient(struct milter_change *c, char *address, const char *options)
 {
 	struct milter *m = c->m;
-	struct recipient *more;
+	struct recipient *more, one;
 	char new[OPTIONS_MAX];
 
 	address = read_address(c, address);
@@ -201,15 +208,17 @@ add_recipient(struct milter_change *c, char *address, const char *options)
 		m->fault = "too many recipients";
 		return;
 	}
+	one.address = keep(m, address, "", "");
+	one.options = keep(m, new + (new[0] == ' '), "", "");
+	if (m->fault != NULL)
+		return;
 	more = realloc(m->recipients, (m->nrecipients + 1) * sizeof *more);
 	if (more == NULL) {
 		m->fault = "no memory for its changes";
 		return;
 	}
+	more[m->nrecipients++] = one;
 	m->recipients = more;
-	more[m->nrecipients].address = keep(m, address, "", "");
-	more[m->nrecipients].options = keep(m, new + (new[0] == ' '), "", "");
-	m->nrecipients += m->fault == NULL;
 }
 
 static void

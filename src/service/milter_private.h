@@ -65,12 +65,6 @@ enum milter_state {
 	MILTER_FAILED		/* nothing: it is away, or talks nonsense */
 };
 
-/* A string that stays until the message's end. */
-struct milter_kept {
-	struct milter_kept *next;
-	char text[];
-};
-
 struct milter {
 	const struct service_settings *set;
 	const char *service;	/* as the administrator wrote it */
@@ -87,7 +81,8 @@ struct milter {
 	const char *fault;	/* what went wrong with the link; sticky */
 	char why[256];		/* room for a fault */
 	/* What it has changed, until forget(). */
-	struct milter_kept *kept;
+	char **kept;		/* strings that stay until then; owned */
+	size_t nkept;
 	struct recipient *recipients;	/* NULL: unchanged; owned */
 	size_t nrecipients;
 	bool resized;		/* recipients are ours */
