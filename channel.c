@@ -216,6 +216,17 @@ deny_anonymous(const struct channel *ch, struct reply *r)
 		reply_deny(r, 454, "4.7.0", "Authentication is not available");
 }
 
+void
+reply_deny_sequence(const struct channel *ch, struct reply *r)
+{
+	char text[128];
+
+	snprintf(text, sizeof text, "Bad sequence of commands: %s",
+	    ch->smtp_state == PHASE_CONNECT && ch->set->lmtp
+	    ? "LHLO comes first" : expected[ch->smtp_state]);
+	reply_deny(r, 503, "5.5.1", text);
+}
+
 /* Makes r a refusal if v cannot be used now, whatever its handler would say. */
 static void
 check_verb(struct channel *ch, const struct verb *v, struct span line,
@@ -232,12 +243,8 @@ check_verb(struct channel *ch, const struct verb *v, struct span line,
 		reply_deny(r, 500, "5.5.2", "Control characters in a command");
 	if (ch->overlong || line.len > max)
 		reply_deny(r, 500, "5.5.2", "Line too long");
-	if ((v->when & 1U << ch->smtp_state) == 0) {
-		snprintf(text, sizeof text, "Bad sequence of commands: %s",
-		    ch->smtp_state == PHASE_CONNECT && ch->set->lmtp
-		    ? "LHLO comes first" : expected[ch->smtp_state]);
-		reply_deny(r, 503, "5.5.1", text);
-	}
+	if ((v->when & 1U << ch->smtp_state) == 0)
+		reply_deny_sequence(ch, r);
 	if (ch->set->require_starttls && !ch->ssl &&
 	    (v->flags & VERB_CLEAR) == 0)
 		deny_clear(ch->set, r);
@@ -313,6 +320,11 @@ run_command(struct channel *ch, struct span line)
 		reply_deny(&r, 421, "4.7.0", text);
 	} else if ((v->flags & VERB_RAW) == 0)
 		check_verb(ch, v, line, arg, &r);
+	if (r.code >= 400 && r.code != 421 && transaction_waits(ch)) {
+		transaction_settle(ch);
+		r.code = 250;
+		check_verb(ch, v, line, arg, &r);
+	}
 	if (v == NULL && !ch->overlong && span_clean(line) &&
 	    ch->smtp_state != PHASE_REFUSED && ch->hooks->unknown != NULL &&
 	    !line_is_secret(ch, line))
@@ -348,12 +360,25 @@ log_line(const struct channel *ch, struct span line)
 	ch->hooks->dialogue(ch->ctx, false, line);
 }
 
+/* May this line be answered together with the MAIL and the RCPTs before it? */
+static bool
+joins_group(const struct channel *ch, struct span line)
+{
+	struct span rest = line;
+	const struct verb *v = find_verb(ch, span_word(&rest));
+
+	return v != NULL && v->run == do_rcpt;
+}
+
 /* Runs one line of the client.  Credentials do not stay in memory. */
 static void
 take_line(struct channel *ch, struct span line)
 {
-	bool secret = line_is_secret(ch, line);
+	bool secret;
 
+	if (transaction_waits(ch) && !joins_group(ch, line))
+		transaction_settle(ch);
+	secret = line_is_secret(ch, line);
 	log_line(ch, line);
 	if (ch->smtp_state == PHASE_AUTH)
 		auth_response(ch, line, line_is_http(ch, line));
@@ -412,6 +437,7 @@ channel_feed(struct channel *ch, const char *bytes, size_t len)
 		else
 			used += gather_line(ch, p, n);
 	}
+	transaction_settle(ch);
 	return used;
 }
 

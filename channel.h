@@ -57,6 +57,7 @@ extern "C" {
 #define CHANNEL_OUT 1024	/* octets of replies that wait */
 #define CHANNEL_KEPT 512	/* octets of an envelope's strings */
 #define CHANNEL_FEW 4		/* recipients */
+#define CHANNEL_GROUP 128	/* RCPTs that are asked about at once */
 #define CHANNEL_VERBS_MAX 64	/* verbs that command limits can count */
 
 /*
@@ -235,6 +236,15 @@ struct channel_hooks {
 	/* RCPT, likewise. */
 	void (*rcpt)(void *ctx, struct span path, struct span options,
 	    struct reply *r);
+	/*
+	 * If not NULL: MAIL (if mail is true) and n RCPTs that came at once, so
+	 * that they can be asked about at once.  mailfrom and mail_options are
+	 * set already.  r[0] is MAIL's, the others are the recipients', in
+	 * their order; where MAIL is refused they mean nothing.  One command
+	 * alone goes to mail or rcpt.
+	 */
+	void (*group)(void *ctx, bool mail, const struct recipient to[],
+	    size_t n, struct reply r[]);
 	/* DATA (r is 354) or the first BDAT of a message (r is 250): text will
 	   follow.  The octets of a refused BDAT are read and dropped. */
 	void (*data)(void *ctx, struct reply *r);
@@ -367,6 +377,9 @@ struct channel {
 	const char *const *keywords;	/* likewise; or NULL */
 	const struct channel_next *next;	/* see channel_offer_next() */
 	bool paused;		/* see channel_pause() */
+	bool mail_waits;	/* MAIL is not answered yet, */
+	size_t waiting;		/* nor are so many RCPTs, which stand behind
+				   nrcpttos */
 	const struct channel_hooks *hooks;
 	void *ctx;		/* for hooks, and for verbs of the program */
 	char *out;		/* replies that are not yet written: points to

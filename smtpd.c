@@ -254,6 +254,8 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	if (parted) {
 		jail_close_files(signals, peer);
 		ask_start(a, peer, m);
+		if (!ask_groups(a))
+			hook.group = NULL;
 		parted = jail_enter(a, o->monitor.max_size == 0 ? 0
 		    : o->monitor.max_size + MONITOR_FIELDS,
 		    o->monitor.require_sandbox,

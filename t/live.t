@@ -312,4 +312,85 @@ def a_chunk_goes_to_the_next_hop_only_when_it_is_whole():
     assert hop.messages[0].endswith(b"ab\r\n\r\nx\r\n"), hop.messages
 
 
+class Patient(Hop):
+    """Answers MAIL and recipients only when it has seen so many of these."""
+
+    def __init__(self, count):
+        self.count = count
+        super().__init__(extensions=EXTENSIONS)
+
+    def talk(self, connection, read):
+        connection.settimeout(30)
+        connection.sendall(b"220 next.example.net\r\n")
+        waiting = 0
+        for line in read:
+            if line.startswith(b"EHLO"):
+                connection.sendall(b"250-next.example.net\r\n"
+                                   b"250 PIPELINING\r\n")
+            elif line.startswith((b"MAIL", b"RCPT")):
+                waiting += 1
+                if waiting == self.count:
+                    connection.sendall(b"250 2.0.0 taken\r\n" * waiting)
+            elif line == b"DATA\r\n":
+                connection.sendall(b"354 go\r\n")
+                self.take_data(read)
+                connection.sendall(b"250 2.0.0 taken\r\n")
+            else:
+                connection.sendall(b"221 2.0.0 bye\r\n")
+
+
+@test
+def a_pipelined_group_is_one_group_to_the_next_hop():
+    hop = Patient(101)
+    with Live(hop) as s:
+        s.start()
+        got = s.say(SENDER, *[to(f"b{i}") for i in range(100)])
+        assert got == ["250 2.0.0 taken"] * 101, got
+        assert text(s) == "250 2.0.0 taken"
+        s.finish()
+    assert len(hop.messages) == 1
+
+
+SCRIPTS = [
+    ([], [SENDER, to("b"), to("unknown"), "RCPT TO:<bad", to("c"), "NOOP",
+          to("d"), "DATA", "Subject: x", "", "y", "."]),
+    ([], ["MAIL FROM:<no@example.com>", to("b"), "RCPT TO:<bad", "RCPT", "DATA",
+          SENDER, to("unknown"), "DATA", to("c"), "RSET"]),
+    (["--max-recipients", "2"], [SENDER, to("unknown"), to("b"), to("c"),
+                                 to("d"), SENDER, "RSET", SENDER]),
+    (["--max-errors", "2"], [SENDER, to("unknown"), to("b"), to("unknown"),
+                             to("unknown"), to("c")]),
+    (["--max-errors", "1"], ["MAIL FROM:<no@example.com>", to("b"), to("c")]),
+    (["--command-limit", "RCPT=2"], [SENDER, to("b"), to("unknown"), to("c")]),
+    ([], [SENDER, to("b"), "GET / HTTP/1.1", to("c")]),
+    ([], [SENDER, to("b"), to("shut"), to("c"), "DATA", "", "."]),
+    (["--relay-clients", "192.0.2.1", "--relay-domains", "example.org"],
+     [SENDER, to("b"), "RCPT TO:<c@example.org>", to("d")]),
+]
+
+
+@test
+def packets_of_the_client_do_not_show_in_the_replies():
+    answer = refuses({"unknown": "550 5.1.1 No such mailbox",
+                      "<no@": "553 5.1.8 Not that sender",
+                      "<shut@": "421 4.3.2 Going down"})
+    for options, script in SCRIPTS:
+        seen = []
+        for size in (1, 7, 100000):
+            hop = Scripted(answer, extensions=EXTENSIONS)
+            octets = lines("EHLO client.example.org", *script, "QUIT")
+            with Live(hop, "--no-received", *options) as s:
+                try:
+                    for i in range(0, len(octets), size):
+                        s.send(octets[i:i + size])
+                except OSError:         # it has hung up
+                    pass
+                try:
+                    seen.append((s.read.read(), hop.messages))
+                except ConnectionResetError:
+                    seen.append(seen[0] if seen else None)
+            hop.close()
+        assert seen[0] and seen[0] == seen[1] == seen[2], (script, seen)
+
+
 main()

@@ -88,11 +88,22 @@ void	reply_note(struct channel *ch, int code, const char *enh,
 /* channel_reply() with the parts of r. */
 void	reply_answer(struct channel *ch, const struct reply *r);
 
+/* ---- channel.c ---- */
+
+/* Makes r 503: the command is not for this phase. */
+void	reply_deny_sequence(const struct channel *ch, struct reply *r);
+
 /* ---- transaction.c ---- */
 
 /* Ends the transaction, if there is one, and returns to PHASE_READY if the
    client has greeted. */
 void	transaction_forget(struct channel *ch);
+
+/* Is there a MAIL or a RCPT that is not answered yet? */
+bool	transaction_waits(const struct channel *ch);
+
+/* Answers them, if there are any. */
+void	transaction_settle(struct channel *ch);
 
 void	do_mail(struct channel *ch, struct span arg);
 void	do_rcpt(struct channel *ch, struct span arg);

@@ -72,6 +72,8 @@ transaction_forget(struct channel *ch)
 	ch->smtp_utf8 = false;
 	ch->body = BODY_7BIT;
 	ch->size = ch->declared = 0;
+	ch->mail_waits = false;
+	ch->waiting = 0;
 	ch->at = BOL;
 	ch->utf8 = 0;
 	ch->verdict.code = 0;
@@ -130,6 +132,13 @@ do_mail(struct channel *ch, struct span arg)
 	kept = keep_strings(ch, from, arg, &options);
 	if (kept == NULL)
 		reply_deny(&r, 452, "4.3.1", "Out of memory");
+	if (r.code < 400 && ch->hooks->group != NULL) {
+		ch->mailfrom = kept;
+		ch->mail_options = options;
+		ch->smtp_state = PHASE_MAIL;
+		ch->mail_waits = true;
+		return;
+	}
 	if (r.code < 400 && ch->hooks->mail != NULL)
 		ch->hooks->mail(ch->ctx, from, arg, &r);
 	reply_answer(ch, &r);
@@ -143,6 +152,99 @@ do_mail(struct channel *ch, struct span arg)
 	ch->mails++;
 }
 
+bool
+transaction_waits(const struct channel *ch)
+{
+	return ch->mail_waits || ch->waiting > 0;
+}
+
+/* Answers MAIL.  Returns false if it was refused. */
+static bool
+answer_mail(struct channel *ch, const struct reply *r)
+{
+	if (r->code < 400) {
+		ch->mails++;
+		reply_answer(ch, r);
+		return true;
+	}
+	/* There was no transaction that the program could forget. */
+	ch->mailfrom = NULL;
+	transaction_forget(ch);
+	reply_answer(ch, r);
+	return false;
+}
+
+/* Answers the i-th of the recipients that waited, which stand from first on.
+   Those that were accepted close up. */
+static void
+answer_rcpt(struct channel *ch, size_t first, size_t i, const struct reply *r)
+{
+	if (r->code < 400) {
+		ch->rcpttos[ch->nrcpttos++] = ch->rcpttos[first + i];
+		ch->smtp_state = PHASE_RCPT;
+	}
+	reply_answer(ch, r);
+}
+
+/* Asks about what waits. */
+static void
+ask_group(struct channel *ch, bool mail, size_t n, struct reply r[])
+{
+	const struct recipient *to = ch->rcpttos + ch->nrcpttos;
+	const struct channel_hooks *h = ch->hooks;
+
+	if (mail)
+		reply_set(&r[0], 250, "2.1.0", "Sender OK");
+	for (size_t i = 0; i < n; i++)
+		reply_set(&r[mail + i], 250, "2.1.5", "Recipient OK");
+	if (mail + n > 1)
+		h->group(ch->ctx, mail, to, n, r);
+	else if (mail && h->mail != NULL)
+		h->mail(ch->ctx, span_of(ch->mailfrom),
+		    span_of(ch->mail_options), r);
+	else if (!mail && h->rcpt != NULL)
+		h->rcpt(ch->ctx, span_of(to->address), span_of(to->options),
+		    r);
+}
+
+void
+transaction_settle(struct channel *ch)
+{
+	const bool mail = ch->mail_waits;
+	const size_t n = ch->waiting, first = ch->nrcpttos;
+	struct reply one = { .code = 0 }, *r = &one;
+	bool good = true, memory = true;
+
+	if (!transaction_waits(ch))
+		return;
+	if (mail + n > 1)
+		memory = (r = malloc((mail + n) * sizeof *r)) != NULL;
+	if (memory)
+		ask_group(ch, mail, n, r);
+	else
+		reply_set(&one, 452, "4.3.1", "Out of memory");
+	ch->mail_waits = false;
+	ch->waiting = 0;
+	if (mail)
+		good = answer_mail(ch, memory ? r : &one);
+	for (size_t i = 0; i < n && ch->want != WANT_CLOSE; i++) {
+		if (good) {
+			answer_rcpt(ch, first, i, memory ? &r[mail + i] : &one);
+			continue;
+		}
+		one.code = 250;
+		reply_deny_sequence(ch, &one);
+		reply_answer(ch, &one);
+	}
+	/* The last strings that were kept can be dropped: so a client that
+	   guesses names costs no memory. */
+	for (size_t i = n; good && i > 0 &&
+	    (memory ? r[mail + i - 1].code : one.code) >= 400; i--)
+		drop_strings(ch, ch->rcpttos[first + i - 1].address);
+	if (r != &one)
+		free(r);
+}
+
 /* Makes room for one more recipient.  Returns false if there is no memory. */
 static bool
 grow_recipients(struct channel *ch)
@@ -150,7 +252,7 @@ grow_recipients(struct channel *ch)
 	size_t size = ch->rcptsize * 2;
 	struct recipient *rows;
 
-	if (ch->nrcpttos < ch->rcptsize)
+	if (ch->nrcpttos + ch->waiting < ch->rcptsize)
 		return true;
 	if (ch->rcptsize == 0) {
 		ch->rcpttos = ch->few;
@@ -168,9 +270,31 @@ grow_recipients(struct channel *ch)
 	return true;
 }
 
+/* Refuses a recipient: after what waits, which may make that another refusal, or
+   none. */
+static void
+refuse_rcpt(struct channel *ch, struct span arg, struct reply *r)
+{
+	if (!transaction_waits(ch)) {
+		reply_answer(ch, r);
+		return;
+	}
+	transaction_settle(ch);
+	if (ch->want == WANT_CLOSE)
+		return;
+	if (ch->smtp_state == PHASE_MAIL || ch->smtp_state == PHASE_RCPT) {
+		do_rcpt(ch, arg);
+		return;
+	}
+	r->code = 250;
+	reply_deny_sequence(ch, r);
+	reply_answer(ch, r);
+}
+
 void
 do_rcpt(struct channel *ch, struct span arg)
 {
+	const struct span whole = arg;
 	struct reply r;
 	struct span to = { "", 0 };
 	size_t max = ch->set->max_recipients;
@@ -182,11 +306,18 @@ do_rcpt(struct channel *ch, struct span arg)
 		reply_deny(&r, 501, "5.1.3", "A recipient is needed");
 	parse_rcpt_parameters(ch, arg, &r);
 	check_ascii(ch, to, &r);
-	if (max != 0 && ch->nrcpttos >= max)
+	if (max != 0 && ch->nrcpttos + ch->waiting >= max)
 		reply_deny(&r, 452, "4.5.3", "Too many recipients");
 	address = keep_strings(ch, to, arg, &options);
 	if (address == NULL || !grow_recipients(ch))
 		reply_deny(&r, 452, "4.3.1", "Out of memory");
+	if (r.code < 400 && ch->hooks->group != NULL) {
+		ch->rcpttos[ch->nrcpttos + ch->waiting++] =
+		    (struct recipient){ address, options };
+		if (ch->waiting == CHANNEL_GROUP)
+			transaction_settle(ch);
+		return;
+	}
 	if (r.code < 400 && ch->hooks->rcpt != NULL)
 		ch->hooks->rcpt(ch->ctx, to, arg, &r);
 	if (r.code < 400) {
@@ -195,6 +326,8 @@ do_rcpt(struct channel *ch, struct span arg)
 		ch->smtp_state = PHASE_RCPT;
 	} else {
 		drop_strings(ch, address);
+		refuse_rcpt(ch, whole, &r);
+		return;
 	}
 	reply_answer(ch, &r);
 }

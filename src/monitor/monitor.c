@@ -169,6 +169,7 @@ monitor_wants(const struct monitor *m)
 		.form = monitor_form(m),
 		.forget = m->nservices > 0 || m->set->relay.live,
 		.live = m->set->relay.live,
+		.group = m->set->relay.live && m->nservices == 0,
 		.unknown = m->set->nmilters > 0,
 		.status = m->set->status != NULL,
 	};
@@ -296,6 +297,78 @@ answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
 		reply_set(v, 452, "4.3.1", "Out of memory");
 	if (v->code >= 400)
 		monitor_log(m, LOG_NOTICE, "refused", env, v);
+}
+
+/* May this recipient be asked about?  *v and the log say why not. */
+static bool
+is_for_next_hop(struct monitor *m, const struct envelope *one, struct reply *v)
+{
+	char why[128] = "";
+
+	reply_set(v, 250, "2.0.0", "");
+	if (may_send(m, one, v, why, sizeof why))
+		relay_rcpt(m->relay, one, v);
+	if (v->code >= 400)
+		logger_printf(&m->set->log, LOG_NOTICE, "refused", one,
+		    "%d %s %s%s%s", v->code, v->enh, v->text,
+		    *why == '\0' ? "" : ": ", why);
+	return v->code < 400;
+}
+
+/* Logs what the next hop has refused of a group. */
+static void
+log_group(struct monitor *m, const struct envelope *env, const struct reply v[])
+{
+	struct envelope one = *env;
+
+	one.nrecipients = 1;
+	for (size_t i = 0; i < env->nrecipients; i++) {
+		one.recipients = env->recipients + i;
+		if (v[i].code >= 400)
+			monitor_log(m, LOG_NOTICE, "refused", &one, &v[i]);
+	}
+}
+
+/* MAIL, if mail is true, and recipients that came at once: v[0] is MAIL's.
+   There are no services to ask. */
+static void
+answer_group(struct monitor *m, bool mail, const struct envelope *env,
+    struct reply v[])
+{
+	struct recipient *to = calloc(env->nrecipients, sizeof *to);
+	struct reply *w = calloc(env->nrecipients, sizeof *w);
+	size_t *at = calloc(env->nrecipients, sizeof *at), n = 0;
+	struct envelope part = *env;
+
+	if (to == NULL || w == NULL || at == NULL) {
+		reply_set(&v[0], 452, "4.3.1", "Out of memory");
+		reply_spread(v, env->nrecipients + mail);
+		goto out;
+	}
+	part.nrecipients = 1;
+	reply_set(&v[0], 250, "2.0.0", "");
+	for (size_t i = 0; i < env->nrecipients; i++) {
+		part.recipients = env->recipients + i;
+		if (!is_for_next_hop(m, &part, &v[mail + i]))
+			continue;
+		w[n] = v[mail + i];
+		to[n] = env->recipients[i];
+		at[n++] = mail + i;
+	}
+	part.recipients = to;
+	part.nrecipients = n;
+	if (mail || n > 0)
+		relay_live_offer(m->relay, &part, mail ? &v[0] : NULL, w);
+	for (size_t i = 0; i < n; i++)
+		v[at[i]] = w[i];
+	if (mail && v[0].code >= 400)
+		monitor_log(m, LOG_NOTICE, "refused", env, &v[0]);
+	else
+		log_group(m, &part, w);
+out:
+	free(to);
+	free(w);
+	free(at);
 }
 
 /* Remembers who authenticated, "" for nobody; unless XCLIENT might name
@@ -438,6 +511,10 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 		    (!one || q->env->nrecipients == 1) &&
 		    (!m->set->relay.live || q->number < STAGE_MAIL ||
 		    may_relay(m));
+	case ASK_GROUP:
+		return q->env != NULL && q->fd == -1 && q->number <= 1 &&
+		    m->set->relay.live && m->nservices == 0 &&
+		    q->env->nrecipients > 0 && may_relay(m);
 	case ASK_HELLO:
 		return q->env != NULL && q->fd == -1 && m->set->relay.live;
 	case ASK_UNKNOWN:
@@ -590,6 +667,9 @@ run_question(struct monitor *m, const struct question *q, struct reply *v,
 	case ASK_UNKNOWN:
 		answer_unknown(m, q->a, q->env, v);
 		break;
+	case ASK_GROUP:
+		answer_group(m, q->number == 1, q->env, v);
+		break;
 	case ASK_HELLO:
 		relay_live_hello(m->relay, q->env, m->text, sizeof m->text);
 		break;
@@ -622,7 +702,9 @@ int
 monitor_handle(struct monitor *m, struct received *r)
 {
 	const struct question *q = &r->q;
-	size_t n = q->ask == ASK_MESSAGE && q->env != NULL
+	size_t n = q->ask == ASK_GROUP && q->env != NULL
+	    ? q->env->nrecipients + q->number
+	    : q->ask == ASK_MESSAGE && q->env != NULL
 	    ? q->env->nrecipients
 	    : q->ask == ASK_STAGE || q->ask == ASK_UNKNOWN ||
 	    q->ask == ASK_AUTH;

@@ -84,6 +84,7 @@ struct monitor_wants {
 	bool unknown;		/* also about what is no command */
 	bool forget;		/* and somebody who remembers a transaction */
 	bool live;		/* the next hop is asked during the dialogue */
+	bool group;		/* and nobody else, so about several at once */
 	bool status;		/* somebody looks at the session's state */
 	enum spool_form form;	/* of messages */
 };

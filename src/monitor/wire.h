@@ -21,6 +21,7 @@
 
 enum ask {
 	ASK_STAGE,
+	ASK_GROUP,		/* number: is MAIL among it? */
 	ASK_HELLO,		/* what the next hop offers */
 	ASK_MESSAGE,
 	ASK_FORGET,		/* not answered */

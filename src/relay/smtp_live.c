@@ -182,32 +182,6 @@ resume(struct nexthop *h, const struct envelope *env, int spool,
 	return ok;
 }
 
-/* MAIL, and the recipients with it. */
-static void
-begin(struct nexthop *h, const struct envelope *env, int64_t deadline,
-    struct reply *mail, struct reply v[])
-{
-	struct live *l = h->live;
-	struct reply r;
-
-	forget_envelope(l);
-	l->sender = copy_pair(env->fact[FACT_SENDER],
-	    env->fact[FACT_MAIL_OPTIONS]);
-	if (l->sender == NULL)
-		reply_set(&r, 452, "4.3.1", "Out of memory");
-	if (h->s.fd == -1)
-		smtp_restart(h);
-	l->begun = l->sender != NULL &&
-	    smtp_try_places(h, env, -1, deadline, v, &r);
-	h->kept = false;
-	if (!l->begun)
-		refuse_all(env, &r, v);
-	else
-		remember_accepted(h, env, v);
-	if (mail != NULL)
-		*mail = r;
-}
-
 /* More recipients, once more where the connection is lost. */
 static void
 add_recipients(struct nexthop *h, const struct envelope *env,
@@ -228,6 +202,53 @@ add_recipients(struct nexthop *h, const struct envelope *env,
 		lost = r;
 	}
 	refuse_all(env, &lost, v);
+}
+
+/* MAIL alone, then one recipient after the other, where the connection was
+   lost in the group: what each hears must not depend on the others. */
+static bool
+begin_slowly(struct nexthop *h, const struct envelope *env, int64_t deadline,
+    struct reply *mail, struct reply v[])
+{
+	struct envelope part = *env;
+
+	h->live->again = true;
+	smtp_restart(h);
+	part.nrecipients = 0;
+	h->live->begun = smtp_try_places(h, &part, -1, deadline, NULL, mail);
+	part.nrecipients = 1;
+	for (size_t i = 0; h->live->begun && i < env->nrecipients; i++) {
+		part.recipients = env->recipients + i;
+		add_recipients(h, &part, deadline, &v[i]);
+	}
+	return h->live->begun;
+}
+
+/* MAIL, and the recipients with it. */
+static void
+begin(struct nexthop *h, const struct envelope *env, int64_t deadline,
+    struct reply *mail, struct reply v[])
+{
+	struct live *l = h->live;
+	struct reply r;
+
+	forget_envelope(l);
+	l->sender = copy_pair(env->fact[FACT_SENDER],
+	    env->fact[FACT_MAIL_OPTIONS]);
+	if (l->sender == NULL)
+		reply_set(&r, 452, "4.3.1", "Out of memory");
+	if (h->s.fd == -1)
+		smtp_restart(h);
+	l->begun = l->sender != NULL &&
+	    smtp_try_places(h, env, -1, deadline, v, &r);
+	if (l->begun)
+		remember_accepted(h, env, v);
+	else if (l->sender == NULL || h->s.fd != -1 || env->nrecipients == 0 ||
+	    !begin_slowly(h, env, deadline, &r, v))
+		refuse_all(env, &r, v);
+	h->kept = false;
+	if (mail != NULL)
+		*mail = r;
 }
 
 void

@@ -116,6 +116,24 @@ ask_live(const struct asker *a)
 	return a->wants.live;
 }
 
+bool
+ask_groups(const struct asker *a)
+{
+	return a->wants.group;
+}
+
+void
+ask_group(struct asker *a, bool mail, const struct envelope *env,
+    struct reply r[])
+{
+	const struct question q = { ASK_GROUP, mail, env, NULL, NULL, -1 };
+	const size_t n = env->nrecipients + mail;
+	char text[1];
+
+	if (!ask(a, &q, r, n, text, sizeof text, NULL))
+		monitor_gone(r, n);
+}
+
 void
 ask_hello(struct asker *a, const struct envelope *env, char *text,
     size_t size)

@@ -50,6 +50,15 @@ void	ask_unknown(struct asker *a, const struct envelope *env,
 /* Whether the next hop is asked during the dialogue. */
 bool	ask_live(const struct asker *a);
 
+/* Whether MAIL and RCPTs may be asked about at once. */
+bool	ask_groups(const struct asker *a);
+
+/* Asks the next hop about MAIL, if mail is true, and env's recipients: r[0] is
+   MAIL's reply, the others follow.  A text that is "" means that nobody had
+   any. */
+void	ask_group(struct asker *a, bool mail, const struct envelope *env,
+	    struct reply r[]);
+
 /* Tells that the client has greeted: see relay_live_hello(). */
 void	ask_hello(struct asker *a, const struct envelope *env, char *text,
 	    size_t size);

@@ -195,6 +195,32 @@ on_rcpt(void *ctx, struct span path, struct span options, struct reply *r)
 	ask(s, STAGE_RCPT, &env, r);
 }
 
+/* MAIL and RCPTs that came at once. */
+static void
+on_group(void *ctx, bool mail, const struct recipient to[], size_t n,
+    struct reply r[])
+{
+	struct session *s = ctx;
+	struct envelope env;
+	struct reply *v = calloc(mail + n, sizeof *v);
+
+	if (mail)
+		name_transaction(s->queue_id, sizeof s->queue_id, s->pid);
+	env = session_facts(s);
+	env.recipients = to;
+	env.nrecipients = n;
+	if (v != NULL)
+		ask_group(s->asker, mail, &env, v);
+	for (size_t i = 0; i < mail + n; i++)
+		if (v == NULL)
+			reply_set(&r[i], 452, "4.3.1", "Out of memory");
+		else if (v[i].code >= 400 || v[i].text[0] != '\0')
+			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
+	if (mail && r[0].code >= 400)	/* no transaction */
+		on_forget(s);
+	free(v);
+}
+
 static void
 on_unknown(void *ctx, struct span line, struct reply *r)
 {
@@ -419,6 +445,7 @@ const struct channel_hooks session_hooks = {
 	.helo = on_helo,
 	.mail = on_mail,
 	.rcpt = on_rcpt,
+	.group = on_group,
 	.data = on_data,
 	.body = on_body,
 	.end = on_end,
