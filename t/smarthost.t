@@ -492,6 +492,49 @@ def sender_routes_that_make_no_sense_defer():
             "451 4.3.5 Local configuration error"], text
 
 
+@test
+def an_address_without_a_domain_gets_one():
+    show = script(PLACE, 'echo "$SENDER to" $RECIPIENTS "$@" >&2', "show")
+    for sender, to, want in (
+            ("root", "jo", "root@example.net to jo@example.net"),
+            ('"a b"', '"a@b"',
+             '"a b"@example.net to "a@b"@example.net'),
+            ("", "postmaster", " to postmaster@example.net"),
+            ("prvs=1234abcdef=jo", "jo@example.org",
+             "prvs=1234abcdef=jo@example.net to jo@example.org"),
+            ('"a"@example.com', "x@[192.0.2.1]",
+             '"a"@example.com to x@[192.0.2.1]')):
+        with Session("--domain", "example.net", "--", show,
+                     "{recipient}") as s:
+            s.start()
+            assert s.deliver(sender=sender, to=(to,))[:3] == "250", sender
+            s.finish()
+            # The log has no '"' in a text.
+            log, want = s.logged(), want.replace('"', "'")
+        assert want.split(" to ")[0] + " to" in log, (want, log)
+        assert want.split(" to ")[1] in log, (want, log)
+
+
+@test
+def a_completed_address_is_what_routes_and_access_see():
+    routes = wrote("routes", "jo@example.net discard:\n"
+                   "* error:5.1.1 nobody\n")
+    with Session("--domain", "example.net", "--routes", routes,
+                 "--relay-domains", "example.net", "discard:") as s:
+        s.start()
+        got = s.say("MAIL FROM:<root>", "RCPT TO:<jo>", "RCPT TO:<kim>")
+        assert [r[:9] for r in got] == ["250 2.1.0", "250 2.1.5",
+                                        "550 5.1.1"], got
+        s.say("RSET")
+        assert s.deliver(sender="root", to=("jo",))[:3] == "250"
+        s.finish()
+    for name in ("", "a b", "@example.net", "<x>"):
+        done = subprocess.run([SMTPD, "--domain", name, "discard:"],
+                              stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True)
+        assert done.returncode == 64 and "--domain" in done.stderr, done
+
+
 if __name__ == "__main__":
     try:
         main()

@@ -14,6 +14,7 @@
 #include "base/reply.h"
 #include "base/text.h"
 #include "monitor/confine.h"
+#include "monitor/domain.h"
 #include "monitor/grammar.h"
 #include "monitor/private.h"
 #include "monitor/record.h"
@@ -612,6 +613,9 @@ monitor_get_question(struct monitor *m, struct received *r)
 		override_facts(m, &r->env);
 		forward_facts(m, &r->q, &r->env);
 	}
+	if (status == 1 && r->q.env != NULL && m->set->domain != NULL &&
+	    !domain_complete(r, m->set->domain))
+		return -1;
 	if (status == 1 && r->q.ask == ASK_MESSAGE &&
 	    (!may_send_all(m, r->q.env) || (m->nservices > 0 &&
 	    !record_has(&m->record, r->q.env)))) {

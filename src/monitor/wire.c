@@ -281,6 +281,7 @@ wire_dispose(const struct wire *w, struct received *r)
 		free(r->strings);
 	if (r->recipients != w->few)
 		free(r->recipients);
+	free(r->completed);
 	memset(r, 0, sizeof *r);
 	r->q.fd = -1;
 }

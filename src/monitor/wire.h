@@ -83,6 +83,7 @@ struct received {
 	struct recipient *recipients;	/* the wire's, or owned */
 	char *strings;			/* the wire's, or owned */
 	size_t len;		/* octets of strings */
+	char *completed;	/* addresses, see domain.h; owned, or NULL */
 };
 
 /* The channel process: sends a question, waits as long as that takes.  Returns

@@ -91,6 +91,8 @@ static const struct option_row {
 	{ "sender-routes", 0, TEXT,
 	    AT(const char *, monitor.relay.sender_routes),
 	    "FILE", "", "other relays for some senders" },
+	{ "domain", 0, TEXT, AT(const char *, monitor.domain),
+	    "NAME", "", "of addresses that have none" },
 	{ "relay-clients", 0, TEXT, AT(const char *, monitor.access.clients),
 	    "WHO,...", "", "who may send through us (" ACCESS_CLIENTS ")" },
 	{ "relay-domains", 0, TEXT, AT(const char *, monitor.access.domains),
@@ -525,6 +527,11 @@ check_options(const struct options *o)
 		log_misused("--quarantine is maildir:DIR, and needs --milter");
 	if (o->nosetuid && o->user != NULL)
 		log_misused("--nosetuid and --user exclude each other");
+	if (o->monitor.domain != NULL && (o->monitor.domain[0] == '\0' ||
+	    strlen(o->monitor.domain) > 255 || o->monitor.domain[strcspn(
+	    o->monitor.domain, " \t\r\n<>@\"\\,;:()")] != '\0'))
+		log_misused("--domain: \"%s\" is not a domain",
+		    o->monitor.domain);
 	if (o->hostname != NULL && (o->hostname[0] == '\0' ||
 	    strlen(o->hostname) >= CHANNEL_NAME_MAX ||
 	    o->hostname[strcspn(o->hostname, " \t\r\n")] != '\0'))
