@@ -146,7 +146,7 @@ def the_monitor_refuses_what_makes_no_sense():
     place = folder()
     program = script(place, f"touch {place}/ran")
     for name in names:
-        if name in ("sense", "external", "guess", "pause", "half") or \
+        if name in ("sense", "external", "guess", "rcpt", "pause", "half") or \
                 name.startswith("message"):
             continue
         with Planted("--", program) as s:
@@ -269,6 +269,27 @@ def guesses_are_delayed_by_the_monitor():
         assert s.plant("tell guess")["code"] == 535
         assert time.monotonic() - begun > 1.9   # never less
         s.socket.shutdown(socket.SHUT_RDWR)
+    shutil.rmtree(place)
+
+
+@test
+def recipients_are_counted_by_the_monitor():
+    place = folder()
+    with PolicyService(place) as service:
+        with Planted("--policy", service.place, "--max-recipients", "3",
+                     "discard:") as s:
+            s.start()
+            for _ in range(3):  # the count begins anew
+                assert s.say(MAIL)[0][:3] == "250"
+                for _ in range(3):
+                    assert s.plant("tell rcpt")["code"] == 250
+                s.say("RSET")
+            s.say(MAIL)
+            for _ in range(3):
+                assert s.plant("tell rcpt")["code"] == 250
+            s.send(lines("PLANT tell rcpt"))
+            assert s.read.read() == b"" and s.process.wait() == 70
+            assert "sent an invalid request; killed" in s.logged()
     shutil.rmtree(place)
 
 

@@ -294,6 +294,9 @@ answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
 		ask_next_hop(m, stage, env, v);
 	if (stage == STAGE_RCPT && v->code >= 400)
 		tell_refusal(m, i, env, v);
+	if (stage == STAGE_MAIL)
+		m->recipients = 0;
+	m->recipients += stage == STAGE_RCPT && v->code < 400;
 	if (m->nservices > 0 && !record_stage(&m->record, stage, env, v))
 		reply_set(v, 452, "4.3.1", "Out of memory");
 	if (v->code >= 400)
@@ -394,6 +397,7 @@ remember_tls(struct monitor *m, const char *report)
 
 	remember_user(m, "");
 	record_restart(&m->record);
+	m->recipients = 0;
 	for (i = FACT_TLS_PROTOCOL; i <= FACT_TLS_FINGERPRINT; i++)
 		m->known[i] = "";
 	text_join(m->report, sizeof m->report, report, NULL);
@@ -496,6 +500,24 @@ may_relay(const struct monitor *m)
 	    (!m->set->tls_required || tls == NULL || tls[0] != '\0');
 }
 
+/* Does the channel process say when a transaction is over? */
+static bool
+hears_of_ends(const struct monitor *m)
+{
+	return m->nservices > 0 || m->set->relay.live;
+}
+
+/* May one more recipient be asked about?  Each that is accepted takes memory
+   until the transaction is over. */
+static bool
+has_room(const struct monitor *m)
+{
+	const size_t max = m->set->max_recipients;
+
+	return !hears_of_ends(m) || m->recipients < (max == 0
+	    || max > WIRE_RECIPIENTS ? WIRE_RECIPIENTS : max);
+}
+
 bool
 monitor_may_be_asked(const struct monitor *m, const struct question *q)
 {
@@ -510,6 +532,7 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 		return q->env != NULL && q->number < STAGES &&
 		    q->number != STAGE_END_OF_MESSAGE && q->fd == -1 &&
 		    (!one || q->env->nrecipients == 1) &&
+		    (q->number != STAGE_RCPT || has_room(m)) &&
 		    (!m->set->relay.live || q->number < STAGE_MAIL ||
 		    may_relay(m));
 	case ASK_GROUP:
@@ -521,7 +544,7 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 	case ASK_UNKNOWN:
 		return q->env != NULL && q->a != NULL && q->fd == -1;
 	case ASK_FORGET:
-		return (m->nservices > 0 || m->set->relay.live) && q->fd == -1;
+		return hears_of_ends(m) && q->fd == -1;
 	case ASK_MESSAGE:
 		return may_relay(m) && q->env != NULL &&
 		    q->env->nrecipients > 0 &&
@@ -636,6 +659,7 @@ handle_oneway(struct monitor *m, const struct question *q)
 		if (m->set->relay.live)
 			relay_live_forget(m->relay);
 		record_forget(&m->record);
+		m->recipients = 0;
 		return true;
 	case ASK_ABANDON:
 		auth_abandon(m->auth);

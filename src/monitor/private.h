@@ -35,6 +35,8 @@ struct monitor {
 	struct auth *auth;	/* NULL: EXTERNAL at most */
 	pid_t child;		/* the channel process; 0 in itself */
 	unsigned messages;	/* relayed, or tried */
+	size_t recipients;	/* accepted in this transaction, while its end
+				   is heard of */
 	unsigned failures;	/* of AUTH */
 	int64_t next_auth;	/* no guess is looked at before this time */
 	unsigned spent;		/* of the budget, at the time: */

@@ -380,6 +380,8 @@ static const struct question {
 	{ "external", HEAD(AUTH, 0, ENVELOPE | A | B, 0, 0, "\0\0\0\0\0\0\0"
 	    "root\0\0\0\0\0\0\0\0\0client.example.org\0\0\0" FORWARD
 	    "EXTERNAL\0\0", 0), -1 },
+	{ "rcpt", HEAD(STAGE, 4, ENVELOPE, 0, 1, "a@example.org" FACTS
+	    "b@example.org\0\0", 0), -1 },
 	{ "guess", HEAD(AUTH, 0, ENVELOPE | A | B, 0, 0, FACTS
 	    "PLAIN\0AGpvZQB4\0", 0), -1 },
 	{ "log-empty", HEAD(LOG, 6, A | B, 0, 0, "\0\0", 0), -1 },
@@ -459,6 +461,7 @@ tell(const char *name, size_t len)
 	if (strcmp(q->name, "sense") == 0)
 		return;
 	if (strcmp(q->name, "external") == 0 || strcmp(q->name, "guess") == 0 ||
+	    strcmp(q->name, "rcpt") == 0 ||
 	    strncmp(q->name, "message", 7) == 0) {
 		hear_verdict();
 		return;
