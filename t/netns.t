@@ -60,7 +60,7 @@ class Hosts:
                          f"ip link set eth0 up\nexec 2>{where}/log{n}",
             "exec tcpserver": f"exec {PROGRAMS['tcpserver']} -1",
             "@SBINDIR@/smtpd": SMTPD,
-            "smtp:[192.0.2.1]:25":
+            "--live --relay-domains example.org smtp:[192.0.2.1]:25":
                 f"--nosetuid --proxy-protocol maildir:{where}/box{n}"}))
         host = self.server[n] = Server(
             "unshare", "--net", "--pid", "--fork", "--kill-child", "sh", "-c",

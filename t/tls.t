@@ -544,7 +544,8 @@ def test_forms_of_keys():
 def test_usage():
     ec = pair_args("ec")
     for name, want, argv in [
-            ("no role", "the first argument is server, client or digest", []),
+            ("no role",
+             "the first argument is server, client, check or digest", []),
             ("no certificate",
              "a server needs certificates, and a key for each", ["server"]),
             ("a key missing",
