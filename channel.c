@@ -301,6 +301,19 @@ line_is_secret(const struct channel *ch, struct span line)
 	    span_same(second, "AUTHENTICATE");
 }
 
+/* What the client is told of a verb that there is not: somebody who connected to
+   the wrong port learns which one it is. */
+static const char *
+unknown_words(const struct channel *ch, struct span name)
+{
+	if (ch->set->lmtp && (span_same(name, "EHLO") ||
+	    span_same(name, "HELO")))
+		return "This is LMTP: say LHLO";
+	if (!ch->set->lmtp && span_same(name, "LHLO"))
+		return "This is SMTP: say EHLO";
+	return "Command not recognized";
+}
+
 static void
 run_command(struct channel *ch, struct span line)
 {
@@ -314,7 +327,7 @@ run_command(struct channel *ch, struct span line)
 	else if (v == NULL && ch->overlong)
 		reply_deny(&r, 500, "5.5.2", "Line too long");
 	else if (v == NULL)
-		reply_deny(&r, 500, "5.5.2", "Command not recognized");
+		reply_deny(&r, 500, "5.5.2", unknown_words(ch, name));
 	else if (!within_limit(ch, v)) {
 		snprintf(text, sizeof text, "%s sent too many times", v->name);
 		reply_deny(&r, 421, "4.7.0", text);

@@ -421,13 +421,29 @@ delay_guess(struct monitor *m)
 		poll(NULL, 0, left);
 }
 
+/* The mechanism, who was asked, and of a failure why.  The name that was tried
+   is not told: it may be a password that was typed in the wrong field. */
+static void
+log_auth(struct monitor *m, const struct envelope *env, const struct reply *v)
+{
+	const bool good = v->code == 235;
+	char line[REPLY_TEXT + 128];
+	const char *why, *source = auth_asked(m->auth, &why);
+
+	if (strcmp(m->method, "EXTERNAL") == 0)
+		source = auth_asked(NULL, &why);
+	logger_put(&m->set->log, good ? LOG_INFO : LOG_WARNING,
+	    good ? "auth-ok" : "auth-failed", env,
+	    text_join(line, sizeof line, m->method, " by ", source,
+	    good ? "" : " ", good ? "" : why != NULL ? why : v->text, NULL));
+}
+
 static void
 authenticate(struct monitor *m, const struct question *q, struct reply *v,
     char *user)
 {
 	const char *mechanism = q->a[0] == '\0' ? NULL : q->a;
 	struct envelope env = *q->env;
-	char line[REPLY_TEXT];
 
 	delay_guess(m);
 	auth_step(m->auth, q->env, mechanism, q->b, v, user, MONITOR_USER);
@@ -436,13 +452,10 @@ authenticate(struct monitor *m, const struct question *q, struct reply *v,
 		m->next_auth = clock_now() + AUTH_DELAY * 1000;
 	if (v->code == 235)
 		env.fact[FACT_SASL_USERNAME] = user;
-	if (v->code != 334)
-		logger_put(&m->set->log, v->code == 235 ? LOG_INFO : LOG_WARNING,
-		    v->code == 235 ? "auth-ok" : "auth-failed", &env,
-		    text_join(line, sizeof line, v->code == 235 ? user
-		    : v->text, NULL));
 	if (mechanism != NULL)
 		text_join(m->method, sizeof m->method, mechanism, NULL);
+	if (v->code != 334)
+		log_auth(m, &env, v);
 	remember_user(m, v->code == 235 ? user : "");
 }
 

@@ -351,9 +351,18 @@ auth_step(struct auth *a, const struct envelope *env, const char *mechanism,
 		    "Too many failed authentications");
 		return;
 	}
+	if (a != NULL)
+		a->why = NULL;
 	take_step(a, env, mechanism, response, v, user, size);
 	if (a != NULL && v->code == 535)
 		a->failures++;
+}
+
+const char *
+auth_asked(const struct auth *a, const char **why)
+{
+	*why = a == NULL ? NULL : a->why;
+	return a == NULL ? "certificate or login" : a->source->prefix;
 }
 
 void

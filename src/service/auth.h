@@ -61,6 +61,10 @@ void	auth_step(struct auth *a, const struct envelope *env,
 	    const char *mechanism, const char *response, struct reply *v,
 	    char *user, size_t size);
 
+/* For the log, and never for the client: the source that was asked last,
+   "file:", or EXTERNAL's; and why it refused, or NULL if it does not say. */
+const char *auth_asked(const struct auth *a, const char **why);
+
 /* The exchange was abandoned by the client ("*"). */
 void	auth_abandon(struct auth *a);
 

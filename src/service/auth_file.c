@@ -290,9 +290,12 @@ check_file(struct auth *a, const char *user, const char *password)
 	enum answer answer;
 	struct found found;
 
-	if (read_file_again(a, user, &found))
+	if (read_file_again(a, user, &found)) {
 		answer = check_hashes(a, &found, password);
-	else
+		a->why = answer != ANSWER_NO ? NULL : found.own_line == 0
+		    ? "no such user" : is_usable(found.own) ? "wrong password"
+		    : "the user is locked";
+	} else
 		answer = auth_broken(a, strerror(errno));
 	explicit_bzero(&found, sizeof found);
 	return answer;

@@ -60,6 +60,8 @@ struct auth {
 	const struct logger *log;
 	enum turn turn;
 	unsigned failures, limit;	/* 535s, and how many there may be */
+	const char *why;	/* the source refused, for the log: a phrase
+				   that is not for the client; or NULL */
 	char user[USER_MAX];	/* LOGIN's, between its responses */
 	char offer[OFFER_MAX + sizeof " EXTERNAL"];	/* the source's
 				   mechanisms and ours */

@@ -248,7 +248,7 @@ def scram_with_dovecot_by_a_client_that_speaks_it():
                     capture_output=True, text=True)
                 assert f"\n{wanted} " in done.stdout, (mechanism, done)
             log = server.logged()
-        assert "event=auth-ok" in log and "text=user" in log, log
+        assert "event=auth-ok" in log and "user=user" in log, log
         assert PASSWORD not in log
 
 
