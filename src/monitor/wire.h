@@ -21,7 +21,6 @@
 
 enum ask {
 	ASK_STAGE,
-	ASK_GROUP,		/* number: is MAIL among it? */
 	ASK_HELLO,		/* what the next hop offers */
 	ASK_MESSAGE,
 	ASK_FORGET,		/* not answered */
@@ -34,6 +33,7 @@ enum ask {
 	ASK_STATUS,		/* not answered */
 	ASK_END,		/* not answered: nothing will be asked again */
 	ASK_UNKNOWN,		/* a is a line that is no command */
+	ASK_GROUP,		/* number: is MAIL among it? */
 	ASKS
 };
 
