@@ -41,7 +41,8 @@ struct relay_settings {
 	const char *tls_ca;	/* file of CA certificates; NULL: the system's */
 	const char *tls_pins;	/* SHA-256 of the next hops' certificates, which
 				   demands TLS; or NULL */
-	const char *tls_program;	/* path of smtpd-tls */
+	const char *tls_program;	/* path of smtpd-tls, or NULL */
+	const char *tls_resident;	/* "unix:PATH" of one that stays, NULL */
 	const char *auth;	/* file with the next hops' credentials, or NULL */
 	bool xclient;		/* tell next hops by XCLIENT who the client is */
 	struct logger log;

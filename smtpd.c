@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "net/engine.h"
 #include "session/check.h"
 #include "session/descriptors.h"
 #include "session/faults.h"
@@ -96,9 +97,10 @@ open_keys(struct options *o, bool socket, char *why, size_t size)
 
 	tls->cert = tls->key = -1;
 	why[0] = '\0';
-	if (o->tlscert == NULL)
+	if (o->tlscert == NULL && tls->resident == NULL)
 		return;
-	tls->cert = open_key(o->tlscert, why, size);
+	if (o->tlscert != NULL)
+		tls->cert = open_key(o->tlscert, why, size);
 	if (tls->cert != -1)
 		tls->key = open_key(o->tlskey, why, size);
 	if (!socket)
@@ -158,6 +160,18 @@ find_engine(const struct options *o, int *fd)
 	else
 		snprintf(path, PATH_MAX, LIBEXEC "/smtpd-tls");
 	return path;
+}
+
+/* Without certificate and key of our own the engine that stays must be there,
+   or there is no TLS. */
+static void
+look_for_resident(struct options *o, char *why, size_t size)
+{
+	const struct tls_settings *tls = &o->monitor.tls;
+
+	if (tls->resident != NULL && tls->key == -1 && why[0] == '\0' &&
+	    !tls_reachable(tls->resident, why, size))
+		o->channel.tls = false;
 }
 
 /* The path by which smtpd-tls is run: its name, or its descriptor if the user
@@ -301,6 +315,7 @@ main(int argc, char **argv)
 	drop_root(&o);
 	o.monitor.tls.program = o.monitor.relay.tls_program =
 	    reach_engine(fd, engine);
+	look_for_resident(&o, trouble, sizeof trouble);
 	if (o.check != CHECK_NO)
 		_exit(check_run(&o, m, trouble));
 	o.channel.dsn = monitor_dsn(m);

@@ -463,21 +463,26 @@ static int
 serve_tls(struct monitor *m, int client, char *report, size_t size)
 {
 	const struct tls_settings *tls = &m->set->tls;
-	const int keep[] = { tls->cert, tls->key, -1 };
 	char cert[16], key[16], timeout[16];
 	int fd;
-	const char *argv[12] = { tls->program, "server", "--certfd", cert,
-		"--keyfd", key, "--timeout", timeout, NULL, NULL, NULL };
+	struct tls_job j = {
+		.resident = tls->resident, .words = { "server", "--timeout",
+		    timeout }, .own = { "--certfd", cert, "--keyfd", key },
+		.keep = { tls->cert, tls->key, -1 }, .fd = client,
+		.deadline = clock_now() + (int64_t)tls->timeout * 1000,
+		.log = &m->set->log
+	};
 
 	snprintf(cert, sizeof cert, "%d", tls->cert);
 	snprintf(key, sizeof key, "%d", tls->key);
 	snprintf(timeout, sizeof timeout, "%u", tls->timeout);
 	if (tls->ca != NULL) {
-		argv[8] = "--ca";
-		argv[9] = tls->ca;
+		j.own[4] = "--ca";
+		j.own[5] = tls->ca;
 	}
-	fd = tls_start(argv, keep, client,
-	    clock_now() + (int64_t)tls->timeout * 1000, report, size);
+	if (tls->key != -1)
+		j.program = tls->program;
+	fd = tls_start(&j, report, size);
 	if (fd != -1)
 		remember_tls(m, report);
 	return fd;
@@ -577,7 +582,8 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 		return q->a != NULL && m->set->status != NULL;
 	case ASK_TLS:
 		return file && S_ISSOCK(st.st_mode) &&
-		    m->set->tls.key != -1 && !m->tls;
+		    (m->set->tls.key != -1 || m->set->tls.resident != NULL) &&
+		    !m->tls;
 	case ASK_LOG:	/* what is worse is shouted at every terminal */
 		return q->number >= LOG_ERR && q->number <= LOG_DEBUG &&
 		    is_record(q);

@@ -13,8 +13,9 @@
 
 /* How to serve TLS.  Strings are borrowed. */
 struct tls_settings {
+	const char *resident;	/* "unix:PATH" of one that stays, or NULL */
 	const char *program;	/* path of smtpd-tls */
-	int cert, key;		/* open files, or -1: TLS is not served */
+	int cert, key;		/* for the program: open files, or -1 */
 	const char *ca;		/* file of CAs for client certificates; NULL */
 	unsigned timeout;	/* seconds for a handshake */
 };

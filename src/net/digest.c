@@ -23,7 +23,8 @@ bool
 digest_start(struct digest *d, const char *program, int64_t deadline,
     char *why, size_t size)
 {
-	const char *argv[] = { program, "digest", NULL };
+	struct tls_job j = { .program = program, .words = { "digest" },
+		.deadline = deadline };
 	int pair[2];
 
 	d->fd = -1;
@@ -34,7 +35,8 @@ digest_start(struct digest *d, const char *program, int64_t deadline,
 		return false;
 	}
 	/* It wants a connection; nothing goes over this one. */
-	d->fd = tls_start(argv, NULL, pair[0], deadline, why, size);
+	j.fd = pair[0];
+	d->fd = tls_start(&j, why, size);
 	close(pair[0]);
 	close(pair[1]);
 	return d->fd != -1;

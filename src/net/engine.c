@@ -1,11 +1,13 @@
 /*
- * engine.c - starts smtpd-tls, the program that speaks TLS for us.
+ * engine.c - finds smtpd-tls, which speaks TLS for us: the one that stays, or
+ * a program that is started.
  */
 #define _GNU_SOURCE	/* pipe2, memfd_create, syscall, environ */
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include <errno.h>
@@ -15,6 +17,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -57,15 +60,24 @@ execute_protected(const char *const argv[])
 		    AT_EMPTY_PATH);
 }
 
+/* Both ends of what the engine gets: the clear text, and the report. */
+struct ends {
+	int clear[2], report[2];	/* ours is 0; -1: closed */
+};
+
 /* In the engine's process: puts its descriptors in place, and becomes it. */
 static _Noreturn void
-become_engine(const char *const argv[], const int keep[], int fd, int clear,
-    int report)
+become_engine(const struct tls_job *j, const struct ends *ends)
 {
-	int from[3] = { fd, clear, report };
+	const char *argv[20] = { j->program };
+	int from[3] = { j->fd, ends->clear[1], ends->report[1] };
 	static const int to[3] = { 0, 1, 3 };
-	size_t i;
+	size_t i, n = 1;
 
+	for (i = 0; j->words[i] != NULL; i++)
+		argv[n++] = j->words[i];
+	for (i = 0; j->own[i] != NULL; i++)
+		argv[n++] = j->own[i];
 	/* Out of the way first: one may sit where another belongs. */
 	for (i = 0; i < 3; i++)
 		if ((from[i] = fcntl(from[i], F_DUPFD_CLOEXEC, 10)) == -1)
@@ -73,8 +85,8 @@ become_engine(const char *const argv[], const int keep[], int fd, int clear,
 	for (i = 0; i < 3; i++)
 		if (dup2(from[i], to[i]) == -1)
 			_exit(71);
-	for (; keep != NULL && *keep != -1; keep++)
-		if (fcntl(*keep, F_SETFD, 0) == -1)
+	for (i = 0; j->own[0] != NULL && j->keep[i] != -1; i++)
+		if (fcntl(j->keep[i], F_SETFD, 0) == -1)
 			_exit(71);
 	signal(SIGPIPE, SIG_DFL);
 	execute_protected(argv);
@@ -83,10 +95,9 @@ become_engine(const char *const argv[], const int keep[], int fd, int clear,
 }
 
 /* Starts it as nobody's child: it outlives us if there are last words to
-   bring to the client, and need not be waited for. */
+   bring to the client, and need not be waited for.  -1 with errno. */
 static int
-spawn_engine(const char *const argv[], const int keep[], int fd, int clear,
-    int report)
+spawn_engine(const struct tls_job *j, const struct ends *ends)
 {
 	pid_t pid = fork();
 	int status;
@@ -94,7 +105,7 @@ spawn_engine(const char *const argv[], const int keep[], int fd, int clear,
 	if (pid == 0) {
 		pid = fork();
 		if (pid == 0)
-			become_engine(argv, keep, fd, clear, report);
+			become_engine(j, ends);
 		_exit(pid == -1);
 	}
 	if (pid == -1)
@@ -106,6 +117,81 @@ spawn_engine(const char *const argv[], const int keep[], int fd, int clear,
 		return 0;
 	errno = EAGAIN;
 	return -1;
+}
+
+/* Connects to the engine that stays.  -1 with errno. */
+static int
+dial_engine(const char *resident)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const char *path = resident + strlen("unix:");
+	int fd;
+
+	if (strlen(path) >= sizeof address.sun_path) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	memcpy(address.sun_path, path, strlen(path) + 1);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd != -1 && connect(fd, (struct sockaddr *)&address,
+	    sizeof address) == -1) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+/* Hands the connection over, in one packet.  -1 with errno: it is still ours
+   alone. */
+static int
+hand_over(const struct tls_job *j, const struct ends *ends)
+{
+	union {
+		struct cmsghdr head;
+		char space[CMSG_SPACE(3 * sizeof(int))];
+	} control = { .space = "" };
+	const int fds[3] = { j->fd, ends->clear[1], ends->report[1] };
+	struct iovec part[8];
+	struct msghdr m = { .msg_iov = part, .msg_control = &control,
+		.msg_controllen = sizeof control };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	int fd = dial_engine(j->resident), status;
+
+	if (fd == -1)
+		return -1;
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof fds);
+	memcpy(CMSG_DATA(c), fds, sizeof fds);
+	for (; j->words[m.msg_iovlen] != NULL; m.msg_iovlen++) {
+		part[m.msg_iovlen].iov_base =
+		    (void *)(uintptr_t)j->words[m.msg_iovlen];
+		part[m.msg_iovlen].iov_len = strlen(j->words[m.msg_iovlen]) + 1;
+	}
+	status = sendmsg(fd, &m, MSG_NOSIGNAL) == -1 ? -1 : 0;
+	close(fd);
+	return status;
+}
+
+/* Gives the connection to an engine.  False with a sentence. */
+static bool
+find_engine(const struct tls_job *j, const struct ends *ends, char *report,
+    size_t size)
+{
+	if (j->resident != NULL) {
+		if (hand_over(j, ends) == 0)
+			return true;
+		snprintf(report, size, "no TLS engine at %s: %s", j->resident,
+		    strerror(errno));
+		if (j->program == NULL)
+			return false;
+		logger_printf(j->log, LOG_WARNING, "tls-engine-away", NULL,
+		    "%s; %s is started instead", report, j->program);
+	}
+	if (spawn_engine(j, ends) == 0)
+		return true;
+	snprintf(report, size, "%s", strerror(errno));
+	return false;
 }
 
 /* Reads the engine's report.  False: it is a sentence, and an error. */
@@ -139,31 +225,47 @@ read_report(int fd, int64_t deadline, char *report, size_t size)
 	return false;
 }
 
-int
-tls_start(const char *const argv[], const int keep[], int fd,
-    int64_t deadline, char *report, size_t size)
+static void
+close_end(int *fd)
 {
-	int pair[2] = { -1, -1 }, line[2] = { -1, -1 };
-	int flags = fcntl(fd, F_GETFL);
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
+
+int
+tls_start(const struct tls_job *j, char *report, size_t size)
+{
+	struct ends ends = { { -1, -1 }, { -1, -1 } };
+	int flags = fcntl(j->fd, F_GETFL);
 	bool ok;
 
-	ok = flags != -1 && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != -1 &&
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != -1 &&
-	    pipe2(line, O_CLOEXEC) != -1 &&
-	    spawn_engine(argv, keep, fd, pair[1], line[1]) != -1;
+	ok = flags != -1 && fcntl(j->fd, F_SETFL, flags & ~O_NONBLOCK) != -1 &&
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.clear) !=
+	    -1 && pipe2(ends.report, O_CLOEXEC) != -1;
 	if (!ok)
 		snprintf(report, size, "%s", strerror(errno));
-	if (line[1] != -1) {
-		close(line[1]);
-		ok = ok && read_report(line[0], deadline, report, size);
-		close(line[0]);
-	}
-	if (pair[1] != -1)
-		close(pair[1]);
+	ok = ok && find_engine(j, &ends, report, size);
+	close_end(&ends.report[1]);
+	close_end(&ends.clear[1]);
+	ok = ok && read_report(ends.report[0], j->deadline, report, size);
+	close_end(&ends.report[0]);
 	if (ok)
-		return pair[0];
-	if (pair[0] != -1)
-		close(pair[0]);
-	shutdown(fd, SHUT_RDWR);	/* ends the engine, wherever it is */
+		return ends.clear[0];
+	close_end(&ends.clear[0]);
+	shutdown(j->fd, SHUT_RDWR);	/* ends the engine, wherever it is */
 	return -1;
+}
+
+bool
+tls_reachable(const char *resident, char *why, size_t size)
+{
+	int fd = dial_engine(resident);
+
+	if (fd == -1)
+		snprintf(why, size, "there is no TLS: %s: %s", resident,
+		    strerror(errno));
+	else
+		close(fd);
+	return fd != -1;
 }

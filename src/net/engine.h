@@ -1,25 +1,47 @@
 /*
- * engine.h - starts smtpd-tls, the program that speaks TLS for us.
+ * engine.h - finds smtpd-tls, which speaks TLS for us: the one that stays, or
+ * a program that is started.
  */
 #ifndef NET_ENGINE_H
 #define NET_ENGINE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/logger.h"
+
+/* A connection that is to get TLS.  Everything is borrowed. */
+struct tls_job {
+	/* "unix:PATH" of an engine that stays, which is asked first; NULL. */
+	const char *resident;
+	/* Path of the program, which is started otherwise; NULL. */
+	const char *program;
+	const char *words[8];	/* role and options, ended by NULL */
+	/* Further options that only a program of our own needs, ended by NULL,
+	   and the descriptors that they name, all above 3, ended by -1. */
+	const char *own[8];
+	int keep[4];
+	int fd;			/* the connection, a socket */
+	int64_t deadline;	/* of the handshake */
+	const struct logger *log;
+};
+
 /*
- * Starts the TLS engine (smtpd-tls; argv as for execv) on the connected socket
- * fd and waits for its report.  The engine gets fd as descriptor 0, the
- * clear-text end of a socket pair as 1, the report as 3, and the descriptors
- * that keep names, all above 3 and ended by -1 (NULL: none).  It ends by
- * itself once either side is closed; there is no child to wait for.  Who
- * leaves last words in the clear-text end waits for its end of file.
+ * Lets the TLS engine (smtpd-tls) serve the connection, and waits for its
+ * report.  The engine gets j->fd as descriptor 0, the clear-text end of a
+ * socket pair as 1, the report as 3.  It ends by itself once either side is
+ * closed; there is no child to wait for.  To leave last words in the
+ * clear-text end, wait for its end of file.
  *
  * Returns our clear-text end, with the report's lines "name=value" in
- * report[0..size); or -1 with a sentence there, and fd shut down.  fd is
- * borrowed: the caller closes it, either way.
+ * report[0..size); or -1 with a sentence there, and j->fd shut down.  The
+ * caller closes j->fd, either way.
  */
-int	tls_start(const char *const argv[], const int keep[], int fd,
-	    int64_t deadline, char *report, size_t size);
+int	tls_start(const struct tls_job *j, char *report, size_t size);
+
+/* Whether somebody listens at "unix:PATH".  False with a sentence in
+   why[0..size). */
+bool	tls_reachable(const char *resident, char *why, size_t size);
 
 #endif

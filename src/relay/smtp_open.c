@@ -67,27 +67,26 @@ send_hello(struct nexthop *h, int64_t deadline, struct reply *r)
 static bool
 start_tls(struct nexthop *h, bool verify, int64_t deadline, struct reply *r)
 {
-	const char *argv[9];
+	const char *pins = h->set->tls_pins;	/* which say it all */
+	const bool by_name = verify && pins == NULL;
+	struct tls_job j = {
+		.resident = h->set->tls_resident, .program = h->set->tls_program,
+		.words = { "client", by_name ? "--verify" : "--sni",
+		    h->place.host }, .fd = h->s.fd,
+		.deadline = clock_within(deadline, TLS_SECONDS),
+		.log = &h->set->log
+	};
 	char report[1024] = "";
-	size_t n = 0;
 	int fd;
 
-	argv[n++] = h->set->tls_program;
-	argv[n++] = "client";
-	if (h->set->tls_pins != NULL) {
-		argv[n++] = "--fingerprint";
-		argv[n++] = h->set->tls_pins;
-		verify = false;		/* the fingerprint says it all */
+	if (pins != NULL) {
+		j.words[3] = "--fingerprint";
+		j.words[4] = pins;
+	} else if (by_name && h->set->tls_ca != NULL) {
+		j.words[3] = "--ca";
+		j.words[4] = h->set->tls_ca;
 	}
-	argv[n++] = verify ? "--verify" : "--sni";
-	argv[n++] = h->place.host;
-	if (verify && h->set->tls_ca != NULL) {
-		argv[n++] = "--ca";
-		argv[n++] = h->set->tls_ca;
-	}
-	argv[n] = NULL;
-	fd = tls_start(argv, NULL, h->s.fd, clock_within(deadline, TLS_SECONDS),
-	    report, sizeof report);
+	fd = tls_start(&j, report, sizeof report);
 	stream_close(&h->s);
 	h->s.fd = fd;
 	h->secure = fd != -1;

@@ -1,6 +1,7 @@
 /*
  * options.c - the command line.
  */
+#define ENGINE_PATH 108		/* octets of sun_path, with NUL */
 #define _GNU_SOURCE	/* getopt_long */
 #include <getopt.h>
 #include <limits.h>
@@ -119,6 +120,8 @@ static const struct option_row {
 	    "FILE", "", "offer STARTTLS" },
 	{ "tlskey", 0, TEXT, AT(const char *, tlskey),
 	    "FILE", "", "the private key of --tlscert" },
+	{ "tls-engine", 0, TEXT, AT(const char *, monitor.tls.resident),
+	    "SERVICE", "", "unix:PATH of a smtpd-tls that stays" },
 	{ "tls-ca", 0, TEXT, AT(const char *, monitor.tls.ca),
 	    "FILE", "", "ask clients for certificates" },
 	{ "require-tls", 0, FLAG, AT(bool, channel.require_starttls),
@@ -500,16 +503,24 @@ static void
 check_options(const struct options *o)
 {
 	const struct channel_settings *c = &o->channel;
-	bool tls = o->tlscert != NULL;
+	const char *engine = o->monitor.tls.resident;
+	bool tls = o->tlscert != NULL || engine != NULL;
 
 	if (c->decode_data && c->enable_SMTPUTF8)
 		log_misused("--decode-data and --smtputf8 exclude each other");
-	if (tls != (o->tlskey != NULL))
+	if ((o->tlscert != NULL) != (o->tlskey != NULL))
 		log_misused("--tlscert and --tlskey belong together");
-	if ((c->tls_on_connect || o->monitor.tls.ca) && !tls)
-		log_misused("--smtps and --tls-ca need --tlscert");
+	if (engine != NULL && (strncmp(engine, "unix:/", 6) != 0 ||
+	    strlen(engine) >= sizeof "unix:" - 1 + ENGINE_PATH))
+		log_misused("--tls-engine: \"%s\" is not unix:PATH, with a path "
+		    "from / of less than %d octets", engine, ENGINE_PATH);
+	if (c->tls_on_connect && !tls)
+		log_misused("--smtps needs --tlscert or --tls-engine");
+	if (o->monitor.tls.ca != NULL && o->tlscert == NULL)
+		log_misused("--tls-ca needs --tlscert");
 	if (c->require_starttls && !tls && !c->proxy_protocol)
-		log_misused("--require-tls needs --tlscert, or --proxy-protocol");
+		log_misused("--require-tls needs --tlscert, --tls-engine or "
+		    "--proxy-protocol");
 	if (o->monitor.auth != NULL && !tls && c->auth_require_tls &&
 	    !c->proxy_protocol)		/* the proxy may say so */
 		log_misused("--auth would never be offered without TLS: it needs "
@@ -563,7 +574,9 @@ share_options(struct options *o)
 {
 	struct channel_settings *c = &o->channel;
 
-	c->tls = o->tlscert != NULL && !c->tls_on_connect;
+	c->tls = (o->tlscert != NULL || o->monitor.tls.resident != NULL) &&
+	    !c->tls_on_connect;
+	o->monitor.relay.tls_resident = o->monitor.tls.resident;
 	o->monitor.auth_required = c->auth_required;
 	o->monitor.tls_required = c->require_starttls;
 	o->monitor.max_recipients = c->max_recipients;

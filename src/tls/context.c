@@ -87,11 +87,11 @@ set_names(struct engine *e)
 }
 
 /*
- * Nothing of a session is kept, and so no tickets are given out: every
- * connection has a process of its own, and none could read another's.
+ * Where every connection has a program of its own nothing of a session is
+ * kept, and so no tickets are given out: none could read another's.
  */
-static SSL_CTX *
-new_context(struct engine *e)
+SSL_CTX *
+context_new(struct engine *e)
 {
 	SSL_CTX *ctx = SSL_CTX_new(e->server ? TLS_server_method() :
 	    TLS_client_method());
@@ -116,14 +116,17 @@ new_context(struct engine *e)
 		SSL_CTX_set_security_level(ctx, 0);
 	else if (!SSL_CTX_set_cipher_list(ctx, CIPHERS))
 		engine_fail(e, EX_SOFTWARE, "OpenSSL has none of our ciphers");
+	if (e->server ? e->ca != NULL : e->verify != NULL)
+		certs_demand(e, ctx);
+	if (e->server && e->resident)
+		tickets_offer(e, ctx);
 	return ctx;
 }
 
 /*
- * Starts OpenSSL.  Its configuration is not read: what we speak
- * is what is written here, no file or variable can load code beside the key,
- * and it would cost half a millisecond, as would the names of all ciphers and
- * the words for all errors.
+ * OpenSSL's configuration is not read: what we speak is what is written here,
+ * no file or variable can load code beside the key, and it would cost half a
+ * millisecond, as would the names of all ciphers and the words for all errors.
  */
 void
 context_start(struct engine *e)
@@ -138,16 +141,9 @@ context_start(struct engine *e)
 }
 
 void
-context_open(struct engine *e)
+context_connect(struct engine *e, SSL_CTX *ctx)
 {
-	SSL_CTX *ctx;
-
-	context_start(e);
-	ctx = new_context(e);
-	if (e->server ? e->ca != NULL : e->verify != NULL)
-		certs_demand(e, ctx);
 	e->ssl = SSL_new(ctx);
-	SSL_CTX_free(ctx);
 	if (e->ssl == NULL || SSL_set_fd(e->ssl, STDIN_FILENO) != 1)
 		engine_fail(e, EX_OSERR, "no memory");
 	if (e->server) {

@@ -8,6 +8,9 @@
  *	3	the report: lines NAME=VALUE and an empty line; standard error
  *		gets the errors where there is none
  *
+ * Or it stays (resident.c), and does all this in a process for each connection
+ * that it is handed.
+ *
  *  1. It reads certificates and keys, and gives up every other right.
  *  2. It shakes hands until a deadline, reports, and forgets the keys.
  *  3. It pumps.  Each direction is a flow with one buffer, which is filled
@@ -111,17 +114,19 @@ engine_fail(struct engine *e, int status, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(why, sizeof why, fmt, ap);
 	va_end(ap);
-	if (e->report == REPORT_FD) {
+	if (e->rescue == NULL && e->report == REPORT_FD) {
 		put(&t, "error", why, strlen(why), 0xff);
 		send_report(e, &t);
 	} else if (e->report == STDERR_FILENO)
 		dprintf(STDERR_FILENO, "smtpd-tls: %s\n", why);
+	if (e->rescue != NULL)
+		longjmp(*e->rescue, status);
 	_exit(status);
 }
 
 /*
  * What OpenSSL complained of first; otherwise is what it means if it did not.
- * context_open() has left out the words of libcrypto: where libssl, or the system,
+ * context_start() has left out the words of libcrypto: where libssl, or the system,
  * has none either there is the number, for "openssl errstr".
  */
 const char *
@@ -166,6 +171,21 @@ static const struct option client_options[] = {
 };
 
 static const struct option no_options[] = { { NULL, 0, NULL, 0 } };
+
+static const struct option resident_options[] = {
+	{ "listen", required_argument, NULL, 'l' },
+	{ "idle", required_argument, NULL, 'i' },
+	{ "cert", required_argument, NULL, 'c' },
+	{ "key", required_argument, NULL, 'k' },
+	{ "ca", required_argument, NULL, 'a' },
+	{ NULL, 0, NULL, 0 },
+};
+
+/* Of a server that is handed over: it has what the resident one has. */
+static const struct option handed_options[] = {
+	{ "timeout", required_argument, NULL, 't' },
+	{ NULL, 0, NULL, 0 },
+};
 
 /* The number in text, which must be digits alone and in min..max. */
 static int
@@ -240,6 +260,12 @@ option(struct engine *e, int c, const char *word)
 			    optarg);
 		e->pins = optarg;
 		break;
+	case 'l':
+		e->listen = optarg;
+		break;
+	case 'i':
+		e->idle = number(e, optarg, 1, TIMEOUT_MAX) * INT64_C(1000);
+		break;
 	case ':':
 		engine_fail(e, EX_USAGE, "option %s needs an argument", word);
 	default:
@@ -247,22 +273,33 @@ option(struct engine *e, int c, const char *word)
 	}
 }
 
-static void
-options(struct engine *e, int argc, char *argv[])
+void
+engine_options(struct engine *e, int argc, char *argv[])
 {
 	const char *role = argc > 1 ? argv[1] : "";
+	const struct option *known = client_options;
 	int c;
 
-	e->check = strcmp(role, "check") == 0;
-	e->server = e->check || strcmp(role, "server") == 0;
-	e->digest = strcmp(role, "digest") == 0;
-	if (!e->server && !e->digest && strcmp(role, "client") != 0)
-		engine_fail(e, EX_USAGE, "the first argument is server, "
-		    "client, check or digest");
+	e->resident = !e->handed && strcmp(role, "resident") == 0;
+	e->check = !e->handed && strcmp(role, "check") == 0;
+	e->digest = !e->handed && strcmp(role, "digest") == 0;
+	e->server = e->resident || e->check ||
+	    strcmp(role, "server") == 0;
+	if (e->resident) {
+		known = resident_options;
+		e->report = STDERR_FILENO;
+	} else if (e->server)
+		known = e->handed ? handed_options : server_options;
+	else if (e->digest)
+		known = no_options;
+	else if (strcmp(role, "client") != 0)
+		engine_fail(e, EX_USAGE,
+		    "the first argument is server, client, "
+		    "resident, check or digest");
 	argc--;
 	argv++;
-	while ((c = getopt_long(argc, argv, "+:", e->server ? server_options :
-	    e->digest ? no_options : client_options, NULL)) != -1)
+	optind = 0;	/* from the beginning, also for a second time */
+	while ((c = getopt_long(argc, argv, "+:", known, NULL)) != -1)
 		option(e, c, argv[optind - 1]);
 	if (optind != argc)
 		engine_fail(e, EX_USAGE, "argument %s is one too many", argv[optind]);
@@ -395,6 +432,9 @@ report(struct engine *e)
 
 	if (e->report != REPORT_FD)
 		return;
+	/* The ticket remembers what came of the first handshake. */
+	if (e->server && e->ca != NULL && SSL_session_reused(e->ssl))
+		e->verified = SSL_get_verify_result(e->ssl) == X509_V_OK;
 	if (e->verified || e->verify != NULL || e->pins != NULL)
 		peer = SSL_get0_peer_certificate(e->ssl);
 	put(&t, "protocol", protocol, strlen(protocol), 0x7e);
@@ -419,12 +459,38 @@ run_digest(struct engine *e)
 {
 	struct text t = { .len = 0 };
 
+	close_others(e);
 	context_start(e);
 	confine(calls, CALLS);
 	put(&t, "ready", "1", 1, 0x7e);
 	if (e->report == REPORT_FD)
 		send_report(e, &t);
 	digest_run(e);
+}
+
+int
+engine_serve(struct engine *e)
+{
+	SSL_CTX *ctx;
+
+	close_others(e);
+	check_descriptors(e);
+	e->deadline = clock_now() + e->timeout;
+	if (e->ssl == NULL) {
+		ctx = context_new(e);
+		context_connect(e, ctx);
+		SSL_CTX_free(ctx);
+	}
+	/* What the kernel lacks we do without: who started us has said so. */
+	confine(calls, CALLS);
+	pump_handshake(e);
+	SSL_certs_clear(e->ssl);
+	tickets_forget();
+	if (e->pins != NULL && !pins_match(e))
+		engine_fail(e, EX_NOPERM, "the certificate has another "
+		    "fingerprint");
+	report(e);
+	return pump_run(e);
 }
 
 int
@@ -437,25 +503,15 @@ main(int argc, char *argv[])
 	confine_secrets();
 	e->report = fcntl(REPORT_FD, F_GETFD) != -1 ? REPORT_FD : STDERR_FILENO;
 	e->timeout = TIMEOUT_SECONDS * 1000;
-	options(e, argc, argv);
+	engine_options(e, argc, argv);
 	if (e->check) {
 		e->report = STDERR_FILENO;
-		context_open(e);
+		context_start(e);
+		context_connect(e, context_new(e));
 		_exit(check_certificates(e));
 	}
-	close_others(e);
 	if (e->digest)
 		run_digest(e);
-	check_descriptors(e);
-	e->deadline = clock_now() + e->timeout;
-	context_open(e);
-	/* What the kernel lacks we do without: who started us has said so. */
-	confine(calls, CALLS);
-	pump_handshake(e);
-	SSL_certs_clear(e->ssl);
-	if (e->pins != NULL && !pins_match(e))
-		engine_fail(e, EX_NOPERM, "the certificate has another "
-		    "fingerprint");
-	report(e);
-	_exit(pump_run(e));
+	context_start(e);
+	_exit(e->resident ? resident_run(e) : engine_serve(e));
 }

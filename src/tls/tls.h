@@ -4,6 +4,7 @@
 #ifndef TLS_TLS_H
 #define TLS_TLS_H
 
+#include <setjmp.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -37,6 +38,12 @@ struct flow {
 struct engine {
 	bool server, digest;	/* the role; neither: client */
 	bool check;		/* a server's certificates, and no more */
+	bool resident;		/* it stays, and has a process for each
+				   connection; see resident.c */
+	bool handed;		/* this process serves one of them */
+	const char *listen;	/* path of its socket; NULL: systemd's */
+	int64_t idle;		/* milliseconds until it ends; 0: never */
+	jmp_buf *rescue;	/* what engine_fail() returns to; NULL: exit */
 	struct source cert[PAIRS_MAX], key[PAIRS_MAX];
 	size_t ncerts, nkeys;
 	const char *ca, *verify, *sni;	/* or NULL */
@@ -56,20 +63,50 @@ struct engine {
 
 /* tls.c */
 
-/* Reports what went wrong, and exits.  After the report nobody is told. */
+/* Reports what went wrong, and exits, or returns to e->rescue.  After the
+   report nobody is told. */
 _Noreturn void engine_fail(struct engine *e, int status, const char *fmt, ...)
 	    __attribute__((format(printf, 3, 4)));
 
 /* What OpenSSL complained of first; otherwise, if it did not complain. */
 const char *engine_reason(const char *otherwise);
 
+/* Reads the command line: the role, and options. */
+void	engine_options(struct engine *e, int argc, char *argv[]);
+
+/* Serves the connection that descriptors 0, 1 and 3 are: makes e->ssl if there
+   is none, gives up every other right, shakes hands, reports, forgets the
+   keys, carries.  Returns the exit status. */
+int	engine_serve(struct engine *e);
+
 /* context.c */
 
-/* Starts OpenSSL. */
+/* Gets OpenSSL itself ready: once, and first. */
 void	context_start(struct engine *e);
 
-/* Gets OpenSSL, certificates and keys ready: e->ssl. */
-void	context_open(struct engine *e);
+/* A context for e's role, with those that it trusts.  Owned by the caller. */
+SSL_CTX	*context_new(struct engine *e);
+
+/* A connection on descriptor 0, with certificates and keys: e->ssl. */
+void	context_connect(struct engine *e, SSL_CTX *ctx);
+
+/* tickets.c */
+
+/* Lets ctx give out tickets for resumption (RFC 8446 4.6.1, RFC 5077). */
+void	tickets_offer(struct engine *e, SSL_CTX *ctx);
+
+/* Makes a new key for tickets where it is time; the last one still opens
+   those that it closed. */
+void	tickets_rotate(struct engine *e);
+
+/* Wipes the keys of tickets. */
+void	tickets_forget(void);
+
+/* resident.c */
+
+/* Stays, and serves connections that are handed over.  In a process for one
+   connection it returns that one's exit status. */
+int	resident_run(struct engine *e);
 
 /* certs.c */
 
