@@ -67,6 +67,7 @@ class Candidate:
         self.package = more.get("package")      # where to get it, if not here
         self.plain = more.get("plain", self)    # the same without TLS
         self.prepare = more.get("prepare")      # told port and hop's port
+        self.warm = more.get("warm", True)      # with processes that stay
 
 
 # Processes
@@ -455,7 +456,7 @@ def tls(candidate, tmp, count, length, context):
     count -= count % 4
     with Hop(candidate.hop) as hop:
         with under(TCPSERVER, candidate, hop, tmp) as it:
-            if it.lasting:      # its processes are there, as they would be
+            if it.lasting and candidate.warm:   # so its processes are there
                 dialogues(it.port, 20, 1024, context)
                 it.begin()
             start = time.monotonic()
@@ -643,6 +644,24 @@ def postfix(tmp, cert, key, sessions, name):
                      serves=True, root=True, prepare=prepare)
 
 
+def with_resident(smtpd, cert, key, tmp, plain):
+    """The engine that stays is a child of the super-server, so that what its
+    own children use is counted."""
+    os.makedirs(tmp + "/tls", exist_ok=True)
+    os.chmod(tmp + "/tls", 0o777)
+    place = tmp + "/tls/socket"
+    line = "umask 0; %s-tls resident --listen %s --cert %s --key %s & while [ ! -S \"$0\" ]; do sleep 0.1; done; exec %s" \
+        % (smtpd, place, cert, key, " ".join(
+            TCPSERVER + [smtpd, "--tls-engine", "unix:" + place, "discard:"]))
+
+    def wait(_port, _hop):
+        if os.path.exists(place):
+            os.unlink(place)
+
+    return Candidate("smtpd, resident", ["sh", "-c", line, place], serves=True,
+                     prepare=wait, plain=plain, warm=False)
+
+
 def tls_candidates(tmp, missing):
     if find("openssl") is None:
         missing.append("openssl")
@@ -666,6 +685,7 @@ def tls_candidates(tmp, missing):
         some += [Candidate("smtpd discard:", options + ["discard:"]),
                  Candidate("smtpd smtp:", options + ["smtp:[127.0.0.1]:{hop}"],
                            hop=[])]
+        some.append(with_resident(smtpd, cert, key, tmp, some[-2]))
     else:
         missing.append("smtpd with smtpd-tls")
     for sessions, name in ((1, "Postfix, max_use=1"), (100, "Postfix")):
