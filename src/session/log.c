@@ -46,6 +46,7 @@ static const struct event {
 	{ "client-lost", "41eb2bd40b4648708b315f5597d93ad3", false },
 	{ "timeout", "1767172cfc294cb094a4c176b2a05785", false },
 	{ "tls-failed", "f66cf46666864d3cb8197768f90b315f", false },
+	{ "tls-engine-away", "0d7a3a5f1be6469db2a2f5e55b1d4a3c", false },
 	{ "auth-failed", "43cbc08ff3b64463843ff3a5690f7ba3", false },
 	{ "auth-ok", "edfb7d3f079948058a9f099a9652ddc3", false },
 	{ "policy", "3e209571eba34dc089872a73e453a6fa", false },

@@ -1,0 +1,450 @@
+#!/usr/bin/env python3
+"""smtpd-tls resident: the TLS engine that stays, for smtpd --tls-engine."""
+import array
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+
+from tap import (HELLO, SMTPD, Session, certificate, family, folder, lines,
+                 main, message, tcp_pair, test)
+
+ENGINE = os.environ.get("ENGINE") or os.path.join(
+    os.path.dirname(SMTPD), "smtpd-tls")
+WORK = folder()
+AT = WORK + "/tls"
+
+
+def made():
+    certificate(WORK, "ca", "CA")
+    certificate(WORK, "one", "mx.example.org", "-addext",
+                "subjectAltName=DNS:mx.example.org,DNS:localhost", ca="ca")
+    certificate(WORK, "two", "mx.example.org", "-addext",
+                "subjectAltName=DNS:mx.example.org", ca="ca")
+    certificate(WORK, "user", "user.example.org", ca="ca")
+
+
+def put(name):
+    """NAME's certificate and key become those of the engine."""
+    for kind in ("pem", "key"):
+        shutil.copy(f"{WORK}/{name}.{kind}", f"{WORK}/new")
+        os.rename(f"{WORK}/new", f"{WORK}/now.{kind}")
+
+
+class Engine:
+    """The engine that stays, listening at AT."""
+
+    def __init__(self, *options):
+        put("one")
+        old = os.umask(0)
+        self.said = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [ENGINE, "resident", "--listen", AT, "--cert", WORK + "/now.pem",
+             "--key", WORK + "/now.key", *options], stderr=self.said)
+        os.umask(old)
+        while True:     # until it listens
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+                if probe.connect_ex(AT) == 0:
+                    break
+            assert self.process.poll() is None, self.errors()
+
+    def errors(self):
+        self.said.seek(0)
+        return self.said.read().decode()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait()
+        self.said.close()
+
+
+def context(version=None, **more):
+    made_ = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made_.load_verify_locations(more.get("ca", WORK + "/ca.pem"))
+    if version:
+        made_.minimum_version = made_.maximum_version = version
+    if more.get("client"):
+        made_.load_cert_chain(WORK + "/user.pem", WORK + "/user.key")
+    return made_
+
+
+class Secure(Session):
+    """A session that has said STARTTLS and shaken hands."""
+
+    def __init__(self, *options, using=None, session=None, host=None,
+                 relay=("discard:",)):
+        super().__init__("--tls-engine", "unix:" + AT, *options, *relay,
+                         pair=tcp_pair())
+        self.start()
+        assert self.say("STARTTLS") == ["220 2.0.0 Ready to start TLS"]
+        self.read.close()
+        self.socket = (using or context()).wrap_socket(
+            self.socket, server_hostname=host or "mx.example.org",
+            session=session)
+        self.read = self.socket.makefile("rb")
+
+    def relayed(self):
+        """A message goes through, and QUIT; what was logged."""
+        self.send(lines(HELLO))
+        self.reply()
+        assert self.deliver().startswith("250 2.0.0 "), "message"
+        ticket = self.socket.session
+        status, log = self.finish()
+        assert status == 0, (status, log)
+        return ticket, log
+
+    def finish(self):
+        """Without our close_notify smtpd waits for it, some seconds."""
+        assert self.say("QUIT")[0].startswith("221 "), "QUIT"
+        assert self.read.read() == b"", "something after 221"
+        self.read.close()
+        self.socket.close()
+        return self.process.wait(), self.logged()
+
+    @property
+    def serial(self):
+        return self.socket.getpeercert()["serialNumber"]
+
+
+def handed(*words, count=3, end=b"\0"):
+    """Hands over one end of a pair as smtpd does; returns the other end, our
+    end of the clear text, and of the report."""
+    near, far = socket.socketpair()
+    clear, its = socket.socketpair()
+    report, pipe = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as to:
+        to.connect(AT)
+        fds = [far.fileno(), its.fileno(), pipe][:count]
+        to.sendmsg([b"\0".join(w.encode() for w in words) + end],
+                   [(socket.SOL_SOCKET, socket.SCM_RIGHTS,
+                     array.array("i", fds))] if fds else [])
+    far.close()
+    its.close()
+    os.close(pipe)
+    with os.fdopen(report) as f:
+        said = f.read() if count < 3 or words[0] != "server" or \
+            len(words) > 1 else None
+    return near, clear, said
+
+
+@test
+def a_session_is_served_by_the_engine_that_stays():
+    with Engine(), Secure() as s:
+        assert s.socket.version() == "TLSv1.3", s.socket.version()
+        _, log = s.relayed()
+        assert "tls-engine-away" not in log, log
+
+
+@test
+def sessions_are_resumed_in_both_versions():
+    with Engine():
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            using = context(version)
+            with Secure(using=using) as s:
+                assert not s.socket.session_reused
+                ticket, _ = s.relayed()
+            assert ticket.has_ticket, version
+            assert 0 < ticket.ticket_lifetime_hint <= 3600
+            with Secure(using=using, session=ticket) as s:
+                assert s.socket.session_reused, version
+                s.relayed()
+
+
+@test
+def a_ticket_of_an_engine_that_is_gone_is_no_error():
+    using = context()
+    with Engine():
+        with Secure(using=using) as s:
+            ticket, _ = s.relayed()
+    with Engine(), Secure(using=using, session=ticket) as s:
+        assert not s.socket.session_reused
+        s.relayed()
+
+
+@test
+def a_resumed_session_has_the_client_certificate_of_the_first():
+    show = WORK + "/show"
+    with open(show, "w") as f:
+        f.write('#!/bin/sh\ncat >/dev/null\n'
+                'echo "250 2.0.0 $TLS_SUBJECT $TLS_FINGERPRINT"\n')
+    os.chmod(show, 0o755)
+    with Engine("--ca", WORK + "/ca.pem"):
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            using = context(version, client=True)
+            said, ticket = [], None
+            for _ in range(2):
+                with Secure(using=using, session=ticket,
+                            relay=("--", show)) as s:
+                    s.send(lines(HELLO))
+                    s.reply()
+                    said.append(s.deliver())
+                    assert s.socket.session_reused == (ticket is not None)
+                    ticket = s.socket.session
+                    s.finish()
+            assert said[0].startswith("250 2.0.0 user.example.org "), said
+            assert said[0] == said[1], said
+
+
+@test
+def without_the_engine_or_a_key_starttls_is_not_offered():
+    with Session("--tls-engine", f"unix:{WORK}/nobody", "discard:",
+                 pair=tcp_pair()) as s:
+        assert "STARTTLS" not in s.start()
+        _, log = s.finish()
+        assert "event=config-error" in log, log
+        assert f"there is no TLS: unix:{WORK}/nobody: No such file" in log, log
+
+
+@test
+def without_the_engine_certificate_and_key_serve():
+    with Engine() as engine:
+        engine.process.kill()
+        engine.process.wait()
+        with Secure("--tlscert", WORK + "/two.pem", "--tlskey",
+                    WORK + "/two.key") as s:
+            assert s.socket.session_reused is False
+            _, log = s.relayed()
+        assert "event=tls-engine-away" in log, log
+        assert "Connection refused" in log, log
+        os.unlink(AT)
+
+
+@test
+def a_new_certificate_is_shown_at_once_and_old_sessions_go_on():
+    with Engine(), Secure() as old:
+        first = old.serial
+        put("two")
+        with Secure() as new:
+            assert new.serial != first
+            new.relayed()
+        old.relayed()
+
+
+@test
+def half_of_a_new_pair_changes_nothing():
+    with Engine() as engine:
+        with Secure() as s:
+            first = s.serial
+            s.relayed()
+        shutil.copy(WORK + "/two.pem", WORK + "/now.pem")
+        for _ in range(2):
+            with Secure() as s:
+                assert s.serial == first
+                s.relayed()
+        assert "does not match the certificate" in engine.errors()
+        shutil.copy(WORK + "/two.key", WORK + "/now.key")
+        with Secure() as s:
+            assert s.serial != first
+            s.relayed()
+
+
+@test
+def a_session_outlives_the_engine():
+    for how in (signal.SIGKILL, signal.SIGTERM):
+        with Engine() as engine, Secure() as s:
+            engine.process.send_signal(how)
+            engine.process.wait()
+            s.relayed()
+        if os.path.exists(AT):
+            os.unlink(AT)
+
+
+@test
+def a_client_that_stalls_in_the_handshake_delays_nobody():
+    with Engine():
+        with Session("--tls-engine", "unix:" + AT, "discard:",
+                     pair=tcp_pair()) as idle:
+            idle.start()
+            idle.say("STARTTLS")
+            idle.send(b"\x16\x03\x01")
+            with Secure() as s:
+                s.relayed()
+            idle.socket.shutdown(socket.SHUT_RDWR)
+
+
+@test
+def fifty_sessions_are_served_at_once():
+    with Engine():
+        some = [Secure() for _ in range(50)]
+        for s in some:
+            with s:
+                s.relayed()
+
+
+@test
+def nonsense_is_dropped_or_refused_and_the_engine_stays():
+    with Engine() as engine:
+        for words, want in (
+                (["server", "--cert", "x"], "option --cert is not known"),
+                (["resident"], "the first argument is server, client, digest or resident"),
+                (["client", "--verify"], "option --verify needs an argument"),
+                (["server", "--timeout", "0"], "is not a number from 1 to"),
+                (["server", "x"], "argument x is one too many")):
+            near, clear, said = handed(*words)
+            assert want in said, (words, said)
+            assert near.recv(1) == b"" and clear.recv(1) == b"", words
+        for words, more in ((["client", "-"], {"count": 2}),
+                            (["client", "-"], {"count": 0}),
+                            (["client", "x"], {"end": b""}),
+                            (["x"] * 40, {})):
+            near, clear, said = handed(*words, **more)
+            assert said == "", (words, said)
+            assert near.recv(1) == b"" and clear.recv(1) == b"", words
+        with Secure() as s:
+            s.relayed()
+        assert engine.process.poll() is None
+
+
+def secrets(path):
+    """The private number of a P-256 key, in both orders of octets."""
+    text = subprocess.run(["openssl", "pkey", "-in", path, "-noout", "-text"],
+                          check=True, capture_output=True).stdout.decode()
+    number = bytes.fromhex(re.sub(r"[\s:]", "", re.search(
+        r"priv:\n([ 0-9a-f:\n]+)pub", text)[1])).lstrip(b"\0")
+    return [number, number[::-1]]
+
+
+def holds(pid, wanted):
+    """How often one of wanted is in what the process can write."""
+    found = 0
+    with open(f"/proc/{pid}/maps") as maps, \
+            open(f"/proc/{pid}/mem", "rb") as memory:
+        for line in maps:
+            m = re.match(r"(\w+)-(\w+) rw", line)
+            if m:
+                memory.seek(int(m[1], 16))
+                octets = memory.read(int(m[2], 16) - int(m[1], 16))
+                found += sum(octets.count(w[:28]) for w in wanted)
+    return found
+
+
+@test
+def after_the_handshake_a_session_has_no_key_and_nothing_of_another():
+    with Engine() as engine, Secure() as s, Secure() as other:
+        s.say(HELLO)
+        other.say(HELLO)
+        pids = list(family(engine.process.pid))
+        assert len(pids) == 2, pids
+        sockets = [{os.readlink(f"/proc/{pid}/fd/{fd}")
+                    for fd in os.listdir(f"/proc/{pid}/fd")}
+                   for pid in pids] if os.geteuid() == 0 else [{1}, {2}]
+        assert not {n for n in sockets[0] & sockets[1]
+                    if str(n).startswith("socket:")}, sockets
+        for pid in pids:
+            status = open(f"/proc/{pid}/status").read()
+            assert "Seccomp:\t2" in status and "NoNewPrivs:\t1" in status
+        try:
+            resident = holds(engine.process.pid, secrets(WORK + "/one.key"))
+        except PermissionError:
+            assert os.geteuid() != 0
+        else:
+            assert resident > 0, "the engine has it, or we cannot see"
+            assert [holds(pid, secrets(WORK + "/one.key"))
+                    for pid in pids] == [0, 0]
+        s.relayed()
+        other.relayed()
+
+
+@test
+def next_hops_get_their_tls_from_it_and_are_verified():
+    with Engine():
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(WORK + "/one.pem", WORK + "/one.key")
+        for ca, want in ((WORK + "/ca.pem", "250 2.0.0 taken"),
+                         (WORK + "/two.pem", "451 4.7.5 ")):
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                port = listener.getsockname()[1]
+                with Session("--tls-engine", "unix:" + AT, "--relay-tls-ca",
+                             ca, f"smtps:localhost:{port}") as s:
+                    s.start()
+                    hop = threading.Thread(target=serve_hop,
+                                           args=[listener, server])
+                    hop.start()
+                    s.send(message("Subject: x", "", "y"))
+                    got = s.replies(4)
+                    assert got[3].startswith(want), got
+                    _, log = s.finish()
+                    hop.join()
+                    assert "tls-engine-away" not in log, log
+                    assert want[0] == "2" or "cannot be trusted" in log, log
+
+
+def serve_hop(listener, server):
+    """One connection, which may end during the handshake."""
+    hop, _ = listener.accept()
+    with contextlib.suppress(OSError), \
+            server.wrap_socket(hop, server_side=True) as tls:
+        tls.sendall(b"220 hop ESMTP\r\n")
+        for line in tls.makefile("rb"):
+            verb = line[:4].upper()
+            if verb == b"DATA":
+                tls.sendall(b"354 go\r\n")
+            elif line == b".\r\n":
+                tls.sendall(b"250 2.0.0 taken\r\n")
+            elif verb in (b"EHLO", b"MAIL", b"RCPT"):
+                tls.sendall(b"250 ok\r\n")
+            elif verb == b"QUIT":
+                return
+
+
+@test
+def it_ends_when_nobody_came_and_takes_its_socket_along():
+    with Engine("--idle", "1") as engine:
+        assert engine.process.wait() == 0
+        assert not os.path.exists(AT)
+
+
+@test
+def systemd_may_have_opened_the_socket():
+    put("one")
+    for kind, want in ((socket.SOCK_SEQPACKET, None),
+                       (socket.SOCK_STREAM, "not ListenSequentialPacket=")):
+        with socket.socket(socket.AF_UNIX, kind) as listener:
+            listener.bind(AT)
+            os.chmod(AT, 0o777)
+            listener.listen()
+            os.dup2(listener.fileno(), 3) if listener.fileno() != 3 else None
+            with subprocess.Popen(
+                    ["sh", "-c", 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"', "sh",
+                     ENGINE, "resident", "--cert", WORK + "/now.pem", "--key",
+                     WORK + "/now.key"], pass_fds=[3],
+                    stderr=subprocess.PIPE) as engine:
+                if want is None:
+                    with Secure() as s:
+                        s.relayed()
+                    engine.terminate()
+                else:
+                    assert engine.wait() == 64
+                    assert want in engine.stderr.read().decode()
+        os.unlink(AT)
+
+
+@test
+def what_makes_no_sense_is_refused_at_the_start():
+    for options, want in (
+            (["--tls-engine", "/run/x"], "is not unix:PATH"),
+            (["--tls-engine", "unix:x"], "is not unix:PATH"),
+            (["--tls-engine", "unix:/" + 107 * "x"], "is not unix:PATH"),
+            (["--tls-engine", "unix:/x", "--tls-ca", "/y"],
+             "--tls-ca needs --tlscert")):
+        done = subprocess.run([SMTPD, *options, "discard:"],
+                              stdin=subprocess.DEVNULL, capture_output=True)
+        assert done.returncode == 64 and want in done.stderr.decode(), done
+
+
+if __name__ == "__main__":
+    try:
+        made()
+        main()
+    finally:
+        shutil.rmtree(WORK)
