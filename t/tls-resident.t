@@ -286,7 +286,7 @@ def nonsense_is_dropped_or_refused_and_the_engine_stays():
     with Engine() as engine:
         for words, want in (
                 (["server", "--cert", "x"], "option --cert is not known"),
-                (["resident"], "the first argument is server, client, digest or resident"),
+                (["resident"], "the first argument is server, client, resident, check or digest"),
                 (["client", "--verify"], "option --verify needs an argument"),
                 (["server", "--timeout", "0"], "is not a number from 1 to"),
                 (["server", "x"], "argument x is one too many")):
