@@ -64,7 +64,10 @@ class Filter:
     def serve(self, client, count):
         with client, client.makefile("rb") as read:
             while True:
-                head = read.read(5)
+                try:
+                    head = read.read(5)
+                except OSError:     # smtpd has closed before it read all
+                    return
                 if len(head) < 5:
                     return
                 length, event = struct.unpack(">Ic", head)
