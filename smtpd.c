@@ -37,6 +37,9 @@
 #include "session/jail.h"
 #include "session/log.h"
 #include "session/session.h"
+#include "session/transcript.h"
+
+#define RECORD_MAX ((uint64_t)1 << 28)	/* octets of a session's transcript */
 
 #ifndef LIBEXEC
 #define LIBEXEC "/usr/local/libexec"
@@ -122,6 +125,32 @@ open_rules(struct options *o)
 		return;
 	log_complain(why);
 	exit(EX_CONFIG);
+}
+
+/* In the monitor: the transcript is whole. */
+static void
+finish_record(void *ctx)
+{
+	struct options *o = ctx;
+
+	transcript_finish(o->transcript, &o->monitor.log);
+}
+
+/* Opens what the dialogue is recorded to, as the user that we became. */
+static void
+open_record(struct options *o)
+{
+	char why[512];
+
+	if (o->record == NULL)
+		return;
+	o->transcript = transcript_open(o->record, why, sizeof why);
+	if (o->transcript == NULL) {
+		log_complain(why);
+		exit(EX_CONFIG);
+	}
+	o->monitor.ended = finish_record;
+	o->monitor.ended_ctx = o;
 }
 
 /* Does any option ask for TLS, with the client or with a next hop? */
@@ -253,8 +282,10 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 
 	if (o->faults != NULL)
 		faults_hook(&hook);
-	if (!o->debug)
+	if (!o->debug && o->transcript == NULL)
 		hook.dialogue = NULL;
+	if (o->transcript == NULL)
+		hook.received = NULL;
 	peer_find(&who, o);
 	peer_facts(known, o, &who);
 	o->monitor.access.local = who.local &&
@@ -266,12 +297,14 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	a = ask_open(&o->monitor.log);
 	parted = peer != -1;
 	if (parted) {
-		jail_close_files(signals, peer);
+		jail_close_files(signals, peer, o->transcript == NULL ? -1
+		    : transcript_fd(o->transcript));
 		ask_start(a, peer, m);
 		if (!ask_groups(a))
 			hook.group = NULL;
 		parted = jail_enter(a, o->monitor.max_size == 0 ? 0
-		    : o->monitor.max_size + MONITOR_FIELDS,
+		    : o->monitor.max_size + MONITOR_FIELDS +
+		    (o->transcript == NULL ? 0 : RECORD_MAX),
 		    o->monitor.require_sandbox,
 		    o->faults != NULL && faults_reset(o->faults)) == 0;
 	}
@@ -313,6 +346,7 @@ main(int argc, char **argv)
 	if (m == NULL)
 		log_misused("%s", bad);
 	drop_root(&o);
+	open_record(&o);
 	o.monitor.tls.program = o.monitor.relay.tls_program =
 	    reach_engine(fd, engine);
 	look_for_resident(&o, trouble, sizeof trouble);

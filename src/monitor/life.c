@@ -207,6 +207,8 @@ monitor_start(struct monitor *m, int signals, const char *const known[FACTS])
 	close(pair[0]);
 	m->wire.peer = pair[1];
 	status = serve(m, signals);
+	if (m->set->ended != NULL)
+		m->set->ended(m->set->ended_ctx);
 	monitor_close(m);
 	_exit(status);	/* there is no stdio to flush */
 }

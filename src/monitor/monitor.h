@@ -45,6 +45,9 @@ struct monitor_settings {
 	/* Shows the session's state, and that it is about to end; NULL if
 	   nobody looks.  ctx is log's. */
 	void (*status)(void *ctx, const char *text, bool stopping);
+	/* Called in the monitor when the channel process has ended; or NULL. */
+	void (*ended)(void *ctx);
+	void *ended_ctx;
 };
 
 #define MONITOR_FIELDS (64 * 1024)	/* octets of our header fields, which may

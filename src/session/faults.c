@@ -513,6 +513,7 @@ faults_hook(struct channel_hooks *h)
 	h->refused = session_hooks.refused;
 	h->forget = session_hooks.forget;
 	h->dialogue = session_hooks.dialogue;
+	h->received = session_hooks.received;
 }
 
 /* ---- what is done to a reply --------------------------------------------- */

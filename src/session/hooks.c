@@ -15,6 +15,7 @@
 #include "base/text.h"
 #include "monitor/wire.h"
 #include "session/session.h"
+#include "session/transcript.h"
 
 #define RECEIVED_MAX 100	/* more Received: fields are a loop: RFC 5321 6.3 */
 
@@ -129,21 +130,21 @@ on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 
 /*
  * Names a transaction: microseconds since 1970 and the process, in digits
- * that cannot be mistaken for each other.
+ * that cannot be mistaken for each other.  Where the clock stands: a number in
+ * the session.
  */
 static void
-name_transaction(char *id, size_t size, pid_t pid)
+name_transaction(char *id, size_t size, pid_t pid, unsigned number)
 {
 	static const char digits[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-	struct timespec now;
+	const struct timespec now = clock_date();
 	uint64_t n;
 	size_t i = 0;
 
-	clock_gettime(CLOCK_REALTIME, &now);
 	n = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 	for (int shift = 50; shift >= 0 && i < size - 1; shift -= 5)
 		id[i++] = digits[n >> shift & 31];
-	n = (uint64_t)pid;
+	n = clock_stands() ? number : (uint64_t)pid;
 	for (int shift = 20; shift >= 0 && i < size - 1; shift -= 5)
 		id[i++] = digits[n >> shift & 31];
 	id[i] = '\0';
@@ -166,7 +167,8 @@ on_mail(void *ctx, struct span path, struct span options, struct reply *r)
 	struct session *s = ctx;
 	struct envelope env;
 
-	name_transaction(s->queue_id, sizeof s->queue_id, s->pid);
+	name_transaction(s->queue_id, sizeof s->queue_id, s->pid,
+	    ++s->transactions);
 	if (!ask_wanted(s->asker, STAGE_MAIL))
 		return;
 	env = session_facts(s);
@@ -425,7 +427,15 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 		postpone(s);
 }
 
-/* -d: the dialogue, credentials masked by the channel. */
+static void
+on_received(void *ctx, struct span octets)
+{
+	struct session *s = ctx;
+
+	transcript_octets(s->transcript, &s->ch.peer, octets);
+}
+
+/* -d and --record: the dialogue, credentials masked by the channel. */
 static void
 on_dialogue(void *ctx, bool said, struct span line)
 {
@@ -434,6 +444,10 @@ on_dialogue(void *ctx, bool said, struct span line)
 	size_t n = (size_t)snprintf(text, sizeof text, "%c: ",
 	    said ? 'S' : 'C');
 
+	if (s->transcript != NULL)
+		transcript_line(s->transcript, &s->ch.peer, said, line);
+	if (!s->options->debug)
+		return;
 	for (size_t i = 0; i < line.len && n < sizeof text - 1; i++)
 		text[n++] = line.p[i] == '\0' ? '?' : line.p[i];
 	text[n] = '\0';
@@ -456,4 +470,5 @@ const struct channel_hooks session_hooks = {
 	.quit = on_quit,
 	.auth = on_auth,
 	.dialogue = on_dialogue,
+	.received = on_received,
 };

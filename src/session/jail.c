@@ -93,16 +93,17 @@ jail_enter(struct asker *a, uint64_t most, bool require, bool linger)
 }
 
 void
-jail_close_files(int signals, int peer)
+jail_close_files(int signals, int peer, int record)
 {
-	const int low = signals < peer ? signals : peer;
-	const int high = signals < peer ? peer : signals;
+	int high = signals > peer ? signals : peer;
 
+	if (record > high)
+		high = record;
 #ifndef __SANITIZE_ADDRESS__	/* its report must be seen */
 	dup2(signals, STDERR_FILENO);
 #endif
 	for (int fd = STDERR_FILENO + 1; fd < high; fd++)
-		if (fd != low)
+		if (fd != signals && fd != peer && fd != record)
 			close(fd);
 	closefrom(high + 1);
 }

@@ -7,11 +7,11 @@
 #include "session/ask.h"
 
 /*
- * Closes all descriptors but 0 and 1, which are the client, and these two: log
- * and key are not for the channel process, nor is what our starter left open.
+ * Closes all descriptors but 0 and 1, which are the client, and these; record
+ * is that of --record, or -1.  Log and key are not for the channel process, nor is what our starter left open.
  * Descriptor 2 becomes a copy of signals, which cannot be written to.
  */
-void	jail_close_files(int signals, int peer);
+void	jail_close_files(int signals, int peer, int record);
 
 #define JAIL_TEXT 96		/* octets of what a kernel lacks, with NUL */
 

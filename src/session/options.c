@@ -12,6 +12,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "session/log.h"
 #include "session/options.h"
@@ -157,6 +158,8 @@ static const struct option_row {
 	    "", "", "write an X-Peer: field" },
 	{ "rules", 0, TEXT, AT(const char *, rules),
 	    "FILE", "", "how to answer, to test clients" },
+	{ "record", 0, TEXT, AT(const char *, record),
+	    "FILE", "", "or DIR: write the dialogue as a transcript" },
 	{ "log-level", 0, LEVEL, AT(int, log_level),
 	    "LEVEL", "info", "err, warning, notice, info" },
 	{ "debug", 'd', FLAG, AT(bool, debug),
@@ -606,6 +609,8 @@ options_read(struct options *o, char **argv)
 		exit(EX_OK);
 	}
 	check_options(o);
+	if (!clock_valid())
+		log_misused("SOURCE_DATE_EPOCH is not a number of seconds");
 	share_options(o);
 	read_relay(o, rest, rest > argv && strcmp(rest[-1], "--") == 0);
 }

@@ -10,6 +10,7 @@
 #define LIMITS_MAX 32		/* rows of --command-limit */
 
 struct faults;
+struct transcript;
 
 enum check {
 	CHECK_NO,
@@ -23,7 +24,8 @@ struct options {
 	struct command_limit limits[LIMITS_MAX + 1];
 	char verbs[1024];		/* the names in limits */
 	const char *hostname, *user, *xclient, *xforward, *tlscert, *tlskey;
-	const char *rules;
+	const char *rules, *record;
+	struct transcript *transcript;	/* of record, or NULL */
 	struct faults *faults;		/* of rules, or NULL */
 	unsigned timeout;		/* seconds for one command */
 	enum check check;

@@ -20,6 +20,7 @@
 #include "base/text.h"
 #include "session/faults.h"
 #include "session/session.h"
+#include "session/transcript.h"
 
 #define LOOK_UP 1000		/* milliseconds that we read on without a look */
 #define ENGINE_GRACE 5		/* seconds for it to deliver our last words */
@@ -362,6 +363,8 @@ start_tls(struct session *s)
 	dup2(fd, s->out);
 	close(fd);
 	s->socket = s->engine = true;
+	if (s->transcript != NULL)
+		transcript_word(s->transcript, "TLS");
 	channel_tls(&s->ch, &tls);
 	return true;
 }
@@ -487,6 +490,8 @@ talk(struct session *s)
 		if (in_text(s))
 			session_restart_clock(s);
 		tell_status(s);
+		if (s->transcript != NULL)
+			transcript_flush(s->transcript);
 		n = fill(s, in, INPUT, &why);
 		if (n <= 0)
 			return why;
@@ -559,6 +564,11 @@ end_session(struct session *s, enum ending why)
 		    "nothing of it was relayed");
 	write_ending(text, sizeof text, ch, why);
 	spool_close(&s->spool);
+	if (s->transcript != NULL) {
+		transcript_word(s->transcript, why == END_EOF ||
+		    why == END_LOST ? "# the client left" : "CLOSED");
+		transcript_flush(s->transcript);
+	}
 	if (probe && s->options->debug)
 		session_log(s, LOG_DEBUG, "session", text);
 	ask_end(s->asker, EX_OK, probe ? NULL : "session", &env, text);
@@ -623,6 +633,7 @@ session_open(struct options *o, const struct channel_hooks *hook,
 		return NULL;
 	s->options = o;
 	s->faults = o->faults;
+	s->transcript = o->transcript;
 	s->settings = &o->channel;
 	s->asker = a;
 	s->in = STDIN_FILENO;

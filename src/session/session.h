@@ -48,6 +48,8 @@ struct session {
 	int64_t looked;		/* when deadlines and SIGTERM were looked at,
 				   in a message's text; or 0 */
 	struct faults *faults;	/* of --rules, or NULL */
+	struct transcript *transcript;	/* of --record, or NULL */
+	unsigned transactions;	/* that were begun */
 	size_t before;		/* octets of output before the last reply, as a
 				   fault noted them */
 	int64_t pause;		/* before the next reply is written; 0 */

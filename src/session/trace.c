@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "session/session.h"
 
@@ -14,7 +15,7 @@ write_date(char *to, size_t size)
 {
 	static const char days[] = "ThuFriSatSunMonTueWed";
 	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-	int64_t now = (int64_t)time(NULL), day = now / 86400;
+	int64_t now = (int64_t)clock_date().tv_sec, day = now / 86400;
 	int64_t sec = now % 86400, era, doy, month, year, mday;
 	char name[2][4] = { "", "" }, n[5][TEXT_NUMBER];
 

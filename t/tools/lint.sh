@@ -17,7 +17,7 @@ say() {
 	printf 'lint: %s\n' "$*"
 }
 
-for f in smtpd.8 src/tls/smtpd-tls.8; do
+for f in smtpd.8 src/tls/smtpd-tls.8 t/tools/smtpd-replay.1; do
 	say "$f"
 	mandoc -Tlint -Wwarning "$f"
 done
