@@ -144,6 +144,17 @@ open_record(struct options *o)
 
 	if (o->record == NULL)
 		return;
+	if (o->check != CHECK_NO && access(o->record, F_OK) == 0) {
+		/* --check makes no file. */
+		if (access(o->record, W_OK) == 0)
+			return;
+		snprintf(why, sizeof why, "--record %s: %s", o->record,
+		    strerror(errno));
+		log_complain(why);
+		exit(EX_CONFIG);
+	}
+	if (o->check != CHECK_NO)
+		return;
 	o->transcript = transcript_open(o->record, why, sizeof why);
 	if (o->transcript == NULL) {
 		log_complain(why);

@@ -264,7 +264,7 @@ append(struct transcript *t)
 	    lseek(t->target, 0, SEEK_END) == -1))
 		return errno;
 	if ((st.st_size == 0 || file_write_all(t->target, "\n", 1) == 0) &&
-	    file_copy_all(t->target, t->fd) == 0)
+	    file_copy(t->target, t->fd, FILE_END, 0) == 0)
 		return 0;
 	error = errno;
 	if (S_ISREG(st.st_mode) && ftruncate(t->target, st.st_size) == -1)
