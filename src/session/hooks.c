@@ -207,7 +207,8 @@ on_group(void *ctx, bool mail, const struct recipient to[], size_t n,
 	struct reply *v = calloc(mail + n, sizeof *v);
 
 	if (mail)
-		name_transaction(s->queue_id, sizeof s->queue_id, s->pid);
+		name_transaction(s->queue_id, sizeof s->queue_id, s->pid,
+		    ++s->transactions);
 	env = session_facts(s);
 	env.recipients = to;
 	env.nrecipients = n;
