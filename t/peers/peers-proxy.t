@@ -24,12 +24,12 @@ class Filtered:
     """Postfix, smtpd, and the same Postfix again.  Other servers speak for
     clients to its first port by XCLIENT."""
 
-    def __init__(self, *options, extra=()):
+    def __init__(self, *options, extra=(), main=""):
         port, = free_ports(1)
         self.mx = Postfix(
             ["smtpd_authorized_xclient_hosts=127.0.0.0/8",
              f"smtpd_proxy_filter=127.0.0.1:{port}", *extra], BEHIND,
-            main=MAIN)
+            main=MAIN + main)
         self.port, self.options = port, options
 
     def __enter__(self):
@@ -99,11 +99,36 @@ def seen_by_both(with_filter):
 @test
 def both_logs_have_the_client_of_the_first_server():
     seen_by_both(Filtered())
+    seen_by_both(Filtered("--live"))
 
 
 @test
 def also_where_postfix_has_the_whole_message_before_it_connects():
     seen_by_both(Filtered(extra=["smtpd_proxy_options=speed_adjust"]))
+
+
+@test
+def with_live_an_unknown_recipient_is_refused_when_it_is_named():
+    with Filtered("--live", extra=["smtpd_reject_unlisted_recipient=no"],
+                  main="relay_recipient_maps = inline:{{{{a@example.net=x}}}}"
+                  "\n") as f:
+        with f.client() as client:
+            client.mail("s@example.org")
+            for to, wanted in (("no@example.net", 550), ("a@example.net", 250),
+                               ("no@example.net", 550)):
+                code, said = client.rcpt(to)
+                assert code == wanted, (to, code, said)
+            assert b"User unknown" in client.rcpt("no@example.net")[1]
+            code, said = client.data(b"Subject: x\r\n\r\ny\r\n")
+            assert code == 250 and b"queued as" in said, said
+        recipients, _ = f.mx.arrival()
+        assert recipients == ["a@example.net"], recipients
+        f.mx.stop()
+        log = f.mx.read("maillog")
+    # By the second server, for the client of the first.
+    assert "reject: RCPT from unknown[127.0.0.1]: 550 5.1.1 " \
+        "<no@example.net>" in log, log
+    assert "client=client.example.org[192.0.2.7]" in log, log
 
 
 @test
