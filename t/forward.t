@@ -255,6 +255,27 @@ def the_next_hop_hears_by_XCLIENT_who_the_client_is_then_EHLO_anew():
 
 
 @test
+def with_live_one_connection_is_the_clients_from_its_EHLO_on():
+    for client, user in ((), ()), (("AUTH PLAIN AGpvZQB4",), ("LOGIN=joe",)):
+        place = folder()
+        password = script(place, "exit 0")
+        with Hop(OFFER) as hop, \
+             Session("--live", "--relay-xclient", "--no-auth-require-tls",
+                     "--auth", f"checkpassword:{password}", hop.relay) as s:
+            s.start()
+            for command in client:
+                assert s.say(command)[0][:3] == "235"
+            assert s.deliver()[:3] == "250"
+            s.finish()
+            # Who has authenticated is another client to the next hop.
+            assert len(hop.sessions) == 1 + len(user), hop.sessions
+            told = hop.sessions[-1][1].split()
+            assert {"PROTO=ESMTP", "HELO=client.example.org",
+                    *(user or ["LOGIN=" + UNKNOWN])} <= set(told), told
+        shutil.rmtree(place)
+
+
+@test
 def only_what_is_offered_is_told_and_what_nobody_knows_is_unavailable():
     with Hop("XCLIENT NAME LOGIN ADDR") as hop, \
          Session("--relay-xclient", hop.relay) as s:

@@ -119,6 +119,11 @@ on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 	char helo[CHANNEL_NAME_MAX];
 
 	env.fact[FACT_CLIENT_HELO] = string(helo, sizeof helo, name);
+	/* The session speaks so from here on: the channel does not know yet. */
+	if (!extended)
+		env.fact[FACT_CLIENT_PROTOCOL] = "SMTP";
+	else if (strcmp(env.fact[FACT_CLIENT_PROTOCOL], "SMTP") == 0)
+		env.fact[FACT_CLIENT_PROTOCOL] = s->ch.ssl ? "ESMTPS" : "ESMTP";
 	ask(s, extended ? STAGE_EHLO : STAGE_HELO, &env, r);
 	if (ask_live(s->asker) && r->code < 400)
 		meet_next_hop(s, &env);
