@@ -545,7 +545,8 @@ def test_usage():
     ec = pair_args("ec")
     for name, want, argv in [
             ("no role",
-             "the first argument is server, client, check or digest", []),
+             "the first argument is server, client, resident, check or "
+             "digest", []),
             ("no certificate",
              "a server needs certificates, and a key for each", ["server"]),
             ("a key missing",

@@ -30,11 +30,13 @@ UNITS = {base(p): slurp(p)
 DROPINS = {base(p, ".conf.example"): slurp(p)
            for p in glob.glob("units/smtpd@.service.d/*.example")}
 SERVICES = sorted(u for u in UNITS if u.endswith("service"))
-SYSTEM = [u for u in SERVICES if "catch" not in u]
+# What serves a client of its own, and the TLS engine that stays.
+SYSTEM = [u for u in SERVICES if "@" in u and "catch" not in u]
 
 
 def runnable(text):
-    return text.replace("@SBINDIR@/smtpd", "/bin/true")
+    return text.replace("@SBINDIR@/smtpd", "/bin/true").replace(
+        "@PREFIX@/libexec/smtpd-tls", "/bin/true")
 
 
 def analyze(unit, dropin, *command):
@@ -105,6 +107,17 @@ def confinement(text):
 
 
 @test
+def the_engine_that_stays_is_more_confined_than_a_session():
+    unit = UNITS["smtpd-tls.service"]
+    assert exposure("smtpd-tls.service") <= promised(unit)
+    assert promised(unit) < promised(UNITS["smtpd@.service"])
+    assert re.search(r"^User=smtpd-tls$", unit, re.M)
+    socket = UNITS["smtpd-tls.socket"]
+    assert re.search(r"^SocketMode=0600$", socket, re.M)
+    assert re.search(r"^SocketUser=smtpd$", socket, re.M)
+
+
+@test
 def services_are_confined_alike():
     # systemd has no include: what confines is written four times.
     for unit in SYSTEM:
@@ -122,6 +135,8 @@ def no_service_serves_as_root():
 @test
 def standard_error_is_never_the_client():
     for unit in SERVICES:
+        if "@" not in unit:     # it has no client there
+            continue
         assert re.search(r"^StandardError=journal$", UNITS[unit], re.M), unit
 
 

@@ -69,6 +69,28 @@ int	monitor_get_question(struct monitor *m, struct received *r);
    or -1 with errno: the channel process cannot be told. */
 int	monitor_handle(struct monitor *m, struct received *r);
 
+/* ---- stage.c ---- */
+
+/* Is there anything that some client may not send to? */
+bool	monitor_is_limited(const struct monitor *m);
+
+/* May the client send to all of them?  It was told so of each. */
+bool	monitor_may_send_all(struct monitor *m, const struct envelope *env);
+
+/* Asks about a stage; *v becomes the answer, and prepend[0..SERVICE_PREPEND)
+   the header fields to put in front of the message. */
+void	monitor_answer_stage(struct monitor *m, enum stage stage,
+	    const struct envelope *env, struct reply *v, char *prepend);
+
+/* Asks about a line of the client that is no command. */
+void	monitor_answer_unknown(struct monitor *m, const char *line,
+	    const struct envelope *env, struct reply *v);
+
+/* MAIL, if mail is true, and recipients that came at once: v[0] is MAIL's.
+   There are no services to ask. */
+void	monitor_answer_group(struct monitor *m, bool mail,
+	    const struct envelope *env, struct reply v[]);
+
 /* ---- message.c ---- */
 
 /* The form of a message's spool: filters read also what is dropped. */

@@ -215,6 +215,16 @@ bool	smtp_try_places(struct nexthop *h, const struct envelope *env,
 void	smtp_try_recipients(struct nexthop *h, const struct envelope *env,
 	    int64_t deadline, struct reply v[], struct reply *r);
 
+/* ---- smtp_text.c ---- */
+
+/* True if the message goes as one chunk of BDAT. */
+bool	smtp_is_chunked(const struct nexthop *h, enum spool_form form);
+
+/* Sends the message.  False: it did not go out whole, and *r says why. */
+bool	smtp_send_message(struct nexthop *h, const struct envelope *env,
+	    int spool, enum spool_form form, int64_t deadline,
+	    struct reply *r);
+
 /* ---- smtp_live.c ---- */
 
 /* Takes up the transaction that the dialogue has opened.  False: there is none

@@ -1,0 +1,202 @@
+/*
+ * stage.c - what the monitor says at each step of the dialogue: the access
+ * rule first, then routes and services, the next hop of --live last.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "base/reply.h"
+#include "monitor/private.h"
+#include "monitor/record.h"
+
+bool
+monitor_is_limited(const struct monitor *m)
+{
+	return !access_unlimited(m->access) && (access_explicit(m->access) ||
+	    relay_may_forward(m->relay));
+}
+
+/* May the client send to the one recipient of env? */
+static bool
+may_send(struct monitor *m, const struct envelope *env, struct reply *r,
+    char *why, size_t size)
+{
+	enum access_way way = ACCESS_LOCAL;
+	struct envelope real = *env;
+	bool named;
+
+	if (!monitor_is_limited(m))
+		return true;
+	real.fact[FACT_CLIENT_ADDRESS] = m->client;
+	if (relay_forwards(m->relay, env, &named))
+		way = named ? ACCESS_NAMED : ACCESS_ANY;
+	return access_allows(m->access, &real, way, r, why, size);
+}
+
+bool
+monitor_may_send_all(struct monitor *m, const struct envelope *env)
+{
+	struct envelope one = *env;
+	struct reply r;
+
+	one.nrecipients = 1;
+	for (size_t i = 0; monitor_is_limited(m) && i < env->nrecipients; i++) {
+		one.recipients = &env->recipients[i];
+		if (!may_send(m, &one, &r, NULL, 0))
+			return false;
+	}
+	return true;
+}
+
+/* Tells the services from the i-th on, which were not asked, of a recipient
+   that was refused. */
+static void
+tell_refusal(struct monitor *m, size_t i, const struct envelope *env,
+    const struct reply *v)
+{
+	for (; i < m->nservices; i++)
+		if (m->service[i].kind->refused != NULL)
+			m->service[i].kind->refused(m->service[i].ctx, env, v);
+}
+
+void
+monitor_answer_unknown(struct monitor *m, const char *line, const struct envelope *env,
+    struct reply *v)
+{
+	struct reply answer;
+
+	reply_set(v, 500, "5.5.2", "Command not recognized");
+	for (size_t i = 0; i < m->nservices; i++) {
+		if (m->service[i].kind->unknown == NULL)
+			continue;
+		answer = *v;
+		m->service[i].kind->unknown(m->service[i].ctx, line, env,
+		    &answer);
+		if (reply_same(&answer, v))
+			continue;
+		*v = answer;
+		break;
+	}
+	m->record.closed = m->record.closed || v->code == 421;
+}
+
+/* What the next hop says, now that nobody here has anything against it. */
+static void
+ask_next_hop(struct monitor *m, enum stage stage, const struct envelope *env,
+    struct reply *v)
+{
+	struct envelope alone = *env;
+	struct reply denied = *v;
+
+	alone.nrecipients = 0;
+	if (stage == STAGE_MAIL)
+		relay_live_offer(m->relay, &alone, v, NULL);
+	else if (stage == STAGE_RCPT)
+		relay_live_offer(m->relay, env, NULL, v);
+	else if (stage == STAGE_VRFY && may_send(m, env, &denied, NULL, 0))
+		relay_live_vrfy(m->relay, env, v);
+}
+
+void
+monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
+    struct reply *v, char *prepend)
+{
+	size_t i = 0;
+	char why[128];
+
+	/* Without a text the channel has words of its own. */
+	reply_set(v, 250, "2.0.0", m->set->relay.live ? "" : "OK");
+	if (stage == STAGE_RCPT && !may_send(m, env, v, why, sizeof why)) {
+		logger_printf(&m->set->log, LOG_NOTICE, "refused", env,
+		    "%d %s %s: %s", v->code, v->enh, v->text, why);
+		tell_refusal(m, 0, env, v);
+		return;
+	}
+	if (stage == STAGE_RCPT)
+		relay_rcpt(m->relay, env, v);
+	for (; i < m->nservices && v->code < 400; i++)
+		m->service[i].kind->ask(m->service[i].ctx, stage, env, v,
+		    prepend + strlen(prepend));
+	if (m->set->relay.live && v->code < 400)
+		ask_next_hop(m, stage, env, v);
+	if (stage == STAGE_RCPT && v->code >= 400)
+		tell_refusal(m, i, env, v);
+	if (stage == STAGE_MAIL)
+		m->recipients = 0;
+	m->recipients += stage == STAGE_RCPT && v->code < 400;
+	if (m->nservices > 0 && !record_stage(&m->record, stage, env, v))
+		reply_set(v, 452, "4.3.1", "Out of memory");
+	if (v->code >= 400)
+		monitor_log(m, LOG_NOTICE, "refused", env, v);
+}
+
+/* May this recipient be asked about?  *v and the log say why not. */
+static bool
+is_for_next_hop(struct monitor *m, const struct envelope *one, struct reply *v)
+{
+	char why[128] = "";
+
+	reply_set(v, 250, "2.0.0", "");
+	if (may_send(m, one, v, why, sizeof why))
+		relay_rcpt(m->relay, one, v);
+	if (v->code >= 400)
+		logger_printf(&m->set->log, LOG_NOTICE, "refused", one,
+		    "%d %s %s%s%s", v->code, v->enh, v->text,
+		    *why == '\0' ? "" : ": ", why);
+	return v->code < 400;
+}
+
+/* Logs what the next hop has refused of a group. */
+static void
+log_group(struct monitor *m, const struct envelope *env, const struct reply v[])
+{
+	struct envelope one = *env;
+
+	one.nrecipients = 1;
+	for (size_t i = 0; i < env->nrecipients; i++) {
+		one.recipients = env->recipients + i;
+		if (v[i].code >= 400)
+			monitor_log(m, LOG_NOTICE, "refused", &one, &v[i]);
+	}
+}
+
+void
+monitor_answer_group(struct monitor *m, bool mail, const struct envelope *env,
+    struct reply v[])
+{
+	struct recipient *to = calloc(env->nrecipients, sizeof *to);
+	struct reply *w = calloc(env->nrecipients, sizeof *w);
+	size_t *at = calloc(env->nrecipients, sizeof *at), n = 0;
+	struct envelope part = *env;
+
+	if (to == NULL || w == NULL || at == NULL) {
+		reply_set(&v[0], 452, "4.3.1", "Out of memory");
+		reply_spread(v, env->nrecipients + mail);
+		goto out;
+	}
+	part.nrecipients = 1;
+	reply_set(&v[0], 250, "2.0.0", "");
+	for (size_t i = 0; i < env->nrecipients; i++) {
+		part.recipients = env->recipients + i;
+		if (!is_for_next_hop(m, &part, &v[mail + i]))
+			continue;
+		w[n] = v[mail + i];
+		to[n] = env->recipients[i];
+		at[n++] = mail + i;
+	}
+	part.recipients = to;
+	part.nrecipients = n;
+	if (mail || n > 0)
+		relay_live_offer(m->relay, &part, mail ? &v[0] : NULL, w);
+	for (size_t i = 0; i < n; i++)
+		v[at[i]] = w[i];
+	if (mail && v[0].code >= 400)
+		monitor_log(m, LOG_NOTICE, "refused", env, &v[0]);
+	else
+		log_group(m, &part, w);
+out:
+	free(to);
+	free(w);
+	free(at);
+}
