@@ -333,10 +333,15 @@ run_command(struct channel *ch, struct span line)
 		reply_deny(&r, 421, "4.7.0", text);
 	} else if ((v->flags & VERB_RAW) == 0)
 		check_verb(ch, v, line, arg, &r);
-	if (r.code >= 400 && r.code != 421 && transaction_waits(ch)) {
+	if (v != NULL && r.code >= 400 && transaction_waits(ch)) {
+		/* What came before is answered first. */
 		transaction_settle(ch);
-		r.code = 250;
-		check_verb(ch, v, line, arg, &r);
+		if (ch->want == WANT_CLOSE)
+			return;
+		if (r.code != 421) {
+			r.code = 250;
+			check_verb(ch, v, line, arg, &r);
+		}
 	}
 	if (v == NULL && !ch->overlong && span_clean(line) &&
 	    ch->smtp_state != PHASE_REFUSED && ch->hooks->unknown != NULL &&

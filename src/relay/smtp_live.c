@@ -38,6 +38,7 @@ forget_envelope(struct live *l)
 	l->n = 0;
 	l->sender = NULL;
 	l->begun = l->again = l->given_back = false;
+	l->lost.code = 0;
 }
 
 void
@@ -154,6 +155,8 @@ resume(struct nexthop *h, const struct envelope *env, int spool,
 	else if (l->again) {
 		ok = false;
 		reply_set(r, 451, "4.4.2", "Connection to next hop lost");
+		if (l->lost.code != 0)
+			*r = l->lost;
 	}
 	for (size_t i = 0; ok && i < l->n; i++)
 		to[i] = (struct recipient){ l->to[i].text,
@@ -182,6 +185,24 @@ resume(struct nexthop *h, const struct envelope *env, int spool,
 	return ok;
 }
 
+static void	add_recipients(struct nexthop *h, const struct envelope *env,
+	    int64_t deadline, struct reply v[]);
+
+/* One recipient after the other, where the connection was lost in the group:
+   what each hears must not depend on the others. */
+static void
+add_slowly(struct nexthop *h, const struct envelope *env, int64_t deadline,
+    struct reply v[])
+{
+	struct envelope one = *env;
+
+	one.nrecipients = 1;
+	for (size_t i = 0; i < env->nrecipients; i++) {
+		one.recipients = env->recipients + i;
+		add_recipients(h, &one, deadline, &v[i]);
+	}
+}
+
 /* More recipients, once more where the connection is lost. */
 static void
 add_recipients(struct nexthop *h, const struct envelope *env,
@@ -191,7 +212,8 @@ add_recipients(struct nexthop *h, const struct envelope *env,
 
 	while (lost.code == 0 || !h->live->again) {
 		if (!is_usable(h) && !resume(h, env, -1, deadline, &r)) {
-			refuse_all(env, lost.code != 0 ? &lost : &r, v);
+			h->live->lost = lost.code != 0 ? lost : r;
+			refuse_all(env, &h->live->lost, v);
 			return;
 		}
 		smtp_try_recipients(h, env, deadline, v, &r);
@@ -199,13 +221,17 @@ add_recipients(struct nexthop *h, const struct envelope *env,
 			remember_accepted(h, env, v);
 			return;
 		}
+		if (env->nrecipients > 1) {
+			add_slowly(h, env, deadline, v);
+			return;
+		}
 		lost = r;
 	}
+	h->live->lost = lost;
 	refuse_all(env, &lost, v);
 }
 
-/* MAIL alone, then one recipient after the other, where the connection was
-   lost in the group: what each hears must not depend on the others. */
+/* MAIL alone, then one recipient after the other. */
 static bool
 begin_slowly(struct nexthop *h, const struct envelope *env, int64_t deadline,
     struct reply *mail, struct reply v[])
@@ -216,11 +242,8 @@ begin_slowly(struct nexthop *h, const struct envelope *env, int64_t deadline,
 	smtp_restart(h);
 	part.nrecipients = 0;
 	h->live->begun = smtp_try_places(h, &part, -1, deadline, NULL, mail);
-	part.nrecipients = 1;
-	for (size_t i = 0; h->live->begun && i < env->nrecipients; i++) {
-		part.recipients = env->recipients + i;
-		add_recipients(h, &part, deadline, &v[i]);
-	}
+	if (h->live->begun)
+		add_slowly(h, env, deadline, v);
 	return h->live->begun;
 }
 

@@ -73,6 +73,7 @@ struct live {
 	bool begun;		/* it has accepted MAIL in this transaction */
 	bool again;		/* it was dialled again in it */
 	bool given_back;	/* the connection was, by us */
+	struct reply lost;	/* why, and why not again; code 0: it was not */
 	char *sender;		/* and the parameters of MAIL behind its NUL;
 				   owned */
 	struct live_recipient {
