@@ -77,16 +77,19 @@ hop_find(struct relay *r, const char *spec, char *error, size_t size)
 
 	if (strcmp(r->usual.spec, spec) == 0)
 		return &r->usual;
-	for (h = bucket != NULL ? *bucket : NULL; h != NULL; h = h->alike)
+	if (bucket == NULL) {
+		snprintf(error, size, "out of memory");
+		return NULL;
+	}
+	for (h = *bucket; h != NULL; h = h->alike)
 		if (strcmp(h->spec, spec) == 0)
 			return h;
 	t = hop_transport(r, spec, error, size);
 	if (t == NULL)
 		return NULL;
 	h = calloc(1, sizeof *h + len);
-	if (h == NULL || bucket == NULL) {
+	if (h == NULL) {
 		snprintf(error, size, "out of memory");
-		free(h);
 		return NULL;
 	}
 	memcpy(h + 1, spec, len);

@@ -81,7 +81,7 @@ find_value(const struct envelope *env, size_t i)
 	    env->fact[FACT_FORWARD_ADDRESS][0] == '\0')
 		return env->fact[FACT_QUEUE_ID];
 	/* XCLIENT knows two protocols. */
-	if (i >= XFORWARDS && rows[i].fact == FACT_CLIENT_PROTOCOL &&
+	if (rows[i].fact == FACT_CLIENT_PROTOCOL && i >= XFORWARDS &&
 	    value[0] != '\0' && strcmp(value, "SMTP") != 0)
 		return "ESMTP";
 	return value;

@@ -15,8 +15,15 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/text.h"
 #include "relay/smtp_private.h"
+
+/* GCC's analyser does not see that h->live keeps what is stored there;
+   forget_envelope() frees it. */
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
+#endif
 
 #define RSET_SECONDS 30		/* for the reply to a RSET that nobody awaits */
 #define OPEN_SHARE 4		/* an open transaction is held so much longer */
@@ -75,15 +82,15 @@ second(const char *pair)
 static bool
 remember_recipient(struct live *l, const struct recipient *to)
 {
-	struct live_recipient *more = realloc(l->to,
-	    (l->n + 1) * sizeof *more);
-	char *text = more == NULL ? NULL : copy_pair(to->address, to->options);
+	struct live_recipient *more = table_grow(l->to, l->n, sizeof *more);
 
-	if (more != NULL)
-		l->to = more;
-	if (text == NULL)
+	if (more == NULL)
 		return false;
-	l->to[l->n++].text = text;
+	l->to = more;
+	more[l->n].text = copy_pair(to->address, to->options);
+	if (more[l->n].text == NULL)
+		return false;
+	l->n++;
 	return true;
 }
 

@@ -140,6 +140,7 @@ static void
 send_parts(struct nexthop *h, const struct envelope *env, int spool,
     enum spool_form form, int64_t deadline, struct some *s, struct reply v[])
 {
+	const struct reply none = { .code = 0 };
 	struct nexthop *at = h;
 	bool good = false;
 	unsigned k;
@@ -156,8 +157,10 @@ send_parts(struct nexthop *h, const struct envelope *env, int spool,
 		for (at = at->next; at != NULL; at = at->next)
 			smtp_abandon(at, deadline);
 		/* In LMTP a reply is about one recipient. */
-		fail_all(env, h->protocol == NEXTHOP_LMTP ?
-		    &(const struct reply){ .code = 0 } : &s->v[0], v);
+		if (h->protocol == NEXTHOP_LMTP)
+			fail_all(env, &none, v);
+		else
+			fail_all(env, &s->v[0], v);
 		return;
 	}
 }

@@ -45,7 +45,7 @@ scram(const struct digest_question *q, const char *password, const char *salt,
     const char *text, struct digest_answer *a)
 {
 	const EVP_MD *md = EVP_sha256();
-	unsigned char salted[SHA_LEN], key[SHA_LEN], stored[SHA_LEN];
+	unsigned char salted[SHA_LEN], key[SHA_LEN] = { 0 }, stored[SHA_LEN];
 	unsigned char server[SHA_LEN];
 	bool ok = PKCS5_PBKDF2_HMAC(password, (int)q->password,
 	    (const unsigned char *)salt, (int)q->salt, (int)q->iterations, md,

@@ -63,7 +63,7 @@ pins_match(const struct engine *e)
 	    EVP_Digest(der, (size_t)len, key, NULL, EVP_sha256(), NULL) == 1;
 
 	OPENSSL_free(der);
-	while (ok && p != NULL && (p = read_pin(p, md)) != NULL) {
+	while (ok && (p = read_pin(p, md)) != NULL) {
 		if (memcmp(md, cert, SHA_LEN) == 0 ||
 		    memcmp(md, key, SHA_LEN) == 0)
 			return true;
