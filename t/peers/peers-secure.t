@@ -41,12 +41,23 @@ def save(name, text):
     return path(name)
 
 
+def end(process):
+    """Asks until it ends: postgrey misses a SIGTERM that comes while it is
+    about to wait."""
+    while process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(1)
+        except subprocess.TimeoutExpired:
+            pass
+
+
 def start(*command, at):
     """Starts a peer and waits until it listens at a port or path."""
     with open(path("peers.log"), "ab") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
                                    stdout=log, stderr=log)
-    running.append(lambda: (process.terminate(), process.wait()))
+    running.append(lambda: end(process))
     over = os.pidfd_open(process.pid)
     while True:
         family = socket.AF_INET if isinstance(at, tuple) else socket.AF_UNIX
