@@ -105,6 +105,9 @@ def users_and_their_hashes_are_read_by_line():
     assert any(line.endswith("users: 1 user can log in")
                for line in found["good"]), found
     status, found = checked(*users(f"jo:secret\nann:{made}\nnobody\n"))
+    # A hash that crypt(3) does not know is logged, too, by the static program.
+    found["bad"] = [line for line in found["bad"]
+                    if "does not support this hash" not in line]
     assert status == 78 and len(found["bad"]) == 2, found
     assert "users: line 1: not a hash" in found["bad"][0], found
     assert "users: line 3: not USER:HASH" in found["bad"][1], found
