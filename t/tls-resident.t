@@ -321,9 +321,10 @@ def holds(pid, wanted):
             open(f"/proc/{pid}/mem", "rb") as memory:
         for line in maps:
             m = re.match(r"(\w+)-(\w+) rw", line)
-            if m:
+            size = int(m[2], 16) - int(m[1], 16) if m else 0
+            if 0 < size < 1 << 28:      # more is a sanitizer's own
                 memory.seek(int(m[1], 16))
-                octets = memory.read(int(m[2], 16) - int(m[1], 16))
+                octets = memory.read(size)
                 found += sum(octets.count(w[:28]) for w in wanted)
     return found
 
