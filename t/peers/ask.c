@@ -132,6 +132,8 @@ main(int argc, char *argv[])
 	struct recipient to = { "recipient@example.org", "" };
 	struct envelope env = { .recipients = &to };
 	struct logger log = { report, NULL };
+	const struct service_settings set = { .log = &log,
+		.timeout = TIMEOUT };
 	void *p = NULL;
 	struct auth *a = NULL;
 	char error[256] = "usage: ask policy|auth SERVICE ...";
@@ -141,7 +143,7 @@ main(int argc, char *argv[])
 		env.fact[i] = "";
 	env.fact[FACT_CLIENT_PROTOCOL] = "ESMTP";
 	if (argc > 2 && strcmp(argv[1], "policy") == 0)
-		p = service_policy.open(argv[2], TIMEOUT, &log, error, sizeof error);
+		p = service_policy.open(argv[2], &set, error, sizeof error);
 	else if (argc > 2 && strcmp(argv[1], "auth") == 0)
 		a = auth_open(argv[2], TIMEOUT, &log, error, sizeof error);
 	if (p != NULL)

@@ -74,9 +74,14 @@ free_ports() {
 		print join " ", map { $_->sockport } @s' "$1"
 }
 
-# The messages, with CRLF as they are sent; NAME.lf as they are delivered.
+# The messages, with CRLF as they are sent; NAME.lf as they are delivered.  They
+# have the fields that Postfix would add to mail from this host.
 message() {
-	sed 's/$/\r/' >"$dir/$1"
+	{ cat <<-!; cat; } | sed 's/$/\r/' >"$dir/$1"
+		From: s@example.org
+		Date: Sat, 28 Nov 2026 12:00:00 +0000
+		Message-Id: <$1@client.example.org>
+	!
 	tr -d '\r' <"$dir/$1" >"$dir/$1.lf"
 }
 
