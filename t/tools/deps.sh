@@ -28,6 +28,7 @@ for target; do
 		    libnginx-mod-mail swaks curl
 		    opendkim opendmarc rspamd redis-server clamav-milter
 		    clamav-daemon spamass-milter spamd python3-dkim
+		    python3-milter
 		    monitoring-plugins-basic prometheus-blackbox-exporter) ;;
 	check-systemd)
 		packages+=(python3 swaks openssl systemd-container) ;;
