@@ -148,6 +148,25 @@ def certificate_and_key_must_be_there_and_match():
 
 
 @test
+def smtpd_tls_may_be_where_the_user_cannot_enter():
+    need("openssl")
+    if os.geteuid() != 0:
+        raise Skip("not root")
+    certificate(PLACE, "one", "mx.example.org")
+    private = os.path.join(PLACE, "private")
+    os.mkdir(private, 0o700)
+    for program in (SMTPD, SMTPD + "-tls"):
+        shutil.copy(program, private)
+    done = subprocess.run(
+        [f"{private}/{os.path.basename(SMTPD)}", "--check",
+         "--tlscert", f"{PLACE}/one.pem", "--tlskey", f"{PLACE}/one.key",
+         "discard:"], stdin=subprocess.DEVNULL, text=True,
+        capture_output=True)
+    assert done.returncode == 0 and "mx.example.org" in done.stdout, done
+    shutil.rmtree(private)
+
+
+@test
 def an_expired_certificate_is_bad():
     need("openssl", "faketime")
     subprocess.run(["faketime", "2020-01-01", "openssl", "req", "-x509",

@@ -35,6 +35,7 @@
 #define END_RETRY 20		/* until waitid(2) is asked again */
 #define OUT_OF_THE_WAY 10	/* no program gets a descriptor from here on */
 #define CHILD_STACK 32768	/* octets, until it has become the program */
+#define CLOSE_AT_EXEC 4U	/* CLOSE_RANGE_CLOEXEC; musl has no header for it */
 #define SEARCH_PATH "/usr/local/bin:/usr/bin:/bin"	/* without PATH */
 
 /* ---- In the child ---- */
@@ -97,6 +98,15 @@ struct child {
 	int error;		/* errno of a failure; 0: it is the program now */
 };
 
+/* The program has no descriptor from this on.  They are still open when it is
+   executed: argv[0] may be one of them, in /proc/self/fd. */
+static void
+leave_at_exec(int from)
+{
+	if (syscall(SYS_close_range, from, UINT_MAX, CLOSE_AT_EXEC) == -1)
+		closefrom(from);
+}
+
 /* Becomes the program.  It writes to its own stack and to *child only. */
 static LEFT_OPEN int
 become_program(void *child)
@@ -116,7 +126,7 @@ become_program(void *child)
 			_exit(1);
 		}
 	}
-	closefrom(c->n);
+	leave_at_exec(c->n);
 	reset_signals();
 	c->error = execute(c->spawn->argv, c->spawn->envp);
 	_exit(1);
