@@ -58,8 +58,8 @@ SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 	units/smtpd.catalog:lib/systemd/catalog/smtpd.catalog \
 	$(foreach u,$(UNITS),$u:$(subst units,lib/systemd/$(if $(findstring \
 	catch,$u),user,system),$u)) \
-	$(foreach u,$(filter-out $(UNITS) %.d %.catalog %.pc %/sysusers.conf,\
-	$(wildcard units/*)),$u:$(subst units,share/doc/smtpd,$u))
+	$(foreach u,$(filter-out $(UNITS) %.d %.catalog %.pc %/sysusers.conf \
+	units/debian,$(wildcard units/*)),$u:$(subst units,share/doc/smtpd,$u))
 
 all: smtpd smtpd-tls libsmtpd-channel.a
 
@@ -149,7 +149,7 @@ check: all suites
 check-peers: all t/out/ask
 	prove $(PROVE) $(PEERS)
 check-systemd: all
-	prove $(PROVE) t/systemd/boot.sh
+	prove $(PROVE) t/systemd/boot.sh t/systemd/package.sh t/systemd/other.sh
 t/out/bench/floor t/out/bench/floor-static: t/bench/floor.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(if $(findstring static,$@),-static,$(LINK)) \
@@ -186,6 +186,8 @@ install: all
 	    case $$f in units/*) sed -i -e 's|@SBINDIR@|$(PREFIX)/sbin|g' \
 	        -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $$to;; \
 	    esac; done
+deb:
+	CC='$(CC)' units/debian/build $(VERSION) t/out/deb
 uninstall:
 	cd $(DESTDIR)$(PREFIX) && rm -fv $(foreach f,$(SHIP),$(lastword \
 	    $(subst :, ,$f)))
@@ -197,8 +199,8 @@ clean:
 	rm -rf smtpd smtpd-tls musl *.[oad] src/*/*.[od] .built t/out \
 	    t/__pycache__ t/*/__pycache__
 
-.PHONY: FORCE all bench check check-peers check-systemd clean coverage deps \
-	fuzz install lint run suites uninstall
+.PHONY: FORCE all bench check check-peers check-systemd clean coverage deb \
+	deps fuzz install lint run suites uninstall
 -include $(wildcard *.d src/*/*.d musl/*.d \
 	musl/src/*/*.d $(foreach d,san fuzz,t/out/$d/*.d \
 	t/out/$d/t/*.d t/out/$d/t/*/*.d t/out/$d/src/*/*.d))

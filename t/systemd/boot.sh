@@ -5,9 +5,11 @@
 #	t/systemd/boot.sh [SCRIPT]	(t/systemd/units.py)
 #
 # The script is run in /rig, where the files that RIG_FILES names are, too.
-# The container is the running root file system under an overlay in memory,
-# with `make install' done on top; it has its own network and is gone, with
-# everything that happened in it, when the script ends.
+# The container is the running root file system, or the one at RIG_ROOT, under
+# an overlay in memory, with `make install' done on top, or, if RIG_SOURCE is
+# not empty, with the sources in /rig/src and nothing installed; it has its own
+# network and is gone, with everything that happened in it, when the script
+# ends.
 #
 # Nothing is left behind whichever way this ends: the mounts are in a mount
 # namespace of our own, and systemd-nspawn goes when this does.
@@ -40,24 +42,31 @@ root=$RIG/root
 
 mount -t tmpfs -o mode=755 tmpfs "$RIG" &&
     mkdir "$RIG/upper" "$RIG/work" "$root" || exit 1
-mount -t overlay -o "lowerdir=/,upperdir=$RIG/upper,workdir=$RIG/work" \
+mount -t overlay -o "lowerdir=${RIG_ROOT:-/},upperdir=$RIG/upper,workdir=$RIG/work" \
     overlay "$root" 2>"$RIG/log" ||
     bail "no overlay over this root: $(tail -n 1 "$RIG/log")"
 
 # What happens in the container is decided here and not by what the host has
 # enabled: rig.target wants a bare system and our script.
 mkdir "$root/rig" &&
-    cp "$top"/t/tap.py "$top"/t/servers.py "$top/src/session/log.c" \
+    cp "$top"/t/tap.py "$top"/t/servers.py "$top"/t/systemd/booted.py \
+	"$top/src/session/log.c" \
         ${RIG_FILES:-} "$root/rig/" &&
     cp "$script" "$root/rig/script" && chmod 755 "$root/rig/script" || exit 1
 rm -rf "$root/var/log/journal" "$root/etc/default/smtpd" "$root/etc/smtpd" \
     "$root"/etc/systemd/system/smtpd*
 : >"$root/rig/tap"
-make -s -C "$top" install DESTDIR="$root" >"$RIG/log" 2>&1 || {
-	sed 's/^/# /' "$RIG/log"
-	echo 'Bail out! make install failed'
-	exit 1
-}
+if [ -n "${RIG_SOURCE:-}" ]; then
+	mkdir "$root/rig/src" &&
+	    tar -c -C "$top" --exclude=./.git --exclude=./t/out \
+		--exclude=./musl . | tar -x -C "$root/rig/src" || exit 1
+else
+	make -s -C "$top" install DESTDIR="$root" >"$RIG/log" 2>&1 || {
+		sed 's/^/# /' "$RIG/log"
+		echo 'Bail out! make install failed'
+		exit 1
+	}
+fi
 cat >"$root/etc/systemd/system/rig.target" <<-!
 	[Unit]
 	Requires=basic.target rig.service

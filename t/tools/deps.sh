@@ -1,10 +1,13 @@
 #!/bin/bash
 # Installs the Debian packages that building needs, and those of each of
-# make's targets that is named.
+# make's targets that is named; or prints their names.
 #
-#	t/tools/deps.sh [TARGET] ...
+#	t/tools/deps.sh [--list] [TARGET] ...
 
 set -eu
+
+list=
+[ "${1:-}" != --list ] || { list=yes; shift; }
 
 # To build, to listen, to send a message.
 packages=(gcc libc6-dev libssl-dev libsystemd-dev pkgconf systemd curl)
@@ -31,7 +34,11 @@ for target; do
 		    python3-milter
 		    monitoring-plugins-basic prometheus-blackbox-exporter) ;;
 	check-systemd)
-		packages+=(python3 swaks openssl systemd-container) ;;
+		packages+=(make python3 swaks openssl systemd-container
+		    debootstrap dpkg-dev lintian man-db bash-completion
+		    iproute2) ;;
+	deb)
+		packages+=(dpkg-dev) ;;
 	bench)
 		# msmtp-mta, which has msmtpd, excludes Postfix: it is fetched
 		# and run where it is, with what msmtp needs.
@@ -50,6 +57,10 @@ for target; do
 	esac
 done
 
+if [ -n "$list" ]; then
+	echo "${packages[*]}"
+	exit
+fi
 sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
 exec $sudo env DEBIAN_FRONTEND=noninteractive \
