@@ -135,6 +135,25 @@ Test(edit, the_nth_of_a_name_is_changed_or_deleted)
 }
 
 static void
+remove_all(struct edit *e)
+{
+	cr_assert_eq(edit_add(e, "a", " 4"), 0);
+	cr_assert_eq(edit_remove(e, 1, "received"), 0);
+	cr_assert_eq(edit_remove(e, 2, "A"), 0);
+	cr_assert_eq(edit_remove(e, 2, "b"), 0);
+	cr_assert_eq(edit_remove(e, 1, "no name"), -1);
+	cr_assert_eq(errno, EINVAL);
+}
+
+Test(edit, all_of_a_name_from_the_nth_on_are_removed)
+{
+	expect(MESSAGE, remove_all,
+	    "Received: us\n\tthen\nA: 1\nB: 2\n more\n\nbody\n");
+	expect("Received: us\nA: 1\nreceived: x\nA: 2\nReceived: y", remove_all,
+	    "Received: us\nA: 1\n");
+}
+
+static void
 body(struct edit *e)
 {
 	cr_assert_eq(edit_body(e, "new\r", 4), 0);

@@ -364,6 +364,33 @@ edit_change(struct edit *e, size_t n, const char *name, const char *value)
 }
 
 int
+edit_remove(struct edit *e, size_t n, const char *name)
+{
+	size_t len = check_name(name), kept = 0, hidden = 0;
+	uint32_t hash = field_hash(name, len);
+
+	if (len == 0) {
+		errno = EINVAL;
+		return -1;
+	}
+	for (size_t i = 0; i < e->nrows; i++) {
+		const bool own = i >= e->hidden && i < e->hidden + e->nhidden;
+
+		if (!own && row_is(e, &e->rows[i], name, len, hash) &&
+		    (n == 0 || --n == 0)) {
+			free_row(e, i);
+			hidden += i < e->hidden;
+			e->changed = true;
+		} else {
+			e->rows[kept++] = e->rows[i];
+		}
+	}
+	e->nrows = kept;
+	e->hidden -= hidden;
+	return 0;
+}
+
+int
 edit_body(struct edit *e, const char *p, size_t len)
 {
 	if (e->new_body == NULL) {

@@ -78,6 +78,8 @@ int	edit_add(struct edit *e, const char *name, const char *value);
    none, nothing is deleted, or the field is added at the end. */
 int	edit_change(struct edit *e, size_t n, const char *name,
 	    const char *value);
+/* Deletes the n-th field of that name, from 1, and all that follow it. */
+int	edit_remove(struct edit *e, size_t n, const char *name);
 /* Appends octets to what replaces the body, with CRLF line ends; the first call
    begins it.  A failure is told by edit_finish(). */
 int	edit_body(struct edit *e, const char *p, size_t len);
