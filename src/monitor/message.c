@@ -104,6 +104,30 @@ answer_originals(const struct envelope *env, const struct envelope *sent,
 		v[i] = added;
 }
 
+/* Relays a message, from the sender that --from wants; the log has the one that
+   the client named. */
+static void
+send_message(struct monitor *m, const struct service_message *message,
+    struct reply v[])
+{
+	struct envelope env = message->env;
+	int spool = message->spool;
+	const char *sender;
+
+	if (!from_rewrite(m->from, &env, &spool, message->crlf, &v[0])) {
+		reply_spread(v, env.nrecipients);
+	} else {
+		sender = env.fact[FACT_SENDER];
+		if (strcmp(sender, message->env.fact[FACT_SENDER]) != 0)
+			logger_printf(&m->set->log, LOG_INFO, "from",
+			    &message->env, "sent as %s", sender);
+		relay_deliver(m->relay, &env, spool, v);
+	}
+	if (spool != message->spool)
+		close(spool);
+	log_verdicts(m, &message->env, v);
+}
+
 /* Relays a message whose recipients are not the client's any more. */
 static void
 relay_changed(struct monitor *m, const struct envelope *env,
@@ -118,8 +142,7 @@ relay_changed(struct monitor *m, const struct envelope *env,
 		log_verdicts(m, env, v);
 		return;
 	}
-	relay_deliver(m->relay, sent, message->spool, w);
-	log_verdicts(m, sent, w);
+	send_message(m, message, w);
 	answer_originals(env, sent, w, v);
 	free(w);
 }
@@ -180,8 +203,7 @@ relay_fixed(struct monitor *m, const struct envelope *env, int spool,
 	} else if (message.env.recipients != env->recipients) {
 		relay_changed(m, env, &message, v);
 	} else {
-		relay_deliver(m->relay, &message.env, message.spool, v);
-		log_verdicts(m, &message.env, v);
+		send_message(m, &message, v);
 	}
 }
 

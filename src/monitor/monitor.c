@@ -112,6 +112,9 @@ monitor_open(const struct monitor_settings *set, char *error, size_t size)
 	m->access = access_open(&set->access, &set->log, error, size);
 	if (m->access == NULL)
 		goto bad;
+	if (set->from != NULL && (m->from = from_open(set->from, &set->log,
+	    error, size)) == NULL)
+		goto bad;
 	if (!open_services(m, error, size))
 		goto bad;
 	if (set->auth != NULL) {
@@ -135,6 +138,7 @@ monitor_close(struct monitor *m)
 		close(m->wire.peer);
 	relay_close(m->relay);
 	access_close(m->access);
+	from_close(m->from);
 	for (size_t i = 0; i < m->nservices; i++)
 		m->service[i].kind->close(m->service[i].ctx);
 	record_forget(&m->record);

@@ -23,6 +23,7 @@ struct tls_settings {
 struct monitor_settings {
 	struct relay_settings relay;
 	const char *domain;	/* of addresses that have none; NULL: they stay */
+	const char *from;	/* the sender of all mail, or a file of them */
 	struct access_settings access;
 	const char *policy;	/* "unix:PATH", "inet:HOST:PORT", or NULL */
 	unsigned policy_timeout;	/* seconds for one question */

@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include "monitor/from.h"
 #include "monitor/monitor.h"
 #include "monitor/record.h"
 #include "monitor/wire.h"
@@ -27,6 +28,7 @@ struct monitor {
 	const struct monitor_settings *set;
 	struct relay *relay;
 	struct access *access;
+	struct from *from;	/* NULL: senders stay */
 	struct service_settings services;	/* what they were told */
 	struct asked service[SERVICES_MAX];	/* in the order of asking, */
 	size_t nservices;			/* so many */

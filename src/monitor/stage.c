@@ -17,19 +17,32 @@ monitor_is_limited(const struct monitor *m)
 	    relay_may_forward(m->relay));
 }
 
+/* The envelope as the relay sees it.  Where --from cannot be used that is the
+   client's, and nothing will be relayed. */
+static struct envelope
+relay_envelope(struct monitor *m, const struct envelope *env)
+{
+	struct envelope mapped = *env;
+	struct reply r;
+
+	from_map(m->from, &mapped, &r);
+	return mapped;
+}
+
 /* May the client send to the one recipient of env? */
 static bool
 may_send(struct monitor *m, const struct envelope *env, struct reply *r,
     char *why, size_t size)
 {
 	enum access_way way = ACCESS_LOCAL;
-	struct envelope real = *env;
+	struct envelope real = *env, mapped;
 	bool named;
 
 	if (!monitor_is_limited(m))
 		return true;
 	real.fact[FACT_CLIENT_ADDRESS] = m->client;
-	if (relay_forwards(m->relay, env, &named))
+	mapped = relay_envelope(m, env);
+	if (relay_forwards(m->relay, &mapped, &named))
 		way = named ? ACCESS_NAMED : ACCESS_ANY;
 	return access_allows(m->access, &real, way, r, why, size);
 }
@@ -86,22 +99,26 @@ static void
 ask_next_hop(struct monitor *m, enum stage stage, const struct envelope *env,
     struct reply *v)
 {
-	struct envelope alone = *env;
+	struct envelope mapped = *env;
 	struct reply denied = *v;
 
-	alone.nrecipients = 0;
-	if (stage == STAGE_MAIL)
-		relay_live_offer(m->relay, &alone, v, NULL);
-	else if (stage == STAGE_RCPT)
-		relay_live_offer(m->relay, env, NULL, v);
+	if ((stage == STAGE_MAIL || stage == STAGE_RCPT) &&
+	    !from_map(m->from, &mapped, v))
+		return;
+	if (stage == STAGE_RCPT)
+		relay_live_offer(m->relay, &mapped, NULL, v);
 	else if (stage == STAGE_VRFY && may_send(m, env, &denied, NULL, 0))
-		relay_live_vrfy(m->relay, env, v);
+		relay_live_vrfy(m->relay, &mapped, v);
+	mapped.nrecipients = 0;
+	if (stage == STAGE_MAIL)
+		relay_live_offer(m->relay, &mapped, v, NULL);
 }
 
 void
 monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
     struct reply *v, char *prepend)
 {
+	struct envelope mapped;
 	size_t i = 0;
 	char why[128];
 
@@ -113,8 +130,10 @@ monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope 
 		tell_refusal(m, 0, env, v);
 		return;
 	}
-	if (stage == STAGE_RCPT)
-		relay_rcpt(m->relay, env, v);
+	if (stage == STAGE_RCPT) {
+		mapped = relay_envelope(m, env);
+		relay_rcpt(m->relay, &mapped, v);
+	}
 	for (; i < m->nservices && v->code < 400; i++)
 		m->service[i].kind->ask(m->service[i].ctx, stage, env, v,
 		    prepend + strlen(prepend));
@@ -135,11 +154,12 @@ monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope 
 static bool
 is_for_next_hop(struct monitor *m, const struct envelope *one, struct reply *v)
 {
+	struct envelope mapped = relay_envelope(m, one);
 	char why[128] = "";
 
 	reply_set(v, 250, "2.0.0", "");
 	if (may_send(m, one, v, why, sizeof why))
-		relay_rcpt(m->relay, one, v);
+		relay_rcpt(m->relay, &mapped, v);
 	if (v->code >= 400)
 		logger_printf(&m->set->log, LOG_NOTICE, "refused", one,
 		    "%d %s %s%s%s", v->code, v->enh, v->text,
@@ -168,11 +188,14 @@ monitor_answer_group(struct monitor *m, bool mail, const struct envelope *env,
 	struct recipient *to = calloc(env->nrecipients, sizeof *to);
 	struct reply *w = calloc(env->nrecipients, sizeof *w);
 	size_t *at = calloc(env->nrecipients, sizeof *at), n = 0;
-	struct envelope part = *env;
+	struct envelope part = *env, mapped = *env;
 
-	if (to == NULL || w == NULL || at == NULL) {
+	if (to == NULL || w == NULL || at == NULL)
 		reply_set(&v[0], 452, "4.3.1", "Out of memory");
+	if (to == NULL || w == NULL || at == NULL ||
+	    !from_map(m->from, &mapped, &v[0])) {
 		reply_spread(v, env->nrecipients + mail);
+		monitor_log(m, LOG_NOTICE, "refused", env, &v[0]);
 		goto out;
 	}
 	part.nrecipients = 1;
@@ -185,10 +208,10 @@ monitor_answer_group(struct monitor *m, bool mail, const struct envelope *env,
 		to[n] = env->recipients[i];
 		at[n++] = mail + i;
 	}
-	part.recipients = to;
-	part.nrecipients = n;
+	part.recipients = mapped.recipients = to;
+	part.nrecipients = mapped.nrecipients = n;
 	if (mail || n > 0)
-		relay_live_offer(m->relay, &part, mail ? &v[0] : NULL, w);
+		relay_live_offer(m->relay, &mapped, mail ? &v[0] : NULL, w);
 	for (size_t i = 0; i < n; i++)
 		v[at[i]] = w[i];
 	if (mail && v[0].code >= 400)

@@ -95,6 +95,8 @@ static const struct option_row {
 	    "FILE", "", "other relays for some senders" },
 	{ "domain", 0, TEXT, AT(const char *, monitor.domain),
 	    "NAME", "", "of addresses that have none" },
+	{ "from", 0, TEXT, AT(const char *, monitor.from),
+	    "ADDRESS|FILE", "", "whose mail all of it is to the relay" },
 	{ "relay-clients", 0, TEXT, AT(const char *, monitor.access.clients),
 	    "WHO,...", "", "who may send through us (" ACCESS_CLIENTS ")" },
 	{ "relay-domains", 0, TEXT, AT(const char *, monitor.access.domains),
