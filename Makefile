@@ -42,7 +42,8 @@ FUZZERS = $(filter-out replay,$(notdir $(basename $(wildcard t/fuzz/*.c))))
 REPLAY = $(FUZZERS:%=t/out/replay/%)
 # Those whose connections all lead to t/fakes/peer.c.
 PEERED = auth milter nexthop policy
-WITNESS = t/fakes/recorder.o t/transcripts/session.o t/fakes/world.o
+WITNESS = t/fakes/recorder.o t/fakes/world.o t/fakes/bench.o \
+	t/transcripts/session.o
 # What is installed, FILE:PLACE below PREFIX; @NAME@ in units is filled in.
 UNITS = $(wildcard units/*.socket units/*.service units/*.d/*)
 SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
