@@ -42,7 +42,7 @@ FUZZERS = $(filter-out replay,$(notdir $(basename $(wildcard t/fuzz/*.c))))
 REPLAY = $(FUZZERS:%=t/out/replay/%)
 # Those whose connections all lead to t/fakes/peer.c.
 PEERED = auth milter nexthop policy
-WITNESS = t/fakes/recorder.o t/fakes/world.o t/fakes/bench.o \
+WITNESS = t/fakes/recorder.o t/fakes/world.o t/fakes/bench.o t/fakes/hop.o \
 	t/transcripts/session.o
 # What is installed, FILE:PLACE below PREFIX; @NAME@ in units is filled in.
 UNITS = $(wildcard units/*.socket units/*.service units/*.d/*)
