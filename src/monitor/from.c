@@ -330,7 +330,7 @@ from_rewrite(struct from *f, struct envelope *env, int *spool, bool crlf,
 	if (address == NULL || *spool == -1 ||
 	    rewrite_spool(env, spool, crlf, address) == 0)
 		return true;
-	logger_printf(f->log, LOG_ERR, "from", &was,
+	logger_printf(f->log, LOG_ERR, "spool", &was,
 	    "cannot rewrite the header: %s", strerror(errno));
 	if (errno == E2BIG)
 		reply_set(v, 554, "5.6.0", "The header has too many fields");

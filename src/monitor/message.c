@@ -119,7 +119,7 @@ send_message(struct monitor *m, const struct service_message *message,
 	} else {
 		sender = env.fact[FACT_SENDER];
 		if (strcmp(sender, message->env.fact[FACT_SENDER]) != 0)
-			logger_printf(&m->set->log, LOG_INFO, "from",
+			logger_printf(&m->set->log, LOG_INFO, "rewritten",
 			    &message->env, "sent as %s", sender);
 		relay_deliver(m->relay, &env, spool, v);
 	}

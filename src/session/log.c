@@ -56,6 +56,7 @@ static const struct event {
 	{ "program", "1a26e10991df4333848180732c211daf", false },
 	{ "spool", "5b1f43de37284816b7d5a93bd533939a", false },
 	{ "routed", "ec000ff90e2c44a8b9f30defa47cbe5d", false },
+	{ "rewritten", "5dcfc71592af454da77781bd6ce01d11", false },
 	{ "relay", "5b1f43de37284816b7d5a93bd533939a", false },
 	{ "nexthop", "5b1f43de37284816b7d5a93bd533939a", false },
 	{ "duplicate-possible", "16402bd99eeb45c39706071e6753eeb8", true },
