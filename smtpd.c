@@ -257,6 +257,7 @@ settle(struct options *o, struct log *l, const struct stat std[3], char *fqdn,
 	fqdn[size - 1] = '\0';
 	c->fqdn = relay->fqdn = fqdn;
 	l->sink = log_choose_sink(std);
+	o->journal = log_is_journal(std);
 	l->level = o->log_level;
 	l->relay = relay->spec != NULL ? relay->spec : relay->program[0];
 	relay->log = o->monitor.log = (struct logger){ log_event, l };
@@ -313,10 +314,9 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 		ask_start(a, peer, m);
 		if (!ask_groups(a))
 			hook.group = NULL;
-		parted = jail_enter(a, o->monitor.max_size == 0 ? 0
+		parted = jail_enter(a, o, o->monitor.max_size == 0 ? 0
 		    : o->monitor.max_size + MONITOR_FIELDS +
 		    (o->transcript == NULL ? 0 : RECORD_MAX),
-		    o->monitor.require_sandbox,
 		    o->faults != NULL && faults_reset(o->faults)) == 0;
 	}
 	s = session_open(o, &hook, a, &who);

@@ -278,6 +278,49 @@ def policy_services_on_the_network_are_dialled_with_connect():
 
 
 @test
+def what_another_service_provides_may_come_after_the_start():
+    path = f"{PLACE}/later"
+    for arguments, said in (
+            ([f"lmtp:unix:{path}"], f"lmtp:unix:{path}: No such file"),
+            (["smtp:none.invalid:25"], "cannot resolve none.invalid"),
+            (["--policy", f"unix:{path}", "discard:"], "policy service unix:"),
+            (["--milter", f"unix:{path}", "discard:"], path),
+            (["--no-auth-require-tls", "--auth", f"dovecot:{path}",
+              "discard:"], f"--auth dovecot: unix:{path}: No such file"),
+            (["--tls-engine", f"unix:{path}", "discard:"], path)):
+        status, found = checked(*arguments, how="--check=start")
+        assert status == 0 and not found["bad"], found
+        assert any(said in line for line in found["doubt"]), found
+        assert checked(*arguments)[0] == 78, arguments
+    for arguments in ([f"maildir:{PLACE}/no/box"], ["--", "/no/program"],
+                      ["--routes", "/no/routes", "discard:"]):
+        bad(*arguments, how="--check=start")
+    if os.geteuid() == 0:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(path)
+            os.chmod(path, 0o700)
+            s.listen()
+            assert "Permission denied" in bad(f"lmtp:unix:{path}",
+                                              how="--check=start")
+
+
+@test
+def under_systemd_lines_have_the_priority_that_the_journal_reads():
+    read, write = os.pipe()
+    at = os.fstat(write)
+    done = subprocess.run(
+        [SMTPD, "--check=start", f"lmtp:unix:{PLACE}/later2"], text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=write,
+        env={**os.environ, "JOURNAL_STREAM": f"{at.st_dev}:{at.st_ino}"})
+    os.close(read)
+    os.close(write)
+    assert done.returncode == 0, done
+    for line in done.stdout.splitlines():
+        assert line.startswith(("<6>good: ", "<4>doubt: ")), done.stdout
+    assert f"<4>doubt: lmtp:unix:{PLACE}/later2: " in done.stdout, done.stdout
+
+
+@test
 def it_looks_as_the_user_that_a_session_would_be():
     if os.geteuid() != 0:
         raise Skip("not root")

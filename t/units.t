@@ -132,6 +132,39 @@ def no_service_serves_as_root():
                          UNITS[unit], re.M), unit
 
 
+def command(text, key):
+    """The words of a unit's command, without the program."""
+    joined = text.replace("\\\n", " ")
+    return re.search(rf"^{key}=(\S.*)$", joined, re.M)[1].split()[1:]
+
+
+def settings(text):
+    return re.findall(r"^(?:Environment|EnvironmentFile)=.*$", text, re.M)
+
+
+@test
+def a_socket_checks_what_its_service_will_run():
+    for unit in ("smtpd", "smtpd-lmtp", "smtpd-submission",
+                 "smtpd-submissions"):
+        front, service = UNITS[f"{unit}.socket"], UNITS[f"{unit}@.service"]
+        assert command(front, "ExecStartPre") == [
+            "--check=start", *command(service, "ExecStart")], unit
+        assert settings(front) == settings(service), unit
+        user = re.findall(r"^User=.*$", service, re.M)
+        assert re.findall(r"^User=.*$", front, re.M) == user, unit
+    front = slurp("units/smtpd.socket.d/tls.conf.example")
+    assert command(front, "ExecStartPre") == [
+        "--check=start", *command(DROPINS["tls"], "ExecStart")]
+
+
+@test
+def ports_with_TLS_are_not_opened_without_a_certificate():
+    for unit in ("submission", "submissions"):
+        found = re.findall(r"^AssertPathExists=(.*)$",
+                           UNITS[f"smtpd-{unit}.socket"], re.M)
+        assert found == ["/etc/smtpd/tlscert", "/etc/smtpd/tlskey"], unit
+
+
 @test
 def standard_error_is_never_the_client():
     for unit in SERVICES:

@@ -46,6 +46,14 @@ findings_add(struct findings *f, enum finding kind, const char *fmt, ...)
 	f->lines[f->n++] = (struct found_line){ kind, text };
 }
 
+enum finding
+findings_absence(const struct findings *f, int error)
+{
+	return f->early && (error == 0 || error == ENOENT ||
+	    error == ECONNREFUSED || error == EAGAIN || error == ETIMEDOUT)
+	    ? FINDING_DOUBT : FINDING_BAD;
+}
+
 size_t
 findings_count(const struct findings *f, enum finding kind)
 {

@@ -24,6 +24,7 @@ struct findings {
 	} *lines;		/* owned, as their texts are */
 	size_t n;
 	bool connect;		/* also connect to next hops and services */
+	bool early;		/* what other services provide may come later */
 	bool lost;		/* there was no memory for a line */
 	int64_t deadline;	/* for what is connected to, as clock_now()
 				   counts */
@@ -32,6 +33,11 @@ struct findings {
 /* Adds a line; a newline and what follows it are left out. */
 void	findings_add(struct findings *f, enum finding kind,
 	    const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* The kind of what another service does not provide now, with that errno, or
+   0 where it is a name that cannot be resolved: FINDING_BAD; where f is early
+   only what will not mend by itself. */
+enum finding findings_absence(const struct findings *f, int error);
 
 /* How many lines of that kind there are. */
 size_t	findings_count(const struct findings *f, enum finding kind);

@@ -13,23 +13,25 @@ stream_check(const char *where, const char *what, struct findings *f)
 	struct addresses found;
 	struct place place;
 	char why[128];
-	int status;
+	int status, error = 0;
 
 	if (!place_parse(where, strlen(where), &place)) {
 		findings_add(f, FINDING_BAD, "%s: %s is no place to connect to",
 		    what, where);
 		return;
 	}
-	if (place.local || f->connect)
+	if (place.local || f->connect) {
 		status = stream_connect(&s, where, NULL, f->deadline, why,
 		    sizeof why);
-	else
+		error = errno;
+	} else {
 		status = stream_resolve(&place, NULL, &found, f->deadline, why,
 		    sizeof why);
+	}
 	if (status == 0)
 		findings_add(f, FINDING_GOOD, "%s can be %s", what,
 		    s.fd != -1 ? "connected to" : "resolved");
 	else
-		findings_add(f, FINDING_BAD, "%s: %s", what, why);
+		findings_add(f, findings_absence(f, error), "%s: %s", what, why);
 	stream_close(&s);
 }

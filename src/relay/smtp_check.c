@@ -1,6 +1,7 @@
 /*
  * smtp_check.c - looks at the places of a next hop, for --check.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -54,7 +55,7 @@ check_socket(const struct nexthop *h, const char *spec, struct findings *f)
 	    sizeof why) == 0)
 		findings_add(f, FINDING_GOOD, "%s can be connected to", spec);
 	else
-		findings_add(f, FINDING_BAD, "%s: %s", spec, why);
+		findings_add(f, findings_absence(f, errno), "%s: %s", spec, why);
 	stream_close(&s);
 }
 
@@ -75,8 +76,8 @@ check_place(struct nexthop *h, const char *where, size_t len,
 		check_socket(h, spec, f);
 	else if (stream_resolve(&h->place, "25", &found, f->deadline, why,
 	    sizeof why) == -1)
-		findings_add(f, FINDING_BAD, "%s: cannot resolve %s: %s", spec,
-		    h->place.host, why);
+		findings_add(f, findings_absence(f, 0), "%s: cannot resolve "
+		    "%s: %s", spec, h->place.host, why);
 	else
 		findings_add(f, FINDING_GOOD, "%s: %s has %zu address%s", spec,
 		    h->place.host, found.n, found.n == 1 ? "" : "es");

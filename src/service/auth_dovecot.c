@@ -365,8 +365,18 @@ open_dovecot(struct auth *a, char *error, size_t size)
 static void
 probe_dovecot(struct auth *a, struct findings *f)
 {
-	const char *offer = dovecot_mechanisms(a);
+	struct stream s = { .fd = -1 };
+	const char *offer;
+	char why[128];
 
+	if (f->early && stream_connect(&s, a->where, NULL, f->deadline, why,
+	    sizeof why) == -1) {
+		findings_add(f, findings_absence(f, errno),
+		    "--auth dovecot: %s: %s", a->where, why);
+		return;
+	}
+	stream_close(&s);
+	offer = dovecot_mechanisms(a);
 	if (offer == NULL)
 		findings_add(f, FINDING_BAD, "--auth dovecot: cannot be asked");
 	else if (*offer == '\0')

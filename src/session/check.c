@@ -32,6 +32,7 @@ void
 check_begin(struct options *o)
 {
 	found.connect = o->check == CHECK_CONNECT;
+	found.early = o->check == CHECK_START;
 	o->monitor.log = o->monitor.relay.log =
 	    (struct logger){ findings_log, &found };
 	o->monitor.status = NULL;
@@ -93,8 +94,9 @@ check_tls(const struct options *o, struct monitor *m, const char *trouble)
 	int error;
 
 	(void)m;
-	if (trouble[0] != '\0')
-		findings_add(&found, FINDING_BAD, "%s", trouble);
+	if (trouble[0] != '\0')	/* the engine that stays is a service */
+		findings_add(&found, o->tlscert == NULL ?
+		    findings_absence(&found, 0) : FINDING_BAD, "%s", trouble);
 	if (trouble[0] == '\0' && o->tlscert != NULL &&
 	    (error = spawn_run(&what, &end)) != 0)
 		findings_add(&found, FINDING_BAD, "%s: %s", tls->program,
@@ -179,6 +181,7 @@ int
 check_run(const struct options *o, struct monitor *m, const char *trouble)
 {
 	static const char *const names[FINDINGS] = { "good", "doubt", "bad" };
+	static const char *const levels[FINDINGS] = { "<6>", "<4>", "<3>" };
 
 	signal(SIGPIPE, SIG_IGN);
 	found.deadline = clock_now() + PATIENCE * 1000;
@@ -190,7 +193,8 @@ check_run(const struct options *o, struct monitor *m, const char *trouble)
 	for (int kind = 0; kind < FINDINGS; kind++)
 		for (size_t i = 0; i < found.n; i++)
 			if (found.lines[i].kind == (enum finding)kind)
-				dprintf(STDOUT_FILENO, "%s: %s\n",
+				dprintf(STDOUT_FILENO, "%s%s: %s\n",
+				    o->journal ? levels[kind] : "",
 				    names[kind], found.lines[i].text);
 	return findings_count(&found, FINDING_BAD) == 0 && !found.lost ? EX_OK
 	    : EX_CONFIG;

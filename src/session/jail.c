@@ -82,13 +82,17 @@ jail_try(uint64_t most, bool linger, char text[JAIL_TEXT])
 }
 
 int
-jail_enter(struct asker *a, uint64_t most, bool require, bool linger)
+jail_enter(struct asker *a, const struct options *o, uint64_t most,
+    bool linger)
 {
+	const bool require = o->monitor.require_sandbox;
 	char text[JAIL_TEXT];
 
 	if (jail_try(most, linger, text))
 		return 0;
-	ask_log(a, LOG_INFO, "sandbox-missing", NULL, text);
+	/* Socket units say it when they start, by --check: once a boot. */
+	ask_log(a, require ? LOG_ERR : o->journal ? LOG_DEBUG : LOG_INFO,
+	    "sandbox-missing", NULL, text);
 	return require ? -1 : 0;
 }
 

@@ -5,6 +5,7 @@
 #define SESSION_JAIL_H
 
 #include "session/ask.h"
+#include "session/options.h"
 
 /*
  * Closes all descriptors but 0 and 1, which are the client, and these; record
@@ -20,7 +21,8 @@ bool	jail_try(uint64_t most, bool linger, char text[JAIL_TEXT]);
 
 /* Confines the process, which may write files of most octets (0: any), and
    logs what this kernel lacks for that; linger: it may set SO_LINGER.  Returns
-   0, or -1 if anything is lacking and require is set. */
-int	jail_enter(struct asker *a, uint64_t most, bool require, bool linger);
+   0, or -1 if anything is lacking and --require-sandbox was given. */
+int	jail_enter(struct asker *a, const struct options *o, uint64_t most,
+	    bool linger);
 
 #endif

@@ -14,22 +14,30 @@
 #include "session/descriptors.h"
 #include "session/log.h"
 
+bool
+log_is_journal(const struct stat std[3])
+{
+	const struct stat *err = &std[STDERR_FILENO];
+	const char *stream = getenv("JOURNAL_STREAM");
+	char name[64];
+
+	if (stream == NULL)
+		return false;
+	snprintf(name, sizeof name, "%llu:%llu",
+	    (unsigned long long)err->st_dev, (unsigned long long)err->st_ino);
+	return strcmp(stream, name) == 0;
+}
+
 enum sink
 log_choose_sink(const struct stat std[3])
 {
 	const struct stat *in = &std[STDIN_FILENO], *out = &std[STDOUT_FILENO];
 	const struct stat *err = &std[STDERR_FILENO];
-	const char *stream = getenv("JOURNAL_STREAM");
-	char name[64];
 
 	if (!S_ISCHR(err->st_mode) && (descriptors_same(in, err) ||
 	    descriptors_same(out, err)))
 		return SINK_SYSLOG;
-	if (stream == NULL)
-		return SINK_STDERR;
-	snprintf(name, sizeof name, "%llu:%llu",
-	    (unsigned long long)err->st_dev, (unsigned long long)err->st_ino);
-	return strcmp(stream, name) == 0 ? SINK_JOURNAL : SINK_STDERR;
+	return log_is_journal(std) ? SINK_JOURNAL : SINK_STDERR;
 }
 
 /* The kinds of events, with the MESSAGE_ID that units/smtpd.catalog explains.

@@ -28,6 +28,9 @@ struct log {
  */
 enum sink log_choose_sink(const struct stat std[3]);
 
+/* Is standard error the journal, which reads <N> in front of a line? */
+bool	log_is_journal(const struct stat std[3]);
+
 /* One sentence for the administrator who started the process; a client on a
    socket is told 421 4.3.5 and no more. */
 void	log_complain(const char *text);

@@ -52,7 +52,7 @@ static const struct option_row {
 	char letter;		/* 0: it has none */
 	unsigned char kind;	/* enum kind */
 	unsigned short member;	/* its offset in struct options */
-	char argument[16];	/* for --help; "": it takes none */
+	char argument[17];	/* for --help; "": it takes none */
 	char value[10];		/* if the option is not given */
 	char what[56];		/* for --help */
 } rows[] = {
@@ -167,7 +167,7 @@ static const struct option_row {
 	{ "debug", 'd', FLAG, AT(bool, debug),
 	    "", "", "log the dialogue" },
 	{ "check", 0, CHECK, AT(enum check, check),
-	    "[=connect]", "", "test the configuration, serve nobody" },
+	    "[=start|connect]", "", "test the configuration, serve nobody" },
 	{ "version", 'V', FLAG, AT(bool, version),
 	    "", "", "print our version" },
 	{ "help", 'h', FLAG, AT(bool, help),
@@ -274,6 +274,7 @@ static const char away_names[][NAME_SIZE] = {
 
 static const char check_names[][NAME_SIZE] = {
 	[CHECK_FILES] = "files",
+	[CHECK_START] = "start",
 	[CHECK_CONNECT] = "connect",
 };
 

@@ -15,6 +15,7 @@ struct transcript;
 enum check {
 	CHECK_NO,
 	CHECK_FILES,		/* --check: what this host has */
+	CHECK_START,		/* --check=start: other services may come later */
 	CHECK_CONNECT		/* --check=connect: next hops and services too */
 };
 
@@ -32,6 +33,7 @@ struct options {
 	int log_level;			/* records up to this priority */
 	bool nosetuid, no_received, x_peer, debug, version, help;
 	bool newlines_given;		/* --bare-newline was */
+	bool journal;			/* standard error is the journal */
 	bool adds_fields;		/* header fields are put in front of
 					   messages */
 };

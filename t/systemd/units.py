@@ -272,6 +272,42 @@ def with_standard_error_at_the_client_it_gets_replies_and_syslog_records():
     dropin()
 
 
+# ---- a configuration that cannot serve --------------------------------------
+
+def start_fails(unit, reason):
+    """The socket is not started, and systemd's own answers say why."""
+    systemctl("stop", unit)
+    _, status = run("systemctl", "start", unit)
+    assert status != 0, f"{unit} was started"
+    run("journalctl", "--sync")
+    matches(reason, systemctl("status", "--no-pager", "--lines=50", "--full",
+                              unit) +
+            run("journalctl", "--no-pager", "--quiet", "-u", unit)[0])
+    systemctl("reset-failed", unit)
+
+
+@test
+def a_socket_does_not_start_where_sessions_would_fail_and_says_why():
+    settings(SMTPD_OPTIONS="--no-such-option", SMTPD_RELAY="discard:")
+    start_fails("smtpd.socket", "unknown or ambiguous option --no-such-option")
+    settings(SMTPD_RELAY="maildir:/srv/none/box")
+    start_fails("smtpd.socket",
+                "bad: maildir:/srv/none/box: No such file or directory")
+    settings(SMTPD_RELAY="lmtp:unix:/run/not-yet/lmtp",
+             SMTPD_OPTIONS="--milter unix:/run/not-yet/milter")
+    succeeds("systemctl", "start", "smtpd.socket")
+    doubts = [r for r in records("-u", "smtpd.socket", "PRIORITY=4")
+              if "/run/not-yet/" in r["MESSAGE"]]
+    same(len(doubts), 2)
+    settings(SMTPD_RELAY="discard:")
+
+
+@test
+def submission_does_not_start_without_certificate_and_key():
+    assert not os.path.exists("/etc/smtpd/tlscert")
+    start_fails("smtpd-submission.socket", "Assertion failed|tlscert")
+
+
 # ---- TLS and submission -----------------------------------------------------
 
 @test
@@ -384,7 +420,8 @@ def nothing_has_failed_but_for_the_wrong_option():
                    "smtpd*"), "")
     failed = [text for text in (r["MESSAGE"] for r in records(
         "_PID=1", "-g", "smtpd.*Failed with result"))
-        if "Failed with result" in text and "status=64" not in text]
+        if "Failed with result" in text and "status=64" not in text and
+        ".socket" not in text]
     same(len(failed), 1)
 
 
