@@ -100,6 +100,35 @@ def the_senders_line_comes_first_then_its_domains_the_hops_and_the_star():
 
 
 @test
+def systemds_credentials_are_found_by_their_names():
+    def said(argument, env, *more):
+        return subprocess.run(
+            [SMTPD, *argument, *more, "print:"], env={**os.environ, **env},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+    wrote("smarthost", "* jo@example.com:p:a c e\n")
+    here = {"CREDENTIALS_DIRECTORY": PLACE}
+    with provider() as hop:
+        for name in ("%d/smarthost", "$CREDENTIALS_DIRECTORY/smarthost",
+                     "${CREDENTIALS_DIRECTORY}/smarthost"):
+            with Session("--relay-auth", name, hop.relay(), env=here) as s:
+                s.start()
+                assert s.deliver()[:3] == "250", s.logged()
+                s.finish()
+            done = said(["--relay-auth", name], {"CREDENTIALS_DIRECTORY": ""})
+            assert done.returncode == 64, done
+            assert "there is no $CREDENTIALS_DIRECTORY" in done.stderr, done
+        assert len(hop.logins) == 3
+    # In all options, and only in front of a name.
+    wrote("users", "x\n")
+    done = said(["--check", "--no-auth-require-tls", "--auth",
+                 "file:%d/users"], here)
+    assert f"{PLACE}/users" in done.stdout, done
+    done = said(["--check", "--routes", f"{PLACE}/%d/x"], here)
+    assert f"{PLACE}/%d/x" in done.stdout, done
+
+
+@test
 def a_connection_carries_only_mail_of_the_account_that_opened_it():
     rows = "jo@example.com jo@example.com:p:a c e\n@example.com " \
         "kim@example.com:k\n"

@@ -359,6 +359,38 @@ read_times(const char *option, const char *arg, unsigned to[3])
 		to[1] = to[2] = to[0];
 }
 
+/*
+ * A file among systemd's credentials (LoadCredential=): %d, or the variable that
+ * has their folder, in front of the file's name, as a unit's ExecStart= has
+ * them.  systemd replaces neither in what comes out of a variable.  Returns arg,
+ * or a new string, which lasts as long as the process.
+ */
+static const char *
+find_credential(const char *option, const char *arg)
+{
+	static const char *const names[] = { "%d/", "$CREDENTIALS_DIRECTORY/",
+		"${CREDENTIALS_DIRECTORY}/" };
+	const char *dir = getenv("CREDENTIALS_DIRECTORY"), *rest = NULL;
+	const size_t kind = strncmp(arg, "file:", 5) == 0 ? 5 : 0;
+	size_t room;
+	char *path;
+
+	for (size_t i = 0; rest == NULL && i < COUNT(names); i++)
+		if (strncmp(arg + kind, names[i], strlen(names[i])) == 0)
+			rest = arg + kind + strlen(names[i]);
+	if (rest == NULL)
+		return arg;
+	if (dir == NULL || *dir == '\0')
+		log_misused("--%s %s: there is no $CREDENTIALS_DIRECTORY; under "
+		    "systemd LoadCredential= sets it", option, arg);
+	room = strlen(dir) + strlen(arg) + 2;
+	path = malloc(room);
+	if (path == NULL)
+		log_misused("--%s: out of memory", option);
+	return text_join(path, room, kind > 0 ? "file:" : "", dir, "/", rest,
+	    NULL);
+}
+
 /* Writes the member of an option. */
 static void
 set_option(struct options *o, const struct option_row *row, const char *arg)
@@ -388,7 +420,7 @@ set_option(struct options *o, const struct option_row *row, const char *arg)
 		*(uint64_t *)member = read_number(name, arg, sizes, INT64_MAX);
 		break;
 	case TEXT:
-		*(const char **)member = arg;
+		*(const char **)member = find_credential(name, arg);
 		break;
 	case LIMITS:
 		read_limits(o, arg);

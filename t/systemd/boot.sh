@@ -50,6 +50,7 @@ mount -t overlay -o "lowerdir=${RIG_ROOT:-/},upperdir=$RIG/upper,workdir=$RIG/wo
 # enabled: rig.target wants a bare system and our script.
 mkdir "$root/rig" &&
     cp "$top"/t/tap.py "$top"/t/servers.py "$top"/t/systemd/booted.py \
+	"$top"/t/fakes/provider.py \
 	"$top/src/session/log.c" \
         ${RIG_FILES:-} "$root/rig/" &&
     cp "$script" "$root/rig/script" && chmod 755 "$root/rig/script" || exit 1

@@ -20,6 +20,7 @@ from booted import (EVENT, JO, SWAKS, UNITS, ask, box, connection, delivered,
                     dropin, enable, instances, matches, program, prop, records,
                     run, same, settings, shipped, slurp, succeeds, systemctl,
                     takes_a_message, until, wait_for_end)
+from provider import Provider
 from servers import MAIL, TAKEN, codes, message, spew, talk
 from tap import main, test
 
@@ -367,6 +368,36 @@ def with_tls_conf_there_is_STARTTLS_at_port_25():
     dropin("tls")
     succeeds(*SWAKS, "--port", "25", "--tls")
     dropin()
+
+
+@test
+def with_smarthost_conf_credentials_are_roots_alone():
+    spew("/etc/smtpd/smarthost", "printer@example.com "
+         "printer@example.com command /srv/secret\n"
+         "* jo@example.com:opensesame\n")
+    os.chmod("/etc/smtpd/smarthost", 0o600)
+    # The program may keep things where its home is.
+    spew("/srv/secret", "#!/bin/sh\necho x >>~/kept && id -un >>~/kept && "
+         "echo sesame\n")
+    os.chmod("/srv/secret", 0o755)
+    passwords = {"jo@example.com": "opensesame",
+                 "printer@example.com": "sesame"}
+    dropin("smarthost")
+    for option in ("%d/smarthost", "$CREDENTIALS_DIRECTORY/smarthost",
+                   "${CREDENTIALS_DIRECTORY}/smarthost"):
+        with Provider("/srv/provider", "PLAIN", passwords) as hop:
+            os.chmod(hop.path, 0o777)
+            settings(SMTPD_RELAY=hop.relay(),
+                     SMTPD_OPTIONS=f"--relay-auth {option}")
+            takes_a_message(25, "as jo")
+            succeeds(*SWAKS, "--port", "25", "--from", "printer@example.com")
+            same([(user, sender) for user, sender, _ in hop.messages],
+                 [("jo@example.com", "sender@example.com"),
+                  ("printer@example.com", "printer@example.com")])
+    same(slurp("/var/lib/smtpd/kept"), "x\nsmtpd\n" * 3)
+    same(oct(os.stat("/var/lib/smtpd").st_mode & 0o777), "0o700")
+    dropin()
+    wait_for_end()
 
 
 # ---- LMTP and the developer's catcher ---------------------------------------
