@@ -56,11 +56,12 @@ SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 	libsmtpd-channel.a:lib/libsmtpd-channel.a \
 	units/smtpd-channel.pc:lib/pkgconfig/smtpd-channel.pc \
 	units/sysusers.conf:lib/sysusers.d/smtpd.conf \
+	units/smtpd.bash:share/bash-completion/completions/smtpd \
 	units/smtpd.catalog:lib/systemd/catalog/smtpd.catalog \
 	$(foreach u,$(UNITS),$u:$(subst units,lib/systemd/$(if $(findstring \
 	catch,$u),user,system),$u)) \
 	$(foreach u,$(filter-out $(UNITS) %.d %.catalog %.pc %/sysusers.conf \
-	units/debian,$(wildcard units/*)),$u:$(subst units,share/doc/smtpd,$u))
+	%.bash units/debian,$(wildcard units/*)),$u:$(subst units,share/doc/smtpd,$u))
 
 all: smtpd smtpd-tls libsmtpd-channel.a
 
@@ -187,6 +188,9 @@ install: all
 	    case $$f in units/*) sed -i -e 's|@SBINDIR@|$(PREFIX)/sbin|g' \
 	        -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $$to;; \
 	    esac; done
+	@[ -n "$(DESTDIR)" ] || printf '%s\n' '' 'Now, where systemd runs:' '' \
+	    '  systemd-sysusers' '  systemctl daemon-reload' \
+	    '  journalctl --update-catalog'
 deb:
 	CC='$(CC)' units/debian/build $(VERSION) t/out/deb
 uninstall:
@@ -195,6 +199,13 @@ uninstall:
 	-rmdir $(addprefix $(DESTDIR)$(PREFIX)/,include/smtpd/base include/smtpd share/doc/smtpd \
 	    lib/systemd/system/smtpd@.service.d \
 	    lib/systemd/system/smtpd.socket.d)
+	@[ -n "$(DESTDIR)" ] || for f in $$(find /etc/systemd -type l \
+	    -path '*.wants/smtpd*.socket' 2>/dev/null); do \
+		printf '%s\n' "$${f##*/} is still enabled:" \
+		    "  systemctl stop $${f##*/}; rm $$f"; done
+	@[ -n "$(DESTDIR)" ] || printf '%s\n' 'Where systemd runs:' \
+	    '  systemctl daemon-reload' 'Left are /etc/smtpd,' \
+	    '/etc/default/smtpd, and the users smtpd and smtpd-tls.'
 
 clean:
 	rm -rf smtpd smtpd-tls musl *.[oad] src/*/*.[od] .built t/out \

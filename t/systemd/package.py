@@ -229,4 +229,38 @@ def purging_leaves_nothing_but_what_the_administrator_wrote():
     same(slurp("/etc/smtpd/users"), "jo:x\n")
 
 
+
+def commands(said):
+    """What make says is to be done: its lines that are set in."""
+    return re.findall(r"^  (.*)$", said, re.M)
+
+
+@test
+def make_install_says_which_three_commands_remain():
+    said, status = run("make", "-s", "-C", "/rig/src", "install")
+    assert status == 0, said
+    remain = commands(said)
+    same(len(remain), 3)
+    for command in remain:
+        succeeds("sh", "-c", command)
+    pwd.getpwnam("smtpd")
+    matches("A message was relayed", run("journalctl", "--list-catalog")[0])
+    spew("/etc/default/smtpd", 'SMTPD_RELAY="maildir:/srv/box"\n')
+    succeeds("systemctl", "enable", "--quiet", "--now", "smtpd.socket")
+    takes_a_message(25, "from source")
+    wait_for_end()
+
+
+@test
+def make_uninstall_says_which_sockets_are_still_enabled():
+    said, _ = run("make", "-s", "-C", "/rig/src", "uninstall")
+    matches(r"^smtpd\.socket is still enabled", said)
+    for command in commands(said):
+        succeeds("sh", "-c", command)
+    same(systemctl("list-unit-files", "--no-legend", "smtpd*"), "")
+    same(systemctl("is-active", "smtpd.socket").strip(), "inactive")
+    same(run("find", "/etc/systemd", "/usr/local", "-name", "*smtpd*",
+             "-type", "f,l")[0], "")
+
+
 main()
