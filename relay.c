@@ -372,6 +372,61 @@ send_group(struct fan *f, struct group *g)
 		deliver_group(f, g);
 }
 
+/* Notes where the message of a group went. */
+static void
+note_group(struct relay *r, const struct hop *h)
+{
+	r->notes = (struct notes){ .delay = -1 };
+	if (h != &r->usual)
+		r->notes.relay = h->spec;
+	if (h->transport->where == NULL)
+		return;
+	h->transport->where(h, r->nexthop, r->nexthop_tls, WHERE_MAX);
+	r->notes.nexthop = r->nexthop;
+	r->notes.nexthop_tls = r->nexthop_tls;
+}
+
+/* Records what became of a part of the message, its group's: one record for
+   those in a row that share a verdict. */
+static void
+log_part(const struct fan *f, const struct group *g)
+{
+	struct envelope part = g->env;
+	char text[REPLY_TEXT + 24];
+	const struct reply *v;
+
+	part.notes = &f->r->notes;
+	for (size_t i = 0, n; i < g->env.nrecipients; i += n) {
+		v = &g->v[i];
+		for (n = 1; i + n < g->env.nrecipients; n++)
+			if (!reply_same(v, v + n))
+				break;
+		part.recipients = g->env.recipients + i;
+		part.nrecipients = n;
+		if (v->code == 0)
+			snprintf(text, sizeof text, "not tried: another part of "
+			    "the message was refused");
+		else
+			snprintf(text, sizeof text, "%d %s %s", v->code, v->enh,
+			    v->text);
+		logger_put(&f->r->set->log, LOG_INFO, "part", &part, text);
+	}
+}
+
+/* Where all went to one place its reply is the message's, and is recorded with
+   that; else each part has a record. */
+static void
+note_groups(struct fan *f)
+{
+	for (size_t i = 0; i < f->ngroups; i++) {
+		note_group(f->r, f->groups[i].hop);
+		if (f->ngroups > 1)
+			log_part(f, &f->groups[i]);
+	}
+	if (f->ngroups > 1)
+		f->r->notes = (struct notes){ .relay = "several", .delay = -1 };
+}
+
 /* Sends the message to all groups, or, if all must share one fate, to none of
    those that are left when it is a failure and nobody has the message. */
 static void
@@ -379,13 +434,8 @@ send_groups(struct fan *f)
 {
 	size_t i, good = 0, bad = 0, failed;
 
-	for (i = 0; i < f->ngroups; i++) {
-		if (f->groups[i].hop != &f->r->usual)
-			logger_printf(&f->r->set->log, LOG_INFO, "routed",
-			    &f->groups[i].env, "to %s",
-			    f->groups[i].hop->spec);
+	for (i = 0; i < f->ngroups; i++)
 		offer_group(f, &f->groups[i]);
-	}
 	if (!f->r->set->lmtp)
 		agree_count(f->v, f->env->nrecipients, &bad);
 	for (i = 0; i < f->ngroups; i++) {
@@ -421,6 +471,7 @@ send_everywhere(const struct job *j, struct reply r[])
 		reply_spread(r, env->nrecipients);
 	} else {
 		send_groups(&f);
+		note_groups(&f);
 		for (i = 0; i < env->nrecipients; i++)
 			r[f.origin[i]] = f.v[i];
 		if (!j->r->set->lmtp) {
@@ -537,6 +588,7 @@ relay_deliver(struct relay *r, const struct envelope *env, int spool,
 	};
 	const struct transport *t = r->usual.transport;
 
+	r->notes = (struct notes){ .delay = -1 };
 	if (env->nrecipients == 0)
 		return;
 	if (hops_vary(r->set) || t->reach != LOCAL) {
@@ -546,6 +598,12 @@ relay_deliver(struct relay *r, const struct envelope *env, int spool,
 	reply_accept(&v[0], env);
 	reply_spread(v, env->nrecipients);
 	t->deliver(&j, &r->usual, v);
+}
+
+const struct notes *
+relay_notes(const struct relay *r)
+{
+	return &r->notes;
 }
 
 void

@@ -45,6 +45,7 @@ struct relay_settings {
 	const char *tls_resident;	/* "unix:PATH" of one that stays, NULL */
 	const char *auth;	/* file with the next hops' credentials, or NULL */
 	bool xclient;		/* tell next hops by XCLIENT who the client is */
+	bool debug;		/* log the dialogue with next hops */
 	struct logger log;
 };
 
@@ -145,6 +146,10 @@ int	relay_live_idle(struct relay *r);
  */
 void	relay_deliver(struct relay *r, const struct envelope *env, int spool,
 	    struct reply v[]);
+
+/* Where the last message of relay_deliver() went, for its record; what is not
+   known is NULL.  It is good until the next message. */
+const struct notes *relay_notes(const struct relay *r);
 
 /* Stores a message in the quarantine, which there must be: as
    relay_deliver(), but form is that of spool. */

@@ -261,6 +261,7 @@ settle(struct options *o, struct log *l, const struct stat std[3], char *fqdn,
 	l->level = o->log_level;
 	l->relay = relay->spec != NULL ? relay->spec : relay->program[0];
 	relay->log = o->monitor.log = (struct logger){ log_event, l };
+	o->monitor.about = log_about;
 	if (l->systemd.notify != NULL)
 		o->monitor.status = log_show_status;
 	relay->print = l->sink == SINK_SYSLOG ? -1 : STDERR_FILENO;

@@ -2,13 +2,31 @@
 """log.t - what the log says of what a client is not told."""
 import base64
 import os
+import re
+import socket
+import ssl
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tap import Session, folder, main, script, test
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                "fakes"))
+from hop import Hop, Scripted
+from tap import (Listener, PolicyService, Session, certificate, folder, lines,
+                 main, message, need, script, test)
 
 PLACE = folder()
+
+
+def records(log, event):
+    """The records of an event, each as a dictionary."""
+    found = []
+    for line in log.splitlines():
+        assert line.startswith("smtpd: event="), line
+        pairs = re.findall(r' ([a-z_]+)=("[^"]*"|\S+)', line)
+        if pairs[0] == ("event", event):
+            found.append({name: value.strip('"') for name, value in pairs})
+    return found
 
 
 def plain(user, password):
@@ -57,6 +75,180 @@ def a_source_that_is_away_is_recorded_as_that():
     no = script(PLACE, "#!/bin/sh\nexit 1\n")
     reply, record = attempt(f"checkpassword:{no}", "jo", "secret")
     assert 'text="PLAIN by checkpassword: ' in record, record
+
+
+@test
+def a_message_has_one_line_with_the_next_hop_that_took_it():
+    down = socket.create_server(("127.0.0.1", 0))
+    port = down.getsockname()[1]
+    down.close()
+    hop = Hop()
+    up = hop.relay()[len("smtp:"):]
+    with Session(f"smtp:[127.0.0.1]:{port},{up}") as s:
+        s.start()
+        assert s.deliver() == "250 2.0.0 taken"
+        _, log = s.finish()
+    hop.close()
+    ours = [line for line in log.splitlines()
+            if "event=nexthop" not in line]      # the one that is down
+    assert len(ours) == 1, log
+    record, = records(log, "message-relayed")
+    assert record["nexthop"] == up.replace("[", "").replace("]", ""), log
+    assert record["reply"] == "250 2.0.0 taken", log
+    assert re.fullmatch(r"\d+\.\d\d\d", record["delay"]), log
+    assert "nexthop_tls" not in record and "tls" not in record, log
+
+
+@test
+def each_part_of_a_message_has_the_place_that_took_it_and_its_words():
+    store, box = Hop(lmtp=True), f"{PLACE}/box"
+    routes = os.path.join(PLACE, "routes")
+    with open(routes, "w") as f:
+        f.write(f"list@example.org {store.relay()}\n")
+    os.chmod(PLACE, 0o777)
+    with Session("--routes", routes, f"maildir:{box}") as s:
+        s.start()
+        reply = s.deliver(to=("list@example.org", "jo@example.org"))
+        identity = reply.split()[-1]
+        # All of this one goes where the route leads: that is its relay.
+        assert s.deliver(to=("list@example.org",)) == "250 2.0.0 taken"
+        _, log = s.finish()
+    place = store.relay()[len("lmtp:"):].replace("[", "").replace("]", "")
+    parts = records(log, "part")
+    assert [(p["id"], p["to"], p["relay"], p["reply"], p.get("nexthop"))
+            for p in parts] == [
+        (identity, "list@example.org", store.relay(), "250 2.0.0 taken",
+         place),
+        (identity, "jo@example.org", f"maildir:{box}", reply, None)], log
+    first, second = records(log, "message-relayed")
+    assert first["relay"] == "several" and first["reply"] == reply, log
+    assert second["relay"] == store.relay(), log
+    assert second["nexthop"] == place, log
+    store.close()
+
+
+@test
+def TLS_of_both_sides_is_recorded():
+    need("openssl")
+    certificate(PLACE, "one", "mx.example.org")
+    pair = ["--tlscert", f"{PLACE}/one.pem", "--tlskey", f"{PLACE}/one.key"]
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trust.check_hostname = False
+    trust.verify_mode = ssl.CERT_NONE
+    with Listener(*pair, "discard:") as far, \
+            Session(*pair, "--relay-tls", "may",
+                    f"smtp:[127.0.0.1]:{far.port}") as s:
+        s.start()
+        assert s.say("STARTTLS")[0].startswith("220 "), "STARTTLS"
+        with trust.wrap_socket(s.socket, suppress_ragged_eofs=True) as tls:
+            with tls.makefile("rb") as read:
+                for octets in (lines("EHLO client.example.org"),
+                               *message("Subject: x", "", "y").splitlines(
+                                   keepends=True)[:3],
+                               lines("Subject: x", "", "y", "."),
+                               lines("QUIT")):
+                    tls.sendall(octets)
+                    while read.readline()[3:4] == b"-":
+                        pass
+                assert read.read() == b""
+        s.process.wait()
+        log = s.logged()
+        record, = records(log, "message-relayed")
+        there, = records(far.logged(), "message-relayed")
+    assert re.fullmatch(r"TLSv1\.[23] \S+", record["tls"]), log
+    assert record["nexthop_tls"] == there["tls"], (log, there)
+
+
+@test
+def a_refusal_names_the_service_and_the_stage():
+    def answer(question):
+        return "550 5.7.1 No" if question["recipient"] == "no@example.org" \
+            else "DUNNO"
+    with PolicyService(PLACE, answer) as service, \
+            Session("--policy", f"RCPT={service.place}", "discard:") as s:
+        s.start()
+        assert s.say("MAIL FROM:<a@example.org>",
+                     "RCPT TO:<no@example.org>")[1] == "550 5.7.1 No"
+        _, log = s.finish()
+    os.unlink(f"{PLACE}/policy")
+    record, = records(log, "refused")
+    assert record["by"] == f"policy RCPT={service.place} at RCPT", log
+    assert record["reply"] == "550 5.7.1 No" and record["id"], log
+    routes = os.path.join(PLACE, "refusals")
+    with open(routes, "w") as f:
+        f.write("gone@example.org error:5.1.6 Moved\n")
+    with Session("--routes", routes, "discard:") as s:
+        s.start()
+        s.say("MAIL FROM:<a@example.org>", "RCPT TO:<gone@example.org>")
+        _, log = s.finish()
+    assert records(log, "refused")[0]["by"] == "routes at RCPT", log
+
+
+@test
+def every_record_of_a_session_names_its_client():
+    with Session("--routes", "/no/routes", "-d", "discard:") as s:
+        s.start()
+        s.say("MAIL FROM:<a@example.org>", "RCPT TO:<b@example.org>")
+        _, log = s.finish()
+    for line in log.splitlines():
+        assert " client=unix " in line, line
+    record, = records(log, "routes")
+    assert record["id"] == records(log, "refused")[0]["id"], log
+    after = [r for r in records(log, "dialogue")
+             if r["text"].startswith("C: RCPT")]
+    assert after[0]["id"] == record["id"], log
+
+
+class LocalHop(Scripted):
+    """At a unix socket, where passwords may be sent without TLS."""
+
+    def __init__(self, path, *arguments, **more):
+        self.local = socket.socket(socket.AF_UNIX)
+        self.local.bind(path)
+        os.chmod(path, 0o777)
+        self.local.listen()
+        super().__init__(*arguments, **more)
+
+    def serve(self):
+        self.listener.close()
+        self.listener = self.local
+        super().serve()
+
+
+@test
+def the_dialogue_with_a_next_hop_is_shown_without_secrets():
+    def answer(_dial, command):
+        return {"AUTH LOGIN": "334 VXNlcm5hbWU6", "am8=": "334 UGFzc3dvcmQ6",
+                "b3BlbnNlc2FtZQ==": "235 2.7.0 welcome"}.get(command)
+    name = f"{PLACE}/hop"
+    hop = LocalHop(name, answer, extensions=("AUTH LOGIN", "SIZE"))
+    file = os.path.join(PLACE, "credentials")
+    with open(file, "w") as f:
+        f.write(f"unix:{name} jo:opensesame\n")
+    os.chmod(file, 0o644)
+    with Session("-d", "--relay-auth", file, f"smtp:unix:{name}") as s:
+        s.start()
+        assert s.deliver("Subject: x", "", "the words of a message") == \
+            "250 2.0.0 taken"
+        _, log = s.finish()
+    said = [r["text"][len(name) + 1:] for r in records(log, "dialogue")
+            if r["text"].startswith(name)]
+    hop.close()
+    size = records(log, "message-relayed")[0]["size"]
+    assert said == [
+        "S: 220 next.example.net", "C: EHLO mx.example.org",
+        "S: 250-next.example.net", "S: 250-AUTH LOGIN", "S: 250 SIZE",
+        "C: AUTH LOGIN", "S: 334 ***", "C: ***", "S: 334 ***", "C: ***",
+        "S: 235 2.7.0 welcome",
+        f"C: MAIL FROM:<a@example.org> SIZE={size}", "S: 250 2.0.0 taken",
+        "C: RCPT TO:<b@example.org>", "S: 250 2.0.0 taken",
+        "C: DATA", "S: 354 go", "S: 250 2.0.0 taken"], said
+    assert ("b3BlbnNlc2FtZQ==" in str(hop.commands)), hop.commands
+    for secret in ("b3BlbnNlc2FtZQ", "am8=", "UGFzc3dvcmQ6", "opensesame",
+                   "the words of"):
+        assert secret not in log, log
+    quiet = [r for r in records(log, "dialogue") if "client" not in r]
+    assert quiet == [], log
 
 
 main()

@@ -141,7 +141,7 @@ def the_monitor_refuses_what_makes_no_sense():
         assert got["sent"] > 32
         assert s.deliver()[:9] == "250 2.0.0"
         _, log = s.finish()
-        assert "event=planted text=hello" in log, log
+        assert "event=planted client=unix text=hello" in log, log
     assert len(names) > 20
     place = folder()
     program = script(place, f"touch {place}/ran")

@@ -82,6 +82,17 @@ extern const struct fact_names {
 /* Secret bits of a cipher, as far as its name tells; 0: it does not. */
 unsigned fact_cipher_bits(const char *cipher);
 
+/* What a record says beside its envelope.  NULL: it does not. */
+struct notes {
+	const char *by;		/* what refused, and when: "policy service
+				   unix:/run/policy at RCPT" */
+	const char *relay;	/* the place that was used, "lmtp:unix:/run/x",
+				   where that is not the command line's */
+	const char *nexthop;	/* "mx.example.org[192.0.2.1]:25" */
+	const char *nexthop_tls;	/* "TLSv1.3 TLS_AES_256_GCM_SHA384" */
+	int64_t delay;		/* milliseconds that it took to relay; -1 */
+};
+
 /* One transaction.  Borrows every string; none is NULL. */
 struct envelope {
 	const char *fact[FACTS];
@@ -89,6 +100,7 @@ struct envelope {
 	size_t nrecipients;
 	uint64_t size;		/* octets of the spooled message with CRLF line
 				   ends, trace header included; 0: unknown */
+	const struct notes *notes;	/* for the log; or NULL */
 	bool smtputf8;		/* MAIL had SMTPUTF8 */
 	enum body body;
 };

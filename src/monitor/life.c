@@ -160,6 +160,7 @@ serve(struct monitor *m, int signals)
 
 	m->refilled = clock_now();
 	m->end = m->refilled + (int64_t)m->set->session_timeout * 1000;
+	monitor_log_session(m);
 	while (error == 0 && more == 1 && !m->ended) {
 		if (wait_question(m, signals) == -1) {
 			error = errno;
@@ -171,6 +172,7 @@ serve(struct monitor *m, int signals)
 			more = monitor_handle(m, &r) == -1 ? -1 : 1;
 		if (more == -1)
 			error = errno;
+		monitor_log_session(m);
 		wire_dispose(&m->wire, &r);
 	}
 	if (reap_channel(m, error, &status) == -1)

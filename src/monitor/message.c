@@ -43,14 +43,48 @@ monitor_log(struct monitor *m, int priority, const char *event,
 	logger_put(&m->set->log, priority, event, env, text);
 }
 
-/* One record for all recipients that share a verdict, so usually one. */
+const char *
+monitor_service_name(const struct monitor *m, size_t i, char *to, size_t size)
+{
+	return text_join(to, size, m->service[i].kind->name, " ",
+	    m->service[i].where, NULL);
+}
+
+void
+monitor_log_refusal(struct monitor *m, const struct envelope *env,
+    enum stage stage, const char *by, const struct reply *v)
+{
+	static const char *const names[STAGES] = {
+		[STAGE_CONNECT] = "CONNECT", [STAGE_HELO] = "HELO",
+		[STAGE_EHLO] = "EHLO", [STAGE_MAIL] = "MAIL",
+		[STAGE_RCPT] = "RCPT", [STAGE_DATA] = "DATA",
+		[STAGE_END_OF_MESSAGE] = "END-OF-MESSAGE",
+		[STAGE_VRFY] = "VRFY",
+	};
+	char text[512];
+	struct notes notes = { .delay = -1, .by = text };
+	struct envelope noted = *env;
+
+	text_join(text, sizeof text, by, " at ", names[stage], NULL);
+	noted.notes = &notes;
+	monitor_log(m, LOG_NOTICE, "refused", &noted, v);
+}
+
+/* One record for all recipients that share a verdict, so usually one; where:
+   where the message went, NULL if it did not go anywhere. */
 static void
 log_verdicts(struct monitor *m, const struct envelope *env,
-    const struct reply v[])
+    const struct reply v[], const struct notes *where)
 {
 	struct envelope one = *env;
+	struct notes notes = { .delay = -1 };
 	size_t i = 0, n;
 
+	if (where != NULL)
+		notes = *where;
+	if (!clock_stands())
+		notes.delay = clock_now() - m->began;
+	one.notes = &notes;
 	for (; i < env->nrecipients; i += n) {
 		for (n = 1; i + n < env->nrecipients; n++)
 			if (!reply_same(&v[i], &v[i + n]))
@@ -113,8 +147,10 @@ send_message(struct monitor *m, const struct service_message *message,
 	struct envelope env = message->env;
 	int spool = message->spool;
 	const char *sender;
+	bool sent;
 
-	if (!from_rewrite(m->from, &env, &spool, message->crlf, &v[0])) {
+	sent = from_rewrite(m->from, &env, &spool, message->crlf, &v[0]);
+	if (!sent) {
 		reply_spread(v, env.nrecipients);
 	} else {
 		sender = env.fact[FACT_SENDER];
@@ -125,7 +161,7 @@ send_message(struct monitor *m, const struct service_message *message,
 	}
 	if (spool != message->spool)
 		close(spool);
-	log_verdicts(m, &message->env, v);
+	log_verdicts(m, &message->env, v, sent ? relay_notes(m->relay) : NULL);
 }
 
 /* Relays a message whose recipients are not the client's any more. */
@@ -139,7 +175,7 @@ relay_changed(struct monitor *m, const struct envelope *env,
 	if (w == NULL) {
 		reply_set(&v[0], 452, "4.3.1", "Out of memory");
 		reply_spread(v, env->nrecipients);
-		log_verdicts(m, env, v);
+		log_verdicts(m, env, v, NULL);
 		return;
 	}
 	send_message(m, message, w);
@@ -165,7 +201,7 @@ quarantine(struct monitor *m, const struct envelope *env,
 		v[0] = w[0];
 	}
 	reply_spread(v, env->nrecipients);
-	log_verdicts(m, env, v);
+	log_verdicts(m, env, v, NULL);
 	free(w);
 }
 
@@ -175,13 +211,17 @@ static void
 relay_fixed(struct monitor *m, const struct envelope *env, int spool,
     struct reply v[])
 {
+	char by[512] = "";
 	struct service_message message = { .env = *env, .spool = spool,
 		.crlf = monitor_form(m) == SPOOL_CRLF ||
 		    env->body == BODY_BINARYMIME, .own = m->own };
 
 	reply_set(&v[0], 250, "2.0.0", "Message accepted");
-	for (size_t i = 0; i < m->nservices && v[0].code < 400; i++)
+	for (size_t i = 0; i < m->nservices && v[0].code < 400; i++) {
 		m->service[i].kind->message(m->service[i].ctx, &message, &v[0]);
+		if (v[0].code >= 400)
+			monitor_service_name(m, i, by, sizeof by);
+	}
 	if (v[0].code < 400 && message.quarantine != NULL &&
 	    !message.discard && m->set->relay.quarantine != NULL) {
 		quarantine(m, env, &message, v);
@@ -190,8 +230,10 @@ relay_fixed(struct monitor *m, const struct envelope *env, int spool,
 	if (v[0].code < 400 && message.quarantine != NULL && !message.discard)
 		reply_printf(&v[0], 451, "4.7.1", "Message is quarantined: %s",
 		    message.quarantine);
+	if (v[0].code >= 400 && by[0] == '\0')
+		text_join(by, sizeof by, "quarantine", NULL);
 	if (v[0].code >= 400) {
-		monitor_log(m, LOG_NOTICE, "refused", env, &v[0]);
+		monitor_log_refusal(m, env, STAGE_END_OF_MESSAGE, by, &v[0]);
 		reply_spread(v, env->nrecipients);
 		return;
 	}
@@ -199,7 +241,7 @@ relay_fixed(struct monitor *m, const struct envelope *env, int spool,
 		m->set->status(m->set->log.ctx, "relaying", false);
 	if (message.discard) {
 		reply_spread(v, env->nrecipients);
-		log_verdicts(m, env, v);
+		log_verdicts(m, env, v, NULL);
 	} else if (message.env.recipients != env->recipients) {
 		relay_changed(m, env, &message, v);
 	} else {
@@ -211,9 +253,11 @@ void
 monitor_relay(struct monitor *m, const struct envelope *env, int spool,
     struct reply v[])
 {
-	int fixed = spool == -1 ? -1 : seal_spool(spool,
-	    clock_within(m->end, (int)m->set->relay.timeout));
+	int fixed;
 
+	m->began = clock_now();
+	fixed = spool == -1 ? -1 : seal_spool(spool,
+	    clock_within(m->end, (int)m->set->relay.timeout));
 	if (spool != -1 && fixed == -1) {
 		logger_printf(&m->set->log, LOG_ERR, "spool", env,
 		    "cannot copy the message: %s", strerror(errno));

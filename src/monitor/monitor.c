@@ -52,6 +52,7 @@ add_service(struct monitor *m, const struct service *kind, const char *where,
 	if (where == NULL)
 		return true;
 	a->kind = kind;
+	a->where = where;
 	a->ctx = kind->open(where, &m->services, error, size);
 	m->nservices += a->ctx != NULL;
 	return a->ctx != NULL;
@@ -449,6 +450,15 @@ forward_facts(struct monitor *m, const struct question *q,
 		env->fact[rows[i].to] = env->fact[rows[i].from];
 }
 
+void
+monitor_log_session(struct monitor *m)
+{
+	for (size_t i = 0; i < FACTS; i++)
+		m->self.fact[i] = m->known[i] == NULL ? "" : m->known[i];
+	if (m->set->about != NULL)
+		m->set->about(m->set->log.ctx, &m->self);
+}
+
 int
 monitor_get_question(struct monitor *m, struct received *r)
 {
@@ -466,6 +476,8 @@ monitor_get_question(struct monitor *m, struct received *r)
 	if (status == 1 && r->q.env != NULL && m->set->domain != NULL &&
 	    !domain_complete(r, m->set->domain))
 		return -1;
+	if (status == 1 && r->q.env != NULL && m->set->about != NULL)
+		m->set->about(m->set->log.ctx, r->q.env);
 	if (status == 1 && r->q.ask == ASK_MESSAGE &&
 	    (!monitor_may_send_all(m, r->q.env) || (m->nservices > 0 &&
 	    !record_has(&m->record, r->q.env)))) {
@@ -580,6 +592,7 @@ monitor_handle(struct monitor *m, struct received *r)
 			reply_set(&v[i], 421, "4.4.2", "Timed out");
 	else
 		run_question(m, q, v, &fd);
+	monitor_log_session(m);
 	/* No spool and no password is left when the answer is there. */
 	wire_dispose(&m->wire, r);
 	status = wire_send_answer(&m->wire, v, n, m->text, fd,

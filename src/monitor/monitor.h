@@ -43,6 +43,9 @@ struct monitor_settings {
 	uint64_t max_size;	/* octets of a message; 0: no limit */
 	bool require_sandbox;	/* do not run without the whole jail */
 	struct logger log;
+	/* Says what is logged without an envelope is about from now on: the
+	   transaction, or the session.  ctx is log's; NULL: nobody asks. */
+	void (*about)(void *ctx, const struct envelope *env);
 	/* Shows the session's state, and that it is about to end; NULL if
 	   nobody looks.  ctx is log's. */
 	void (*status)(void *ctx, const char *text, bool stopping);

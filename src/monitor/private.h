@@ -22,6 +22,7 @@
 struct asked {
 	const struct service *kind;
 	void *ctx;
+	const char *where;	/* as it was named; borrowed */
 };
 
 struct monitor {
@@ -53,6 +54,8 @@ struct monitor {
 	const char *client;	/* address of the client that is connected, in a
 				   question */
 	char method[32], user[MONITOR_USER];	/* of AUTH, for known */
+	int64_t began;		/* to relay the message, when */
+	struct envelope self;	/* the session, as known has it, for records */
 	struct wire wire;
 	/* From here on nothing is cleared, nor touched before it is used. */
 	char text[WIRE_TEXT];		/* an answer's string */
@@ -66,6 +69,9 @@ void	monitor_probe_services(struct monitor *m, struct findings *f);
    with errno, EBADMSG if it makes no sense.  The caller calls wire_dispose()
    in any case. */
 int	monitor_get_question(struct monitor *m, struct received *r);
+
+/* What is logged from now on is about the session, and no transaction. */
+void	monitor_log_session(struct monitor *m);
 
 /* Does what a question asks, and answers it if it wants an answer.  Returns 0,
    or -1 with errno: the channel process cannot be told. */
@@ -101,6 +107,14 @@ enum spool_form monitor_form(const struct monitor *m);
 /* Logs a verdict about all recipients of env. */
 void	monitor_log(struct monitor *m, int priority, const char *event,
 	    const struct envelope *env, const struct reply *v);
+
+/* Logs a refusal at a stage, and by whom: "policy service unix:/x". */
+void	monitor_log_refusal(struct monitor *m, const struct envelope *env,
+	    enum stage stage, const char *by, const struct reply *v);
+
+/* "policy service WHERE", of the service of that number. */
+const char *monitor_service_name(const struct monitor *m, size_t i, char *to,
+	    size_t size);
 
 /* Asks the services about a whole message and relays it; spool may be -1.
    Fills in v[0..env->nrecipients). */

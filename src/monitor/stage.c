@@ -7,6 +7,7 @@
 #include <syslog.h>
 
 #include "base/reply.h"
+#include "base/text.h"
 #include "monitor/private.h"
 #include "monitor/record.h"
 
@@ -120,7 +121,7 @@ monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope 
 {
 	struct envelope mapped;
 	size_t i = 0;
-	char why[128];
+	char why[128], by[512] = "routes";
 
 	/* Without a text the channel has words of its own. */
 	reply_set(v, 250, "2.0.0", m->set->relay.live ? "" : "OK");
@@ -134,11 +135,15 @@ monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope 
 		mapped = relay_envelope(m, env);
 		relay_rcpt(m->relay, &mapped, v);
 	}
-	for (; i < m->nservices && v->code < 400; i++)
+	for (; i < m->nservices && v->code < 400; i++) {
 		m->service[i].kind->ask(m->service[i].ctx, stage, env, v,
 		    prepend + strlen(prepend));
-	if (m->set->relay.live && v->code < 400)
+		monitor_service_name(m, i, by, sizeof by);
+	}
+	if (m->set->relay.live && v->code < 400) {
 		ask_next_hop(m, stage, env, v);
+		text_join(by, sizeof by, "next hop", NULL);
+	}
 	if (stage == STAGE_RCPT && v->code >= 400)
 		tell_refusal(m, i, env, v);
 	if (stage == STAGE_MAIL)
@@ -147,7 +152,7 @@ monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope 
 	if (m->nservices > 0 && !record_stage(&m->record, stage, env, v))
 		reply_set(v, 452, "4.3.1", "Out of memory");
 	if (v->code >= 400)
-		monitor_log(m, LOG_NOTICE, "refused", env, v);
+		monitor_log_refusal(m, env, stage, by, v);
 }
 
 /* May this recipient be asked about?  *v and the log say why not. */
@@ -177,7 +182,8 @@ log_group(struct monitor *m, const struct envelope *env, const struct reply v[])
 	for (size_t i = 0; i < env->nrecipients; i++) {
 		one.recipients = env->recipients + i;
 		if (v[i].code >= 400)
-			monitor_log(m, LOG_NOTICE, "refused", &one, &v[i]);
+			monitor_log_refusal(m, &one, STAGE_RCPT, "next hop",
+			    &v[i]);
 	}
 }
 
@@ -215,7 +221,7 @@ monitor_answer_group(struct monitor *m, bool mail, const struct envelope *env,
 	for (size_t i = 0; i < n; i++)
 		v[at[i]] = w[i];
 	if (mail && v[0].code >= 400)
-		monitor_log(m, LOG_NOTICE, "refused", env, &v[0]);
+		monitor_log_refusal(m, env, STAGE_MAIL, "next hop", &v[0]);
 	else
 		log_group(m, &part, w);
 out:

@@ -494,7 +494,7 @@ read_verdict(struct nexthop *h, int64_t deadline, struct reply *r)
 	h->doubt = false;
 	if (smtp_read_reply(h, STEP_END, deadline, r)) {
 		r->code = 250;
-		logger_printf(&h->set->log, LOG_INFO, "nexthop", h->env,
+		logger_printf(&h->set->log, LOG_DEBUG, "nexthop", h->env,
 		    "%s: took the message: 250 %s %.*s", smtp_name(h, name),
 		    r->enh, (int)strcspn(r->text, "\n"), r->text);
 	}

@@ -71,6 +71,11 @@ void	nexthop_live_vrfy(struct nexthop *h, const struct envelope *env,
 void	nexthop_live_forget(struct nexthop *h);
 int	nexthop_live_idle(struct nexthop *h, unsigned seconds);
 
+/* Where the connection leads, or led last, and protocol and cipher of its TLS;
+   both cut to size, or "". */
+void	nexthop_where(const struct nexthop *h, char *name, char *tls,
+	    size_t size);
+
 /* Ends the transaction without sending, keeps the connection. */
 void	nexthop_abandon(struct nexthop *h, int64_t deadline);
 

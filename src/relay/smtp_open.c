@@ -63,6 +63,25 @@ send_hello(struct nexthop *h, int64_t deadline, struct reply *r)
 	return false;
 }
 
+/* Keeps protocol and cipher, lines of the report of smtpd-tls, for the log. */
+static void
+note_protection(struct nexthop *h, const char *report)
+{
+	static const char *const names[] = { "protocol=", "cipher=" };
+	const char *p;
+	size_t n;
+
+	for (size_t i = 0; i < COUNT(names); i++) {
+		p = strstr(report, names[i]);
+		if (p == NULL)
+			return;
+		p += strlen(names[i]);
+		n = strlen(h->tls);
+		snprintf(h->tls + n, sizeof h->tls - n, "%s%.*s",
+		    i == 0 ? "" : " ", (int)strcspn(p, "\n"), p);
+	}
+}
+
 /* Puts TLS between the next hop and us. */
 static bool
 start_tls(struct nexthop *h, bool verify, int64_t deadline, struct reply *r)
@@ -90,8 +109,10 @@ start_tls(struct nexthop *h, bool verify, int64_t deadline, struct reply *r)
 	stream_close(&h->s);
 	h->s.fd = fd;
 	h->secure = fd != -1;
-	if (h->secure)
+	if (h->secure) {
+		note_protection(h, report);
 		return true;
+	}
 	h->handshake_failed = true;
 	smtp_strip(report, strlen(report));
 	smtp_log(h, "TLS", report);
@@ -137,6 +158,7 @@ connect_place(struct nexthop *h, int64_t deadline, struct reply *r)
 	char why[128];
 
 	h->secure = h->place.local;
+	h->tls[0] = '\0';
 	h->closed = h->timed_out = h->quoted = h->introduced = false;
 	if (stream_dial(&h->s, &h->place, &h->found.at[h->tried - 1], deadline,
 	    why, sizeof why) == -1) {

@@ -123,6 +123,7 @@ struct nexthop {
 				   recipients that this takes not; owned */
 	unsigned char *part;	/* of the open transactions: which connection
 				   has each recipient; owned; NULL: this one */
+	char tls[96];		/* protocol and cipher, of s; or "" */
 	int error;		/* errno of a failed write, until smtp_send_group() */
 	size_t held;		/* octets in out */
 	char out[BLOCK_MAX];
@@ -140,6 +141,15 @@ const char *smtp_name(const struct nexthop *h, char name[SMTP_NAME_MAX]);
 
 /* Logs a warning about the next hop: "NAME: what: why". */
 void	smtp_log(const struct nexthop *h, const char *what, const char *why);
+
+/* ---- smtp_show.c ---- */
+
+/* With -d: logs the commands of a group, and a line of the reply. */
+void	smtp_show_group(const struct nexthop *h, enum step step);
+void	smtp_show_reply(const struct nexthop *h, enum step step,
+	    const char *line);
+
+/* ---- smtp_talk.c ---- */
 
 /* Closes the connection without a word. */
 void	smtp_hang_up(struct nexthop *h);

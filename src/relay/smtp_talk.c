@@ -321,6 +321,7 @@ read_reply(struct nexthop *h, enum step step, int64_t deadline,
 	for (n = 0; more; n++) {
 		if (read_reply_line(h, n == 0, line, deadline) == -1)
 			return smtp_lost(h, step, errno, r);
+		smtp_show_reply(h, step, line);
 		code = parse_reply_code(line, &more);
 		if (code == 0 || n == REPLY_LINES_MAX)
 			return smtp_garbled(h, step, line, r);
@@ -448,6 +449,7 @@ smtp_send_group(struct nexthop *h, enum step step, int64_t deadline,
 	h->error = 0;
 	deadline = clock_within(deadline, BLOCK_SECONDS);
 	if (err == 0 && !stream_has_input(&h->s)) {
+		smtp_show_group(h, step);
 		h->begun = h->begun || step == STEP_END;
 		if (stream_write(&h->s, h->out, h->held, deadline) == -1)
 			err = errno;

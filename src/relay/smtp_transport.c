@@ -61,6 +61,14 @@ abandon_nexthop(const struct job *j, struct hop *h)
 }
 
 static void
+where_nexthop(const struct hop *h, char *name, char *tls, size_t size)
+{
+	*name = *tls = '\0';
+	if (h->state != NULL)
+		nexthop_where(h->state, name, tls, size);
+}
+
+static void
 close_nexthop(struct hop *h)
 {
 	nexthop_close(h->state);
@@ -136,7 +144,8 @@ const struct transport transport_smtp = {
 	.form = SPOOL_CRLF, .dsn = true, .forwards = true,
 	.check = check_places, .offer = offer_nexthop,
 	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
-	.probe = probe_nexthop, .close = close_nexthop, .live = &live_nexthop,
+	.where = where_nexthop, .probe = probe_nexthop,
+	.close = close_nexthop, .live = &live_nexthop,
 };
 
 const struct transport transport_smtps = {
@@ -144,7 +153,8 @@ const struct transport transport_smtps = {
 	.form = SPOOL_CRLF, .dsn = true, .forwards = true, .tls = true,
 	.check = check_places, .offer = offer_nexthop,
 	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
-	.probe = probe_nexthop, .close = close_nexthop, .live = &live_nexthop,
+	.where = where_nexthop, .probe = probe_nexthop,
+	.close = close_nexthop, .live = &live_nexthop,
 };
 
 const struct transport transport_lmtp = {
@@ -152,5 +162,6 @@ const struct transport transport_lmtp = {
 	.reach = REMOTE, .form = SPOOL_CRLF, .dsn = true,
 	.check = check_places, .offer = offer_nexthop,
 	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
-	.probe = probe_nexthop, .close = close_nexthop, .live = &live_nexthop,
+	.where = where_nexthop, .probe = probe_nexthop,
+	.close = close_nexthop, .live = &live_nexthop,
 };

@@ -66,6 +66,10 @@ struct transport {
 	void (*deliver)(const struct job *j, struct hop *h, struct reply r[]);
 	/* Forgets what was offered.  NULL: nothing to do. */
 	void (*abandon)(const struct job *j, struct hop *h);
+	/* Says where the last message went, and how that was protected: each
+	   text is cut to size, and "" where there is nothing to tell.  NULL:
+	   nothing. */
+	void (*where)(const struct hop *h, char *name, char *tls, size_t size);
 	/* For --check: adds whether h can be used.  NULL: always. */
 	void (*probe)(struct relay *r, struct hop *h, struct findings *f);
 	/* Frees h->state.  NULL: there is none. */
@@ -86,6 +90,8 @@ struct hop {
 
 #define HOP_BUCKETS 4096	/* so that 100000 hops are read in a second */
 
+#define WHERE_MAX 400		/* octets of a next hop's name, with NUL */
+
 struct relay {
 	const struct relay_settings *set;
 	const struct transport *const *transports;	/* NULL-terminated */
@@ -98,6 +104,8 @@ struct relay {
 	struct routes *table, *senders;	/* once they were read; owned */
 	bool broken;			/* one of them makes no sense */
 	unsigned delivered;		/* messages put into Maildirs */
+	struct notes notes;		/* of the last message, and its texts: */
+	char nexthop[WHERE_MAX], nexthop_tls[WHERE_MAX];
 };
 
 extern const struct transport transport_print, transport_maildir,

@@ -36,6 +36,7 @@ check_begin(struct options *o)
 	o->monitor.log = o->monitor.relay.log =
 	    (struct logger){ findings_log, &found };
 	o->monitor.status = NULL;
+	o->monitor.about = NULL;
 }
 
 static void

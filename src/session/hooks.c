@@ -457,7 +457,7 @@ on_dialogue(void *ctx, bool said, struct span line)
 	for (size_t i = 0; i < line.len && n < sizeof text - 1; i++)
 		text[n++] = line.p[i] == '\0' ? '?' : line.p[i];
 	text[n] = '\0';
-	ask_log(s->asker, LOG_DEBUG, "dialogue", NULL, text);
+	session_log(s, LOG_DEBUG, "dialogue", text);
 }
 
 const struct channel_hooks session_hooks = {

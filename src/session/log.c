@@ -45,36 +45,37 @@ log_choose_sink(const struct stat std[3])
 static const struct event {
 	char name[20], id[33];
 	bool reply;
+	bool tls;	/* the record says how the client was protected */
 } events[] = {
-	{ "message-relayed", "265e49e32fca423faec18dc0ae591ef0", true },
-	{ "message-refused", "6507ea6a52bf4120bf481c5fa2783115", true },
-	{ "message-deferred", "f9faaaf0396246b7a2a2eaf079a52205", true },
-	{ "refused", "7c1553f1c78a424f900bc86a69cdad0f", true },
-	{ "session", "b427b2fcbb3741c3a35ffc7d7c5a924c", false },
-	{ "client-lost", "41eb2bd40b4648708b315f5597d93ad3", false },
-	{ "timeout", "1767172cfc294cb094a4c176b2a05785", false },
-	{ "tls-failed", "f66cf46666864d3cb8197768f90b315f", false },
-	{ "tls-engine-away", "0d7a3a5f1be6469db2a2f5e55b1d4a3c", false },
-	{ "auth-failed", "43cbc08ff3b64463843ff3a5690f7ba3", false },
-	{ "auth-ok", "edfb7d3f079948058a9f099a9652ddc3", false },
-	{ "policy", "3e209571eba34dc089872a73e453a6fa", false },
-	{ "milter", "3904eb1a4d604153ba10a01421ed658f", false },
-	{ "quarantine", "d96660dc80b34657b5afd33a86466395", false },
-	{ "auth", "3e209571eba34dc089872a73e453a6fa", false },
-	{ "program", "1a26e10991df4333848180732c211daf", false },
-	{ "spool", "5b1f43de37284816b7d5a93bd533939a", false },
-	{ "routed", "ec000ff90e2c44a8b9f30defa47cbe5d", false },
-	{ "rewritten", "5dcfc71592af454da77781bd6ce01d11", false },
-	{ "relay", "5b1f43de37284816b7d5a93bd533939a", false },
-	{ "nexthop", "5b1f43de37284816b7d5a93bd533939a", false },
-	{ "duplicate-possible", "16402bd99eeb45c39706071e6753eeb8", true },
-	{ "partial", "16402bd99eeb45c39706071e6753eeb8", true },
-	{ "config-error", "5034ac5f87124b00a639fb6ef62b04d7", false },
-	{ "routes", "5034ac5f87124b00a639fb6ef62b04d7", false },
-	{ "rule", "7d0b3f6e5c2a4e0f9b1d8a6473c5e2f1", false },
-	{ "sandbox-missing", "4b55b3ca1e2f4acfa42c3036e9ebde3e", false },
-	{ "channel-broken", "c750ad726cc34f348f63a8565cfa2016", false },
-	{ "", "", false },
+	{ "message-relayed", "265e49e32fca423faec18dc0ae591ef0", true, true },
+	{ "message-refused", "6507ea6a52bf4120bf481c5fa2783115", true, true },
+	{ "message-deferred", "f9faaaf0396246b7a2a2eaf079a52205", true, true },
+	{ "refused", "7c1553f1c78a424f900bc86a69cdad0f", true, false },
+	{ "session", "b427b2fcbb3741c3a35ffc7d7c5a924c", false, true },
+	{ "client-lost", "41eb2bd40b4648708b315f5597d93ad3", false, false },
+	{ "timeout", "1767172cfc294cb094a4c176b2a05785", false, false },
+	{ "tls-failed", "f66cf46666864d3cb8197768f90b315f", false, false },
+	{ "tls-engine-away", "0d7a3a5f1be6469db2a2f5e55b1d4a3c", false, false },
+	{ "auth-failed", "43cbc08ff3b64463843ff3a5690f7ba3", false, true },
+	{ "auth-ok", "edfb7d3f079948058a9f099a9652ddc3", false, true },
+	{ "policy", "3e209571eba34dc089872a73e453a6fa", false, false },
+	{ "milter", "3904eb1a4d604153ba10a01421ed658f", false, false },
+	{ "quarantine", "d96660dc80b34657b5afd33a86466395", false, false },
+	{ "auth", "3e209571eba34dc089872a73e453a6fa", false, false },
+	{ "program", "1a26e10991df4333848180732c211daf", false, false },
+	{ "spool", "5b1f43de37284816b7d5a93bd533939a", false, false },
+	{ "part", "8f0d3f6a4f1e4b0c9c0e6a52d5b7c1a9", true, false },
+	{ "rewritten", "5dcfc71592af454da77781bd6ce01d11", false, false },
+	{ "relay", "5b1f43de37284816b7d5a93bd533939a", false, false },
+	{ "nexthop", "5b1f43de37284816b7d5a93bd533939a", false, false },
+	{ "duplicate-possible", "16402bd99eeb45c39706071e6753eeb8", true, false },
+	{ "partial", "16402bd99eeb45c39706071e6753eeb8", true, false },
+	{ "config-error", "5034ac5f87124b00a639fb6ef62b04d7", false, false },
+	{ "routes", "5034ac5f87124b00a639fb6ef62b04d7", false, false },
+	{ "rule", "7d0b3f6e5c2a4e0f9b1d8a6473c5e2f1", false, false },
+	{ "sandbox-missing", "4b55b3ca1e2f4acfa42c3036e9ebde3e", false, false },
+	{ "channel-broken", "c750ad726cc34f348f63a8565cfa2016", false, false },
+	{ "", "", false, false },
 };
 
 /* One fact of a record: its names in a line and in the journal. */
@@ -82,7 +83,7 @@ struct item {
 	const char *key, *field, *value;
 };
 
-#define ITEMS_MAX 24
+#define ITEMS_MAX 32
 #define NAMED_MAX 8		/* recipients that a record names */
 #define RECORD_MAX 4096		/* octets of a line */
 #define RECORD_USUAL 512	/* where that will do: it is on a page in use */
@@ -92,7 +93,7 @@ struct record {
 	struct item items[ITEMS_MAX];
 	size_t n;
 	char size[TEXT_NUMBER], recipients[TEXT_NUMBER];
-	char helo[256];
+	char helo[256], tls[96], delay[2 * TEXT_NUMBER];
 };
 
 static void
@@ -133,6 +134,32 @@ add_envelope(struct record *r, const struct envelope *env)
 	if (env->nrecipients > 0 && env->size > 0)
 		add(r, "size", "SMTPD_SIZE",
 		    text_number(r->size, env->size, 1));
+}
+
+/* How the client was protected, and by what it was authenticated. */
+static void
+add_protection(struct record *r, const struct envelope *env)
+{
+	add(r, "tls", "SMTPD_TLS", text_join(r->tls, sizeof r->tls,
+	    env->fact[FACT_TLS_PROTOCOL],
+	    env->fact[FACT_TLS_PROTOCOL][0] == '\0' ? "" : " ",
+	    env->fact[FACT_TLS_CIPHER], NULL));
+	add(r, "method", "SMTPD_SASL_METHOD", env->fact[FACT_SASL_METHOD]);
+}
+
+static void
+add_notes(struct record *r, const struct notes *notes)
+{
+	char n[2][TEXT_NUMBER];
+
+	add(r, "nexthop", "SMTPD_NEXTHOP", notes->nexthop);
+	add(r, "nexthop_tls", "SMTPD_NEXTHOP_TLS", notes->nexthop_tls);
+	add(r, "by", "SMTPD_BY", notes->by);
+	if (notes->delay >= 0)
+		add(r, "delay", "SMTPD_DELAY", text_join(r->delay,
+		    sizeof r->delay, text_number(n[0],
+		    (uint64_t)notes->delay / 1000, 1), ".", text_number(n[1],
+		    (uint64_t)notes->delay % 1000, 3), NULL));
 }
 
 /* Octets of a value in a line, at most. */
@@ -235,9 +262,17 @@ log_event(void *ctx, int priority, const char *event,
 	while (e->name[0] != '\0' && strcmp(e->name, event) != 0)
 		e++;
 	add(&r, "event", "SMTPD_EVENT", event);
+	if (env == NULL)
+		env = l->about;
 	if (env != NULL)
 		add_envelope(&r, env);
-	add(&r, "relay", "SMTPD_RELAY", e->reply ? l->relay : "");
+	if (env != NULL && e->tls)
+		add_protection(&r, env);
+	add(&r, "relay", "SMTPD_RELAY", !e->reply ? "" :
+	    env != NULL && env->notes != NULL && env->notes->relay != NULL
+	    ? env->notes->relay : l->relay);
+	if (env != NULL && env->notes != NULL)
+		add_notes(&r, env->notes);
 	add(&r, e->reply ? "reply" : "text", e->reply ? "SMTPD_REPLY" : "",
 	    text);
 	if (record_length(&r) >= size) {
@@ -263,6 +298,14 @@ log_event(void *ctx, int priority, const char *event,
 		l->sink = SINK_SYSLOG;	/* nobody reads there any more */
 	}
 	syslog(LOG_MAIL | priority, "%s", strchr(line, ' ') + 1);
+}
+
+void
+log_about(void *ctx, const struct envelope *env)
+{
+	struct log *l = ctx;
+
+	l->about = env;
 }
 
 void

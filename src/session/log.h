@@ -19,6 +19,8 @@ struct log {
 	int level;		/* what is less important is not recorded */
 	struct systemd systemd;
 	const char *relay;	/* as it was named */
+	const struct envelope *about;	/* what records are about that have no
+					   envelope of their own, or NULL */
 };
 
 /*
@@ -43,6 +45,10 @@ _Noreturn void log_misused(const char *fmt, ...)
 /* A struct logger's function: one record for one event. */
 void	log_event(void *ctx, int priority, const char *event,
 	    const struct envelope *env, const char *text);
+
+/* Says what records without an envelope are about from now on: see struct
+   monitor_settings. */
+void	log_about(void *ctx, const struct envelope *env);
 
 /* What `systemctl status' shows: see struct monitor_settings. */
 void	log_show_status(void *ctx, const char *text, bool stopping);

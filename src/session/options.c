@@ -625,6 +625,7 @@ share_options(struct options *o)
 	o->monitor.max_size = c->data_size_limit;
 	o->monitor.relay.lmtp = c->lmtp;
 	o->monitor.relay.idle = o->timeout / 5 + 1;
+	o->monitor.relay.debug = o->debug;
 	if (o->debug)
 		o->log_level = LOG_DEBUG;
 }

@@ -547,6 +547,17 @@ is_probe(const struct session *s, enum ending why)
 	    ch->mails == 0 && ch->errors == 0 && !ch->authenticated;
 }
 
+/* Was all that happened in the session messages that were taken?  Each of them
+   has a record. */
+static bool
+is_told(const struct session *s, enum ending why)
+{
+	const struct channel *ch = &s->ch;
+
+	return why == END_QUIT && ch->messages > 0 && ch->errors == 0 &&
+	    ch->messages == ch->mails;
+}
+
 /* The session is over. */
 static void
 end_session(struct session *s, enum ending why)
@@ -554,7 +565,7 @@ end_session(struct session *s, enum ending why)
 	const struct channel *ch = &s->ch;
 	struct envelope env = session_facts(s);
 	char text[REPLY_TEXT + 128];
-	bool probe = is_probe(s, why);
+	bool quiet = is_probe(s, why) || is_told(s, why);
 
 	if (s->relayed_id[0] != '\0')
 		log_unheard(s);
@@ -569,9 +580,9 @@ end_session(struct session *s, enum ending why)
 		    why == END_LOST ? "# the client left" : "CLOSED");
 		transcript_flush(s->transcript);
 	}
-	if (probe && s->options->debug)
+	if (quiet && s->options->debug)
 		session_log(s, LOG_DEBUG, "session", text);
-	ask_end(s->asker, EX_OK, probe ? NULL : "session", &env, text);
+	ask_end(s->asker, EX_OK, quiet ? NULL : "session", &env, text);
 }
 
 /* Waits until smtpd-tls has delivered the last replies and closes: if this
