@@ -548,14 +548,14 @@ is_probe(const struct session *s, enum ending why)
 }
 
 /* Was all that happened in the session messages that were taken?  Each of them
-   has a record. */
+   has a record; but with XFORWARD not of who was connected. */
 static bool
 is_told(const struct session *s, enum ending why)
 {
 	const struct channel *ch = &s->ch;
 
 	return why == END_QUIT && ch->messages > 0 && ch->errors == 0 &&
-	    ch->messages == ch->mails;
+	    ch->messages == ch->mails && s->options->xforward == NULL;
 }
 
 /* The session is over. */
