@@ -100,7 +100,8 @@ void	relay_rcpt(struct relay *r, const struct envelope *env,
 
 /*
  * The relay during the dialogue, where set->live is set.  Answers come in less
- * than the five minutes for which a client waits (RFC 5321 4.5.3.2).
+ * than the five minutes for which a client waits (RFC 5321 4.5.3.2), and within
+ * set->timeout seconds.
  */
 
 /* Is there a next hop that could answer? */

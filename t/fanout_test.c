@@ -201,8 +201,9 @@ nexthop_live_vrfy(struct nexthop *h, const struct envelope *env,
 }
 
 void
-nexthop_live_forget(struct nexthop *h)
+nexthop_live_forget(struct nexthop *h, int64_t deadline)
 {
+	(void)deadline;
 	note("forget", h, NULL);
 }
 

@@ -18,10 +18,16 @@
    before we do.  To its greeting we answer without the next hop, too. */
 #define LIVE_SECONDS 240
 #define HELLO_SECONDS 30
+#define RSET_SECONDS 30		/* for the reply to a RSET, which comes before
+				   the next question */
 
 static int64_t
-live_deadline(int seconds)
+live_deadline(const struct relay *r, unsigned seconds)
 {
+	unsigned most = r->set->timeout;
+
+	if (most != 0 && most < seconds)
+		seconds = most;
 	return clock_now() + (int64_t)seconds * 1000;
 }
 
@@ -37,7 +43,7 @@ relay_live_hello(struct relay *r, const struct envelope *env, char *text,
 {
 	const struct transport *t = r->usual.transport;
 	const struct job j = { .r = r, .env = env, .spool = -1,
-		.deadline = live_deadline(HELLO_SECONDS) };
+		.deadline = live_deadline(r, HELLO_SECONDS) };
 
 	text[0] = '\0';
 	if (t->live != NULL)
@@ -47,10 +53,10 @@ relay_live_hello(struct relay *r, const struct envelope *env, char *text,
 /* What is asked of one hop. */
 static void
 offer_hop(struct relay *r, struct hop *h, const struct envelope *env,
-    struct reply *mail, struct reply v[])
+    int64_t deadline, struct reply *mail, struct reply v[])
 {
 	const struct job j = { .r = r, .env = env, .spool = -1,
-		.deadline = live_deadline(LIVE_SECONDS) };
+		.deadline = deadline };
 
 	if (h->transport->live != NULL)
 		h->transport->live->offer(&j, h, mail, v);
@@ -62,11 +68,12 @@ relay_live_offer(struct relay *r, const struct envelope *env,
 {
 	struct envelope part = *env;
 	struct hop *h, *next;
+	int64_t deadline = live_deadline(r, LIVE_SECONDS);
 	size_t i = 0, n;
 	bool named;
 
 	if (!hops_vary(r->set)) {
-		offer_hop(r, &r->usual, env, mail, v);
+		offer_hop(r, &r->usual, env, deadline, mail, v);
 		return;
 	}
 	for (; i < env->nrecipients; i += n) {
@@ -82,7 +89,7 @@ relay_live_offer(struct relay *r, const struct envelope *env,
 		part.recipients = env->recipients + i;
 		part.nrecipients = n;
 		if (h != NULL) {
-			offer_hop(r, h, &part, NULL, v + i);
+			offer_hop(r, h, &part, deadline, NULL, v + i);
 			continue;
 		}
 		reply_set(&v[i], 451, "4.3.0", "Local error in processing");
@@ -94,7 +101,7 @@ void
 relay_live_vrfy(struct relay *r, const struct envelope *env, struct reply *v)
 {
 	const struct job j = { .r = r, .env = env, .spool = -1,
-		.deadline = live_deadline(LIVE_SECONDS) };
+		.deadline = live_deadline(r, LIVE_SECONDS) };
 	struct hop *h = NULL;
 	bool named;
 
@@ -108,9 +115,11 @@ relay_live_vrfy(struct relay *r, const struct envelope *env, struct reply *v)
 void
 relay_live_forget(struct relay *r)
 {
+	int64_t deadline = live_deadline(r, RSET_SECONDS);
+
 	for (struct hop *h = r->hops; h != NULL; h = h->link)
 		if (h->transport->live != NULL)
-			h->transport->live->forget(h);
+			h->transport->live->forget(h, deadline);
 }
 
 int

@@ -223,12 +223,32 @@ add_orcpt(struct nexthop *h, const char *options)
 	}
 }
 
+/*
+ * Adds AUTH during the dialogue, where the next hop knows who we are: others
+ * refuse it.  What a client says that has not authenticated is not worth more
+ * than AUTH=<> (RFC 4954 5).
+ */
+static void
+add_auth(struct nexthop *h, const struct envelope *env)
+{
+	const char *options = env->fact[FACT_MAIL_OPTIONS];
+
+	if (h->live == NULL || !smtp_is_trusted(h))
+		return;
+	if (env->fact[FACT_SASL_USERNAME][0] != '\0')
+		add_option(h, options, "AUTH");
+	else if (smtp_find_word(options, "AUTH") != NULL)
+		smtp_add(h, " AUTH=<>");
+}
+
 static void
 add_mail(struct nexthop *h, const struct envelope *env, bool eight)
 {
 	smtp_add(h, "MAIL FROM:<%s>", env->fact[FACT_SENDER]);
 	if ((h->can & CAN_SIZE) && env->size != 0)
 		smtp_add(h, " SIZE=%" PRIu64, env->size);
+	else if ((h->can & CAN_SIZE) && h->live != NULL)
+		add_option(h, env->fact[FACT_MAIL_OPTIONS], "SIZE");
 	if ((h->can & CAN_8BITMIME) && (env->body == BODY_8BITMIME ||
 	    (env->body == BODY_7BIT && eight)))
 		smtp_add(h, " BODY=8BITMIME");
@@ -240,6 +260,7 @@ add_mail(struct nexthop *h, const struct envelope *env, bool eight)
 		add_option(h, env->fact[FACT_MAIL_OPTIONS], "RET");
 		add_option(h, env->fact[FACT_MAIL_OPTIONS], "ENVID");
 	}
+	add_auth(h, env);
 	add_passed(h, env->fact[FACT_MAIL_OPTIONS]);
 	smtp_add(h, "\r\n");
 }
@@ -530,6 +551,10 @@ offer_again(struct nexthop *h, const struct envelope *env, int spool,
 		reply_set(r, 451, "4.3.0", "Local error in processing");
 	else
 		ok = smtp_try_places(h, &same, spool, deadline, again, r);
+	/* The client was told that it is accepted. */
+	if (!ok && h->live != NULL)
+		smtp_make_temporary(r);
+	ok = ok && smtp_live_can(h, r);
 	for (i = 0; ok && i < n; i++)
 		if (again[i].code >= 400) {
 			*r = again[i];

@@ -68,7 +68,7 @@ void	nexthop_live_offer(struct nexthop *h, const struct envelope *env,
 	    int64_t deadline, struct reply *mail, struct reply v[]);
 void	nexthop_live_vrfy(struct nexthop *h, const struct envelope *env,
 	    int64_t deadline, struct reply *r);
-void	nexthop_live_forget(struct nexthop *h);
+void	nexthop_live_forget(struct nexthop *h, int64_t deadline);
 int	nexthop_live_idle(struct nexthop *h, unsigned seconds);
 
 /* Where the connection leads, or led last, and protocol and cipher of its TLS;

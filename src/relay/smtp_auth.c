@@ -580,3 +580,9 @@ smtp_authenticate(struct nexthop *h, int64_t deadline, struct reply *r)
 	credentials_wipe(&c);
 	return ok;
 }
+
+bool
+smtp_is_trusted(const struct nexthop *h)
+{
+	return h->account[0] != '\0';
+}

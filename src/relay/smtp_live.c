@@ -25,7 +25,6 @@
 #pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
 #endif
 
-#define RSET_SECONDS 30		/* for the reply to a RSET that nobody awaits */
 #define OPEN_SHARE 4		/* an open transaction is held so much longer */
 
 void
@@ -144,6 +143,47 @@ refuse_all(const struct envelope *env, const struct reply *r, struct reply v[])
 		v[i] = *r;
 }
 
+/* Does the envelope ask for delivery reports? */
+static bool
+wants_reports(const struct live *l)
+{
+	const char *mail = second(l->sender);
+	bool wants = smtp_find_word(mail, "RET") != NULL ||
+	    smtp_find_word(mail, "ENVID") != NULL;
+
+	for (size_t i = 0; !wants && i < l->n; i++)
+		wants = smtp_find_word(second(l->to[i].text), "NOTIFY") != NULL
+		    || smtp_find_word(second(l->to[i].text), "ORCPT") != NULL;
+	return wants;
+}
+
+bool
+smtp_live_can(const struct nexthop *h, struct reply *r)
+{
+	const struct live *l = h->live;
+
+	if (l == NULL || !l->begun || !l->dsn || (h->can & CAN_DSN) ||
+	    !wants_reports(l))
+		return true;
+	reply_set(r, 451, "4.5.4", "Next hop lacks an extension");
+	return false;
+}
+
+/* Was everything accepted on the fresh connection, as it was before?  False:
+   *r says why not. */
+static bool
+is_accepted_again(const struct nexthop *h, const struct reply v[],
+    struct reply *r)
+{
+	for (size_t i = 0; i < h->live->n; i++)
+		if (v[i].code >= 400) {
+			*r = v[i];
+			smtp_make_temporary(r);
+			return false;
+		}
+	return smtp_live_can(h, r);
+}
+
 /* Offers what was accepted before on a fresh connection.  False: it is not
    accepted as it was, and *r says why. */
 static bool
@@ -178,12 +218,7 @@ resume(struct nexthop *h, const struct envelope *env, int spool,
 		if (!ok)
 			smtp_make_temporary(r);
 	}
-	for (size_t i = 0; ok && i < l->n; i++)
-		if (v[i].code >= 400) {
-			*r = v[i];
-			smtp_make_temporary(r);
-			ok = false;
-		}
+	ok = ok && is_accepted_again(h, v, r);
 	h->kept = false;
 	free(to);
 	free(v);
@@ -217,7 +252,8 @@ add_recipients(struct nexthop *h, const struct envelope *env,
 {
 	struct reply r, lost = { .code = 0 };
 
-	while (lost.code == 0 || !h->live->again) {
+	while (lost.code == 0 ||
+	    (!h->live->again && clock_left(deadline) > 0)) {
 		if (!is_usable(h) && !resume(h, env, -1, deadline, &r)) {
 			h->live->lost = lost.code != 0 ? lost : r;
 			refuse_all(env, &h->live->lost, v);
@@ -274,9 +310,11 @@ begin(struct nexthop *h, const struct envelope *env, int64_t deadline,
 	if (l->begun)
 		remember_accepted(h, env, v);
 	else if (l->sender == NULL || h->s.fd != -1 || env->nrecipients == 0 ||
+	    clock_left(deadline) == 0 ||
 	    !begin_slowly(h, env, deadline, &r, v))
 		refuse_all(env, &r, v);
 	h->kept = false;
+	l->dsn = (h->can & CAN_DSN) != 0;
 	if (mail != NULL)
 		*mail = r;
 }
@@ -325,13 +363,13 @@ nexthop_live_vrfy(struct nexthop *h, const struct envelope *env,
 }
 
 void
-nexthop_live_forget(struct nexthop *h)
+nexthop_live_forget(struct nexthop *h, int64_t deadline)
 {
 	if (h->live == NULL)
 		return;
 	forget_envelope(h->live);
 	h->live->used = clock_now();
-	smtp_abandon(h, clock_now() + RSET_SECONDS * 1000);
+	smtp_abandon(h, deadline);
 }
 
 int

@@ -73,6 +73,7 @@ struct live {
 	bool begun;		/* it has accepted MAIL in this transaction */
 	bool again;		/* it was dialled again in it */
 	bool given_back;	/* the connection was, by us */
+	bool dsn;		/* it had DSN when the transaction began */
 	struct reply lost;	/* why, and why not again; code 0: it was not */
 	char *sender;		/* and the parameters of MAIL behind its NUL;
 				   owned */
@@ -243,6 +244,10 @@ bool	smtp_send_message(struct nexthop *h, const struct envelope *env,
 bool	smtp_live_take(struct nexthop *h, const struct envelope *env,
 	    int spool, int64_t deadline, struct reply v[]);
 
+/* Whether the next hop, dialled again, has the extensions that the dialogue has
+   used.  False: *r says so. */
+bool	smtp_live_can(const struct nexthop *h, struct reply *r);
+
 /* Whether the places may be tried once more from the first. */
 bool	smtp_live_again(struct nexthop *h);
 
@@ -304,5 +309,8 @@ int	smtp_has_credentials(struct nexthop *h, char *why, size_t size);
 /* Whether this connection may carry mail of h->env's sender: whether it has
    the credentials that count for it. */
 bool	smtp_is_our_account(struct nexthop *h);
+
+/* Whether the open connection has authenticated. */
+bool	smtp_is_trusted(const struct nexthop *h);
 
 #endif

@@ -374,15 +374,17 @@ is_sender_denied(const struct reply *r)
 static void
 weigh_refusal(struct nexthop *h, enum step step, struct reply *r)
 {
-	bool expected = h->kept && (r->code == 421 || step == STEP_MAIL);
+	bool live_mail = h->live != NULL && step == STEP_MAIL;
+	bool repeated = h->kept && (r->code == 421 ||
+	    (step == STEP_MAIL && !live_mail));
 
-	if (r->code == 530 && !h->kept)
+	if (r->code == 530 && !repeated)
 		smtp_log_refusal(h, step, r,
 		    "; see --relay-auth and --relay-tls");
 	else if (is_sender_denied(r))
 		smtp_log_refusal(h, step, r, "; the account may not send as "
 		    "this sender: see --from");
-	else if (step_facts[step].told && !expected)
+	else if (step_facts[step].told && !live_mail && !repeated)
 		smtp_log_refusal(h, step, r, "");
 	if (r->code == 421 || (r->code == 432 && step == STEP_MAIL)) {
 		smtp_hang_up(h);

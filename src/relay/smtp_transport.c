@@ -109,10 +109,10 @@ vrfy_nexthop(const struct job *j, struct hop *h, struct reply *v)
 }
 
 static void
-forget_nexthop(struct hop *h)
+forget_nexthop(struct hop *h, int64_t deadline)
 {
 	if (h->state != NULL)
-		nexthop_live_forget(h->state);
+		nexthop_live_forget(h->state, deadline);
 }
 
 static int

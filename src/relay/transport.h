@@ -40,7 +40,7 @@ struct live_transport {
 	    struct reply v[]);
 	void (*vrfy)(const struct job *j, struct hop *h, struct reply *v);
 	/* See relay_live_forget(), relay_live_idle(). */
-	void (*forget)(struct hop *h);
+	void (*forget)(struct hop *h, int64_t deadline);
 	int (*idle)(struct hop *h, unsigned seconds);
 };
 

@@ -7,6 +7,7 @@ same octets, ends() says.
 """
 import os
 import re
+import select
 import socket
 import subprocess
 import tempfile
@@ -89,9 +90,15 @@ def ends(text):
 
 class Hop:
     def __init__(self, extensions=("PIPELINING", "SIZE", "8BITMIME"),
-                 lmtp=False):
-        self.extensions, self.lmtp = extensions, lmtp
-        self.listener = socket.create_server(("127.0.0.1", 0))
+                 lmtp=False, path=None):
+        self.extensions, self.lmtp, self.path = extensions, lmtp, path
+        if path:
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.listener.bind(path)
+            os.chmod(path, 0o777)
+            self.listener.listen()
+        else:
+            self.listener = socket.create_server(("127.0.0.1", 0))
         self.forget()
         threading.Thread(target=self.serve, daemon=True).start()
 
@@ -101,8 +108,9 @@ class Hop:
         self.commands = []      # everything else, a line each
 
     def relay(self):
-        port = self.listener.getsockname()[1]
-        return f"{'lmtp' if self.lmtp else 'smtp'}:[127.0.0.1]:{port}"
+        at = f"unix:{self.path}" if self.path else \
+            f"[127.0.0.1]:{self.listener.getsockname()[1]}"
+        return f"{'lmtp' if self.lmtp else 'smtp'}:{at}"
 
     def serve(self):
         while True:
@@ -174,11 +182,14 @@ class Hop:
 
 class Scripted(Hop):
     """A next hop that says at each step what answer(dial, command) returns:
-    a reply (bytes or text), None for what it would say, or HANG_UP.  dial counts
-    connections from 1; command is the line, or "" for the greeting and "." for
-    the end of a message.  Connections are served side by side."""
+    a reply (bytes or text), None for what it would say, HANG_UP, or STALL: it
+    says nothing until we hang up.  dial counts connections from 1; command is
+    the line, or "" for the greeting and "." for the end of a message by DATA.
+    Extensions may be a function of dial.  Connections are served side by
+    side."""
 
     HANG_UP = object()
+    STALL = object()
 
     def __init__(self, answer=lambda dial, command: None, **more):
         self.answer, self.dials = answer, 0
@@ -204,17 +215,23 @@ class Scripted(Hop):
     def say(self, connection, dial, command, usual):
         """Returns the code, or 0 after hanging up."""
         said = self.answer(dial, command)
-        if said is self.HANG_UP:
+        if said is self.STALL:
+            gone = select.poll()
+            gone.register(connection, select.POLLRDHUP)
+            gone.poll()
+        if said in (self.HANG_UP, self.STALL):
             connection.shutdown(socket.SHUT_RDWR)
             return 0
         if said is None:
             said = usual
         text = said if isinstance(said, bytes) else said.encode()
         connection.sendall(text + b"\r\n")
-        return int(text[:3])
+        return int(text[:3]) if text[:3].isdigit() else 0
 
     def dialogue(self, connection, read, dial):
-        recipients = 0
+        recipients, chunks = 0, []
+        extensions = self.extensions(dial) if callable(self.extensions) else \
+            self.extensions
         if not self.say(connection, dial, "", "220 next.example.net"):
             return
         for line in read:
@@ -222,7 +239,7 @@ class Scripted(Hop):
             self.commands.append((dial, command))
             verb, usual, n = command[:4].upper(), "250 2.0.0 taken", 1
             if verb in ("EHLO", "LHLO"):
-                rows = ["next.example.net", *self.extensions]
+                rows = ["next.example.net", *extensions]
                 usual = "\r\n".join(
                     f"250{'-' if i + 1 < len(rows) else ' '}{row}"
                     for i, row in enumerate(rows))
@@ -230,12 +247,18 @@ class Scripted(Hop):
                 usual = "221 2.0.0 bye"
             elif verb == "DATA":
                 usual = "354 go"
+            elif verb == "AUTH":
+                usual = "235 2.7.0 welcome"
+            elif verb == "BDAT":
+                chunks.append(read.read(int(command.split()[1])))
             code = self.say(connection, dial, command, usual)
             if code in (0, 221, 421):
                 return
             if verb in ("RSET", "MAIL"):
                 recipients = 0
             recipients += verb == "RCPT" and code < 300
+            if verb == "BDAT" and "LAST" in command.upper() and code < 300:
+                self.messages.append(b"".join(chunks))
             if verb == "DATA" and code == 354:
                 if not self.take_data(read):
                     return
