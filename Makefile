@@ -51,6 +51,8 @@ SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 	src/tls/smtpd-tls.8:share/man/man8/smtpd-tls.8 \
 	t/tools/smtpd-replay:bin/smtpd-replay \
 	t/tools/smtpd-replay.1:share/man/man1/smtpd-replay.1 \
+	t/tools/smtpd-report:bin/smtpd-report \
+	t/tools/smtpd-report.1:share/man/man1/smtpd-report.1 \
 	channel.h:include/smtpd/channel.h \
 	src/base/mail.h:include/smtpd/base/mail.h \
 	libsmtpd-channel.a:lib/libsmtpd-channel.a \

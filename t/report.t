@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+"""report.t - smtpd-report: fixed logs, exact tables; and what smtpd itself
+logs."""
+import json
+import os
+import re
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from tap import Session, folder, main, test
+
+REPORT = os.path.abspath("t/tools/smtpd-report")
+PLACE = folder()
+
+LOG = """\
+smtpd: event=message-relayed id=A1 client=192.0.2.1 helo=one.example from=Jo@example.org to=a@example.net to=b@example.net size=1000 tls="TLSv1.3 TLS_AES_256_GCM_SHA384" nexthop=mx.example.net[198.51.100.1]:25 nexthop_tls="TLSv1.3 TLS_AES_128_GCM_SHA256" delay=0.250 relay=smtp:mx.example.net:25 reply="250 2.0.0 queued as X"
+smtpd: event=message-relayed id=A2 client=192.0.2.1 helo=one.example from=jo@example.org to=a@example.net size=500 nexthop=mx.example.net[198.51.100.1]:25 delay=1.750 relay=smtp:mx.example.net:25 reply="250 2.0.0 queued as Y"
+smtpd: event=part id=A3 client=192.0.2.2 from=<> to=list@example.net relay=lmtp:unix:/run/lmtp nexthop=/run/lmtp reply="250 2.0.0 ok"
+smtpd: event=part id=A3 client=192.0.2.2 from=<> to=jo@example.org relay=maildir:/srv/box reply="250 2.0.0 Message accepted"
+smtpd: event=message-relayed id=A3 client=192.0.2.2 from=<> to=list@example.net to=jo@example.org size=20 relay=several reply="250 2.0.0 Message accepted, id A3"
+smtpd: event=message-deferred id=A4 client=192.0.2.2 from=<> to=a@example.net size=20 relay=smtp:mx.example.net:25 reply="451 4.4.1 Cannot connect to next hop"
+smtpd: event=message-refused id=A5 client=192.0.2.3 helo="x event=message-relayed" from=s@example.com to=b@example.net size=9 relay=smtp:mx.example.net:25 reply="550 5.6.0 No"
+smtpd: event=refused id=A6 client=192.0.2.3 from=s@example.com to=c@example.net by="policy inet:127.0.0.1:10023 at RCPT" relay=discard: reply="450 4.2.0 <c@example.net>: Greylisted"
+smtpd: event=refused id=A7 client=192.0.2.3 from=s@example.com to=d@example.net by="policy inet:127.0.0.1:10023 at RCPT" relay=discard: reply="450 4.2.0 <d@example.net>: Greylisted"
+smtpd: event=auth-failed client=203.0.113.9 text="PLAIN by file: wrong password"
+smtpd: event=auth-failed client=203.0.113.9 text="PLAIN by file: no such user"
+smtpd: event=auth-ok client=192.0.2.1 user=jo text="PLAIN by file:"
+smtpd: event=session client=203.0.113.9 text="quit after 0 messages, 2 errors"
+"""
+
+TSV = """\
+totals|3|messages relayed
+totals|1|messages deferred
+totals|1|messages refused
+totals|5|recipients relayed
+totals|1520|octets relayed
+totals|2|commands refused
+totals|1|logins
+totals|2|failed logins
+totals|0|clients lost
+totals|0|timeouts
+totals|0|failed TLS handshakes
+totals|0|possible duplicates
+totals|0|configuration errors
+senders|2|1500|jo@example.org
+senders|1|20|<>
+recipients|2|1500|a@example.net
+recipients|1|1000|b@example.net
+recipients|1|20|jo@example.org
+recipients|1|20|list@example.net
+clients|2|1500|192.0.2.1
+clients|1|20|192.0.2.2
+relays|2|1500|mx.example.net[198.51.100.1]:25
+relays|1|0|/run/lmtp
+relays|1|0|maildir:/srv/box
+deferred|2|450 4.2.0 <>: Greylisted (policy inet:127.0.0.1:10023 at RCPT)
+deferred|1|451 4.4.1 Cannot connect to next hop
+refused|1|550 5.6.0 No
+failed logins|2|203.0.113.9
+TLS of clients|2|none
+TLS of clients|1|TLSv1.3 TLS_AES_256_GCM_SHA384
+TLS of next hops|2|none
+TLS of next hops|1|TLSv1.3 TLS_AES_128_GCM_SHA256
+delays|2|0.250|1.750|mx.example.net[198.51.100.1]:25
+""".replace("|", "\t")
+
+TABLE = """\
+totals
+  count  what
+      1  messages relayed
+      0  messages deferred
+      1  messages refused
+      1  recipients relayed
+     12  octets relayed
+      0  commands refused
+      0  logins
+      0  failed logins
+      0  clients lost
+      0  timeouts
+      0  failed TLS handshakes
+      0  possible duplicates
+      0  configuration errors
+
+senders
+  count  octets  name
+      1      12  jo@example.org
+
+recipients
+  count  octets  name
+      1      12  ann@example.net
+
+clients
+  count  octets  name
+      1      12  192.0.2.1
+
+relays
+  count  octets  name
+      1      12  discard:
+
+refused
+  count  name
+      1  554 5.7.1 Relay access denied
+
+TLS of clients
+  count  name
+      1  none
+
+delays
+  count  median   most  name
+      1   0.001  0.001  discard:
+"""
+
+
+def report(text, *options):
+    done = subprocess.run([REPORT, *options], input=text, text=True,
+                          capture_output=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def as_journal(line):
+    """The entry that the journal has of a record."""
+    names = {"from": "SENDER", "to": "RECIPIENT", "id": "QUEUE_ID",
+             "method": "SASL_METHOD"}
+    entry = {"MESSAGE": line[len("smtpd: "):], "SYSLOG_IDENTIFIER": "smtpd",
+             "__REALTIME_TIMESTAMP": "1", "PRIORITY": "6"}
+    for name, value in re.findall(r' ([a-z_]+)=("[^"]*"|\S+)', line):
+        if name == "text":
+            continue
+        field = "SMTPD_" + names.get(name, name.upper())
+        value = value.strip('"')
+        if field in entry:
+            entry[field] = (entry[field] if isinstance(entry[field], list)
+                            else [entry[field]]) + [value]
+        else:
+            entry[field] = value
+    return json.dumps(entry) + "\n"
+
+
+@test
+def a_log_is_counted_wherever_it_was_kept():
+    assert report(LOG, "--tsv") == (0, TSV, ""), report(LOG, "--tsv")
+    syslog = "".join("Nov 28 12:00:00 mx " + line.replace(
+        "smtpd:", "smtpd[123]:", 1) + "\n" for line in LOG.splitlines())
+    assert report(syslog, "--tsv") == (0, TSV, "")
+    journal = "".join(map(as_journal, LOG.splitlines()))
+    assert report(journal, "--tsv") == (0, TSV, "")
+    # Without libsystemd a record is no more than a line there.
+    plain = "".join(json.dumps({"MESSAGE": line[len("smtpd: "):]}) + "\n"
+                    for line in LOG.splitlines())
+    assert report(plain, "--tsv") == (0, TSV, "")
+
+
+@test
+def a_table_is_for_people():
+    log = ("smtpd: event=message-relayed id=A1 client=192.0.2.1 "
+           "from=jo@example.org to=ann@example.net size=12 delay=0.001 "
+           'relay=discard: reply="250 ok"\n'
+           "smtpd: event=message-refused id=A2 client=192.0.2.1 "
+           "from=jo@example.org to=x@example.net relay=discard: "
+           'reply="554 5.7.1 Relay access denied"\n')
+    assert report(log) == (0, TABLE, ""), report(log)[1]
+
+
+@test
+def recipients_who_share_a_message_are_counted_once_as_a_message():
+    lmtp = ("smtpd: event=message-relayed id=A1 client=unix from=s@example.org "
+            'to=a@example.org size=10 relay=discard: reply="250 a"\n'
+            "smtpd: event=message-relayed id=A1 client=unix from=s@example.org "
+            'to=b@example.org size=10 relay=discard: reply="250 b"\n')
+    got = report(lmtp, "--tsv")[1]
+    for row in ("totals\t1\tmessages relayed", "totals\t2\trecipients relayed",
+                "totals\t10\toctets relayed", "senders\t1\t10\ts@example.org"):
+        assert row + "\n" in got, got
+    many = ("smtpd: event=message-relayed id=A1 client=unix from=s@example.org "
+            'to=a@example.org recipients=30 size=10 reply="250 a"\n')
+    assert "totals\t30\trecipients relayed\n" in report(many, "--tsv")[1]
+
+
+@test
+def what_is_no_record_is_left_out():
+    noise = ("Nov 28 12:00:00 mx postfix/qmgr[1]: A1: removed\n"
+             "Nov 28 12:00:00 mx kernel: event=message-relayed id=A1\n\n"
+             '{"MESSAGE": "Started SMTP session", "UNIT": "smtpd@1"}\n'
+             '{"MESSAGE": null}\n{"MESSAGE": [1, 2]}\n')
+    assert "totals\t0\tmessages relayed\n" in report(noise, "--tsv")[1]
+    status, output, error = report(LOG + "{broken\n[]\n", "--tsv")
+    assert (status, output) == (1, TSV) and "1 lines" in error, error
+    forged = ('smtpd: event=session client=192.0.2.1 helo="x size=1 '
+              'event=message-relayed smtpd: event=auth-failed" text=x\n'
+              "smtpd: event=message-relayed id=A1 size=many delay=soon\n")
+    got = report(forged, "--tsv")[1]
+    assert "totals\t1\tmessages relayed\n" in got, got
+    assert "totals\t0\tfailed logins\n" in got, got
+
+
+@test
+def rows_are_as_many_as_asked_for():
+    log = "".join(f"smtpd: event=auth-failed client=192.0.2.{n}\n"
+                  for n in range(30))
+    for options, wanted in (([], 10), (["--top", "3"], 3), (["--top", "0"],
+                                                            30)):
+        got = report(log, "--tsv", *options)[1]
+        assert got.count("failed logins\t1\t") == wanted, got
+    status, _, error = report("", "--top", "-1")
+    assert status == 2 and "negative" in error, error
+    status, _, error = report("", "/no/such/log")
+    assert status == 1 and "/no/such/log: No such file" in error, error
+
+
+@test
+def what_smtpd_logs_is_understood():
+    with Session("--relay-domains", "example.net", "discard:") as s:
+        s.start()
+        s.deliver(sender="jo@example.org", to=("ann@example.net",))
+        s.say("PING")
+        _, log = s.finish()
+    path = os.path.join(PLACE, "log")
+    with open(path, "w") as f:
+        f.write(log)
+    status, got, error = report("", "--tsv", path)
+    assert (status, error) == (0, ""), error
+    size = re.search(r"size=(\d+)", log)[1]
+    for row in ("totals\t1\tmessages relayed",
+                f"senders\t1\t{size}\tjo@example.org",
+                f"recipients\t1\t{size}\tann@example.net",
+                f"relays\t1\t{size}\tdiscard:"):
+        assert row + "\n" in got, (row, got)
+
+
+main()
