@@ -32,7 +32,8 @@ for target; do
 		    opendkim opendmarc rspamd redis-server clamav-milter
 		    clamav-daemon spamass-milter spamd python3-dkim
 		    python3-milter
-		    monitoring-plugins-basic prometheus-blackbox-exporter) ;;
+		    monitoring-plugins-basic prometheus-blackbox-exporter
+		    fail2ban) ;;
 	check-systemd)
 		packages+=(make python3 swaks openssl systemd-container
 		    debootstrap dpkg-dev lintian man-db bash-completion
