@@ -258,7 +258,8 @@ echo "$*" >{self.place}/arrived""", "deliver")
 
 
 class Exim(Unpacked):
-    """Keeps what it takes in its queue.  The second port has no CHUNKING."""
+    """Keeps what it takes in its queue.  The second port has no CHUNKING.
+    The local part unknown is."""
 
     def start(self):
         binary = fetched("exim4-daemon-light", "exim4", self.place)
@@ -276,7 +277,7 @@ spool_directory = {self.place}/exim/spool
 log_file_path = {self.place}/exim/%slog
 host_lookup =
 rfc1413_query_timeout = 0s
-acl_smtp_rcpt = accept
+acl_smtp_rcpt = check_rcpt
 queue_only
 smtp_enforce_sync = false
 smtp_max_synprot_errors = 1000
@@ -285,21 +286,34 @@ local_interfaces = 127.0.0.1
 daemon_smtp_ports = {full} : {bare}
 tls_advertise_hosts =
 chunking_advertise_hosts = ${{if ={{$received_port}}{{{full}}}{{*}}}}
+begin acl
+check_rcpt:
+  deny
+    local_parts = unknown
+    message = No such mailbox here
+  accept
 """)
         self.spawn_with_users(f"exec {binary} -C {self.place}/conf -bdf "
                               f"-oP {self.place}/exim/pid", at=bare)
 
 
 class OpenSMTPD(Unpacked):
-    """Takes every message; its log is the file out."""
+    """Takes every message, or those to the named recipients; its log is the
+    file out."""
+
+    def __init__(self, *recipients):
+        super().__init__()
+        self.recipients = recipients
 
     def start(self):
+        to = ", ".join(f'"{r}"' for r in self.recipients)
+        wanted = f"for rcpt-to {{ {to} }}" if to else "for any"
         binary = fetched("opensmtpd", "smtpd", self.place)
         self.listen(1)
         self.save("conf", f"""
 listen on 127.0.0.1 port {self.ports[0]}
 action "drop" relay host "smtp://127.0.0.1:1"
-match from any for any action "drop"
+match from any {wanted} action "drop"
 """)
         self.spawn_with_users(f"""
 mount -t tmpfs none /var/spool
@@ -313,11 +327,13 @@ exec {binary} -d -f {self.place}/conf""", at=self.ports[0])
 class Dovecot(Peer):
     """Decides about passwords at the socket `auth', its path; takes messages
     by LMTP, for everybody, into Maildirs mail/LOCALPART.  Users have the
-    passwords in `users'.  Without root there is no LMTP."""
+    passwords in `users'.  Without root there is no LMTP.  known: only users have
+    mailboxes."""
     needs_root = False
 
-    def __init__(self, lmtp=False, users=None):
+    def __init__(self, lmtp=False, users=None, known=False):
         self.lmtp = self.needs_root = lmtp
+        self.known = known
         if not shutil.which("dovecot") or \
                 lmtp and not os.path.exists("/usr/lib/dovecot/lmtp"):
             raise Skip("no Dovecot here (package dovecot-lmtpd)")
@@ -330,6 +346,7 @@ class Dovecot(Peer):
             os.mkdir(self.path(name), 0o755)
         self.save("users", "".join(f"{name}:{{PLAIN}}{password}\n" for
                                    name, password in self.users.items()))
+        everybody = "" if self.known else "allow_all_users=yes "
         me = pwd.getpwuid(os.geteuid()).pw_name
         group = grp.getgrgid(os.getegid()).gr_name
         listeners, users = "", f"default_internal_user = {me}\n" \
@@ -364,7 +381,7 @@ passdb {{
 }}
 userdb {{
   driver = static
-  args = allow_all_users=yes uid=65534 gid=65534 home={self.place}/mail/%n
+  args = {everybody}uid=65534 gid=65534 home={self.place}/mail/%n
 }}
 service auth {{
   chroot =

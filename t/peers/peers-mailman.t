@@ -244,6 +244,28 @@ def one_message_for_a_list_its_commands_and_a_person(kind):
     confirm(kind, newcomer, sink.get(newcomer, "crew-confirm+"))
 
 
+@test
+def with_live_an_unknown_list_is_refused_when_it_is_named():
+    with Session("--live", "--relay-clients", "all",
+                 f"lmtp:[127.0.0.1]:{mailman.port}") as s:
+        s.start()
+        got = s.say("MAIL FROM:<poster@example.org>",
+                    *[f"RCPT TO:<{to}>" for to in (
+                        LIST, GONE, f"nobody@{DOMAIN}",
+                        f"crew-request@{DOMAIN}")])
+        assert [r[:3] for r in got] == ["250", "250", "550", "550", "250"], got
+        assert got[2] == REFUSAL, got
+        assert s.say("DATA")[0][:3] == "354"
+        s.send(lines("From: poster@example.org", f"To: {LIST}",
+                     "Subject: echo live", "Message-ID: <live@example.org>",
+                     "", "y", "."))
+        reply = s.reply()
+        assert reply.startswith("250 "), reply
+        s.finish()
+    copy = sink.get("reader@example.net", "<live@")
+    assert copy["Subject"] == "[Crew] echo live", copy["Subject"]
+
+
 def confirm(kind, newcomer, request):
     """The address that Mailman made up leads back to it."""
     address = email.utils.parseaddr(request["From"])[1]
