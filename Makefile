@@ -58,12 +58,13 @@ SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 	libsmtpd-channel.a:lib/libsmtpd-channel.a \
 	units/smtpd-channel.pc:lib/pkgconfig/smtpd-channel.pc \
 	units/sysusers.conf:lib/sysusers.d/smtpd.conf \
+	units/smtpd-recipes.7:share/man/man7/smtpd-recipes.7 \
 	units/smtpd.bash:share/bash-completion/completions/smtpd \
 	units/smtpd.catalog:lib/systemd/catalog/smtpd.catalog \
 	$(foreach u,$(UNITS),$u:$(subst units,lib/systemd/$(if $(findstring \
 	catch,$u),user,system),$u)) \
 	$(foreach u,$(filter-out $(UNITS) %.d %.catalog %.pc %/sysusers.conf \
-	%.bash units/debian,$(wildcard units/*)),$u:$(subst units,share/doc/smtpd,$u))
+	%.bash %.7 units/debian,$(wildcard units/*)),$u:$(subst units,share/doc/smtpd,$u))
 
 all: smtpd smtpd-tls libsmtpd-channel.a
 
@@ -153,7 +154,8 @@ check: all suites
 check-peers: all t/out/ask
 	prove $(PROVE) $(PEERS)
 check-systemd: all
-	prove $(PROVE) t/systemd/boot.sh t/systemd/package.sh t/systemd/other.sh
+	prove $(PROVE) $(addprefix t/systemd/,boot.sh package.sh recipes.sh \
+	    package-other.sh recipes-other.sh)
 t/out/bench/floor t/out/bench/floor-static: t/bench/floor.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(if $(findstring static,$@),-static,$(LINK)) \
@@ -192,7 +194,8 @@ install: all
 	    esac; done
 	@[ -n "$(DESTDIR)" ] || printf '%s\n' '' 'Now, where systemd runs:' '' \
 	    '  systemd-sysusers' '  systemctl daemon-reload' \
-	    '  journalctl --update-catalog'
+	    '  journalctl --update-catalog' '' \
+	    'Then smtpd-recipes(7) shows set-ups by task.'
 deb:
 	CC='$(CC)' units/debian/build $(VERSION) t/out/deb
 uninstall:

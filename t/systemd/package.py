@@ -117,7 +117,8 @@ def systemd_knows_the_units_and_the_catalog_without_being_told():
 
 @test
 def the_manual_pages_are_found():
-    for page in ("smtpd.8", "smtpd-tls.8", "smtpd-replay.1"):
+    for page in ("smtpd.8", "smtpd-tls.8", "smtpd-replay.1",
+                 "smtpd-recipes.7"):
         matches("/usr/share/man/", run("man", "-w", page)[0])
 
 

@@ -37,7 +37,8 @@ for target; do
 	check-systemd)
 		packages+=(make python3 swaks openssl systemd-container
 		    debootstrap dpkg-dev lintian man-db bash-completion
-		    iproute2) ;;
+		    iproute2 ca-certificates ucspi-tcp procps
+		    dovecot-lmtpd postgrey pyspf-milter) ;;
 	deb)
 		packages+=(dpkg-dev) ;;
 	bench)
