@@ -210,6 +210,12 @@ Test(carry, places_are_tried_in_turn)
 	    "451 4.7.1 Go away\n");
 	finish(&p, "its words, not that the other one is not there");
 
+	start(&p, "> Hello\n");
+	snprintf(where, sizeof where, "unix:%s/none,%s", hop_dir, p.where);
+	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP),
+	    GARBLED "\n");
+	finish(&p, "what went wrong with the one that is there");
+
 	start(&p, "> 554 5.7.1 Go away\n");
 	start(&q, "> 421 4.3.2 Busy\n");
 	snprintf(where, sizeof where, "%s,%s", q.where, p.where);

@@ -454,13 +454,14 @@ try_place(struct nexthop *h, const struct envelope *env, int spool,
  * Offers the envelope: to the connection that was kept, once more to a fresh
  * one if that cannot be used, and to the places of the list in turn until one
  * can serve.  If none can, *r is what the first of them said, in its words
- * rather than in ours.
+ * rather than in ours; and in ours, of one that was reached rather than of one
+ * that was not.
  */
 bool
 smtp_try_places(struct nexthop *h, const struct envelope *env, int spool,
     int64_t deadline, struct reply v[], struct reply *r)
 {
-	bool quoted = false;
+	int known = 0, knows;	/* 1: it was reached; 2: it said why */
 	struct reply said;
 
 	r->code = 0;
@@ -474,9 +475,10 @@ smtp_try_places(struct nexthop *h, const struct envelope *env, int spool,
 			smtp_restart(h);
 			continue;
 		}
-		if (r->code == 0 || !h->away || (h->quoted && !quoted)) {
+		knows = h->quoted ? 2 : h->reached;
+		if (r->code == 0 || !h->away || knows > known) {
 			*r = said;
-			quoted = h->quoted;
+			known = knows;
 		}
 	} while (h->stale || (h->away && smtp_has_next(h) &&
 	    clock_left(deadline) > 0));

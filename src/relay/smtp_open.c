@@ -166,6 +166,7 @@ connect_place(struct nexthop *h, int64_t deadline, struct reply *r)
 		reply_set(r, 451, "4.4.1", "Cannot connect to next hop");
 		return false;
 	}
+	h->reached = true;
 	if (h->protocol == NEXTHOP_SMTPS && !start_tls(h, true, deadline, r))
 		return false;
 	return smtp_read_reply(h, STEP_GREETING, deadline, r);
@@ -290,7 +291,7 @@ find_next_place(struct nexthop *h, int64_t deadline, struct reply *r)
 bool
 smtp_open_next(struct nexthop *h, int64_t deadline, struct reply *r)
 {
-	h->quoted = false;
+	h->quoted = h->reached = false;
 	if (h->tried == h->found.n && !find_next_place(h, deadline, r))
 		return false;
 	deadline = opening_deadline(count_left(h), deadline);

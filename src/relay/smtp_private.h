@@ -116,6 +116,7 @@ struct nexthop {
 	bool away;		/* it cannot serve now; the next place may */
 	bool timed_out;		/* waiting for it to speak or to read */
 	bool closed;		/* by the next hop, without a reply */
+	bool reached;		/* the place tried last was connected to */
 	bool quoted;		/* the reply is in the next hop's words */
 	bool doubt;		/* a reply never came, or made no sense */
 	bool begun;		/* it was sent octets of the message */
