@@ -33,7 +33,11 @@ for target; do
 		    clamav-daemon spamass-milter spamd python3-dkim
 		    python3-milter
 		    monitoring-plugins-basic prometheus-blackbox-exporter
-		    fail2ban) ;;
+		    fail2ban)
+		# Exim excludes Postfix: it is fetched and run where it is,
+		# with what it needs.
+		packages+=(libdb5.3 libgnutls-dane0 libidn12 libnsl2
+		    libpcre2-8-0) ;;
 	check-systemd)
 		packages+=(make python3 swaks openssl systemd-container
 		    debootstrap dpkg-dev lintian man-db bash-completion
