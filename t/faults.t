@@ -272,6 +272,13 @@ class ChunkingHop(NextHop):
     extensions = ("PIPELINING", "SIZE", "8BITMIME", "CHUNKING")
 
 
+class LiveHop(NextHop):
+    """Asked during the dialogue."""
+
+    def arguments(self):
+        return ["--live", self.hop.relay()]
+
+
 UNHEARD = "421 4.3.0 mx.example.org Internal error, try again"
 UNANSWERED = "451 4.4.2 Connection to next hop lost"
 
@@ -446,6 +453,16 @@ def a_next_hop():
 
 
 @test
+def a_next_hop_that_answers_during_the_dialogue():
+    try_all(LiveHop, SHORT)
+    # A transaction that is given up, a group, and no group.
+    try_all(LiveHop, lines(HELLO, "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "RSET")
+            + SHORT[len(lines(HELLO)):], names={
+                "recv", "recvmsg", "send", "sendmsg", "poll", "connect",
+                "socket", "read", "malloc", "calloc", "realloc"})
+
+
+@test
 def a_next_hop_that_takes_chunks():
     try_all(ChunkingHop, SHORT)
 
@@ -471,7 +488,8 @@ def valgrind_finds_nothing_in_either_process():
     need("valgrind")
     # Confined, a process can not be watched: here the kernel has no jail.
     planted = os.path.abspath("t/out/san/planted")
-    for kind in (Maildir, Program, Print, NextHop, ChunkingHop, Refusing):
+    for kind in (Maildir, Program, Print, NextHop, ChunkingHop, LiveHop,
+                 Refusing):
         place = kind()
         done = subprocess.run(
             ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full",
