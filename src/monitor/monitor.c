@@ -113,6 +113,8 @@ monitor_open(const struct monitor_settings *set, char *error, size_t size)
 	m->access = access_open(&set->access, &set->log, error, size);
 	if (m->access == NULL)
 		goto bad;
+	if (set->senders != NULL)
+		m->senders = senders_open(set->senders, &set->log);
 	if (set->from != NULL && (m->from = from_open(set->from, &set->log,
 	    error, size)) == NULL)
 		goto bad;
@@ -140,6 +142,7 @@ monitor_close(struct monitor *m)
 	relay_close(m->relay);
 	access_close(m->access);
 	from_close(m->from);
+	senders_close(m->senders);
 	for (size_t i = 0; i < m->nservices; i++)
 		m->service[i].kind->close(m->service[i].ctx);
 	record_forget(&m->record);
@@ -177,6 +180,8 @@ monitor_wants(const struct monitor *m)
 	if (m->set->relay.live)
 		w.stage[STAGE_MAIL] = w.stage[STAGE_RCPT] =
 		    w.stage[STAGE_VRFY] = true;
+	if (m->set->senders != NULL)
+		w.stage[STAGE_MAIL] = true;
 	if (relay_screens(m->relay) || monitor_is_limited(m))
 		w.stage[STAGE_RCPT] = true;
 	return w;
@@ -462,6 +467,7 @@ monitor_log_session(struct monitor *m)
 int
 monitor_get_question(struct monitor *m, struct received *r)
 {
+	struct reply denied;
 	int status = wire_read_question(&m->wire, m->set->max_recipients, r,
 	    clock_now() + EXCHANGE * 1000);
 
@@ -479,7 +485,8 @@ monitor_get_question(struct monitor *m, struct received *r)
 	if (status == 1 && r->q.env != NULL && m->set->about != NULL)
 		m->set->about(m->set->log.ctx, r->q.env);
 	if (status == 1 && r->q.ask == ASK_MESSAGE &&
-	    (!monitor_may_send_all(m, r->q.env) || (m->nservices > 0 &&
+	    (!monitor_may_send_all(m, r->q.env) ||
+	    !senders_allow(m->senders, r->q.env, &denied) || (m->nservices > 0 &&
 	    !record_has(&m->record, r->q.env)))) {
 		errno = EBADMSG;
 		return -1;

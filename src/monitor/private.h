@@ -9,6 +9,7 @@
 #include "monitor/from.h"
 #include "monitor/monitor.h"
 #include "monitor/record.h"
+#include "monitor/senders.h"
 #include "monitor/wire.h"
 
 #define SERVICES_MAX (1 + MILTERS_MAX)
@@ -30,6 +31,7 @@ struct monitor {
 	struct relay *relay;
 	struct access *access;
 	struct from *from;	/* NULL: senders stay */
+	struct senders *senders;	/* NULL: everybody may send as anybody */
 	struct service_settings services;	/* what they were told */
 	struct asked service[SERVICES_MAX];	/* in the order of asking, */
 	size_t nservices;			/* so many */

@@ -131,6 +131,8 @@ monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope 
 		tell_refusal(m, 0, env, v);
 		return;
 	}
+	if (stage == STAGE_MAIL && !senders_allow(m->senders, env, v))
+		text_join(by, sizeof by, "--auth-senders", NULL);
 	if (stage == STAGE_RCPT) {
 		mapped = relay_envelope(m, env);
 		relay_rcpt(m->relay, &mapped, v);
@@ -199,6 +201,7 @@ monitor_answer_group(struct monitor *m, bool mail, const struct envelope *env,
 	if (to == NULL || w == NULL || at == NULL)
 		reply_set(&v[0], 452, "4.3.1", "Out of memory");
 	if (to == NULL || w == NULL || at == NULL ||
+	    (mail && !senders_allow(m->senders, env, &v[0])) ||
 	    !from_map(m->from, &mapped, &v[0])) {
 		reply_spread(v, env->nrecipients + mail);
 		monitor_log(m, LOG_NOTICE, "refused", env, &v[0]);

@@ -115,6 +115,8 @@ static const struct option_row {
 	    "maildir:DIR", "", "keeps what a milter quarantines" },
 	{ "auth", 0, TEXT, AT(const char *, monitor.auth),
 	    "SOURCE", "", "checkpassword: dovecot: file:" },
+	{ "auth-senders", 0, TEXT, AT(const char *, monitor.senders),
+	    "FILE", "", "who may send as whom" },
 	{ "auth-required", 0, FLAG, AT(bool, channel.auth_required),
 	    "", "", "no mail without AUTH" },
 	{ "no-auth-require-tls", 0, UNSET, AT(bool, channel.auth_require_tls),

@@ -1,0 +1,123 @@
+/*
+ * senders.c - who may send as whom, as Postfix's smtpd_sender_login_maps with
+ * reject_sender_login_mismatch has it.
+ *
+ * The file is one of routes that lead from senders to logins.
+ */
+#include "monitor/senders.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "relay/routes.h"
+
+#define BETWEEN " \t,"		/* logins */
+
+struct senders {
+	const char *name;	/* of the file */
+	int fd;			/* the file, or -1; owned */
+	struct routes *table;	/* once it was read; owned */
+	bool broken;		/* it makes no sense */
+	const struct logger *log;
+};
+
+/* As routes_read()'s hop: the logins, as they stand in the file. */
+static void *
+take_logins(void *ctx, const char *result, char *error, size_t size)
+{
+	(void)ctx;
+	if (result[strspn(result, BETWEEN)] != '\0')
+		return (void *)(uintptr_t)result;
+	snprintf(error, size, "no login");
+	return NULL;
+}
+
+struct senders *
+senders_open(const char *file, const struct logger *log)
+{
+	static struct senders only;
+
+	only = (struct senders){ .name = file, .log = log,
+		.fd = open(file, O_RDONLY | O_CLOEXEC) };
+	return &only;
+}
+
+/* Reads the file, once.  False if it cannot be used. */
+static bool
+read_file(struct senders *s)
+{
+	if (s->table == NULL && !s->broken)
+		s->table = routes_read(s->fd, s->name, true, s->log,
+		    take_logins, s);
+	s->broken = s->table == NULL;
+	return !s->broken;
+}
+
+/* Is user among logins, whatever the case? */
+static bool
+is_login(const char *logins, const char *user)
+{
+	const size_t len = strlen(user);
+	size_t n;
+
+	for (;; logins += n) {
+		logins += strspn(logins, BETWEEN);
+		n = strcspn(logins, BETWEEN);
+		if (n == 0)
+			return false;
+		if (n == len && strncasecmp(logins, user, n) == 0)
+			return true;
+	}
+}
+
+bool
+senders_allow(struct senders *s, const struct envelope *env, struct reply *v)
+{
+	const char *sender = env->fact[FACT_SENDER];
+	const char *user = env->fact[FACT_SASL_USERNAME];
+	enum route_kind kind = ROUTE_NONE;
+	void *logins = NULL;
+
+	if (s == NULL || sender[0] == '\0')
+		return true;
+	if (!read_file(s)) {
+		reply_set(v, 451, "4.3.5", "Local configuration error");
+		return false;
+	}
+	if (!routes_find(s->table, sender, &logins, &kind)) {
+		reply_set(v, 451, "4.3.0", "Local error in processing");
+		return false;
+	}
+	if (user[0] == '\0' ? logins == NULL || kind == ROUTE_ANY
+	    : logins != NULL && is_login(logins, user))
+		return true;
+	if (user[0] == '\0')
+		reply_printf(v, 553, "5.7.1", "<%.320s>: Sender address "
+		    "rejected: not logged in", sender);
+	else
+		reply_printf(v, 553, "5.7.1", "<%.320s>: Sender address "
+		    "rejected: not owned by user %.100s", sender, user);
+	return false;
+}
+
+void
+senders_check(struct senders *s, struct findings *f)
+{
+	if (s != NULL && read_file(s))	/* what keeps it from that is logged */
+		findings_add(f, FINDING_GOOD, "--auth-senders %s", s->name);
+}
+
+void
+senders_close(struct senders *s)
+{
+	if (s == NULL)
+		return;
+	if (s->fd != -1)
+		close(s->fd);
+	routes_close(s->table);
+	s->fd = -1;
+	s->table = NULL;
+}
