@@ -2,8 +2,11 @@
 PREFIX = /usr/local
 CFLAGS = -Oz -g
 PORT = 8025
+OBJCOPY = objcopy
 SECONDS_EACH = 60
 VERSION = 1.0
+# libsmtpd-channel.so's soname: other structs, another number.
+ABI = 1
 WITH_SYSTEMD = yes
 # yes: ./smtpd is one static file, built with musl-gcc into musl/.
 STATIC = no
@@ -29,7 +32,7 @@ MUSL_LINK = -Wl,-pie,--no-dynamic-linker,-z,text,-z,relro,-z,now \
 CRITERION = $(shell pkg-config --cflags --libs criterion)
 TLS = $(shell pkg-config --libs openssl)
 
-# What libsmtpd-channel.a has, what smtpd has beside main(), and smtpd-tls.
+# What libsmtpd-channel has, what smtpd has beside main(), and smtpd-tls.
 CHANNEL = channel.c $(wildcard src/channel/*.c) src/base/reply.c src/base/text.c
 ROOMS = $(CHANNEL) relay.c $(filter-out $(CHANNEL) src/tls/%,\
 	$(wildcard src/*/*.c))
@@ -44,6 +47,8 @@ REPLAY = $(FUZZERS:%=t/out/replay/%)
 PEERED = auth milter nexthop policy
 WITNESS = t/fakes/recorder.o t/fakes/world.o t/fakes/bench.o t/fakes/hop.o \
 	t/transcripts/session.o
+SO = libsmtpd-channel.so.$(ABI)
+EXPORTS = src/channel/exports.map
 # What is installed, FILE:PLACE below PREFIX; @NAME@ in units is filled in.
 UNITS = $(wildcard units/*.socket units/*.service units/*.d/*)
 SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
@@ -55,7 +60,8 @@ SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 	t/tools/smtpd-report.1:share/man/man1/smtpd-report.1 \
 	channel.h:include/smtpd/channel.h \
 	src/base/mail.h:include/smtpd/base/mail.h \
-	libsmtpd-channel.a:lib/libsmtpd-channel.a \
+	libsmtpd-channel.a:lib/libsmtpd-channel.a $(SO):lib/$(SO) \
+	src/channel/smtpd-channel.3:share/man/man3/smtpd-channel.3 \
 	units/smtpd-channel.pc:lib/pkgconfig/smtpd-channel.pc \
 	units/sysusers.conf:lib/sysusers.d/smtpd.conf \
 	units/smtpd-recipes.7:share/man/man7/smtpd-recipes.7 \
@@ -66,7 +72,7 @@ SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 	$(foreach u,$(filter-out $(UNITS) %.d %.catalog %.pc %/sysusers.conf \
 	%.bash %.7 units/debian,$(wildcard units/*)),$u:$(subst units,share/doc/smtpd,$u))
 
-all: smtpd smtpd-tls libsmtpd-channel.a
+all: smtpd smtpd-tls libsmtpd-channel.a $(SO)
 
 ifeq ($(STATIC),yes)
 smtpd: musl/smtpd .built
@@ -87,9 +93,22 @@ musl/%.o: %.c
 musl/smtpd.o musl/src/session/options.o: .built
 smtpd-tls: $(ENGINE:.c=.o)
 	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)
-libsmtpd-channel.a: $(CHANNEL:.c=.o)
+# One object, in which only what is promised can be seen.
+libsmtpd-channel.a: pic/channel-whole.o
 	rm -f $@
 	$(AR) rcs $@ $^
+pic/channel-whole.o: $(CHANNEL:%.c=pic/%.o) $(EXPORTS)
+	$(CC) -r -nostdlib -o $@ $(filter %.o,$^)
+	sed -n 's/^\t\([a-z_]*\);$$/\1/p' $(EXPORTS) >pic/exports
+	$(OBJCOPY) --keep-global-symbols=pic/exports $@
+# Without a link here, so that -L. -lsmtpd-channel is the static one.
+$(SO): $(CHANNEL:%.c=pic/%.o) $(EXPORTS)
+	$(CC) -shared $(filter-out -pie,$(LINK)) $(LDFLAGS) -Wl,-soname,$@ \
+	    -Wl,--version-script=$(EXPORTS) -Wl,-z,defs -o $@ $(filter %.o,$^)
+pic/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(filter-out -fPIE,$(ALLCFLAGS)) -fPIC -MMD -MP \
+	    -c -o $@ $<
 smtpd.o src/session/options.o src/session/systemd.o: .built
 .built: FORCE
 	@echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) $(STATIC) | cmp -s - $@ || \
@@ -145,7 +164,17 @@ t/out/ping: t/ping.c libsmtpd-channel.a
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(LINK) -o $@ $^
 
+# What shared libraries and C++ are to an embedder, found by rpath.
+t/out/loop: t/examples/loop.c libsmtpd-channel.a
+	@mkdir -p $(@D)
+	$(CC) $(ALLCFLAGS) $(LINK) -o $@ $^
+t/out/server: t/examples/server.cc $(SO)
+	@mkdir -p $(@D)
+	$(CXX) -I. -Isrc -std=c++11 -Wall -Wextra -Wpedantic -O1 -o $@ $^ \
+	    -Wl,-rpath,$(CURDIR)
+
 suites: t/out/san/smtpd t/out/san/planted t/out/san/fault.so t/out/ping \
+    t/out/loop t/out/server \
     $(SUITES) $(REPLAY)
 check: all suites
 	prove -e t/tools/prove.sh $(PROVE) $(SUITES) \
@@ -179,7 +208,7 @@ t/out/fuzz/%.run: t/out/fuzz/%
 	    -artifact_prefix=t/out/fuzz/ $<.new $(wildcard t/fuzz/corpus/$*)
 fuzz: $(FUZZERS:%=t/out/fuzz/%.run)
 
-lint: libsmtpd-channel.a
+lint: libsmtpd-channel.a $(SO)
 	t/tools/lint.sh $(STD) $(HARDEN) -O2 -- $(SRC)
 
 coverage:
@@ -192,6 +221,7 @@ install: all
 	    case $$f in units/*) sed -i -e 's|@SBINDIR@|$(PREFIX)/sbin|g' \
 	        -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $$to;; \
 	    esac; done
+	ln -sf $(SO) $(DESTDIR)$(PREFIX)/lib/libsmtpd-channel.so
 	@[ -n "$(DESTDIR)" ] || printf '%s\n' '' 'Now, where systemd runs:' '' \
 	    '  systemd-sysusers' '  systemctl daemon-reload' \
 	    '  journalctl --update-catalog' '' \
@@ -200,7 +230,7 @@ deb:
 	CC='$(CC)' units/debian/build $(VERSION) t/out/deb
 uninstall:
 	cd $(DESTDIR)$(PREFIX) && rm -fv $(foreach f,$(SHIP),$(lastword \
-	    $(subst :, ,$f)))
+	    $(subst :, ,$f))) lib/libsmtpd-channel.so
 	-rmdir $(addprefix $(DESTDIR)$(PREFIX)/,include/smtpd/base include/smtpd share/doc/smtpd \
 	    lib/systemd/system/smtpd@.service.d \
 	    lib/systemd/system/smtpd.socket.d)
@@ -213,11 +243,11 @@ uninstall:
 	    '/etc/default/smtpd, and the users smtpd and smtpd-tls.'
 
 clean:
-	rm -rf smtpd smtpd-tls musl *.[oad] src/*/*.[od] .built t/out \
+	rm -rf smtpd smtpd-tls musl pic libsmtpd-channel.so* *.[oad] src/*/*.[od] .built t/out \
 	    t/__pycache__ t/*/__pycache__
 
 .PHONY: FORCE all bench check check-peers check-systemd clean coverage deb \
 	deps fuzz install lint run suites uninstall
--include $(wildcard *.d src/*/*.d musl/*.d \
+-include $(wildcard *.d src/*/*.d musl/*.d pic/*.d pic/src/*/*.d \
 	musl/src/*/*.d $(foreach d,san fuzz,t/out/$d/*.d \
 	t/out/$d/t/*.d t/out/$d/t/*/*.d t/out/$d/src/*/*.d))

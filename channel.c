@@ -117,6 +117,18 @@ channel_verb(const char *name)
 	return v->name != NULL;
 }
 
+unsigned
+channel_version(void)
+{
+	return CHANNEL_VERSION;
+}
+
+size_t
+channel_size(void)
+{
+	return sizeof(struct channel);
+}
+
 /* The embedder's verbs come first. */
 static const struct verb *
 find_verb(const struct channel *ch, struct span name)

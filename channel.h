@@ -51,6 +51,16 @@
 extern "C" {
 #endif
 
+/*
+ * This header's version.  A minor version adds; a major version may change, and
+ * the shared library has another soname then.  The shared library also has
+ * another soname when a struct becomes larger: its version may be newer than
+ * this header's, but its structs are the same.
+ */
+#define CHANNEL_VERSION_MAJOR 1
+#define CHANNEL_VERSION_MINOR 0
+#define CHANNEL_VERSION (CHANNEL_VERSION_MAJOR * 1000 + CHANNEL_VERSION_MINOR)
+
 #define CHANNEL_LINE_MAX 12290	/* octets of a line with CRLF; RFC 4954 4 */
 #define CHANNEL_NAME_MAX 256	/* octets of a host name or address, with NUL */
 /* The channel has so much room of its own, and allocates for more: */
@@ -516,6 +526,13 @@ void	channel_reply(struct channel *ch, int code, const char *enh,
 
 /* Is name, in any case, a built-in verb? */
 bool	channel_verb(const char *name);
+
+/* The library's CHANNEL_VERSION. */
+unsigned channel_version(void);
+
+/* The library's sizeof(struct channel), for languages that do not read this
+   header. */
+size_t	channel_size(void);
 
 #ifdef __cplusplus
 }

@@ -17,7 +17,7 @@ for target; do
 	STATIC=yes)
 		packages+=(musl-tools libcrypt-dev) ;;
 	check | coverage)
-		packages+=(libcriterion-dev perl python3 swaks openssl faketime
+		packages+=(libcriterion-dev g++ perl python3 swaks openssl faketime
 		    ca-certificates ucspi-tcp haproxy iproute2 strace netbase
 		    valgrind libnet-ssleay-perl procps bash-completion)
 		# inetd and xinetd exclude each other: the tests fetch them

@@ -17,7 +17,8 @@ say() {
 	printf 'lint: %s\n' "$*"
 }
 
-for f in smtpd.8 src/tls/smtpd-tls.8 t/tools/smtpd-replay.1; do
+for f in smtpd.8 src/tls/smtpd-tls.8 src/channel/smtpd-channel.3 \
+    t/tools/smtpd-replay.1; do
 	say "$f"
 	mandoc -Tlint -Wwarning "$f"
 done
@@ -93,6 +94,31 @@ fi
 say channel.h
 gcc -std=c11 -Wall -Wextra -Wpedantic -Werror -Isrc -xc -fsyntax-only channel.h
 g++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -Isrc -xc++ -fsyntax-only channel.h
+
+# What programs that are linked with the shared library depend on.
+say ABI
+if ! diff -u src/channel/abi <(t/tools/abi.sh libsmtpd-channel.so.*); then
+	say 'the ABI is another one: t/tools/abi.sh says what to do'
+	exit 1
+fi
+version=$(sed -n 's/^VERSION = //p' Makefile)
+if [ "$version" != "$(sed -n 's/^#define CHANNEL_VERSION_M.*OR //p' channel.h |
+    paste -sd.)" ]; then
+	say "CHANNEL_VERSION is not the Makefile's VERSION, $version"
+	exit 1
+fi
+
+# The manual page has every function, hook, setting and number.
+missing=$(sed -nE 's/^(symbol|member channel_(hooks|settings)) ([a-z_A-Z0-9]+).*/\3/p;
+    s/^value (WANT_|VERB_)([A-Z_]+).*/\1\2/p' src/channel/abi |
+    while read -r name; do
+	grep -qE "^\.(Fn|It Fn|It Fa|It Dv|Dv|Fo)( .*)?\b$name\b" \
+	    src/channel/smtpd-channel.3 || echo "$name"
+    done)
+if [ -n "$missing" ]; then
+	say "smtpd-channel.3 lacks" $missing
+	exit 1
+fi
 
 # Other architectures have other system calls for the list of each jail.
 cross=()
