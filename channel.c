@@ -408,6 +408,10 @@ take_line(struct channel *ch, struct span line)
 
 	if (transaction_waits(ch) && !joins_group(ch, line))
 		transaction_settle(ch);
+	if (ch->want == WANT_CLOSE) {	/* by what waited */
+		wipe_line(ch->line, line.len);
+		return;
+	}
 	secret = line_is_secret(ch, line);
 	log_line(ch, line);
 	if (ch->smtp_state == PHASE_AUTH)

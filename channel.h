@@ -249,9 +249,9 @@ struct channel_hooks {
 	/*
 	 * If not NULL: MAIL (if mail is true) and n RCPTs that came at once, so
 	 * that they can be asked about at once.  mailfrom and mail_options are
-	 * set already.  r[0] is MAIL's, the others are the recipients', in
-	 * their order; where MAIL is refused they mean nothing.  One command
-	 * alone goes to mail or rcpt.
+	 * set already.  r[0..mail + n): MAIL's, if mail is true, and then the
+	 * recipients', in their order; where MAIL is refused they mean nothing.
+	 * One command alone goes to mail or rcpt.
 	 */
 	void (*group)(void *ctx, bool mail, const struct recipient to[],
 	    size_t n, struct reply r[]);

@@ -190,7 +190,7 @@ answer_rcpt(struct channel *ch, size_t first, size_t i, const struct reply *r)
 static void
 ask_group(struct channel *ch, bool mail, size_t n, struct reply r[])
 {
-	const struct recipient *to = ch->rcpttos + ch->nrcpttos;
+	const struct recipient *to = n > 0 ? ch->rcpttos + ch->nrcpttos : NULL;
 	const struct channel_hooks *h = ch->hooks;
 
 	if (mail)

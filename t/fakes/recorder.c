@@ -158,6 +158,26 @@ on_rcpt(void *ctx, struct span path, struct span options, struct reply *r)
 	text_printf(&w->calls, "  %.*s\n", (int)options.len, options.p);
 }
 
+/* The same as one by one: the calls, and what is said, must not differ. */
+static void
+on_group(void *ctx, bool mail, const struct recipient to[], size_t n,
+    struct reply r[])
+{
+	struct recorder *w = ctx;
+	size_t i;
+
+	promise(w, n + mail > 1, "a group of one");
+	promise(w, w->ch.mailfrom != NULL, "a group without mailfrom");
+	if (mail)
+		on_mail(ctx, span_of(w->ch.mailfrom),
+		    span_of(w->ch.mail_options), &r[0]);
+	if (mail && r[0].code >= 400)
+		return;
+	for (i = 0; i < n && (i == 0 || r[mail + i - 1].code != 421); i++)
+		on_rcpt(ctx, span_of(to[i].address), span_of(to[i].options),
+		    &r[mail + i]);
+}
+
 static void
 on_data(void *ctx, struct reply *r)
 {
@@ -365,6 +385,14 @@ recorder_open(struct recorder *r, const struct channel_settings *set,
 	r->nrules = n;
 	channel_init(&r->ch, set, &recorder_hooks, r);
 	channel_greet(&r->ch);
+}
+
+void
+recorder_group(struct recorder *r)
+{
+	r->hooks = recorder_hooks;
+	r->hooks.group = on_group;
+	r->ch.hooks = &r->hooks;
 }
 
 void

@@ -37,6 +37,7 @@ struct rule {
 
 struct recorder {
 	struct channel ch;
+	struct channel_hooks hooks;	/* if recorder_group() was called */
 	const struct rule *rules;	/* borrowed; the first that fits */
 	size_t nrules;
 	size_t used;		/* octets that the channel took */
@@ -59,6 +60,7 @@ struct recorder {
 struct pace {
 	size_t step;		/* octets at a time */
 	bool lazy;		/* replies only when it stops for them */
+	bool grouped;		/* MAIL and RCPTs that come at once */
 };
 
 /* The hooks alone, for a channel of the test's own; ctx is a recorder. */
@@ -67,6 +69,9 @@ extern const struct channel_hooks recorder_hooks;
 /* Sets up and greets.  Borrows set and the rules. */
 void	recorder_open(struct recorder *r, const struct channel_settings *set,
 	    const struct rule rules[], size_t n);
+
+/* From now on MAIL and RCPTs that come at once are asked about at once. */
+void	recorder_group(struct recorder *r);
 
 /* Gives the channel what the client sent, until it wants more than input. */
 void	recorder_feed(struct recorder *r, const char *p, size_t len,

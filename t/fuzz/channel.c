@@ -4,7 +4,7 @@
  * The first four octets choose settings, hooks that refuse, and a size of
  * pieces; the rest is what the client sends, where an octet 31 may stand for
  * 4096, so that long lines are short inputs.  It is sent whole, octet by octet,
- * and in such pieces with replies left waiting: in each way the same octets
+ * in such pieces with replies left waiting, and with MAIL and RCPTs in groups: in each way the same octets
  * must be taken, the same replies given, the same hooks called, the same
  * messages relayed, and the dialogue must end in the same place.  What the
  * recorder promises hooks (recorder.h) must be kept.
@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "t/fakes/recorder.h"
 #include "t/fuzz/fuzz.h"
 
@@ -75,6 +76,8 @@ play(struct recorder *r, const struct channel_settings *set,
     const struct rule *rule, const struct text *sent, struct pace pace)
 {
 	recorder_open(r, set, rule, rule != NULL ? 1 : 0);
+	if (pace.grouped)
+		recorder_group(r);
 	if (!pace.lazy)
 		recorder_drain(r);
 	do {
@@ -85,17 +88,20 @@ play(struct recorder *r, const struct channel_settings *set,
 	} while (r->ch.want == WANT_TLS && !r->ch.ssl);
 }
 
+/* Of a group, more was read than a 421 to one of it leaves an answer to. */
 static void
-compare(const struct recorder *a, const struct recorder *b)
+compare(const struct recorder *a, const struct recorder *b, bool grouped)
 {
-	demand(a->used == b->used, "octets taken differ");
+	bool cut = grouped && a->ch.want == WANT_CLOSE;
+
+	demand(cut || a->used == b->used, "octets taken differ");
 	demand(a->ch.want == b->ch.want, "what is wanted differs");
 	demand(a->ch.smtp_state == b->ch.smtp_state, "the phase differs");
 	demand(a->ch.errors == b->ch.errors, "errors differ");
 	demand(a->ch.messages == b->ch.messages, "messages differ");
 	demand(text_same(&a->replies, &b->replies), "replies differ");
 	demand(text_same(&a->calls, &b->calls), "the hooks' calls differ");
-	demand(text_same(&a->heard, &b->heard), "what is logged differs");
+	demand(cut || text_same(&a->heard, &b->heard), "what is logged differs");
 	demand(text_same(&a->mail, &b->mail), "messages relayed differ");
 }
 
@@ -123,9 +129,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const struct rule *rule = NULL;
 	struct channel_settings set;
 	struct text sent;
-	struct recorder r[3];
-	struct pace pace[] = {
-		{ SIZE_MAX, false }, { 1, false }, { 1, true }
+	struct recorder r[5];
+	struct pace pace[COUNT(r)] = {
+		{ .step = SIZE_MAX }, { .step = 1 },
+		{ .step = 1, .lazy = true }, { SIZE_MAX, .grouped = true },
+		{ SIZE_MAX, true, true }
 	};
 	size_t i;
 
@@ -136,13 +144,13 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		rule = &refusals[data[2] >> 5];
 	pace[2].step += data[3];
 	sent = expand(data + HEAD, size - HEAD, (data[2] & 16) != 0);
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < COUNT(r); i++) {
 		play(&r[i], &set, rule, &sent, pace[i]);
-		compare(&r[0], &r[i]);
+		compare(&r[0], &r[i], pace[i].grouped);
 		demand(text_same(&r[i].said, &r[i].replies),
 		    "what is logged is not what was said");
 	}
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < COUNT(r); i++) {
 		recorder_close(&r[i]);
 		demand(r[i].broken == NULL, r[i].broken);
 		recorder_free(&r[i]);
