@@ -357,6 +357,14 @@ on_dialogue(void *ctx, bool said, struct span line)
 	text_add(t, "\r\n", 2);
 }
 
+const struct channel_settings recorder_plain = {
+	.fqdn = "mx.example.org",
+	.data_size_limit = 33554432,
+	.dsn = true,
+	.max_recipients = 1000,
+	.max_errors = 20
+};
+
 const struct channel_hooks recorder_hooks = {
 	.connect = on_connect,
 	.helo = on_helo,
@@ -432,6 +440,12 @@ recorder_feed(struct recorder *r, const char *p, size_t len, struct pace pace)
 			recorder_drain(r);
 	}
 	recorder_drain(r);
+}
+
+void
+recorder_say(struct recorder *r, const char *what)
+{
+	recorder_feed(r, what, strlen(what), (struct pace){ .step = SIZE_MAX });
 }
 
 void

@@ -63,6 +63,9 @@ struct pace {
 	bool grouped;		/* MAIL and RCPTs that come at once */
 };
 
+/* Settings of a server without extensions of its own, mx.example.org. */
+extern const struct channel_settings recorder_plain;
+
 /* The hooks alone, for a channel of the test's own; ctx is a recorder. */
 extern const struct channel_hooks recorder_hooks;
 
@@ -76,6 +79,9 @@ void	recorder_group(struct recorder *r);
 /* Gives the channel what the client sent, until it wants more than input. */
 void	recorder_feed(struct recorder *r, const char *p, size_t len,
 	    struct pace pace);
+
+/* The same for a string, at once. */
+void	recorder_say(struct recorder *r, const char *what);
 
 /* The handshake that the channel waits for succeeds. */
 void	recorder_tls(struct recorder *r);
