@@ -748,6 +748,30 @@ def sigterm_lets_a_running_relay_finish():
 
 
 @test
+def a_reply_on_a_pipe_is_heard_though_sigterm_came_first():
+    place = folder()
+    os.mkfifo(f"{place}/go")
+    os.chmod(f"{place}/go", 0o666)
+    program = script(place, f"cat >/dev/null; read x <{place}/go; echo done")
+    with subprocess.Popen([SMTPD, "-H", "mx.example.org", "--", program],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as s:
+        s.stdin.write(lines("EHLO client.example.org") +
+                      message("Subject: x", "", "y"))
+        s.stdin.flush()
+        with open(f"{place}/go", "w") as go:    # opens once it is running
+            os.kill(list(family(s.pid))[0], signal.SIGTERM)
+            go.write("x\n")
+        out, log = s.communicate()
+        assert out.endswith(b"\r\n250 2.0.0 done\r\n421 4.3.2 "
+                            b"mx.example.org Shutting down\r\n"), out
+        assert s.returncode == 0
+    events = [line.split()[1] for line in log.decode().splitlines()]
+    assert events == ["event=message-relayed", "event=session"], log
+    shutil.rmtree(place)
+
+
+@test
 def a_client_that_reads_nothing_is_dropped_in_time():
     with Session("-t", "1", "--max-errors", "0", "discard:") as s:
         s.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)

@@ -369,6 +369,17 @@ start_tls(struct session *s)
 	return true;
 }
 
+/* Did the client reset the connection instead of taking the reply to its last
+   dot?  Then writing succeeds all the same. */
+static bool
+client_gone(const struct session *s)
+{
+	struct pollfd p = { .fd = s->out };
+
+	return s->relayed_id[0] != '\0' && poll(&p, 1, 0) == 1 &&
+	    (p.revents & POLLERR) != 0;
+}
+
 /* Answers 421 if the client can still read it.  A proxy that has not sent its
    header gets no answer. */
 static void
@@ -389,7 +400,8 @@ hang_up(struct session *s, enum ending why)
 	channel_close(&s->ch, 421, words[why][0], words[why][1]);
 	s->idle = s->end = clock_now() + 1000;
 	s->signals = -1;
-	drain(s);
+	if (drain(s) && !client_gone(s))
+		s->relayed_id[0] = '\0';
 }
 
 /* Tells systemd which client is at which command, when that changes. */
@@ -440,17 +452,6 @@ feed(struct session *s, const char *in, size_t len)
 		used -= (size_t)n;
 	}
 	return len;
-}
-
-/* Did the client reset the connection instead of taking the reply to its last
-   dot?  Then writing succeeds all the same. */
-static bool
-client_gone(const struct session *s)
-{
-	struct pollfd p = { .fd = s->out };
-
-	return s->relayed_id[0] != '\0' && poll(&p, 1, 0) == 1 &&
-	    (p.revents & POLLERR) != 0;
 }
 
 /* The dialogue, from greeting to end. */
