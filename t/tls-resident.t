@@ -206,6 +206,41 @@ def without_the_engine_or_a_key_starttls_is_not_offered():
 
 
 @test
+def a_session_without_starttls_does_not_wake_the_engine():
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as its:
+        its.bind(f"{WORK}/idle")
+        os.chmod(f"{WORK}/idle", 0o666)
+        its.listen()
+        its.setblocking(False)
+        with Session("--tls-engine", f"unix:{WORK}/idle", "discard:") as s:
+            assert "250-STARTTLS\n" in s.start()
+            assert s.finish() == (0, "")
+        try:
+            its.accept()
+            raise AssertionError("somebody connected")
+        except BlockingIOError:
+            pass
+
+
+@test
+def a_socket_of_another_kind_is_no_engine():
+    for kind, name, why in (
+            (socket.SOCK_STREAM, "stream", "this is not the socket of"),
+            (socket.SOCK_SEQPACKET, "closed", "Connection refused")):
+        its = socket.socket(socket.AF_UNIX, kind)
+        its.bind(f"{WORK}/{name}")
+        os.chmod(f"{WORK}/{name}", 0o666)
+        its.listen()
+        if name == "closed":
+            its.close()
+        with its, Session("--tls-engine", f"unix:{WORK}/{name}",
+                          "discard:") as s:
+            assert "STARTTLS" not in s.start()
+            assert f"there is no TLS: unix:{WORK}/{name}: {why}" in \
+                s.finish()[1]
+
+
+@test
 def without_the_engine_certificate_and_key_serve():
     with Engine() as engine:
         engine.process.kill()

@@ -119,9 +119,9 @@ spawn_engine(const struct tls_job *j, const struct ends *ends)
 	return -1;
 }
 
-/* Connects to the engine that stays.  -1 with errno. */
+/* Connects a socket of that type to the engine that stays.  -1 with errno. */
 static int
-dial_engine(const char *resident)
+dial_engine(const char *resident, int type)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	const char *path = resident + strlen("unix:");
@@ -132,7 +132,7 @@ dial_engine(const char *resident)
 		return -1;
 	}
 	memcpy(address.sun_path, path, strlen(path) + 1);
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd != -1 && connect(fd, (struct sockaddr *)&address,
 	    sizeof address) == -1) {
 		close(fd);
@@ -155,7 +155,7 @@ hand_over(const struct tls_job *j, const struct ends *ends)
 	struct msghdr m = { .msg_iov = part, .msg_control = &control,
 		.msg_controllen = sizeof control };
 	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-	int fd = dial_engine(j->resident), status;
+	int fd = dial_engine(j->resident, SOCK_SEQPACKET), status;
 
 	if (fd == -1)
 		return -1;
@@ -257,15 +257,18 @@ tls_start(const struct tls_job *j, char *report, size_t size)
 	return -1;
 }
 
+/* A socket of another type is refused where one of its type would be let in:
+   so nobody is woken, and no process is made that nobody needs. */
 bool
 tls_reachable(const char *resident, char *why, size_t size)
 {
-	int fd = dial_engine(resident);
+	int fd = dial_engine(resident, SOCK_STREAM);
 
-	if (fd == -1)
-		snprintf(why, size, "there is no TLS: %s: %s", resident,
-		    strerror(errno));
-	else
+	if (fd == -1 && errno == EPROTOTYPE)
+		return true;
+	snprintf(why, size, "there is no TLS: %s: %s", resident, fd == -1
+	    ? strerror(errno) : "this is not the socket of smtpd-tls");
+	if (fd != -1)
 		close(fd);
-	return fd != -1;
+	return false;
 }
