@@ -89,6 +89,49 @@ Test(stream, connects_by_ipv6)
 	close(listener);
 }
 
+Test(stream, a_place_has_a_host_and_a_port)
+{
+	static const struct {
+		const char *text, *host, *port;	/* host NULL: it is none */
+	} cases[] = {
+		{ "mx.example.org", "mx.example.org", "" },
+		{ "mx.example.org.:25", "mx.example.org.", "25" },
+		{ "mx_1:smtp", "mx_1", "smtp" },
+		{ "3com.example", "3com.example", "" },
+		{ "192.0.2.1:25", "192.0.2.1", "25" },
+		{ "[192.0.2.1]", "192.0.2.1", "" },
+		{ "[mx]:submission", "mx", "submission" },
+		{ "2001:db8::1", "2001:db8::1", "" },
+		{ "[fe80::1%eth0]:25", "fe80::1%eth0", "25" },
+		{ "inet:mx:10025", "mx", "10025" },
+		{ "", NULL, NULL }, { ":25", NULL, NULL },
+		{ "[]", NULL, NULL }, { "[mx", NULL, NULL },
+		{ "[::1]x", NULL, NULL }, { "[::1]:", NULL, NULL },
+		{ "mx:0", NULL, NULL }, { "mx:65536", NULL, NULL },
+		{ "mx:", NULL, NULL }, { "mx:2 5", NULL, NULL },
+		{ ".mx", NULL, NULL }, { "mx..example", NULL, NULL },
+		{ "-mx", NULL, NULL }, { "mx.-example", NULL, NULL },
+		{ "10.1", NULL, NULL }, { "256.0.2.1", NULL, NULL },
+		{ "192.0.2.1.2", NULL, NULL }, { "1", NULL, NULL },
+		{ "192.0.2.1.", NULL, NULL }, { "mx%eth0", NULL, NULL },
+		{ ":::", NULL, NULL }, { "1:2:3", NULL, NULL },
+		{ "fe80::1%", NULL, NULL }, { "mx example", NULL, NULL },
+		{ "{domain}", NULL, NULL }, { "//mx", NULL, NULL },
+	};
+	struct place to;
+
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		const char *text = cases[i].text;
+		bool is = place_parse(text, strlen(text), &to);
+
+		cr_expect_eq(is, cases[i].host != NULL, "%s", text);
+		if (!is || cases[i].host == NULL)
+			continue;
+		cr_expect_str_eq(to.host, cases[i].host, "%s", text);
+		cr_expect_str_eq(to.port, cases[i].port, "%s", text);
+	}
+}
+
 Test(stream, says_why_a_place_is_none)
 {
 	char why[128];

@@ -54,6 +54,42 @@ starts(const char *p, size_t len, const char *prefix)
 	return len >= n && strncasecmp(p, prefix, n) == 0;
 }
 
+/* Is host an IPv6 address, perhaps with its scope ("fe80::1%eth0")? */
+static bool
+is_ipv6(const char *host)
+{
+	char address[INET6_ADDRSTRLEN];
+	struct in6_addr to;
+	size_t n = strcspn(host, "%");
+
+	return (host[n] == '\0' || host[n + 1] != '\0') &&
+	    copy(address, sizeof address, host, n) &&
+	    inet_pton(AF_INET6, address, &to) == 1;
+}
+
+/* Is host a name or an address?  A name that ends in a number is neither
+   (RFC 1123 2.1): getaddrinfo(3) would take 10.1 for 10.0.0.1. */
+static bool
+is_host(const char *host)
+{
+	const char *label = host;
+	struct in_addr to;
+	size_t n;
+
+	if (host[strcspn(host, ":%")] != '\0')
+		return is_ipv6(host);
+	for (;; label += n + 1) {
+		n = strcspn(label, ".");
+		if (n == 0 || label[0] == '-' || label[strspn(label, DIGITS
+		    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.")]
+		    != '\0')
+			return false;
+		if (label[n] == '\0' || label[n + 1] == '\0')
+			return strspn(label, DIGITS) != n ||
+			    inet_pton(AF_INET, host, &to) == 1;
+	}
+}
+
 /* More than one colon without brackets is IPv6. */
 bool
 place_parse(const char *p, size_t len, struct place *to)
@@ -84,8 +120,7 @@ place_parse(const char *p, size_t len, struct place *to)
 		rest = colon;
 	}
 	if (!copy(to->host, sizeof to->host, p, (size_t)(rest - p)) ||
-	    to->host[strspn(to->host, "abcdefghijklmnopqrstuvwxyz" DIGITS
-	    "ABCDEFGHIJKLMNOPQRSTUVWXYZ-._:%")] != '\0')
+	    !is_host(to->host))
 		return false;
 	if (colon == end)
 		return true;
