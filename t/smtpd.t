@@ -559,6 +559,8 @@ USAGE = [
     ["-t", "99999d", "print:"], ["-t", "1m1", "print:"],
     ["--max-errors", "5m", "print:"], ["-s", "5s", "print:"],
     ["--log-level", "debug", "print:"], ["--log-level", "", "print:"],
+    ["print:-"], ["print:/tmp/{user}"], ["maildir:/tmp/{domain}/{user}"],
+    ["smtp:10.1"], ["smtp:.mx"], ["lmtp:{domain}"],
 ]
 
 
@@ -573,6 +575,13 @@ def a_wrong_command_line_is_one_sentence_and_exit_64():
         assert done.returncode == 64, (arguments, done.returncode, said)
         assert said.startswith("smtpd: ") and said.count("\n") == 1, said
         assert done.stdout == b"", arguments
+
+
+@test
+def a_wrong_command_line_is_told_where_output_is_joined():
+    done = subprocess.run([SMTPD, "nosuch:"], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.stdout.startswith(b"smtpd: nosuch:: unknown"), done.stdout
 
 
 @test

@@ -37,6 +37,11 @@ hop_add(struct relay *r, struct hop *h, const struct transport *t,
 	h->where = spec + strcspn(spec, ":");
 	if (*h->where == ':')
 		h->where++;
+	if (t->form == SPOOL_LF && strchr(h->where, '{') != NULL) {
+		snprintf(error, size, "%s: {names} stand only in the arguments "
+		    "of a program", spec);
+		return false;
+	}
 	if (t->check != NULL && !t->check(h, error, size))
 		return false;
 	h->link = r->hops;

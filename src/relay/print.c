@@ -293,7 +293,7 @@ is_client(const char *name)
 {
 	struct stat st, other;
 
-	if (strncmp(name, "/dev/std", 8) == 0 ||
+	if (strcmp(name, "-") == 0 || strncmp(name, "/dev/std", 8) == 0 ||
 	    strncmp(name, "/dev/fd/", 8) == 0 ||
 	    strncmp(name, "/proc/", 6) == 0)
 		return true;

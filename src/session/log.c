@@ -345,10 +345,12 @@ log_complain(const char *text)
 	descriptors_look(std);
 	l.sink = log_choose_sink(std);
 	turn_away(std);
-	if (l.sink == SINK_STDERR) {
+	/* No session follows, so this may stand where replies would: a person
+	   may have joined the two. */
+	if (l.sink != SINK_JOURNAL && !S_ISSOCK(std[STDOUT_FILENO].st_mode))
 		dprintf(STDERR_FILENO, "smtpd: %s\n", text);
+	if (l.sink == SINK_STDERR)
 		return;
-	}
 	systemd_find(&l.systemd, l.sink == SINK_JOURNAL);
 	log_event(&l, LOG_ERR, "config-error", NULL, text);
 }
