@@ -80,7 +80,7 @@ Test(program, exit_status_and_first_line_make_the_reply)
 		{ "echo 221 bye", 250, "2.0.0", "bye" },
 		{ "echo 552 5.2.2 full", 552, "5.2.2", "full" },
 		{ "echo 451 4.7.1 greylisted", 451, "4.7.1", "greylisted" },
-		{ "echo 554 4.7.1 odd", 554, "", "odd" },
+		{ "echo 554 4.7.1 odd", 554, "5.0.0", "odd" },
 		{ "echo 550 no; exit 1", 550, "5.0.0", "no" },
 		{ "echo 552 5.2.2 full; exit 67", 552, "5.2.2", "full" },
 		/* They must not contradict. */
@@ -90,6 +90,7 @@ Test(program, exit_status_and_first_line_make_the_reply)
 		    "No such user" },
 		{ "echo 250 2.0.0 fine; exit 1", 451, "4.3.0",
 		    "Local error in processing" },
+		{ "echo 450 5.1.1 later; exit 75", 450, "4.0.0", "later" },
 		{ "echo 550 5.1.1 never; exit 75", 451, "4.3.0", "never" },
 		{ "echo 450 4.2.0 later; exit 67", 450, "4.2.0", "later" },
 		{ "printf 'a\\033[2Jb\\001\\n'", 250, "2.0.0", "a?[2Jb?" },

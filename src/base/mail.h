@@ -40,7 +40,8 @@ struct recipient {
 };
 
 /*
- * Replaces *r.  enh is dropped unless its class is that of code (RFC 2034 4).
+ * Replaces *r.  enh is the enhanced status code, or "" for none (RFC 3463); one
+ * that is malformed, or whose class is not code's, becomes x.0.0 (RFC 2034 4).
  * text may have several lines, separated by '\n'; it is cut to fit.  Control
  * characters and octets that are not UTF-8 become '?'.  enh and text may be
  * r's own.

@@ -20,9 +20,12 @@ reply_set(struct reply *r, int code, const char *enh, const char *text)
 	r->code = code;
 	/* RFC 2034 4: its class is that of the reply.  enh may be r->enh. */
 	len = text_enhanced(enh);
-	if (enh[len] != '\0' || enh[0] != '0' + code / 100)
-		len = 0;
-	memmove(r->enh, enh, len);
+	if (*enh != '\0' && (enh[len] != '\0' || enh[0] != '0' + code / 100)) {
+		memcpy(r->enh, "x.0.0", sizeof "x.0.0");
+		r->enh[0] = (char)('0' + code / 100);
+		len = code / 100 == 3 ? 0 : sizeof "x.0.0" - 1;
+	} else
+		memmove(r->enh, enh, len);
 	r->enh[len] = '\0';
 	for (; *text != '\0' && to < r->text + REPLY_TEXT - 1; text++)
 		if (text[0] != '\r' || text[1] != '\n')

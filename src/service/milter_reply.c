@@ -34,7 +34,7 @@ bool
 milter_parse_reply(const char *text, struct reply *r)
 {
 	const int code = refusal_code(text);
-	char enh[12] = "", all[REPLY_TEXT] = "";
+	char enh[12] = "5.0.0", all[REPLY_TEXT] = "";
 	size_t n = 0, len, status;
 
 	if (code == 0)
@@ -61,8 +61,6 @@ milter_parse_reply(const char *text, struct reply *r)
 	}
 	if (*text != '\0')
 		return false;
-	if (enh[0] - '0' != code / 100)	/* RFC 2034 4 */
-		memcpy(enh, code < 500 ? "4.0.0" : "5.0.0", 6);
 	reply_set(r, code, enh, all[0] == '\0' ? "Command rejected" : all);
 	return true;
 }
