@@ -540,6 +540,7 @@ Test(relay, a_broken_route_defers_all_mail_and_is_named)
 		{ "/^a discard:\n", "map:1: pattern without its last /" },
 		{ "/a(/ discard:\n", "map:1: " },
 		{ "/a/q discard:\n", "map:1: unknown flag q" },
+		{ "/(a)\\\\\\1/ discard:\n", "map:1: back-references (\\1)" },
 		{ "/(a)/ smtp:$1\n", "map:1: $ is not replaced" },
 		{ "/a/\n", "map:1: missing TRANSPORT:NEXTHOP" },
 		{ "!/a/ discard:\n", "map:1: negated" },

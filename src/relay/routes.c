@@ -168,9 +168,16 @@ compile(regex_t *re, char *text, char *error, size_t size)
 	char *end, *rest, *p;
 	size_t i;
 
-	for (end = text + 1; *end != '/' && *end != '\0'; end++)
-		if (*end == '\\' && end[1] != '\0')
-			end++;
+	for (end = text + 1; *end != '/' && *end != '\0'; end++) {
+		if (*end != '\\' || end[1] == '\0')
+			continue;
+		if (strchr("123456789", *++end) == NULL)
+			continue;
+		/* An address of 100 octets can keep one busy for minutes. */
+		snprintf(error, size, "back-references (\\%c) are not "
+		    "supported", *end);
+		return NULL;
+	}
 	if (*end == '\0') {
 		snprintf(error, size, "pattern without its last /");
 		return NULL;
