@@ -347,7 +347,8 @@ log_complain(const char *text)
 	turn_away(std);
 	/* No session follows, so this may stand where replies would: a person
 	   may have joined the two. */
-	if (l.sink != SINK_JOURNAL && !S_ISSOCK(std[STDOUT_FILENO].st_mode))
+	if (l.sink == SINK_STDERR || (l.sink == SINK_SYSLOG &&
+	    !S_ISSOCK(std[STDOUT_FILENO].st_mode)))
 		dprintf(STDERR_FILENO, "smtpd: %s\n", text);
 	if (l.sink == SINK_STDERR)
 		return;
