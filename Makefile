@@ -149,8 +149,6 @@ $(REPLAY): t/out/replay/%: t/out/san/t/fuzz/%.o t/out/san/t/fuzz/replay.o \
 	@mkdir -p $(@D)
 	$(CC) $(SAN) -o $@ $^
 $(PEERED:%=t/out/replay/%): t/out/san/t/fakes/peer.o
-t/out/ask: t/out/san/t/peers/ask.o t/out/san/rooms.a
-	$(CC) $(SAN) -o $@ $^
 # A traitor in the channel process, and system calls that fail.
 t/out/san/planted: t/fakes/planted.c smtpd.o $(OBJ)
 	@mkdir -p $(@D)
@@ -180,7 +178,7 @@ check: all suites
 	prove -e t/tools/prove.sh $(PROVE) $(SUITES) \
 	    $(filter-out $(if $(filter yes,$(STATIC)),,t/empty-root.t),\
 	    $(wildcard t/*.t))
-check-peers: all t/out/ask
+check-peers: all
 	prove $(PROVE) $(PEERS)
 check-systemd: all
 	prove $(PROVE) $(addprefix t/systemd/,boot.sh package.sh recipes.sh \

@@ -15,11 +15,16 @@ arguments are lines of main.cf, `main', and for each port that it listens at
 the -o options of that smtpd(8): Postfix(["smtpd_tls_security_level=may"], []).
 Each server has relays, what smtpd is told to relay there; ports; place, its
 folder; read(name), a file of it; stop(), after which its log is whole.
+
+Postgrey and Spf are services for --policy, at the unix socket `at'.  submit()
+hands one of TEXTS to a server through smtpd, delivered_as() says whether it
+has it.
 """
 import glob
 import grp
 import os
 import pwd
+import re
 import select
 import shutil
 import signal
@@ -27,7 +32,7 @@ import socket
 import subprocess
 import tempfile
 
-from tap import Skip, certificate, script
+from tap import Listener, Session, Skip, certificate, lines, need, script
 
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 
@@ -38,6 +43,63 @@ def free_ports(count):
     for probe in probes:
         probe.close()
     return ports
+
+
+def text_of(subject, *body):
+    """A message that has the fields that Postfix would add."""
+    return lines("From: s@example.org", "Date: Sat, 28 Nov 2026 12:00:00 +0000",
+                 f"Message-Id: <{subject}@client.example.org>",
+                 f"Subject: {subject}", "", *body)
+
+
+TEXTS = {
+    "plain": text_of("plain", "One line, and no more."),
+    "dots": text_of("dots", ".", "..", ".a", "", ".", "b.", "..."),
+    "eight": text_of("8-bit", b"k\xc3\xa4se \377\200"),
+    "utf8": text_of("gr\u00fcn", "k\u00e4se"),
+    # 20 MiB: lines of every length, some of which begin with dots.
+    "big": text_of("big", *["." * (i % 3) + "x" * (i % 71)
+                            for i in range(550000)]),
+}
+
+
+def submit(relay, text, *options, sender="s@example.org",
+           to=("a@example.net",), parameters="", hello="EHLO", count=1,
+           env=None):
+    """The text, count times in one session.  Returns the replies to each last
+    dot, or to RCPT where no recipient was taken."""
+    got = []
+    stuffed = re.sub(rb"(?m)^\.", b"..", text) + b".\r\n"
+    with Session("-n", "-u", "-s", "41943040", *options, relay,
+                 env=env) as s:
+        s.reply()
+        s.say(f"{hello} client.example.org")
+        for _ in range(count):
+            said = s.say(f"MAIL FROM:<{sender}> {parameters}".rstrip(),
+                         *[f"RCPT TO:<{r}>" for r in to])
+            assert said[0][:3] == "250", said
+            taken = sum(reply[:3] == "250" for reply in said[1:])
+            if taken == 0:
+                got += said[1:]
+                s.say("RSET")
+                continue
+            assert s.say("DATA")[0][:3] == "354"
+            s.send(stuffed)
+            got += s.replies(taken if hello == "LHLO" else 1)
+        s.finish()
+    return got
+
+
+def delivered_as(octets, text):
+    """A delivery is the text, its lines ended as files have it, after the
+    fields that tell how it came; ours is among them."""
+    text = text.replace(b"\r\n", b"\n")
+    assert octets.endswith(text), octets[:2000]
+    trace = octets[:-len(text)].decode()
+    for line in trace.splitlines():
+        assert re.match(r"[ \t]|(Return-Path|Delivered-To|Received|"
+                        r"X-Original-To): ", line), trace
+    assert " by mx.example.org " in trace.replace("\n\t", " "), trace
 
 
 class Peer:
@@ -106,9 +168,14 @@ class Peer:
 
     def stop(self):
         if self.process:
-            if self.process.poll() is None:
+            # Again and again: postgrey misses a signal that comes while it is
+            # about to wait.
+            while self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGTERM)
-            self.process.wait()
+                try:
+                    self.process.wait(1)
+                except subprocess.TimeoutExpired:
+                    pass
             self.process = None
 
 
@@ -196,7 +263,8 @@ deliver unix - n n - - pipe
 
 
 class Postfix(Peer):
-    """Its certificate, for localhost, is the file mx.pem; its log maillog."""
+    """Its certificate, for `names', is the file mx.pem; its log maillog."""
+    names = "DNS:localhost,IP:127.0.0.1"
 
     def __init__(self, *services, main=""):
         if not shutil.which("postconf"):
@@ -219,7 +287,7 @@ class Postfix(Peer):
 chmod 644 {self.place}/in/$1
 echo "$*" >{self.place}/arrived""", "deliver")
         certificate(self.place, "mx", "localhost", "-addext",
-                    "subjectAltName=DNS:localhost,IP:127.0.0.1")
+                    f"subjectAltName={self.names}")
         self.save("chain.pem", self.read("mx.key") + self.read("mx.pem"))
         self.save("maillog", "")
         self.save("etc/main.cf", MAIN_CF.format(place=self.place)
@@ -328,12 +396,13 @@ class Dovecot(Peer):
     """Decides about passwords at the socket `auth', its path; takes messages
     by LMTP, for everybody, into Maildirs mail/LOCALPART.  Users have the
     passwords in `users'.  Without root there is no LMTP.  known: only users have
-    mailboxes."""
+    mailboxes.  full: these have a mailbox that holds 10 octets."""
     needs_root = False
 
-    def __init__(self, lmtp=False, users=None, known=False):
+    def __init__(self, lmtp=False, users=None, known=False, full=(),
+                 mechanisms="plain login scram-sha-1 scram-sha-256"):
         self.lmtp = self.needs_root = lmtp
-        self.known = known
+        self.known, self.full, self.mechanisms = known, full, mechanisms
         if not shutil.which("dovecot") or \
                 lmtp and not os.path.exists("/usr/lib/dovecot/lmtp"):
             raise Skip("no Dovecot here (package dovecot-lmtpd)")
@@ -344,9 +413,13 @@ class Dovecot(Peer):
     def start(self):
         for name in ("mail", "run", "state"):
             os.mkdir(self.path(name), 0o755)
-        self.save("users", "".join(f"{name}:{{PLAIN}}{password}\n" for
-                                   name, password in self.users.items()))
-        everybody = "" if self.known else "allow_all_users=yes "
+        self.save("users", "".join(
+            f"{name}:{{PLAIN}}{password}:::::"
+            + ":userdb_quota_rule=*:bytes=10" * (name in self.full) + "\n"
+            for name, password in self.users.items()))
+        mailboxes = f"""driver = passwd-file
+  args = {self.place}/users""" if self.known else f"""driver = static
+  args = allow_all_users=yes home={self.place}/mail/%n"""
         me = pwd.getpwuid(os.geteuid()).pw_name
         group = grp.getgrgid(os.getegid()).gr_name
         listeners, users = "", f"default_internal_user = {me}\n" \
@@ -373,15 +446,19 @@ first_valid_uid = 1
 mail_uid = nobody
 mail_gid = nogroup
 mail_location = maildir:{self.place}/mail/%n
-auth_mechanisms = plain login scram-sha-1 scram-sha-256
+mail_plugins ={' quota' * bool(self.full)}
+auth_mechanisms = {self.mechanisms}
 auth_failure_delay = 0
 passdb {{
   driver = passwd-file
   args = {self.place}/users
 }}
 userdb {{
-  driver = static
-  args = {everybody}uid=65534 gid=65534 home={self.place}/mail/%n
+  {mailboxes}
+}}
+plugin {{
+  quota = maildir:mailbox
+  quota_exceeded_message = The mailbox is full
 }}
 service auth {{
   chroot =
@@ -401,9 +478,70 @@ service stats {{
         os.chmod(self.path("run"), 0o755)
 
     def messages(self, mailbox):
-        """What is delivered there, as octets."""
+        """What is delivered there, as octets, in the order of names."""
         found = []
-        for name in glob.glob(self.path(f"mail/{mailbox}/new/*")):
+        for name in sorted(glob.glob(self.path(f"mail/{mailbox}/new/*"))):
             with open(name, "rb") as f:
                 found.append(f.read())
         return found
+
+
+class Postgrey(Peer):
+    """Takes mail of those whom it greylisted when a second is over."""
+    needs_root = False
+
+    def start(self):
+        need("postgrey")
+        self.at = f"unix:{self.place}/postgrey"
+        self.spawn("postgrey", f"--unix={self.place}/postgrey",
+                   f"--dbdir={self.place}", "--delay=1",
+                   f"--user={pwd.getpwuid(os.geteuid()).pw_name}",
+                   f"--group={grp.getgrgid(os.getegid()).gr_name}",
+                   "--hostname=mx.example.org", at=self.path("postgrey"))
+
+
+# policyd-spf, and the DNS as it would answer for the example domains.
+SPF = r"""
+import sys
+import spf
+TEXTS = {"example.com": b"v=spf1 ip4:192.0.2.0/24 -all"}
+def answer(name, qtype, *rest, **more):
+    name = name.rstrip(".").lower()
+    if qtype == "TXT" and name in TEXTS:
+        return [((name, "TXT"), [TEXTS[name]])]
+    return []
+spf.DNSLookup = answer
+from spf_engine.policyd_spf import main
+sys.argv[1:] = [sys.argv[1]]
+main()
+"""
+SPF_CONF = """debugLevel = 0
+TestOnly = 1
+HELO_reject = Fail
+Mail_From_reject = Fail
+PermError_reject = False
+TempError_Defer = False
+Header_Type = SPF
+skip_addresses = 127.0.0.0/8,::ffff:127.0.0.0/104,::1
+"""
+
+
+class Spf(Peer):
+    """A process for each connection, as Postfix's spawn(8) starts them.  Only
+    192.0.2.0/24 may send for example.com."""
+    needs_root = False
+    listener = None
+
+    def start(self):
+        if subprocess.run(["/usr/bin/python3", "-c", "import spf_engine, spf"],
+                          capture_output=True).returncode != 0:
+            raise Skip("no spf_engine here (package python3-spf-engine)")
+        self.at = f"unix:{self.place}/spf"
+        self.listener = Listener(path=self.path("spf"), program=[
+            "/usr/bin/python3", self.save("named.py", SPF),
+            self.save("spf.conf", SPF_CONF)])
+
+    def stop(self):
+        if self.listener:
+            self.listener.close()
+        self.listener = None

@@ -1,111 +1,75 @@
-#!/bin/sh
-# Relays to a real Dovecot: an instance of our own that speaks LMTP at a unix
-# socket, with one mailbox that is full and two that are not.
+#!/usr/bin/env python3
+"""peers-lmtp.t - lmtp: to a real Dovecot, with a mailbox that is full."""
+import os
+import re
+import sys
 
-cd "$(dirname "$0")/../.." || exit 1
-. t/peers/peers.sh
+sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
+from peer import TEXTS, Dovecot, delivered_as, submit
+from tap import main, test
 
-PATH=$PATH:/usr/sbin
-command -v dovecot >/dev/null && [ -x /usr/lib/dovecot/lmtp ] ||
-    skip_all 'no Dovecot with LMTP here (package dovecot-lmtpd)'
 
-mkdir "$dir/mail" "$dir/run" "$dir/state"
-chown nobody "$dir/mail"
+def store():
+    users = [f"{name}@example.net" for name in ("fine", "other", "full")]
+    return Dovecot(lmtp=True, known=True, users=dict.fromkeys(users, ""),
+                   full=["full@example.net"])
 
-cat >"$dir/users" <<-!
-	fine@example.net:::::::
-	other@example.net:::::::
-	full@example.net:::::::userdb_quota_rule=*:bytes=10
-!
-cat >"$dir/dovecot.conf" <<-!
-	protocols = lmtp
-	listen = 127.0.0.1
-	hostname = store.example.net
-	base_dir = $dir/run
-	state_dir = $dir/state
-	log_path = $dir/dovelog
-	ssl = no
-	default_vsz_limit = 512M
-	first_valid_uid = 1
-	mail_uid = nobody
-	mail_gid = nogroup
-	mail_location = maildir:$dir/mail/%n
-	mail_plugins = quota
-	passdb {
-	  driver = passwd-file
-	  args = username_format=%u $dir/users
-	}
-	userdb {
-	  driver = passwd-file
-	  args = username_format=%u $dir/users
-	}
-	plugin {
-	  quota = maildir:mailbox
-	  quota_exceeded_message = The mailbox is full
-	}
-	service lmtp {
-	  unix_listener lmtp {
-	    mode = 0600
-	  }
-	}
-!
 
-stop() {
-	doveadm -c "$dir/dovecot.conf" stop >/dev/null 2>&1
-}
-if ! dovecot -c "$dir/dovecot.conf" >"$dir/log" 2>&1; then
-	sed 's/^/# /' "$dir/log" "$dir/dovelog"
-	echo 'Bail out! Dovecot does not start'
-	exit 1
-fi
-relay=lmtp:unix:$dir/run/lmtp
+def the_one_message(dovecot, mailbox):
+    octets, = dovecot.messages(mailbox)
+    return octets
 
-# The one message in USER's mailbox, which it leaves.
-take() {
-	rm -f "$dir/taken"	# perhaps the same file: Dovecot makes links
-	mv "$dir/mail/$1/new/"* "$dir/taken"
-}
-mails() {
-	ls "$dir/mail/$1/new" 2>/dev/null | wc -l
-}
 
-for name in plain dots eight big; do
-	send "$relay" "$dir/$name" '<s@example.org> BODY=8BITMIME' \
-	    fine@example.net
-	ok "$name: taken" grep -q '^250 2.0.0 ' "$dir/said"
-	ok "$name: one is delivered" take fine
-	ok "$name: as it was sent" delivered_as "$dir/taken" "$name"
-done
-send "$relay" "$dir/utf8" '<s@example.org> SMTPUTF8' fine@example.net
-is 'utf8: refused, without SMTPUTF8' "$(cut -c 1-9 "$dir/said")" '554 5.6.7'
+@test
+def every_text_arrives_as_it_was_sent():
+    for name in ("plain", "dots", "eight", "big"):
+        with store() as d:
+            got, = submit(d.relays[0], TEXTS[name], to=["fine@example.net"],
+                          parameters="BODY=8BITMIME")
+            assert got.startswith("250 2.0.0 "), got
+            delivered_as(the_one_message(d, "fine"), TEXTS[name])
 
-# One reply cannot say 250 and 552: as an SMTP server it has to name them.
-send "$relay" "$dir/plain" '<s@example.org>' fine@example.net full@example.net
-ok 'SMTP, one of two is full: not a plain 250' \
-    sh -c '! grep -q "^250" "$1" || grep -q full@ "$1"' - "$dir/said"
-ok 'SMTP, one of two is full: named, with its own words' \
-    grep -q 'full@example.net.*The mailbox is full' "$dir/said"
-ok 'SMTP, one of two is full: the other has it' take fine
-ok 'SMTP, one of two is full: as it was sent' \
-    delivered_as "$dir/taken" plain
 
-hello=LHLO
-send "$relay" "$dir/plain" '<s@example.org>' fine@example.net \
-    full@example.net nobody@example.net other@example.net -- -l
-hello=
-is 'LMTP: a reply for each that was accepted, in order' \
-    "$(cut -c 1-9 "$dir/said" | tr '\n' ' ')" \
-    "250 2.0.0 552 5.2.2 550 5.1.1 250 2.0.0 "
-ok "LMTP: its own words" grep -q '^552.*full@.*The mailbox is full' "$dir/said"
-ok 'LMTP: delivered to the first' take fine
-ok 'LMTP: as it was sent' delivered_as "$dir/taken" plain
-ok 'LMTP: delivered to the last' take other
-ok 'LMTP: as it was sent' delivered_as "$dir/taken" plain
-is 'LMTP: not to the full one' "$(mails full)" 0
+@test
+def what_needs_SMTPUTF8_is_refused():
+    with store() as d:
+        got, = submit(d.relays[0], TEXTS["utf8"], to=["fine@example.net"],
+                      parameters="SMTPUTF8")
+        assert got.startswith("554 5.6.7 "), got
+        assert d.messages("fine") == []
 
-# It is not there.
-stop
-send "$relay" "$dir/plain" '<s@example.org>' fine@example.net
-is 'nobody listens any more' "$(cut -c 1-9 "$dir/said")" '451 4.4.1'
 
-done_testing
+@test
+def one_reply_names_the_mailbox_that_is_full():
+    with store() as d:
+        got, = submit(d.relays[0], TEXTS["plain"],
+                      to=["fine@example.net", "full@example.net"])
+        assert re.search("full@example.net.*The mailbox is full", got), got
+        delivered_as(the_one_message(d, "fine"), TEXTS["plain"])
+        assert d.messages("full") == []
+
+
+@test
+def as_an_LMTP_server_each_recipient_has_its_own_reply():
+    with store() as d:
+        got = submit(d.relays[0], TEXTS["plain"], "-l", hello="LHLO",
+                     to=["fine@example.net", "full@example.net",
+                         "nobody@example.net", "other@example.net"])
+        assert [reply[:9] for reply in got] == [
+            "250 2.0.0", "552 5.2.2", "550 5.1.1", "250 2.0.0"], got
+        assert re.search("full@.*The mailbox is full", got[1]), got
+        for mailbox in ("fine", "other"):
+            delivered_as(the_one_message(d, mailbox), TEXTS["plain"])
+        assert d.messages("full") == []
+
+
+@test
+def a_store_that_is_gone_keeps_the_mail_at_the_client():
+    with store() as d:
+        d.stop()
+        got, = submit(d.relays[0], TEXTS["plain"], to=["fine@example.net"])
+        assert got.startswith("451 4.4.1 "), got
+
+
+if __name__ == "__main__":
+    main()

@@ -1,268 +1,183 @@
-#!/bin/sh
-# policy.c against the services that it is made for: postgrey, policyd-spf and
-# Dovecot's auth, each started here, for this test alone, by whoever runs it.
-# ASK may name a t/out/ask that is built already.
-set -u
-cd "$(dirname "$0")/../.." || exit 1
-dir=$(mktemp -d /tmp/policy-peers.XXXXXX) || exit 1
-pids=
-n=0
+#!/usr/bin/env python3
+"""peers-policy.t - postgrey and policyd-spf, asked by --policy, and Dovecot's
+passwords, asked by --auth, each of which is what its protocol is known by."""
+import base64
+import hashlib
+import hmac
+import os
+import re
+import sys
 
-finish()
-{
-	for pid in $pids; do
-		kill "$pid" 2>/dev/null
-	done
-	[ -s "$dir/run/master.pid" ] && kill "$(cat "$dir/run/master.pid")"
-	rm -rf "$dir"
-}
-trap finish EXIT
-trap 'exit 1' HUP INT TERM
+sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
+from peer import Dovecot, Postgrey, Spf
+from tap import HELLO, Listener, Session, lines, main, tcp_pair, test
 
-# is NAME EXPECTED-PATTERN ACTUAL
-is()
-{
-	n=$((n + 1))
-	case $3 in
-	$2)	echo "ok $n - $1" ;;
-	*)	echo "not ok $n - $1"
-		printf '%s\n' "expected: $2" "got: $3" | sed 's/^/# /' ;;
-	esac
-}
+USER, PASSWORD = "joe@example.org", "secret"
 
-# lacks TESTS PROGRAM...: true, and says so, if a program is missing
-lacks()
-{
-	tests=$1 missing=
-	shift
-	for program; do
-		command -v "$program" >/dev/null || missing="$missing $program"
-	done
-	[ -z "$missing" ] && return 1
-	while [ "$tests" -gt 0 ]; do
-		n=$((n + 1)) tests=$((tests - 1))
-		echo "ok $n # SKIP not installed:$missing"
-	done
-}
 
-# A service listens, or never will.
-await()
-{
-	socat -u /dev/null "UNIX-CONNECT:$1,retry=200,interval=0.1"
-}
+def as_client(address, *options, to=("b@example.org",)):
+    """What the client with that address hears of its recipients, and the log
+    with the message; None: a client that is on this host."""
+    with Session("-n", "--xclient", "unix", *options, "print:") as s:
+        s.start()
+        if address:
+            greeting, = s.say(f"XCLIENT ADDR={address} NAME=mail.example.com")
+            assert greeting[:3] == "220", greeting
+            s.send(lines(HELLO))
+            assert s.reply()[:3] == "250"
+        got = s.say("MAIL FROM:<s@example.com>",
+                    *[f"RCPT TO:<{r}>" for r in to])
+        assert got[0][:3] == "250", got
+        if "250" in [reply[:3] for reply in got[1:]]:
+            assert s.say("DATA")[0][:3] == "354"
+            assert s.say("Subject: x\r\n\r\ny\r\n.")[0][:3] == "250"
+        return got[1:], s.finish()[1]
 
-PATH=$PATH:/usr/sbin:/sbin
-if [ -z "${ASK:-}" ]; then
-	make -s t/out/ask >&2 || exit 1
-	ASK=t/out/ask
-fi
 
-postgrey_tests()
-{
-	postgrey --unix="$dir/postgrey" --dbdir="$dir" --delay=1 \
-	    --user="$(id -un)" --group="$(id -gn)" --hostname=mx.example.org \
-	    >"$dir/postgrey.log" 2>&1 &
-	pids="$pids $!"
-	await "$dir/postgrey" || sed 's/^/# /' "$dir/postgrey.log"
-	set -- "RCPT=unix:$dir/postgrey" sender=s@example.com \
-	    address=192.0.2.1 name=mail.example.com helo=mail.example.com
-	is 'postgrey greylists a stranger' 'RCPT 450 4.2.0 Greylisted, *' \
-	    "$("$ASK" policy "$@" RCPT)"
-	# A second must have passed, by postgrey's clock.
-	tries=0
-	while said=$("$ASK" policy "$@" RCPT); do
-		case $said in
-		'RCPT 450'*)	[ $((tries += 1)) -lt 10000 ] || break ;;
-		*)		break ;;
-		esac
-	done
-	is 'postgrey lets him in later, with a header' \
-	    'RCPT 250 2.0.0 Ok
-+ X-Greylist: delayed * seconds by postgrey-*' "$said"
-	is 'postgrey keeps the connection through a session' \
-	    'CONNECT 250 *
-EHLO 250 *
-MAIL 250 *
-RCPT 450 *
-RCPT 250 *' \
-	    "$("$ASK" policy "$@" CONNECT EHLO MAIL recipient=new@example.org \
-	    RCPT recipient=recipient@example.org RCPT 2>&1)"
-}
+@test
+def postgrey_puts_a_stranger_off_and_then_marks_the_message():
+    with Postgrey() as service:
+        only = "--policy", f"RCPT={service.at}"
+        (reply,), log = as_client("192.0.2.1", *only)
+        assert reply.startswith("450 4.2.0 Greylisted"), reply
+        assert "MESSAGE FOLLOWS" not in log
+        while reply[:3] == "450":   # until its clock says: a second is over
+            (reply,), log = as_client("192.0.2.1", *only)
+        assert reply[:3] == "250", reply
+        assert re.search(r"\nX-Greylist: delayed \d+ seconds by postgrey-",
+                         log), log
+        # A session has one connection.
+        with Listener(path=service.path("front"), program=[
+                "socat", "STDIO", service.at.replace("unix", "UNIX-CONNECT")
+                ]) as front:
+            got, _ = as_client(
+                "192.0.2.1", "--policy", f"RCPT=unix:{service.path('front')}",
+                to=["new@example.org", "b@example.org"])
+            assert [reply[:3] for reply in got] == ["450", "250"], got
+            assert len(front.processes) == 1
 
-# policyd-spf, and the DNS as it would answer for the example domains.
-spf_tests()
-{
-	cat >"$dir/named.py" <<-'EOF'
-	import sys
-	import spf
-	TEXTS = {"example.com": b"v=spf1 ip4:192.0.2.0/24 -all",
-	         "example.net": b"v=spf1 ~all"}
-	def answer(name, qtype, *rest, **more):
-	    name = name.rstrip(".").lower()
-	    if qtype == "TXT" and name in TEXTS:
-	        return [((name, "TXT"), [TEXTS[name]])]
-	    return []
-	spf.DNSLookup = answer
-	from spf_engine.policyd_spf import main
-	sys.argv[1:] = [sys.argv[1]]
-	main()
-	EOF
-	printf '%s\n' 'debugLevel = 0' 'TestOnly = 1' 'HELO_reject = Fail' \
-	    'Mail_From_reject = Fail' 'PermError_reject = False' \
-	    'TempError_Defer = False' 'Header_Type = SPF' \
-	    'skip_addresses = 127.0.0.0/8,::ffff:127.0.0.0/104,::1' \
-	    >"$dir/spf.conf"
-	socat "UNIX-LISTEN:$dir/spf,fork" \
-	    "EXEC:/usr/bin/python3 $dir/named.py $dir/spf.conf" 2>"$dir/log" &
-	pids="$pids $!"
-	await "$dir/spf" || sed 's/^/# /' "$dir/log"
-	set -- "unix:$dir/spf" sender=s@example.com name=mail.example.com \
-	    helo=mail.example.com
-	is 'policyd-spf passes who may send, with a header' \
-	    'RCPT 250 2.0.0 Ok
-+ Received-SPF: Pass *client-ip=192.0.2.1*' \
-	    "$("$ASK" policy "$@" address=192.0.2.1 RCPT)"
-	is 'policyd-spf refuses who may not' 'RCPT 550 5.7.23 *' \
-	    "$("$ASK" policy "$@" address=198.51.100.1 RCPT)"
-	is 'policyd-spf lets local clients be' \
-	    'RCPT 250 2.0.0 Ok
-+ X-Comment: SPF *' \
-	    "$("$ASK" policy "$@" address=unix RCPT)"
-	is 'policyd-spf says it once for a message (instance)' \
-	    'RCPT 250 2.0.0 Ok
-+ Received-SPF: Pass *
-RCPT 250 2.0.0 Ok' \
-	    "$("$ASK" policy "$@" address=192.0.2.1 RCPT RCPT)"
-}
 
-# RFC 5802, RFC 7677: a client in front of ask.
-scram()
-{
-	/usr/bin/python3 - "$ASK" "$1" "$2" "$3" <<'EOF'
-import base64, hashlib, hmac, os, subprocess, sys
-ask, source, user, password = sys.argv[1:]
-p = subprocess.Popen([ask, "auth", source], stdin=subprocess.PIPE,
-                     stdout=subprocess.PIPE)
-offer = p.stdout.readline().decode().split()
-assert "SCRAM-SHA-256" in offer, offer
+@test
+def policyd_spf_refuses_forgers_and_marks_the_others_once():
+    with Spf() as service:
+        only = "--policy", f"RCPT={service.at}"
+        (reply,), log = as_client("198.51.100.1", *only)
+        assert reply.startswith("550 5.7.23 "), reply
+        assert "MESSAGE FOLLOWS" not in log
+        for to in (["b@example.org"], ["b@example.org", "c@example.org"]):
+            got, log = as_client("192.0.2.1", *only, to=to)
+            assert {reply[:9] for reply in got} == {"250 2.1.5"}, got
+            assert re.search(r"\nReceived-SPF: Pass .*(\n\s.*)*"
+                             r"client-ip=192\.0\.2\.1", log), log
+            assert log.count("Received-SPF:") == 1, log
+        (reply,), log = as_client(None, *only)
+        assert reply[:3] == "250" and "\nX-Comment: SPF " in log, log
 
-def step(mechanism, text):
-    p.stdin.write(("%s %s\n" % (mechanism, base64.b64encode(
-        text.encode()).decode())).encode())
-    p.stdin.flush()
-    code, enh, *rest = p.stdout.readline().decode().rstrip("\n").split(" ", 2)
-    return code, rest[0] if rest else ""
 
-def mac(key, text):
-    return hmac.new(key, text, hashlib.sha256).digest()
+def b64(octets):
+    return base64.b64encode(octets.encode() if isinstance(octets, str) else
+                            octets).decode()
 
-nonce = base64.b64encode(os.urandom(18)).decode()
-first = "n=%s,r=%s" % (user, nonce)
-code, text = step("SCRAM-SHA-256", "n,," + first)
-assert code == "334", (code, text)
-server = base64.b64decode(text).decode()
-part = dict(x.split("=", 1) for x in server.split(","))
-assert part["r"].startswith(nonce)
-salted = hashlib.pbkdf2_hmac("sha256", password.encode(),
-                             base64.b64decode(part["s"]), int(part["i"]))
-key = mac(salted, b"Client Key")
-final = "c=biws,r=" + part["r"]
-said = ",".join((first, server, final)).encode()
-sign = mac(hashlib.sha256(key).digest(), said)
-proof = bytes(a ^ b for a, b in zip(key, sign))
-code, text = step("-", final + ",p=" + base64.b64encode(proof).decode())
-if code == "334":
-    verifier = dict([base64.b64decode(text).decode().split("=", 1)])["v"]
-    assert base64.b64decode(verifier) == mac(mac(salted, b"Server Key"), said)
-    code, text = step("-", "")
-    print(code, "server proved itself,",
-          p.stdout.readline().decode().strip())
-else:
-    print(code, text)
-p.stdin.close()
-p.wait()
-EOF
-}
 
-dovecot_tests()
-{
-	me=$(id -un)
-	cat >"$dir/dovecot.conf" <<-EOF
-	base_dir = $dir/run
-	state_dir = $dir
-	log_path = $dir/dovecot.log
-	protocols =
-	ssl = no
-	default_internal_user = $me
-	default_internal_group = $(id -gn)
-	default_login_user = $me
-	auth_mechanisms = plain login cram-md5 scram-sha-256 anonymous
-	auth_failure_delay = 0
-	disable_plaintext_auth = yes
-	passdb {
-	  driver = passwd-file
-	  args = scheme=PLAIN username_format=%u $dir/passwd
-	}
-	service anvil {
-	  chroot =
-	}
-	service stats {
-	  chroot =
-	}
-	service auth {
-	  user = $me
-	  unix_listener $dir/auth {
-	    mode = 0600
-	  }
-	}
-	EOF
-	printf '%s\n' 'joe@example.org:{PLAIN}secret' >"$dir/passwd"
-	dovecot -c "$dir/dovecot.conf" || sed 's/^/# /' "$dir/dovecot.log"
-	await "$dir/auth"
-	is 'Dovecot offers what it has, but for anonymous' \
-	    'PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256' \
-	    "$("$ASK" auth "dovecot:$dir/auth" </dev/null)"
-	is 'Dovecot: SCRAM-SHA-256, both sides proven' \
-	    '235 server proved itself, = joe@example.org' \
-	    "$(scram "dovecot:$dir/auth" joe@example.org secret)"
-	right=$(printf '\0joe@example.org\0secret' | base64)
-	is 'Dovecot: PLAIN, with an initial response' \
-	    '*
-235 2.7.0 Authentication successful
-= joe@example.org' \
-	    "$(echo "PLAIN $right" | "$ASK" auth "dovecot:$dir/auth")"
-	is 'Dovecot: LOGIN' \
-	    '*
-334  VXNlcm5hbWU6
-334  UGFzc3dvcmQ6
-235 2.7.0 Authentication successful
-= joe@example.org' \
-	    "$(printf '%s\n' 'LOGIN -' "- $(printf joe@example.org | base64)" \
-	    "- $(printf secret | base64)" | "$ASK" auth "dovecot:$dir/auth")"
-	# Last: Dovecot makes whoever failed once wait.
-	is 'Dovecot: PLAIN, without, abandoned, again, and wrong' \
-	    '*
-334  
-334  
-235 2.7.0 Authentication successful
-= joe@example.org
-535 5.7.8 Authentication credentials invalid' \
-	    "$(printf '%s\n' 'PLAIN -' '*' 'PLAIN -' "- $right" \
-	    "PLAIN AGpvZQB4" | "$ASK" auth "dovecot:$dir/auth")"
-	is 'Dovecot: SCRAM-SHA-256, wrong password' '535 *' \
-	    "$(scram "dovecot:$dir/auth" joe@example.org Secret)"
-	kill "$(cat "$dir/run/master.pid")"
-	rm -f "$dir/run/master.pid" "$dir/auth"
-	is 'Dovecot has gone' '454 4.7.0 Temporary authentication failure' \
-	    "$(echo "PLAIN $right" | "$ASK" auth "dovecot:$dir/auth" \
-	    2>/dev/null | sed 1d)"
-}
+RIGHT = b64(f"\0{USER}\0{PASSWORD}")
 
-lacks 3 postgrey socat || postgrey_tests
-if /usr/bin/python3 -c 'import spf_engine.policyd_spf' 2>/dev/null; then
-	lacks 4 socat || spf_tests
-else
-	lacks 4 "policyd-spf's spf_engine" || :
-fi
-lacks 7 dovecot socat || dovecot_tests
-echo "1..$n"
+
+class Login(Session):
+    """A session whose passwords Dovecot knows."""
+
+    def __init__(self, dovecot):
+        # By TCP, because a client on a unix socket may be EXTERNAL.
+        super().__init__("-n", "--auth", f"dovecot:{dovecot.auth}",
+                         "--no-auth-require-tls", "discard:", pair=tcp_pair())
+        self.offer = re.findall("(?m)^250[- ]AUTH (.*)", self.start())
+
+    def user(self):
+        """Whom the session, which ends, is known as."""
+        return re.findall("event=auth-ok .*user=([^ ]+)", self.finish()[1])
+
+
+def scram(session, user, password):
+    """RFC 5802, RFC 7677: the last reply.  The server proves itself too."""
+    def mac(key, text):
+        return hmac.new(key, text, hashlib.sha256).digest()
+
+    first = f"n={user},r={b64(os.urandom(18))}"
+    challenge, = session.say(f"AUTH SCRAM-SHA-256 {b64('n,,' + first)}")
+    assert challenge[:4] == "334 ", challenge
+    server = base64.b64decode(challenge[4:]).decode()
+    part = dict(x.split("=", 1) for x in server.split(","))
+    assert part["r"].startswith(first.split("r=")[1]), server
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(),
+                                 base64.b64decode(part["s"]), int(part["i"]))
+    key, final = mac(salted, b"Client Key"), f"c=biws,r={part['r']}"
+    said = ",".join((first, server, final)).encode()
+    sign = mac(hashlib.sha256(key).digest(), said)
+    proof = bytes(a ^ b for a, b in zip(key, sign))
+    reply, = session.say(b64(f"{final},p={b64(proof)}"))
+    if reply[:3] != "334":
+        return reply
+    verifier = base64.b64decode(reply[4:])
+    assert verifier == b"v=" + b64(mac(mac(salted, b"Server Key"),
+                                       said)).encode(), verifier
+    return session.say("")[0]
+
+
+def dovecot():
+    return Dovecot(users={USER: PASSWORD}, mechanisms="plain login cram-md5 "
+                   "scram-sha-256 anonymous")
+
+
+@test
+def dovecot_offers_what_it_has_but_for_anonymous():
+    with dovecot() as d, Login(d) as s:
+        assert s.offer == ["PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256"], s.offer
+
+
+@test
+def dovecot_and_the_client_prove_themselves_by_scram():
+    with dovecot() as d:
+        with Login(d) as s:
+            reply = scram(s, USER, PASSWORD)
+            assert reply.startswith("235 2.7.0 "), reply
+            assert s.user() == [USER]
+        with Login(d) as s:
+            reply = scram(s, USER, "Secret")
+            assert reply.startswith("535 "), reply
+            assert s.user() == []
+
+
+@test
+def dovecot_takes_passwords_with_and_without_an_initial_response():
+    success = "235 2.7.0 Authentication successful"
+    with dovecot() as d:
+        for said in (
+                ((f"AUTH PLAIN {RIGHT}", success),),
+                (("AUTH LOGIN", "334 VXNlcm5hbWU6"),
+                 (b64(USER), "334 UGFzc3dvcmQ6"), (b64(PASSWORD), success)),
+                (("AUTH PLAIN", "334 "),
+                 ("*", "501 5.7.0 Authentication aborted"),
+                 ("AUTH PLAIN", "334 "), (RIGHT, success))):
+            with Login(d) as s:
+                for command, wanted in said:
+                    got, = s.say(command)
+                    assert got == wanted, (command, got)
+                assert s.user() == [USER]
+        with Login(d) as s:
+            got, = s.say("AUTH PLAIN AGpvZQB4")
+            assert got == "535 5.7.8 Authentication credentials invalid", got
+
+
+@test
+def dovecot_that_has_gone_is_no_wrong_password():
+    with dovecot() as d, Login(d) as before:
+        d.stop()
+        got, = before.say(f"AUTH PLAIN {RIGHT}")
+        assert got == "454 4.7.0 Temporary authentication failure", got
+        with Login(d) as after:
+            assert after.offer == [], after.offer
+            got, = after.say(f"AUTH PLAIN {RIGHT}")
+            assert got == "454 4.7.0 Authentication is not available", got
+
+
+if __name__ == "__main__":
+    main()

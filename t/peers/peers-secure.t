@@ -1,16 +1,14 @@
 #!/usr/bin/env python3
 """peers-secure.t - smtpd between peers that people have: HAProxy and nginx in
-front of it; Dovecot, postgrey and policyd-spf beside it; Postfix, which wants
-TLS and a password, behind it.  Each is an instance of our own."""
+front of it; Dovecot beside it; Postfix, which wants TLS and a password, behind
+it.  Each is an instance of our own."""
 import glob
 import http.server
 import os
 import re
-import select
 import shutil
 import signal
 import smtplib
-import socket
 import ssl
 import subprocess
 import sys
@@ -18,8 +16,8 @@ import threading
 
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
 import peer
-from tap import (HELLO, Listener, Session, Skip, certificate, folder, lines,
-                 main, need, script, test)
+from tap import (Listener, Session, Skip, certificate, folder, main, need,
+                 script, test)
 
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 PLACE = folder()
@@ -41,33 +39,16 @@ def save(name, text):
     return path(name)
 
 
-def end(process):
-    """Asks until it ends: postgrey misses a SIGTERM that comes while it is
-    about to wait."""
-    while process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(1)
-        except subprocess.TimeoutExpired:
-            pass
+class Program(peer.Peer):
+    """One that is told what it needs on its command line."""
+    needs_root = False
 
 
 def start(*command, at):
-    """Starts a peer and waits until it listens at a port or path."""
-    with open(path("peers.log"), "ab") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
-                                   stdout=log, stderr=log)
-    running.append(lambda: end(process))
-    over = os.pidfd_open(process.pid)
-    while True:
-        family = socket.AF_INET if isinstance(at, tuple) else socket.AF_UNIX
-        with socket.socket(family) as probe:
-            if probe.connect_ex(at) == 0:
-                break
-        if select.select([over], [], [], 0.05)[0]:
-            with open(path("peers.log")) as log:
-                raise AssertionError(f"{command} ended: {log.read()}")
-    os.close(over)
+    """Starts a peer; returns when it listens at a port or path."""
+    program = Program()
+    running.append(program.close)
+    program.spawn(*command, at=at)
 
 
 def send(port, user=None, made=None):
@@ -261,77 +242,6 @@ def scram_with_dovecot_by_a_client_that_speaks_it():
             log = server.logged()
         assert "event=auth-ok" in log and "user=user" in log, log
         assert PASSWORD not in log
-
-
-def as_client(address, *commands, at):
-    """What the client with that address hears, by XCLIENT; and the log."""
-    with Session("-n", "--xclient", "unix", "--policy", at, "print:") as s:
-        s.start()
-        assert s.say(f"XCLIENT ADDR={address} NAME=mail.example.com")[0][:3] \
-            == "220"
-        s.send(lines(HELLO))
-        s.reply()
-        heard = s.say("MAIL FROM:<s@example.com>", "RCPT TO:<b@example.org>")
-        if heard[-1][:3] == "250":
-            assert s.say("DATA")[0][:3] == "354"
-            assert s.say("Subject: x\r\n\r\ny\r\n.")[0][:3] == "250"
-        return heard[-1], s.finish()[1]
-
-
-@test
-def postgrey_puts_strangers_off():
-    need("postgrey")
-    import pwd
-    import grp
-    start("postgrey", f"--unix={path('postgrey')}", f"--dbdir={PLACE}",
-          "--delay=1", f"--user={pwd.getpwuid(os.geteuid()).pw_name}",
-          f"--group={grp.getgrgid(os.getegid()).gr_name}",
-          "--hostname=mx.example.org", at=path("postgrey"))
-    at = f"RCPT=unix:{path('postgrey')}"
-    reply, log = as_client("192.0.2.1", at=at)
-    assert reply.startswith("450 4.2.0 Greylisted"), reply
-    assert "MESSAGE FOLLOWS" not in log
-    while reply[:3] == "450":   # until its clock says that a second is over
-        reply, log = as_client("192.0.2.1", at=at)
-    assert reply[:3] == "250", reply
-    assert re.search(r"\nX-Greylist: delayed \d+ seconds", log), log
-    running.pop()()
-
-
-# policyd-spf, and the DNS as it would answer for the example domains.
-SPF = r"""
-import sys
-import spf
-TEXTS = {"example.com": b"v=spf1 ip4:192.0.2.0/24 -all"}
-def answer(name, qtype, *rest, **more):
-    name = name.rstrip(".").lower()
-    if qtype == "TXT" and name in TEXTS:
-        return [((name, "TXT"), [TEXTS[name]])]
-    return []
-spf.DNSLookup = answer
-from spf_engine.policyd_spf import main
-sys.argv[1:] = [sys.argv[1]]
-main()
-"""
-
-
-@test
-def an_spf_daemon_refuses_forgers_and_marks_the_others():
-    need("policyd-spf")
-    conf = save("spf.conf", "debugLevel = 0\nTestOnly = 1\n"
-                "HELO_reject = Fail\nMail_From_reject = Fail\n"
-                "PermError_reject = False\nTempError_Defer = False\n"
-                "Header_Type = SPF\nskip_addresses = 127.0.0.0/8,::1\n")
-    name = save("named.py", SPF)
-    with Listener(path=path("spf"), program=[
-            "/usr/bin/python3", name, conf]):
-        reply, log = as_client("192.0.2.1", at=f"RCPT=unix:{path('spf')}")
-        assert reply[:3] == "250", reply
-        assert re.search(r"\nReceived-SPF: Pass .*(\n\s.*)*192\.0\.2\.1",
-                         log), log
-        reply, log = as_client("198.51.100.1", at=f"RCPT=unix:{path('spf')}")
-        assert reply[:10] == "550 5.7.23", reply
-        assert "MESSAGE FOLLOWS" not in log
 
 
 # --- behind
