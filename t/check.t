@@ -6,9 +6,9 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from fakes.hop import Hop
 from tap import SMTPD, Skip, certificate, folder, main, need, test
 
 PLACE = folder()
@@ -179,42 +179,17 @@ def an_expired_certificate_is_bad():
     assert got == 'certificate of "old.example" expired on 2020-01-03', got
 
 
-class Hop:
-    """A next hop, or whatever answers lines so, for one connection each."""
-
-    def __init__(self, answers, greeting="220 hop.example ESMTP"):
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.answers, self.greeting = answers, greeting
-        self.heard = []
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            one, _ = self.listener.accept()
-            with one, one.makefile("rwb") as f:
-                f.write(self.greeting.encode() + b"\r\n")
-                f.flush()
-                for line in f:
-                    line = line.decode().rstrip()
-                    self.heard.append(line)
-                    verb = line.split()[0]
-                    f.write(self.answers.get(verb, "500 what?").encode() +
-                            b"\r\n")
-                    f.flush()
-                    if verb == "QUIT":
-                        break
-
-
 @test
 def next_hops_are_resolved_and_only_with_connect_dialled():
-    hop = Hop({"EHLO": "250 hop.example", "QUIT": "221 bye"})
-    relay = f"smtp:[127.0.0.1]:{hop.port}"
+    hop = Hop()
+    relay = hop.relay()
     status, found = checked(relay)
-    assert status == 0 and hop.heard == [], found
+    assert status == 0 and hop.connections == 0, found
     status, found = checked(relay, how="--check=connect")
     assert status == 0, found
-    assert [line.split()[0] for line in hop.heard] == ["EHLO", "QUIT"]
+    hop.settle()
+    assert [c.split()[0] for c in hop.told()] == ["EHLO", "QUIT"]
+    hop.close()
     with socket.create_server(("127.0.0.1", 0)) as s:
         closed = s.getsockname()[1]
     status, found = checked(f"smtp:[127.0.0.1]:{closed}")
@@ -227,9 +202,9 @@ def next_hops_are_resolved_and_only_with_connect_dialled():
 
 @test
 def a_next_hop_that_refuses_us_is_bad():
-    hop = Hop({"QUIT": "221 bye"}, greeting="554 5.7.1 go away")
-    status, found = checked(f"smtp:[127.0.0.1]:{hop.port}",
-                            how="--check=connect")
+    with Hop(lambda number, command: "554 5.7.1 go away"
+             if command == "" else None) as hop:
+        status, found = checked(hop.relay(), how="--check=connect")
     assert status == 78 and "go away" in str(found["bad"]), found
 
 

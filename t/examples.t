@@ -12,7 +12,7 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tap import folder, lines, main, message, test
+from tap import folder, lines, main, test
 
 CLIENTS = 10000
 MOST = 16 * 1024        # octets of memory of an idle client: loop.c says so

@@ -17,13 +17,12 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
-from tap import (HELLO, SMTPD, Session, Skip, family, folder, lines, main,
-                 message, need, script, test)
+from tap import (HELLO, SMTPD, PolicyService, Session, Skip, family, folder,
+                 lines, main, message, need, script, test)
 
 # The injector is preloaded, and the sanitizers' runtime must come first: so it
 # is the plain program, whichever is under test.
@@ -252,7 +251,7 @@ class NextHop(Place):
 
     def __init__(self):
         super().__init__()
-        self.hop = Hop(self.extensions)
+        self.hop = Hop(extensions=self.extensions)
 
     def arguments(self):
         return [self.hop.relay()]
@@ -375,29 +374,12 @@ class Refusing(Program):
     final = "451"
 
     def arguments(self):
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.service = PolicyService(self.path)
         path = script(self.path, "exit 75")
-        port = self.listener.getsockname()[1]
-        return ["--policy", f"inet:127.0.0.1:{port}", "--", path]
-
-    def serve(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rb") as read:
-                try:
-                    for line in read:
-                        if line == b"\n":
-                            connection.sendall(b"action=DUNNO\n\n")
-                except OSError:
-                    pass
+        return ["--policy", self.service.place, "--", path]
 
     def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        self.service.close()
         super().close()
 
 

@@ -3,13 +3,12 @@
 XFORWARD, and as we say it to the next hop by XFORWARD and XCLIENT."""
 import os
 import shutil
-import socket
 import sys
-import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tap import (HELLO, PolicyService, Session, folder, lines, main,
-                 script, tcp_pair, test)
+from fakes.hop import Hop
+from tap import (HELLO, PolicyService, Session, folder, lines, main, script,
+                 tcp_pair, test)
 
 FORWARDED = ("XFORWARD NAME=mail.example.net ADDR=192.0.2.9 PORT=99 "
              "HELO=he.example.net PROTO=ESMTP IDENT=4Wabc SOURCE=REMOTE")
@@ -150,60 +149,10 @@ def access_is_of_the_client_that_is_connected():
     assert asked("127.0.0.1", "--relay-clients", "192.0.2.9") == "554"
 
 
-class Hop:
-    """A next hop that offers extensions and takes everything, but answers the
-    commands that begin with a key of answers in its own way; each session's
-    commands are kept in sessions."""
-
-    def __init__(self, *extensions, answers=None):
-        self.extensions = extensions
-        self.answers = answers or {}
-        self.sessions = []
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.relay = f"smtp:[127.0.0.1]:{self.socket.getsockname()[1]}"
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                client, _ = self.socket.accept()
-            except OSError:     # shut down
-                return
-            commands = []
-            self.sessions.append(commands)
-            threading.Thread(target=self.serve, args=[client, commands],
-                             daemon=True).start()
-
-    def answer(self, command):
-        for start, answer in self.answers.items():
-            if command.startswith(start):
-                return answer
-        verb = command.split(" ")[0]
-        if verb == "EHLO":
-            return "\r\n".join(["250-hop.example.net", *[
-                f"250-{e}" for e in self.extensions], "250 HELP"])
-        return {"XCLIENT": "220 hop.example.net", "DATA": "354 Go",
-                "QUIT": "221 Bye"}.get(verb, "250 2.0.0 OK")
-
-    def serve(self, client, commands):
-        text = False
-        with client, client.makefile("rb") as read:
-            client.sendall(b"220 hop.example.net\r\n")
-            for line in read:
-                command = line.decode().rstrip("\r\n")
-                if text and command != ".":
-                    continue
-                if not text:
-                    commands.append(command)
-                text = command == "DATA"
-                client.sendall(lines(self.answer(command)))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
+def offers(*extensions, refusal=None):
+    """A next hop; refusal: what it says to XCLIENT."""
+    return Hop(lambda number, command: refusal if command[:7] == "XCLIENT"
+               else None, extensions=extensions)
 
 
 OFFER = "XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"
@@ -215,14 +164,15 @@ UNKNOWN = "[UNAVAILABLE]"
 
 @test
 def what_XFORWARD_told_us_the_next_hop_hears_by_XFORWARD():
-    with Hop(FORWARD) as hop, Session("--xforward", "127.0.0.1", hop.relay,
-                                      pair=tcp_pair()) as s:
+    with offers(FORWARD) as hop, \
+         Session("--xforward", "127.0.0.1", hop.relay(),
+                 pair=tcp_pair()) as s:
         s.start()
         assert s.say(FORWARDED, "XFORWARD NAME=[UNAVAILABLE]")[1][:3] == "250"
         assert s.deliver()[:3] == "250"
         assert s.deliver()[:3] == "250"
         s.finish()
-        told = [c for c in hop.sessions[0] if c.startswith("XFORWARD")]
+        told = [c for c in hop.told(1) if c.startswith("XFORWARD")]
     assert told[0] == (f"XFORWARD NAME={UNKNOWN} ADDR=192.0.2.9 PORT=99 "
                        "PROTO=ESMTP HELO=he.example.net IDENT=4Wabc "
                        "SOURCE=REMOTE"), told
@@ -234,9 +184,9 @@ def what_XFORWARD_told_us_the_next_hop_hears_by_XFORWARD():
 
 @test
 def the_next_hop_hears_by_XCLIENT_who_the_client_is_then_EHLO_anew():
-    with Hop(OFFER, FORWARD) as hop, \
+    with offers(OFFER, FORWARD) as hop, \
          Session("--xclient", "unix", "--relay-clients", "all",
-                 "--relay-xclient", hop.relay) as s:
+                 "--relay-xclient", hop.relay()) as s:
         s.start()
         assert s.say(SPEAKER)[0][:3] == "220"
         s.send(lines("EHLO client.example.net"))
@@ -244,7 +194,8 @@ def the_next_hop_hears_by_XCLIENT_who_the_client_is_then_EHLO_anew():
         assert s.deliver()[:3] == "250"
         assert s.deliver()[:3] == "250"
         s.finish()
-        session, = hop.sessions
+        assert hop.connections == 1
+        session = hop.told()
     assert session[:4] == [
         "EHLO mx.example.org",
         "XCLIENT ADDR=192.0.2.9 PORT=99 PROTO=ESMTP DESTADDR=IPV6:2001:db8::1 "
@@ -259,17 +210,17 @@ def with_live_one_connection_is_the_clients_from_its_EHLO_on():
     for client, user in ((), ()), (("AUTH PLAIN AGpvZQB4",), ("LOGIN=joe",)):
         place = folder()
         password = script(place, "exit 0")
-        with Hop(OFFER) as hop, \
+        with offers(OFFER) as hop, \
              Session("--live", "--relay-xclient", "--no-auth-require-tls",
-                     "--auth", f"checkpassword:{password}", hop.relay) as s:
+                     "--auth", f"checkpassword:{password}", hop.relay()) as s:
             s.start()
             for command in client:
                 assert s.say(command)[0][:3] == "235"
             assert s.deliver()[:3] == "250"
             s.finish()
             # Who has authenticated is another client to the next hop.
-            assert len(hop.sessions) == 1 + len(user), hop.sessions
-            told = hop.sessions[-1][1].split()
+            assert hop.connections == 1 + len(user), hop.commands
+            told = hop.told(hop.connections)[1].split()
             assert {"PROTO=ESMTP", "HELO=client.example.org",
                     *(user or ["LOGIN=" + UNKNOWN])} <= set(told), told
         shutil.rmtree(place)
@@ -277,20 +228,20 @@ def with_live_one_connection_is_the_clients_from_its_EHLO_on():
 
 @test
 def only_what_is_offered_is_told_and_what_nobody_knows_is_unavailable():
-    with Hop("XCLIENT NAME LOGIN ADDR") as hop, \
-         Session("--relay-xclient", hop.relay) as s:
+    with offers("XCLIENT NAME LOGIN ADDR") as hop, \
+         Session("--relay-xclient", hop.relay()) as s:
         s.start()
         assert s.deliver()[:3] == "250"
         s.finish()
-        assert hop.sessions[0][1] == (
+        assert hop.told(1)[1] == (
             f"XCLIENT ADDR={UNKNOWN} LOGIN={UNKNOWN} NAME={UNKNOWN}")
 
 
 @test
 def another_client_gets_another_connection():
-    with Hop(OFFER) as hop, \
+    with offers(OFFER) as hop, \
          Session("--xclient", "unix", "--relay-clients", "all",
-                 "--relay-xclient", hop.relay) as s:
+                 "--relay-xclient", hop.relay()) as s:
         s.start()
         for address in "192.0.2.1", "192.0.2.2", "192.0.2.2":
             assert s.say(f"XCLIENT ADDR={address}")[0][:3] == "220"
@@ -298,34 +249,35 @@ def another_client_gets_another_connection():
             s.reply()
             assert s.deliver()[:3] == "250"
         s.finish()
-        assert len(hop.sessions) == 2, hop.sessions
-        for session, address in zip(hop.sessions, ("192.0.2.1", "192.0.2.2")):
-            assert f"ADDR={address} " in session[1], session
-        assert hop.sessions[0][-1] == "QUIT", hop.sessions[0]
+        hop.wait()
+        assert hop.connections == 2, hop.commands
+        for number, address in (1, "192.0.2.1"), (2, "192.0.2.2"):
+            assert f"ADDR={address} " in hop.told(number)[1], hop.commands
+        assert hop.told(1)[-1] == "QUIT", hop.told(1)
 
 
 @test
 def without_XCLIENT_over_there_XFORWARD_tells_it_and_the_log_says_so():
-    with Hop(FORWARD) as hop, Session("--relay-xclient", hop.relay) as s:
+    with offers(FORWARD) as hop, Session("--relay-xclient", hop.relay()) as s:
         s.start()
         assert s.deliver()[:3] == "250"
         _, log = s.finish()
         assert "XCLIENT: not offered" in log, log
-        assert hop.sessions[0][1].startswith("XFORWARD NAME="), hop.sessions
+        assert hop.told(1)[1].startswith("XFORWARD NAME="), hop.commands
 
 
 @test
 def a_hop_that_takes_no_XCLIENT_from_us_gets_no_message_with_our_rights():
     for refusal in ("550 5.7.0 insufficient authorization",
                     "501 5.5.4 Bad attribute", "502 No", "503 5.5.1 No"):
-        with Hop(OFFER, answers={"XCLIENT": refusal}) as hop, \
-             Session("--relay-xclient", hop.relay) as s:
+        with offers(OFFER, refusal=refusal) as hop, \
+             Session("--relay-xclient", hop.relay()) as s:
             s.start()
             assert s.deliver() == ("451 4.3.5 Cannot tell next hop who the "
                                    "client is"), refusal
             _, log = s.finish()
             assert f"XCLIENT: {refusal[:3]}" in log, log
-            assert not [c for c in hop.sessions[0] if c[:4] == "MAIL"]
+            assert not [c for c in hop.told(1) if c[:4] == "MAIL"]
 
 
 @test
@@ -335,8 +287,8 @@ def what_the_hop_says_of_the_client_is_the_clients_to_hear():
              "rejected"),
             ("450 4.7.1 Come back later", "450 4.7.1 Come back later"),
             ("421 4.7.0 Too many", "451 4.7.0 Too many")):
-        with Hop(OFFER, answers={"XCLIENT": refusal}) as hop, \
-             Session("--relay-xclient", hop.relay) as s:
+        with offers(OFFER, refusal=refusal) as hop, \
+             Session("--relay-xclient", hop.relay()) as s:
             s.start()
             assert s.deliver() == heard, refusal
             s.finish()
@@ -345,9 +297,9 @@ def what_the_hop_says_of_the_client_is_the_clients_to_hear():
 @test
 def XCLIENT_fits_into_a_line_of_512_octets():
     long = "+C3+B6" * 100
-    with Hop(OFFER) as hop, \
+    with offers(OFFER) as hop, \
          Session("--xclient", "unix", "--relay-clients", "all",
-                 "--relay-xclient", hop.relay) as s:
+                 "--relay-xclient", hop.relay()) as s:
         s.start()
         assert s.say(f"XCLIENT ADDR=192.0.2.9 HELO={long} PORT=1")[0][
             :3] == "220"
@@ -358,12 +310,12 @@ def XCLIENT_fits_into_a_line_of_512_octets():
         s.send(lines("EHLO " + "x" * 255))
         s.reply()
         assert s.deliver()[:3] == "250"
-        told = hop.sessions[0][1]
+        told = hop.told(1)[1]
         assert len(told) <= 510, told
         assert " ADDR=192.0.2.9 PORT=1 " in told and " LOGIN=joe " in told
         assert f" NAME={UNKNOWN} " in told, told
         assert told.endswith(" HELO=" + "x" * 255), told
-        assert hop.sessions[0][2] == "EHLO " + "x" * 255
+        assert hop.told(1)[2] == "EHLO " + "x" * 255
 
 
 if __name__ == "__main__":

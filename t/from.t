@@ -5,10 +5,8 @@ import os
 import subprocess
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
-                                "fakes"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from provider import Provider
+from fakes.provider import Provider
 from tap import SMTPD, Session, folder, lines, main, script, test
 
 PLACE = folder()

@@ -11,14 +11,14 @@ import tempfile
 import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from fakes.hop import Scripted
+from fakes.hop import Hop
 from tap import (Session, certificate, folder, lines, main, need,
                  script, test)
 
 EXTENSIONS = ("PIPELINING", "SIZE 1000000", "8BITMIME", "DSN")
 SENDER = "MAIL FROM:<a@example.com>"
 B, C = (f"RCPT TO:<{name}@example.net>" for name in "bc")
-FAULTS = {"close": Scripted.HANG_UP, "stall": Scripted.STALL,
+FAULTS = {"close": Hop.HANG_UP, "stall": Hop.STALL,
           "421": "421 4.3.2 x", "4yz": "450 4.2.0 x", "5yz": "550 5.1.0 x",
           "2yz": "299 x", "noise": "hello"}
 
@@ -98,7 +98,7 @@ def outcome(step, fault, always):
         there = command == step if step in ("", ".") else \
             command.startswith(step)
         return FAULTS[fault] if there and (always or dial == 1) else None
-    hop = Scripted(answer, extensions=EXTENSIONS + ("CHUNKING",) * (
+    hop = Hop(answer, extensions=EXTENSIONS + ("CHUNKING",) * (
         step == "BDAT"))
     with Session("--live", "--relay-timeout", "1", hop.relay()) as s:
         s.start()
@@ -112,7 +112,7 @@ def outcome(step, fault, always):
         _, log = s.finish()
     hop.close()
     assert "hello" not in "".join(got) and log, (step, fault, got)
-    return " ".join(reply[:3] for reply in got), hop.dials, len(hop.messages)
+    return " ".join(reply[:3] for reply in got), hop.connections, len(hop.messages)
 
 
 @test
@@ -140,9 +140,9 @@ def changed(second, *commands, at="DATA", body=("y",), answer=None):
     second one offers, or says."""
     def say(dial, command):
         if dial == 1 and command == at:
-            return Scripted.HANG_UP
+            return Hop.HANG_UP
         return answer(command) if dial == 2 and answer else None
-    hop = Scripted(say, extensions=lambda dial: EXTENSIONS if dial == 1
+    hop = Hop(say, extensions=lambda dial: EXTENSIONS if dial == 1
                    else second)
     with Session("--live", hop.relay()) as s:
         s.start()
@@ -150,7 +150,7 @@ def changed(second, *commands, at="DATA", body=("y",), answer=None):
         reply = text(s, *body)
         s.finish()
     hop.close()
-    assert hop.dials == 2 and len(hop.messages) == (reply[:3] == "250"), reply
+    assert hop.connections == 2 and len(hop.messages) == (reply[:3] == "250"), reply
     return reply, hop
 
 
@@ -191,7 +191,7 @@ def an_idle_client_gets_its_transaction_again():
         if command == "QUIT":
             gone.set()
         return None
-    hop = Scripted(answer, extensions=EXTENSIONS)
+    hop = Hop(answer, extensions=EXTENSIONS)
     with Session("--live", "--timeout", "4", hop.relay()) as s:
         s.start()
         assert s.say(SENDER, B) == ["250 2.0.0 taken"] * 2
@@ -203,16 +203,16 @@ def an_idle_client_gets_its_transaction_again():
             1:] == [SENDER, B, C], hop.commands
         assert text(s) == "250 2.0.0 taken"
         s.finish()
-    assert hop.dials == 2 and len(hop.messages) == 1
+    assert hop.connections == 2 and len(hop.messages) == 1
 
 
 # --- several of them
 
 @test
 def places_that_stall_do_not_keep_the_others_from_the_message():
-    stalled = [Scripted(lambda _, command: Scripted.STALL
+    stalled = [Hop(lambda _, command: Hop.STALL
                         if command == "" else None) for _ in range(3)]
-    good = Scripted(extensions=EXTENSIONS)
+    good = Hop(extensions=EXTENSIONS)
     with tempfile.NamedTemporaryFile("w", suffix=".routes") as f:
         f.writelines(f"{name}@example.net {hop.relay()}\n"
                      for name, hop in zip("xyz", stalled))
@@ -226,32 +226,11 @@ def places_that_stall_do_not_keep_the_others_from_the_message():
                 "250", "250", "451", "451", "451"]
             assert text(s)[:3] == "250"
             s.finish()
-    assert [hop.dials for hop in stalled] == [1] * 3
+    assert [hop.connections for hop in stalled] == [1] * 3
     assert len(good.messages) == 1
 
 
 # --- TLS from the start
-
-class Secure(Scripted):
-    """A next hop of smtps:, with the certificate in where."""
-
-    def __init__(self, where, *more, **named):
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(f"{where}/hop.pem", f"{where}/hop.key")
-        super().__init__(*more, **named)
-
-    def relay(self):
-        return "smtps:[localhost]:%d" % self.listener.getsockname()[1]
-
-    def converse(self, connection, dial):
-        try:
-            with connection, self.context.wrap_socket(
-                    connection, server_side=True) as tls, \
-                    tls.makefile("rb") as read:
-                self.dialogue(tls, read, dial)
-        except OSError:
-            pass
-
 
 @test
 def smtps_answers_during_the_dialogue_and_is_dialled_again():
@@ -259,10 +238,11 @@ def smtps_answers_during_the_dialogue_and_is_dialled_again():
     place = folder()
     certificate(place, "hop", "localhost", "-addext",
                 "subjectAltName=DNS:localhost")
-    hop = Secure(place, lambda dial, command: Scripted.HANG_UP
-                 if dial == 1 and command == "DATA" else "550 5.1.1 unknown"
-                 if command == C else None, extensions=EXTENSIONS
-                 + ("REQUIRETLS",))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{place}/hop.pem", f"{place}/hop.key")
+    hop = Hop(lambda dial, command: Hop.HANG_UP if dial == 1 and
+              command == "DATA" else "550 5.1.1 unknown" if command == C
+              else None, extensions=EXTENSIONS + ("REQUIRETLS",), tls=context)
     with Session("--live", "--relay-tls-ca", f"{place}/hop.pem",
                  hop.relay()) as s:
         # The client is not under TLS.
@@ -271,7 +251,7 @@ def smtps_answers_during_the_dialogue_and_is_dialled_again():
             "550 5.1.1 unknown"]
         assert text(s) == "250 2.0.0 taken"
         s.finish()
-    assert hop.dials == 2 and len(hop.messages) == 1
+    assert hop.connections == 2 and len(hop.messages) == 1
     shutil.rmtree(place)
 
 
@@ -279,7 +259,7 @@ def smtps_answers_during_the_dialogue_and_is_dialled_again():
 
 @test
 def the_size_that_the_client_declares_is_told():
-    hop = Scripted(lambda _, command: "552 5.2.2 Over quota"
+    hop = Hop(lambda _, command: "552 5.2.2 Over quota"
                    if "SIZE=4000" in command else None, extensions=EXTENSIONS)
     with Session("--live", hop.relay()) as s:
         s.start()
@@ -307,7 +287,7 @@ def AUTH_of_MAIL_goes_on_where_the_next_hop_knows_us_and_we_the_client():
             (True, trusted, login, None, None),
             (True, (), login, "e+3Dmc2@x", None),
             (False, trusted, login, "e+3Dmc2@x", None)):
-        hop = Scripted(extensions=(*EXTENSIONS, "AUTH PLAIN"),
+        hop = Hop(extensions=(*EXTENSIONS, "AUTH PLAIN"),
                        path=f"{place}/hop")
         with Session(*["--live"] * live, *offer, *options,
                      hop.relay()) as s:
@@ -327,7 +307,7 @@ def AUTH_of_MAIL_goes_on_where_the_next_hop_knows_us_and_we_the_client():
 @test
 def a_next_hop_that_wants_AUTH_or_TLS_is_our_mistake():
     for step, at in ("MAIL", 0), ("RCPT", 1):
-        hop = Scripted(lambda _, command: "530 5.7.0 Must authenticate first"
+        hop = Hop(lambda _, command: "530 5.7.0 Must authenticate first"
                        if command.startswith(step) else None,
                        extensions=EXTENSIONS)
         with Session("--live", hop.relay()) as s:
@@ -341,7 +321,7 @@ def a_next_hop_that_wants_AUTH_or_TLS_is_our_mistake():
 
 @test
 def a_sender_that_the_next_hop_refuses_is_logged_once():
-    hop = Scripted(lambda _, command: "550 5.7.1 Not you"
+    hop = Hop(lambda _, command: "550 5.7.1 Not you"
                    if command.startswith("MAIL") else None,
                    extensions=EXTENSIONS)
     with Session("--live", hop.relay()) as s:

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from fakes.hop import Hop, Scripted
-from tap import SMTPD, Session, lines, main, message, test
+from fakes.hop import Hop
+from tap import SMTPD, Session, lines, main, test
 
 EXTENSIONS = ("PIPELINING", "SIZE 1000000", "8BITMIME", "DSN")
 SENDER = "MAIL FROM:<a@example.com>"
@@ -16,11 +16,6 @@ SENDER = "MAIL FROM:<a@example.com>"
 
 def to(name):
     return f"RCPT TO:<{name}@example.net>"
-
-
-def verbs(hop, dial=None):
-    return [command for number, command in hop.commands
-            if dial in (None, number)]
 
 
 def refuses(table):
@@ -57,7 +52,7 @@ def live_needs_a_next_hop():
 
 @test
 def an_unknown_recipient_is_refused_by_the_next_hop_and_the_others_get_the_mail():
-    hop = Scripted(refuses({"unknown": "550 5.1.1 No such mailbox here"}),
+    hop = Hop(refuses({"unknown": "550 5.1.1 No such mailbox here"}),
                    extensions=EXTENSIONS)
     with Live(hop) as s:
         s.start()
@@ -67,10 +62,10 @@ def an_unknown_recipient_is_refused_by_the_next_hop_and_the_others_get_the_mail(
             "250 2.0.0 taken"]
         assert text(s) == "250 2.0.0 taken"
         s.finish()
-    assert verbs(hop)[1:] == ["MAIL FROM:<a@example.com>", to("good"),
+    assert hop.told()[1:] == ["MAIL FROM:<a@example.com>", to("good"),
                               to("unknown"), to("other"), "DATA", "QUIT"], \
-        verbs(hop)
-    assert hop.dials == 1 and len(hop.messages) == 1
+        hop.told()
+    assert hop.connections == 1 and len(hop.messages) == 1
 
 
 @test
@@ -80,7 +75,7 @@ def the_next_hops_words_are_ours_at_each_step():
              "many@": "552 5.5.3 Too many", "plain@": "450 Later",
              "VRFY <known": "250 2.1.5 <known@example.net>",
              "VRFY": "551 5.1.6 Not here"}
-    hop = Scripted(refuses(table), extensions=EXTENSIONS)
+    hop = Hop(refuses(table), extensions=EXTENSIONS)
     with Live(hop) as s:
         s.start()
         assert s.say("VRFY <known@example.net>", "VRFY <x@example.net>") == [
@@ -93,12 +88,12 @@ def the_next_hops_words_are_ours_at_each_step():
             "552 5.5.3 Too many", "450 4.0.0 Later"]
         assert text(s) == "250 2.0.0 taken"
         s.finish()
-    assert hop.dials == 1, hop.commands
+    assert hop.connections == 1, hop.commands
 
 
 @test
 def ehlo_offers_what_both_can():
-    hop = Scripted(extensions=(
+    hop = Hop(extensions=(
         "SIZE 5000", "DSN", "LIMITS RCPTMAX=7 MAILMAX=3", "DELIVERBY 240",
         "FUTURERELEASE 86400 2030-01-01T00:00:00Z", "MT-PRIORITY MIXER",
         "REQUIRETLS", "RRVS", "XUNKNOWN"))
@@ -123,12 +118,12 @@ def ehlo_offers_what_both_can():
         assert [r[:3] for r in s.say(*asked)] == ["250", "250"]
         assert text(s)[:3] == "250"
         s.finish()
-    assert verbs(hop)[1:3] == list(asked), hop.commands
+    assert hop.told()[1:3] == list(asked), hop.commands
 
 
 @test
 def a_helo_client_is_served_too():
-    hop = Scripted(refuses({"unknown": "550 5.1.1 No such mailbox"}),
+    hop = Hop(refuses({"unknown": "550 5.1.1 No such mailbox"}),
                    extensions=EXTENSIONS)
     with Live(hop) as s:
         s.reply()
@@ -141,7 +136,7 @@ def a_helo_client_is_served_too():
 
 @test
 def what_we_refuse_never_reaches_the_next_hop():
-    hop = Scripted(extensions=EXTENSIONS)
+    hop = Hop(extensions=EXTENSIONS)
     with Live(hop, "--relay-clients", "192.0.2.1", "--relay-domains",
               "example.org") as s:
         s.start()
@@ -151,13 +146,13 @@ def what_we_refuse_never_reaches_the_next_hop():
             "252 2.1.5 Cannot verify, but will accept the message and try to "
             "deliver it", "250 2.0.0 taken"]
         s.finish()
-    assert verbs(hop)[1:] == [SENDER, "RCPT TO:<c@example.org>", "QUIT"], \
+    assert hop.told()[1:] == [SENDER, "RCPT TO:<c@example.org>", "QUIT"], \
         hop.commands
 
 
 @test
 def rset_and_another_greeting_reset_the_next_hop():
-    hop = Scripted(extensions=EXTENSIONS)
+    hop = Hop(extensions=EXTENSIONS)
     with Live(hop) as s:
         s.start()
         s.say(SENDER, to("b"), "RSET")
@@ -165,15 +160,15 @@ def rset_and_another_greeting_reset_the_next_hop():
         s.say(SENDER, to("d"))
         assert text(s)[:3] == "250"
         s.finish()
-    assert verbs(hop)[1:] == [SENDER, to("b"), "RSET", SENDER, to("c"), "RSET",
-                              SENDER, to("d"), "DATA", "QUIT"], verbs(hop)
-    assert hop.dials == 1
+    assert hop.told()[1:] == [SENDER, to("b"), "RSET", SENDER, to("c"), "RSET",
+                              SENDER, to("d"), "DATA", "QUIT"], hop.told()
+    assert hop.connections == 1
 
 
 @test
 def a_next_hop_that_is_away_is_tried_again_at_mail():
-    hop = Scripted(lambda dial, command:
-                   Scripted.HANG_UP if dial < 3 else None,
+    hop = Hop(lambda dial, command:
+                   Hop.HANG_UP if dial < 3 else None,
                    extensions=EXTENSIONS)
     with Live(hop) as s:
         assert "BINARYMIME" in s.start()
@@ -181,13 +176,13 @@ def a_next_hop_that_is_away_is_tried_again_at_mail():
         assert s.say(SENDER, to("b")) == ["250 2.0.0 taken"] * 2
         assert text(s) == "250 2.0.0 taken"
         s.finish()
-    assert hop.dials == 3
+    assert hop.connections == 3
 
 
 @test
 def a_next_hop_that_hangs_up_is_dialled_again_once():
     for at in (to("c"), "DATA"):
-        hop = Scripted(lambda dial, command: Scripted.HANG_UP
+        hop = Hop(lambda dial, command: Hop.HANG_UP
                        if dial == 1 and command == at else None,
                        extensions=EXTENSIONS)
         with Live(hop) as s:
@@ -195,8 +190,8 @@ def a_next_hop_that_hangs_up_is_dialled_again_once():
             assert s.say(SENDER, to("b"), to("c")) == ["250 2.0.0 taken"] * 3
             assert text(s) == "250 2.0.0 taken", at
             s.finish()
-        assert hop.dials == 2 and len(hop.messages) == 1
-        again = [command.partition(" SIZE")[0] for command in verbs(hop, 2)]
+        assert hop.connections == 2 and len(hop.messages) == 1
+        again = [command.partition(" SIZE")[0] for command in hop.told(2)]
         assert again[1:] == [SENDER, to("b"), to("c"), "DATA", "QUIT"], \
             hop.commands
 
@@ -205,22 +200,22 @@ def a_next_hop_that_hangs_up_is_dialled_again_once():
 def the_second_time_it_must_accept_the_same():
     def answer(dial, command):
         if dial == 1 and command == "DATA":
-            return Scripted.HANG_UP
+            return Hop.HANG_UP
         return "550 5.1.1 Gone" if dial == 2 and "<c@" in command else None
-    hop = Scripted(answer, extensions=EXTENSIONS)
+    hop = Hop(answer, extensions=EXTENSIONS)
     with Live(hop) as s:
         s.start()
         s.say(SENDER, to("b"), to("c"))
         got = text(s)
         assert got.startswith("451 "), got
         s.finish()
-    assert hop.messages == [] and hop.dials == 2
+    assert hop.messages == [] and hop.connections == 2
 
 
 @test
 def it_is_not_dialled_a_third_time():
     for step in (to("c"), "DATA"):
-        hop = Scripted(lambda _, command: Scripted.HANG_UP
+        hop = Hop(lambda _, command: Hop.HANG_UP
                        if command == step else None, extensions=EXTENSIONS)
         with Live(hop) as s:
             s.start()
@@ -228,12 +223,12 @@ def it_is_not_dialled_a_third_time():
             got = s.say(to("c"))[0] if step != "DATA" else text(s)
             assert got.startswith("451 4.4.2"), got
             s.finish()
-        assert hop.dials == 2 and hop.messages == [], hop.commands
+        assert hop.connections == 2 and hop.messages == [], hop.commands
 
 
 @test
 def after_421_the_client_stays():
-    hop = Scripted(lambda dial, command: "421 4.3.2 Going down"
+    hop = Hop(lambda dial, command: "421 4.3.2 Going down"
                    if "<c@" in command or "MAIL FROM:<x" in command else None,
                    extensions=EXTENSIONS)
     with Live(hop) as s:
@@ -248,12 +243,11 @@ def after_421_the_client_stays():
 
 @test
 def an_idle_client_does_not_hold_the_next_hop():
-    hop = Scripted(extensions=EXTENSIONS)
+    hop = Hop(extensions=EXTENSIONS)
     with Live(hop, "--timeout", "4") as s:
         s.start()
-        while "QUIT" not in verbs(hop, 1):
+        while "QUIT" not in hop.told(1):
             assert s.say("HELP")[0].startswith("214")
-            hop.settle()
         assert s.say(SENDER, to("b")) == ["250 2.0.0 taken"] * 2
         assert text(s) == "250 2.0.0 taken"
         s.finish()
@@ -263,7 +257,7 @@ def an_idle_client_does_not_hold_the_next_hop():
 @test
 def an_lmtp_client_and_an_lmtp_store_have_a_reply_for_each():
     ends = iter(["250 2.0.0 stored", "452 4.2.2 over quota"])
-    hop = Scripted(lambda _, command: next(ends) if command == "." else
+    hop = Hop(lambda _, command: next(ends) if command == "." else
                    "550 5.1.1 unknown" if "<u@" in command else None,
                    extensions=EXTENSIONS, lmtp=True)
     with Live(hop, "--lmtp") as s:
@@ -280,8 +274,8 @@ def an_lmtp_client_and_an_lmtp_store_have_a_reply_for_each():
 @test
 def each_place_of_routes_is_connected_at_its_first_recipient():
     import tempfile
-    usual = Scripted(extensions=EXTENSIONS)
-    other = Scripted(refuses({"unknown": "550 5.1.1 No such mailbox"}),
+    usual = Hop(extensions=EXTENSIONS)
+    other = Hop(refuses({"unknown": "550 5.1.1 No such mailbox"}),
                      extensions=EXTENSIONS)
     with tempfile.NamedTemporaryFile("w", suffix=".routes") as f:
         f.write(f"example.net {other.relay()}\nexample.org {usual.relay()}\n")
@@ -289,11 +283,11 @@ def each_place_of_routes_is_connected_at_its_first_recipient():
         os.chmod(f.name, 0o644)
         with Live(usual, "--routes", f.name) as s:
             s.start()
-            assert s.say(SENDER)[0][:3] == "250" and other.dials == 0
+            assert s.say(SENDER)[0][:3] == "250" and other.connections == 0
             assert s.say(to("unknown"), to("b"), "RCPT TO:<c@example.com>") \
                 == ["550 5.1.1 No such mailbox", "250 2.0.0 taken",
                     "250 2.0.0 taken"]
-            assert other.dials == 1
+            assert other.connections == 1
             assert text(s)[:3] == "250"
             s.finish()
     assert len(other.messages) == 1 and len(usual.messages) == 1
@@ -301,12 +295,12 @@ def each_place_of_routes_is_connected_at_its_first_recipient():
 
 @test
 def a_chunk_goes_to_the_next_hop_only_when_it_is_whole():
-    hop = Scripted(extensions=EXTENSIONS)
+    hop = Hop(extensions=EXTENSIONS)
     with Live(hop) as s:
         s.start()
         s.say(SENDER, to("b"))
         s.send(b"BDAT 6\r\nab\r\n\r\n")
-        assert s.reply()[:3] == "250" and "DATA" not in verbs(hop)
+        assert s.reply()[:3] == "250" and "DATA" not in hop.told()
         s.send(b"BDAT 3 LAST\r\nx\r\n")
         assert s.reply() == "250 2.0.0 taken"
         s.finish()
@@ -320,7 +314,7 @@ class Patient(Hop):
         self.count = count
         super().__init__(extensions=EXTENSIONS)
 
-    def talk(self, connection, read):
+    def talk(self, connection, read, number):
         connection.settimeout(30)
         connection.sendall(b"220 next.example.net\r\n")
         waiting = 0
@@ -387,7 +381,7 @@ def packets_of_the_client_do_not_show_in_the_replies():
     for options, script in SCRIPTS:
         seen = []
         for size in (1, 7, 100000):
-            hop = Scripted(answer, extensions=EXTENSIONS)
+            hop = Hop(answer, extensions=EXTENSIONS)
             octets = lines("EHLO client.example.org", *script, "QUIT")
             with Live(hop, "--no-received", *options) as s:
                 try:

@@ -9,9 +9,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
-                                "fakes"))
-from hop import Hop, Scripted
+from fakes.hop import Hop
 from tap import (Listener, PolicyService, Session, certificate, folder, lines,
                  main, message, need, script, test)
 
@@ -199,29 +197,13 @@ def every_record_of_a_session_names_its_client():
     assert after[0]["id"] == record["id"], log
 
 
-class LocalHop(Scripted):
-    """At a unix socket, where passwords may be sent without TLS."""
-
-    def __init__(self, path, *arguments, **more):
-        self.local = socket.socket(socket.AF_UNIX)
-        self.local.bind(path)
-        os.chmod(path, 0o777)
-        self.local.listen()
-        super().__init__(*arguments, **more)
-
-    def serve(self):
-        self.listener.close()
-        self.listener = self.local
-        super().serve()
-
-
 @test
 def the_dialogue_with_a_next_hop_is_shown_without_secrets():
     def answer(_dial, command):
         return {"AUTH LOGIN": "334 VXNlcm5hbWU6", "am8=": "334 UGFzc3dvcmQ6",
                 "b3BlbnNlc2FtZQ==": "235 2.7.0 welcome"}.get(command)
     name = f"{PLACE}/hop"
-    hop = LocalHop(name, answer, extensions=("AUTH LOGIN", "SIZE"))
+    hop = Hop(answer, name, extensions=("AUTH LOGIN", "SIZE"))
     file = os.path.join(PLACE, "credentials")
     with open(file, "w") as f:
         f.write(f"unix:{name} jo:opensesame\n")

@@ -9,9 +9,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
-                                "fakes"))
-from milter import Filter, number, packet, strings
+from fakes.milter import Filter, number, packet, strings
 from tap import (HELLO, SMTPD, Listener, PolicyService, Session, folder,
                  lines, main, message, script, test)
 

@@ -686,7 +686,7 @@ def a_peer_on_a_unix_socket_may_be_who_he_is():
     place = folder()
     program = script(place, f"env >{place}/env")
     with Listener(*CLEAR, "--auth-required", "--", program,
-                  path=f"{place}/smtp") as server:
+                  path=f"{place}/smtp"):
         for command, wanted in (("AUTH EXTERNAL =", "235"),
                                 ("AUTH EXTERNAL " + b64(name), "235"),
                                 ("AUTH EXTERNAL " + b64("x" + name), "535")):

@@ -7,10 +7,8 @@ import shutil
 import subprocess
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
-                                "fakes"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from provider import GOOGLE, MICROSOFT, Provider
+from fakes.provider import GOOGLE, MICROSOFT, Provider
 from tap import (SMTPD, Listener, Session, certificate, folder, main, script,
                  test)
 

@@ -14,9 +14,9 @@ import subprocess
 import sys
 import tempfile
 import termios
-import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from fakes.hop import Hop
 from tap import (HELLO, SMTPD, PolicyService, Session, Skip, family, folder,
                  lines, main, message, need, script, tcp_pair, test,
                  test_if_static, test_unless_static, whole_calls)
@@ -347,19 +347,9 @@ def a_client_that_is_gone_before_the_reply_may_send_again():
 
 @test
 def the_lines_of_a_reply_are_one_line_in_the_log():
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def serve():
-        hop, _ = server.accept()
-        with hop, hop.makefile("rb") as read:
-            hop.sendall(b"220 x\r\n")
-            for line in read:
-                hop.sendall({b"RCPT": b"550-5.7.1 one\r\n550 5.7.1 two\r\n"}
-                            .get(line[:4], b"250 ok\r\n"))
-
-    threading.Thread(target=serve, daemon=True).start()
-    port = server.getsockname()[1]
-    log = run(["--relay-clients", "all", f"smtp:[127.0.0.1]:{port}"])[2]
+    with Hop(lambda number, command: "550-5.7.1 one\r\n550 5.7.1 two"
+             if command[:4] == "RCPT" else None) as hop:
+        log = run(["--relay-clients", "all", hop.relay()])[2]
     assert re.search(r'event=message-refused .* reply="550 5.7.1 .*one / two',
                      log), log
 
@@ -653,8 +643,7 @@ def a_message_is_never_printed_to_the_client():
         assert f"print:{name}: this is no file" in log, log
     with Session("print:/dev/full") as s:
         s.start()
-        replies = s.say("MAIL FROM:<a@example.org>",
-                        "RCPT TO:<b@example.org>", "DATA")
+        s.say("MAIL FROM:<a@example.org>", "RCPT TO:<b@example.org>", "DATA")
         s.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
         assert s.reply().startswith("452 4.3.1 ")
     shutil.rmtree(place)

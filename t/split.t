@@ -4,7 +4,6 @@ message in several, and all its recipients are told one truth."""
 import os
 import socket
 import sys
-import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
@@ -18,47 +17,26 @@ class Limited(Hop):
 
     def __init__(self, most, extensions=("PIPELINING",), connections=99,
                  refuses=None, ends=(), lmtp=False):
-        self.most, self.connections = most, connections
+        self.most, self.most_connections = most, connections
         self.refuses, self.replies = refuses or {}, list(ends)
         self.transactions = []      # recipients of each message
         self.offered = []           # how many RCPT in each transaction
-        super().__init__(extensions, lmtp)
+        super().__init__(extensions=extensions, lmtp=lmtp)
 
-    def serve(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            self.connections -= 1
-            threading.Thread(target=self.meet, args=(connection,),
-                             daemon=True).start()
-
-    def meet(self, connection):
-        busy = self.connections < 0
-        with connection, connection.makefile("rb") as read:
-            try:
-                if busy:
-                    connection.sendall(b"421 4.7.0 Too many connections\r\n")
-                else:
-                    self.talk(connection, read)
-            except OSError:
-                pass
-
-    def talk(self, connection, read):
+    def talk(self, connection, read, number):
         def say(text):
             connection.sendall(text.encode() + b"\r\n")
 
+        if number > self.most_connections:
+            say("421 4.7.0 Too many connections")
+            return
         say("220 next.example.net")
         to, offered = [], 0
         for line in read:
             command = line.decode().rstrip("\r\n")
             verb = command[:4].upper()
             if verb in ("EHLO", "LHLO"):
-                rows = ["next.example.net", *self.extensions]
-                for row in rows[:-1]:
-                    say("250-" + row)
-                say("250 " + rows[-1])
+                say(self.usual(number, verb))
             elif verb == "RCPT":
                 offered += 1
                 one = command[command.index("<") + 1:command.index(">")]

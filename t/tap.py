@@ -12,8 +12,9 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import traceback
+
+from fakes.server import Server
 
 SMTPD = os.path.abspath(os.environ.get("SMTPD", "./smtpd"))
 
@@ -177,36 +178,22 @@ class Session:
         return self.log.read().decode(errors="replace")
 
 
-class Listener:
+class Listener(Server):
     """smtpd behind a port of its own, or a unix socket, one process for each
     connection, as any super-server has it; program serves, if not smtpd."""
 
     def __init__(self, *arguments, path=None, env=None, program=None):
-        if path:
-            self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.bind(path)
-            os.chmod(path, 0o777)
-            self.socket.listen()
-        else:
-            self.socket = socket.create_server(("127.0.0.1", 0))
-            self.port = self.socket.getsockname()[1]
         self.command = program or [SMTPD, "-H", "mx.example.org", *arguments]
         self.env = {**os.environ, **(env or {})}
         self.log = tempfile.TemporaryFile("a+b")
         self.processes = []
-        self.thread = threading.Thread(target=self.accept, daemon=True)
-        self.thread.start()
+        super().__init__(path)
 
-    def accept(self):
-        while True:
-            try:
-                theirs, _ = self.socket.accept()
-            except OSError:     # shut down
-                return
-            with theirs:
-                self.processes.append(subprocess.Popen(
-                    self.command, stdin=theirs, stdout=theirs,
-                    stderr=self.log, env=self.env))
+    def admit(self, connection, number):
+        with connection:
+            self.processes.append(subprocess.Popen(
+                self.command, stdin=connection, stdout=connection,
+                stderr=self.log, env=self.env))
 
     def logged(self):
         """What was logged, once those who are connected are gone."""
@@ -216,14 +203,9 @@ class Listener:
             return log.read().decode(errors="replace")
 
     def close(self):
-        self.socket.shutdown(socket.SHUT_RDWR)
-        self.thread.join()
-        self.socket.close()
+        super().close()
         for process in self.processes:
             process.wait()
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         self.close()
@@ -251,50 +233,26 @@ def tcp_pair():
         return ours, server.accept()[0]
 
 
-class PolicyService:
+class PolicyService(Server):
     """Answers questions on a unix socket in where: answer(attributes) is the
     action.  The questions are kept in asked."""
 
     def __init__(self, where, answer=lambda question: "DUNNO"):
-        self.place = f"unix:{where}/policy"
-        self.asked = []
-        self.connections = 0
-        self.answer = answer
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.bind(f"{where}/policy")
-        os.chmod(f"{where}/policy", 0o777)
-        self.socket.listen()
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.asked, self.answer = [], answer
+        super().__init__(f"{where}/policy")
+        self.place = self.at
 
-    def accept(self):
-        while True:
-            try:
-                client, _ = self.socket.accept()
-            except OSError:     # shut down
-                return
-            self.connections += 1
-            threading.Thread(target=self.serve, args=[client],
-                             daemon=True).start()
-
-    def serve(self, client):
+    def talk(self, connection, read, number):
         question = {}
-        with client, client.makefile("rb") as lines_:
-            for line in lines_:
-                name, _, value = line.decode().rstrip("\n").partition("=")
-                if name:
-                    question[name] = value
-                    continue
-                self.asked.append(question)
-                action = self.answer(question)
-                client.sendall(f"action={action}\n\n".encode())
-                question = {}
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
+        for line in read:
+            name, _, value = line.decode().rstrip("\n").partition("=")
+            if name:
+                question[name] = value
+                continue
+            self.asked.append(question)
+            action = self.answer(question)
+            connection.sendall(f"action={action}\n\n".encode())
+            question = {}
 
 
 def whole_calls(trace):

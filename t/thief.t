@@ -9,7 +9,8 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import threading
+
+from fakes.hop import Hop
 
 NOBODY = 65534
 SESSIONS = 30
@@ -133,40 +134,12 @@ def session(smtpd):
     return reply
 
 
-class Hop:
-    """On a unix socket: it wants a password, and takes one message."""
-
-    def __init__(self, path):
-        self.path, self.passwords = path, 0
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(path)
-        os.chmod(path, 0o666)
-        self.listener.listen()
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self):
-        while True:
-            connection, _ = self.listener.accept()
-            with connection, connection.makefile("rb") as read:
-                connection.sendall(b"220 next.example.net\r\n")
-                text = False
-                for line in read:
-                    if text and line != b".\r\n":
-                        continue
-                    verb, text = line[:4], line == b"DATA\r\n"
-                    self.passwords += verb == b"AUTH"
-                    connection.sendall(
-                        {b"EHLO": b"250-next\r\n250 AUTH PLAIN\r\n",
-                         b"AUTH": b"235 2.7.0 Ok\r\n",
-                         b"DATA": b"354 Go\r\n"}.get(verb, b"250 Ok\r\n"))
-
-
 def relay(smtpd, hop):
     """One message to a next hop that wants the password.  Returns the last
     reply but that to QUIT."""
     done = subprocess.run(
         [smtpd, "--user", "nobody", "--relay-auth", work + "/auth",
-         "smtp:unix:" + hop.path], capture_output=True, text=True,
+         hop.relay()], capture_output=True, text=True,
         input="EHLO x\r\nMAIL FROM:<a@example.org>\r\n"
         "RCPT TO:<b@example.org>\r\nDATA\r\nSubject: x\r\n\r\ny\r\n.\r\n"
         "QUIT\r\n")
@@ -205,14 +178,14 @@ try:
     replies = [session(work + "/smtpd") for _ in range(SESSIONS)]
     ok(all(r.startswith(b"250") for r in replies),
        "sessions with STARTTLS go on meanwhile", replies)
-    hop = Hop(work + "/hop")
+    hop = Hop(path=work + "/hop", extensions=["AUTH PLAIN"])
     with open(work + "/auth", "w") as f:
         f.write("# No PRIVATE KEY, but a word that the thief knows.\n"
                 f"unix:{hop.path} joe:secret\n")
     os.chmod(work + "/auth", 0o600)
     replies = [relay(work + "/smtpd", hop) for _ in range(SESSIONS)]
     ok(all(r.startswith("250") for r in replies) and
-       hop.passwords == SESSIONS,
+       sum(c.startswith("AUTH") for c in hop.told()) == SESSIONS,
        "messages go on to a next hop that wants a password", replies)
     thief.kill()
     thief.wait()

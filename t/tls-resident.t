@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """smtpd-tls resident: the TLS engine that stays, for smtpd --tls-engine."""
 import array
-import contextlib
 import os
 import re
 import shutil
@@ -10,8 +9,8 @@ import socket
 import ssl
 import subprocess
 import tempfile
-import threading
 
+from fakes.hop import Hop
 from tap import (HELLO, SMTPD, Session, certificate, family, folder, lines,
                  main, message, tcp_pair, test)
 
@@ -398,39 +397,16 @@ def next_hops_get_their_tls_from_it_and_are_verified():
         server.load_cert_chain(WORK + "/one.pem", WORK + "/one.key")
         for ca, want in ((WORK + "/ca.pem", "250 2.0.0 taken"),
                          (WORK + "/two.pem", "451 4.7.5 ")):
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                port = listener.getsockname()[1]
-                with Session("--tls-engine", "unix:" + AT, "--relay-tls-ca",
-                             ca, f"smtps:localhost:{port}") as s:
-                    s.start()
-                    hop = threading.Thread(target=serve_hop,
-                                           args=[listener, server])
-                    hop.start()
-                    s.send(message("Subject: x", "", "y"))
-                    got = s.replies(4)
-                    assert got[3].startswith(want), got
-                    _, log = s.finish()
-                    hop.join()
-                    assert "tls-engine-away" not in log, log
-                    assert want[0] == "2" or "cannot be trusted" in log, log
-
-
-def serve_hop(listener, server):
-    """One connection, which may end during the handshake."""
-    hop, _ = listener.accept()
-    with contextlib.suppress(OSError), \
-            server.wrap_socket(hop, server_side=True) as tls:
-        tls.sendall(b"220 hop ESMTP\r\n")
-        for line in tls.makefile("rb"):
-            verb = line[:4].upper()
-            if verb == b"DATA":
-                tls.sendall(b"354 go\r\n")
-            elif line == b".\r\n":
-                tls.sendall(b"250 2.0.0 taken\r\n")
-            elif verb in (b"EHLO", b"MAIL", b"RCPT"):
-                tls.sendall(b"250 ok\r\n")
-            elif verb == b"QUIT":
-                return
+            with Hop(tls=server) as hop, \
+                    Session("--tls-engine", "unix:" + AT, "--relay-tls-ca",
+                            ca, f"smtps:localhost:{hop.port}") as s:
+                s.start()
+                s.send(message("Subject: x", "", "y"))
+                got = s.replies(4)
+                assert got[3].startswith(want), got
+                _, log = s.finish()
+                assert "tls-engine-away" not in log, log
+                assert want[0] == "2" or "cannot be trusted" in log, log
 
 
 @test

@@ -1,6 +1,6 @@
-"""hop.py - what smuggling.t, peers-smuggling.t and faults.t share: a client
-whose packets stay apart, what it smuggles, and a next hop that says yes to
-everything and remembers each octet.
+"""hop.py - the next hop of scripts, which says yes to everything unless it is
+told what to say, and remembers each octet; and what smuggling.t and
+peers-smuggling.t share: a client whose packets stay apart, what it smuggles.
 
 The hop ends a message at CRLF.CRLF alone; what a laxer one would make of the
 same octets, ends() says.
@@ -11,8 +11,8 @@ import select
 import socket
 import subprocess
 import tempfile
-import threading
 
+from fakes.server import Server
 from tap import HELLO, SMTPD, lines
 
 START = lines(HELLO, "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.org>",
@@ -88,133 +88,47 @@ def ends(text):
     return len(END.findall(text))
 
 
-class Hop:
-    def __init__(self, extensions=("PIPELINING", "SIZE", "8BITMIME"),
-                 lmtp=False, path=None):
-        self.extensions, self.lmtp, self.path = extensions, lmtp, path
-        if path:
-            self.listener = socket.socket(socket.AF_UNIX)
-            self.listener.bind(path)
-            os.chmod(path, 0o777)
-            self.listener.listen()
-        else:
-            self.listener = socket.create_server(("127.0.0.1", 0))
-        self.forget()
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def forget(self):
-        self.messages = []      # without dots and chunk sizes
-        self.texts = []         # as they came, the last dot included
-        self.commands = []      # everything else, a line each
-
-    def relay(self):
-        at = f"unix:{self.path}" if self.path else \
-            f"[127.0.0.1]:{self.listener.getsockname()[1]}"
-        return f"{'lmtp' if self.lmtp else 'smtp'}:{at}"
-
-    def serve(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rb") as read:
-                try:
-                    self.talk(connection, read)
-                except OSError:
-                    pass
-
-    def talk(self, connection, read):
-        recipients, chunks = 0, []
-        connection.sendall(b"220 next.example.net\r\n")
-        for command in read:
-            self.commands.append(command)
-            verb, answers = command[:4].upper(), 1
-            if verb in (b"EHLO", b"LHLO"):
-                rows = ["next.example.net", *self.extensions]
-                connection.sendall(b"".join(
-                    f"250{'-' if i + 1 < len(rows) else ' '}{row}\r\n".encode()
-                    for i, row in enumerate(rows)))
-                continue
-            if verb == b"QUIT":
-                connection.sendall(b"221 bye\r\n")
-                return
-            if verb == b"RCPT":
-                recipients += 1
-            if verb == b"DATA":
-                connection.sendall(b"354 go\r\n")
-                if not self.take_data(read):
-                    return
-            if verb == b"BDAT":
-                chunks.append(read.read(int(command.split()[1])))
-                if b"LAST" in command.upper():
-                    self.messages.append(b"".join(chunks))
-                    chunks = []
-            if verb == b"DATA" or (verb == b"BDAT" and not chunks):
-                answers = recipients if self.lmtp else 1
-                recipients = 0
-            connection.sendall(b"250 2.0.0 taken\r\n" * answers)
-
-    def take_data(self, read):
-        text, raw = [], []
-        for line in read:
-            raw.append(line)
-            # A line ends at CRLF: whatever readline() thinks.
-            if line == b".\r\n" and (len(raw) == 1 or
-                                     raw[-2].endswith(b"\r\n")):
-                self.messages.append(b"".join(text))
-                self.texts.append(b"".join(raw))
-                return True
-            first = len(raw) == 1 or raw[-2].endswith(b"\r\n")
-            text.append(line[1:] if first and line[:1] == b"." else line)
-        return False
-
-    def settle(self):
-        """Returns when what was sent before has been read."""
-        # One connection at a time: once we are greeted the others are over.
-        with socket.create_connection(self.listener.getsockname()) as one:
-            one.recv(4096)
-
-    def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-
-
-class Scripted(Hop):
-    """A next hop that says at each step what answer(dial, command) returns:
-    a reply (bytes or text), None for what it would say, HANG_UP, or STALL: it
-    says nothing until we hang up.  dial counts connections from 1; command is
-    the line, or "" for the greeting and "." for the end of a message by DATA.
-    Extensions may be a function of dial.  Connections are served side by
-    side."""
+class Hop(Server):
+    """A next hop that says at each step what answer(number, command) returns:
+    a reply (octets or text), None for what it would say, HANG_UP, or STALL: it
+    says nothing until we hang up.  number counts connections from 1; command
+    is the line, or "" for the greeting and "." for the end of a message by
+    DATA.  Extensions may be a function of number.  tls: a context, it is under
+    TLS from the start."""
 
     HANG_UP = object()
     STALL = object()
 
-    def __init__(self, answer=lambda dial, command: None, **more):
-        self.answer, self.dials = answer, 0
-        super().__init__(**more)
+    def __init__(self, answer=lambda number, command: None, path=None,
+                 extensions=("PIPELINING", "SIZE", "8BITMIME"), lmtp=False,
+                 tls=None):
+        self.answer, self.extensions = answer, extensions
+        self.lmtp, self.tls = lmtp, tls
+        self.forget()
+        super().__init__(path)
 
-    def serve(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            self.dials += 1
-            threading.Thread(target=self.converse, daemon=True,
-                             args=(connection, self.dials)).start()
+    def forget(self):
+        self.messages = []      # without dots and chunk sizes
+        self.texts = []         # as they came, the last dot included
+        self.commands = []      # everything else: (number, line)
 
-    def converse(self, connection, dial):
-        with connection, connection.makefile("rb") as read:
-            try:
-                self.dialogue(connection, read, dial)
-            except OSError:
-                pass
+    def relay(self):
+        at = self.at.replace("[127.0.0.1]", "[localhost]" if self.tls else
+                             "[127.0.0.1]")
+        return f"{'lmtp' if self.lmtp else 'smtps' if self.tls else 'smtp'}:" \
+            + at
 
-    def say(self, connection, dial, command, usual):
+    def under(self, connection):
+        return self.tls.wrap_socket(connection, server_side=True) \
+            if self.tls else connection
+
+    def told(self, number=None):
+        """The commands of one connection, or of all."""
+        return [c for n, c in self.commands if number in (None, n)]
+
+    def say(self, connection, number, command, usual):
         """Returns the code, or 0 after hanging up."""
-        said = self.answer(dial, command)
+        said = self.answer(number, command)
         if said is self.STALL:
             gone = select.poll()
             gone.register(connection, select.POLLRDHUP)
@@ -228,40 +142,55 @@ class Scripted(Hop):
         connection.sendall(text + b"\r\n")
         return int(text[:3]) if text[:3].isdigit() else 0
 
-    def dialogue(self, connection, read, dial):
+    def usual(self, number, verb):
+        if verb in ("EHLO", "LHLO"):
+            extensions = self.extensions(number) \
+                if callable(self.extensions) else self.extensions
+            *rows, last = "next.example.net", *extensions
+            return "".join(f"250-{row}\r\n" for row in rows) + f"250 {last}"
+        return {"QUIT": "221 2.0.0 bye", "DATA": "354 go",
+                "AUTH": "235 2.7.0 welcome", "XCLI": "220 next.example.net"
+                }.get(verb, "250 2.0.0 taken")
+
+    def talk(self, connection, read, number):
         recipients, chunks = 0, []
-        extensions = self.extensions(dial) if callable(self.extensions) else \
-            self.extensions
-        if not self.say(connection, dial, "", "220 next.example.net"):
+        if not self.say(connection, number, "", "220 next.example.net"):
             return
         for line in read:
-            command = line.rstrip(b"\r\n").decode()
-            self.commands.append((dial, command))
-            verb, usual, n = command[:4].upper(), "250 2.0.0 taken", 1
-            if verb in ("EHLO", "LHLO"):
-                rows = ["next.example.net", *extensions]
-                usual = "\r\n".join(
-                    f"250{'-' if i + 1 < len(rows) else ' '}{row}"
-                    for i, row in enumerate(rows))
-            elif verb == "QUIT":
-                usual = "221 2.0.0 bye"
-            elif verb == "DATA":
-                usual = "354 go"
-            elif verb == "AUTH":
-                usual = "235 2.7.0 welcome"
-            elif verb == "BDAT":
-                chunks.append(read.read(int(command.split()[1])))
-            code = self.say(connection, dial, command, usual)
+            command = line.removesuffix(b"\r\n").decode(
+                errors="surrogateescape")
+            self.commands.append((number, command))
+            verb, words = command[:4].upper(), command.upper().split()
+            if verb == "BDAT":
+                chunks.append(read.read(int(words[1])))
+            last = verb == "BDAT" and words[-1] == "LAST"
+            for _ in range(recipients if last and self.lmtp else 1):
+                code = self.say(connection, number, command,
+                                self.usual(number, verb))
             if code in (0, 221, 421):
                 return
-            if verb in ("RSET", "MAIL"):
-                recipients = 0
-            recipients += verb == "RCPT" and code < 300
-            if verb == "BDAT" and "LAST" in command.upper() and code < 300:
+            if last and code < 300:
                 self.messages.append(b"".join(chunks))
             if verb == "DATA" and code == 354:
                 if not self.take_data(read):
                     return
                 for _ in range(recipients if self.lmtp else 1):
-                    if not self.say(connection, dial, ".", "250 2.0.0 taken"):
+                    if not self.say(connection, number, ".",
+                                    "250 2.0.0 taken"):
                         return
+            if last or verb in ("RSET", "MAIL", "DATA"):
+                recipients, chunks = 0, []
+            recipients += verb == "RCPT" and code < 300
+
+    def take_data(self, read):
+        text, raw = [], []
+        for line in read:
+            raw.append(line)
+            # A line ends at CRLF: whatever readline() thinks.
+            first = len(raw) == 1 or raw[-2].endswith(b"\r\n")
+            if first and line == b".\r\n":
+                self.messages.append(b"".join(text))
+                self.texts.append(b"".join(raw))
+                return True
+            text.append(line[1:] if first and line[:1] == b"." else line)
+        return False

@@ -7,9 +7,9 @@ all.  What it heard is kept in heard, as (event, data), and the macros in
 macros: {event: {name: value}}.
 """
 import os
-import socket
 import struct
-import threading
+
+from fakes.server import Server
 
 CONTINUE = "c"
 
@@ -29,55 +29,23 @@ def strings(*all_):
     return b"".join(s.encode() + b"\0" for s in all_)
 
 
-class Filter:
+class Filter(Server):
     def __init__(self, where, answers=None, steps=0, actions=0x1ff, version=6,
                  symbols=b"", name="filter", hello=None):
-        self.path = os.path.join(where, name)
-        self.place = f"unix:{self.path}"
         self.answers = answers or {}
         self.hello = hello or packet("O", struct.pack(
             ">III", version, actions, steps) + symbols)
         self.steps = steps
         self.heard, self.macros, self.offers = [], {}, []
-        self.connections = 0
-        self.socket = socket.socket(socket.AF_UNIX)
-        if os.path.exists(self.path):
-            os.unlink(self.path)
-        self.socket.bind(self.path)
-        os.chmod(self.path, 0o777)
-        self.socket.listen()
-        self.threads = []
-        threading.Thread(target=self.accept, daemon=True).start()
+        super().__init__(os.path.join(where, name))
+        self.place = self.at
 
-    def accept(self):
-        while True:
-            try:
-                client, _ = self.socket.accept()
-            except OSError:     # shut down
+    def talk(self, connection, read, number):
+        while len(head := read.read(5)) == 5:
+            length, event = struct.unpack(">Ic", head)
+            if not self.answer(connection, number, event.decode(),
+                               read.read(length - 1)):
                 return
-            self.connections += 1
-            thread = threading.Thread(target=self.serve, daemon=True,
-                                      args=[client, self.connections])
-            self.threads.append(thread)
-            thread.start()
-
-    def serve(self, client, count):
-        with client, client.makefile("rb") as read:
-            while True:
-                try:
-                    head = read.read(5)
-                except OSError:     # smtpd has closed before it read all
-                    return
-                if len(head) < 5:
-                    return
-                length, event = struct.unpack(">Ic", head)
-                event = event.decode()
-                data = read.read(length - 1)
-                try:
-                    if not self.answer(client, count, event, data):
-                        return
-                except OSError:     # smtpd has closed
-                    return
 
     SILENT = {"L": 0x80, "C": 0x1000, "H": 0x2000, "M": 0x4000, "R": 0x8000,
               "T": 0x10000, "U": 0x20000, "N": 0x40000, "B": 0x80000}
@@ -109,18 +77,3 @@ class Filter:
 
     def events(self):
         return "".join(event for event, _ in self.heard)
-
-    def close(self):
-        self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
-
-    def wait(self):
-        """Until those who were connected are gone."""
-        for thread in self.threads:
-            thread.join()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()

@@ -7,9 +7,8 @@ passwords and tokens, and remembers who sent what on which connection.
 import base64
 import hashlib
 import hmac
-import os
-import socket
-import threading
+
+from fakes.server import Server
 
 MICROSOFT = {
     "wrong": "535 5.7.3 Authentication unsuccessful [AM0PR01CA0001.example]",
@@ -42,11 +41,11 @@ def b64(octets):
     return base64.b64encode(octets).decode()
 
 
-class Hangup(Exception):
+class Hangup(OSError):
     pass
 
 
-class Provider:
+class Provider(Server):
     """passwords and tokens by user; answers: what is said instead, by verb
     ("AUTH PLAIN", "MAIL", "END"...), a text or a list, of which each is said
     once; json: the error in a 334 where a token is wrong."""
@@ -54,50 +53,21 @@ class Provider:
     def __init__(self, path, mechanisms, passwords=None, tokens=None,
                  answers=None, json=GOOGLE["json"], refused=None,
                  iterations=4096, forge=None):
-        self.path, self.mechanisms = path, mechanisms
+        self.mechanisms = mechanisms
         self.passwords, self.tokens = passwords or {}, tokens or {}
         self.answers, self.json = dict(answers or {}), json
         self.refused = refused or "535 5.7.8 Authentication failed"
         self.iterations, self.forge = iterations, forge
-        self.connections = 0
         self.commands = []      # (connection, line)
         self.logins = []        # (connection, mechanism, user)
         self.messages = []      # (user or None, sender, text)
-        if os.path.exists(path):
-            os.unlink(path)
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(path)
-        self.listener.listen()
-        threading.Thread(target=self.serve, daemon=True).start()
+        super().__init__(path)
 
     def relay(self):
-        return f"smtp:unix:{self.path}"
+        return f"smtp:{self.at}"
 
     def key(self):
-        return f"unix:{self.path}"
-
-    def serve(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            try:
-                with connection, connection.makefile("rwb") as stream:
-                    self.talk(stream, self.connections)
-            except (OSError, Hangup):
-                pass
-
-    def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
+        return self.at
 
     def say(self, stream, text):
         stream.write(text.encode() + b"\r\n")
@@ -118,7 +88,11 @@ class Provider:
             return ours.pop(0) if ours else usual
         return ours or usual
 
-    def talk(self, stream, number):
+    def talk(self, connection, read, number):
+        with connection.makefile("rwb") as stream:
+            self.converse(stream, number)
+
+    def converse(self, stream, number):
         user, sender = None, None
         self.say(stream, self.answer("GREETING", "220 smtp.example.net"))
         while True:

@@ -23,6 +23,7 @@ import time
 
 sys.path.insert(0, os.path.abspath("t"))
 import tap
+from fakes.server import Server
 from tap import SMTPD, Session, folder, lines, main, message, test
 
 MASTER = "/usr/lib/mailman3/bin/master"
@@ -53,27 +54,25 @@ for busy in ("command", "in", "out", "pipeline", "virgin"):
     CONFIG += f"[runner.{busy}]\nsleep_time: 0.1s\n"
 
 
-class Sink:
+class Sink(Server):
     """A mail server: smtpd for each connection, into a Maildir."""
 
     def __init__(self, maildir):
         self.maildir = maildir
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
         self.served = threading.Condition()
-        self.thread = threading.Thread(target=self.serve)
-        self.thread.start()
+        super().__init__()
 
-    def serve(self):
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self.listener.accept()
-                with client:
-                    subprocess.run([SMTPD, "--", BOX, self.maildir],
-                                   stdin=client, stdout=client,
-                                   stderr=subprocess.DEVNULL, timeout=PATIENCE)
-                with self.served:
-                    self.served.notify_all()
+    def serve(self, connection, number):
+        with connection:
+            subprocess.run([SMTPD, "--", BOX, self.maildir],
+                           stdin=connection, stdout=connection,
+                           stderr=subprocess.DEVNULL, timeout=PATIENCE)
+        with self.served:
+            self.served.notify_all()
+
+    def close(self):
+        super().close()
+        self.wait()
 
     def get(self, recipient, wanted):
         """Waits for a mail to recipient with that text in it."""
@@ -82,11 +81,6 @@ class Sink:
                 lambda: mails(self.maildir, recipient, wanted), PATIENCE)
         assert found, f"no {wanted} for {recipient}"
         return found[0]
-
-    def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.thread.join()
-        self.listener.close()
 
 
 class Mailman:

@@ -3,13 +3,10 @@
 between two of its servers, and XCLIENT between smtpd and Postfix."""
 import os
 import smtplib
-import socket
-import subprocess
 import sys
-import threading
 
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
-from peer import Postfix, free_ports
+from peer import Postfix
 from tap import HELLO, Listener, Session, lines, main, test
 
 BEHIND = ["smtpd_proxy_filter=", "smtpd_authorized_xforward_hosts=127.0.0.0/8",
@@ -25,38 +22,19 @@ class Filtered:
     clients to its first port by XCLIENT."""
 
     def __init__(self, *options, extra=(), main=""):
-        port, = free_ports(1)
+        self.filter = Listener("-n", "-u", "--xforward", "127.0.0.0/8",
+                               *options)
         self.mx = Postfix(
             ["smtpd_authorized_xclient_hosts=127.0.0.0/8",
-             f"smtpd_proxy_filter=127.0.0.1:{port}", *extra], BEHIND,
-            main=MAIN + main)
-        self.port, self.options = port, options
+             f"smtpd_proxy_filter=127.0.0.1:{self.filter.port}", *extra],
+            BEHIND, main=MAIN + main)
 
     def __enter__(self):
         self.mx.__enter__()
-        self.filter = Listener("-n", "-u", "--xforward", "127.0.0.0/8",
-                               *self.options, self.mx.relays[1])
-        # The port that Postfix was told leads to the one that it has.
-        self.door = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self.lead, daemon=True).start()
+        self.filter.command.append(self.mx.relays[1])
         return self
 
-    def lead(self):
-        while True:
-            try:
-                client, _ = self.door.accept()
-            except OSError:     # shut down
-                return
-            self.filter.processes.append(self.serve(client))
-
-    def serve(self, client):
-        with client:
-            return subprocess.Popen(self.filter.command, stdin=client,
-                                    stdout=client, stderr=self.filter.log)
-
     def __exit__(self, *_):
-        self.door.shutdown(socket.SHUT_RDWR)
-        self.door.close()
         self.mx.stop()
         self.filter.__exit__()
         self.mx.close()
