@@ -26,84 +26,86 @@ TestSuite(program, .init = world_begin, .fini = world_end, .timeout = 120);
 
 /* ---- Programs: status and output ---- */
 
+/* What a program does, and the reply that it makes. */
+static const struct {
+	const char *body;
+	int code;
+	const char *enh, *text;
+} outcomes[] = {
+	{ "exit 0", 250, "2.0.0", "Message accepted, id Q1" },
+	{ "exit 67", 550, "5.1.1", "No such user" },
+	{ "exit 68", 550, "5.1.2", "No such host" },
+	{ "exit 65", 554, "5.6.0", "The message is not acceptable" },
+	{ "exit 77", 550, "5.7.1", "Not permitted" },
+	{ "exit 69", 554, "5.3.0", "Mail is not accepted here" },
+	{ "exit 75", 451, "4.3.0", "Try again later" },
+	{ "exit 71", 451, "4.3.0", "Local error in processing" },
+	{ "exit 78", 451, "4.3.5", "Local configuration error" },
+	{ "exit 1", 451, "4.3.0", "Local error in processing" },
+	{ "exit 99", 451, "4.3.0", "Local error in processing" },
+	{ "kill -9 $$", 451, "4.3.0", "Local error in processing" },
+	{ "echo 250 ok; kill -9 $$", 451, "4.3.0",
+	    "Local error in processing" },
+	/* The first line is the text... */
+	{ "echo stored as 7", 250, "2.0.0", "stored as 7" },
+	{ "printf 'no newline'", 250, "2.0.0", "no newline" },
+	{ "printf 'crlf\\r\\nmore\\r\\n'", 250, "2.0.0", "crlf" },
+	{ "echo; echo second", 250, "2.0.0",
+	    "Message accepted, id Q1" },
+	{ "echo over quota; exit 75", 451, "4.3.0", "over quota" },
+	{ "echo unknown here; exit 67", 550, "5.1.1", "unknown here" },
+	{ "echo what; exit 3", 451, "4.3.0", "what" },
+	{ "echo 250-no code", 250, "2.0.0", "250-no code" },
+	{ "echo 999 no code", 250, "2.0.0", "999 no code" },
+	{ "echo 354 no code", 250, "2.0.0", "354 no code" },
+	{ "echo 2500 no code", 250, "2.0.0", "2500 no code" },
+	{ "echo 250", 250, "2.0.0", "250" },
+	{ "echo 413", 250, "2.0.0", "413" },
+	{ "echo 550", 250, "2.0.0", "550" },
+	{ "echo 550 5.1.1", 250, "2.0.0", "550 5.1.1" },
+	{ "echo '550 '; exit 75", 451, "4.3.0", "550 " },
+	{ "echo 469 no code", 250, "2.0.0", "469 no code" },
+	/* ...after an enhanced code, if that fits the status... */
+	{ "echo 4.2.0 mailbox busy; exit 75", 451, "4.2.0",
+	    "mailbox busy" },
+	{ "echo 5.1.6 moved; exit 67", 550, "5.1.6", "moved" },
+	{ "echo 2.6.0 stored", 250, "2.6.0", "stored" },
+	{ "echo 5.1.1 unknown; exit 75", 451, "4.3.0",
+	    "5.1.1 unknown" },
+	{ "echo 4.2.0 busy; exit 67", 550, "5.1.1", "4.2.0 busy" },
+	/* ...or the whole reply. */
+	{ "echo 250 2.6.0 stored", 250, "2.6.0", "stored" },
+	{ "echo 250 stored", 250, "2.0.0", "stored" },
+	{ "echo 221 bye", 250, "2.0.0", "bye" },
+	{ "echo 552 5.2.2 full", 552, "5.2.2", "full" },
+	{ "echo 451 4.7.1 greylisted", 451, "4.7.1", "greylisted" },
+	{ "echo 554 4.7.1 odd", 554, "5.0.0", "odd" },
+	{ "echo 550 no; exit 1", 550, "5.0.0", "no" },
+	{ "echo 552 5.2.2 full; exit 67", 552, "5.2.2", "full" },
+	/* They must not contradict. */
+	{ "echo 250 2.0.0 fine; exit 75", 451, "4.3.0",
+	    "Try again later" },
+	{ "echo 250 2.0.0 fine; exit 67", 550, "5.1.1",
+	    "No such user" },
+	{ "echo 250 2.0.0 fine; exit 1", 451, "4.3.0",
+	    "Local error in processing" },
+	{ "echo 450 5.1.1 later; exit 75", 450, "4.0.0", "later" },
+	{ "echo 550 5.1.1 never; exit 75", 451, "4.3.0", "never" },
+	{ "echo 450 4.2.0 later; exit 67", 450, "4.2.0", "later" },
+	{ "printf 'a\\033[2Jb\\001\\n'", 250, "2.0.0", "a?[2Jb?" },
+};
+
 Test(program, exit_status_and_first_line_make_the_reply)
 {
-	static const struct {
-		const char *body;
-		int code;
-		const char *enh, *text;
-	} cases[] = {
-		{ "exit 0", 250, "2.0.0", "Message accepted, id Q1" },
-		{ "exit 67", 550, "5.1.1", "No such user" },
-		{ "exit 68", 550, "5.1.2", "No such host" },
-		{ "exit 65", 554, "5.6.0", "The message is not acceptable" },
-		{ "exit 77", 550, "5.7.1", "Not permitted" },
-		{ "exit 69", 554, "5.3.0", "Mail is not accepted here" },
-		{ "exit 75", 451, "4.3.0", "Try again later" },
-		{ "exit 71", 451, "4.3.0", "Local error in processing" },
-		{ "exit 78", 451, "4.3.5", "Local configuration error" },
-		{ "exit 1", 451, "4.3.0", "Local error in processing" },
-		{ "exit 99", 451, "4.3.0", "Local error in processing" },
-		{ "kill -9 $$", 451, "4.3.0", "Local error in processing" },
-		{ "echo 250 ok; kill -9 $$", 451, "4.3.0",
-		    "Local error in processing" },
-		/* The first line is the text... */
-		{ "echo stored as 7", 250, "2.0.0", "stored as 7" },
-		{ "printf 'no newline'", 250, "2.0.0", "no newline" },
-		{ "printf 'crlf\\r\\nmore\\r\\n'", 250, "2.0.0", "crlf" },
-		{ "echo; echo second", 250, "2.0.0",
-		    "Message accepted, id Q1" },
-		{ "echo over quota; exit 75", 451, "4.3.0", "over quota" },
-		{ "echo unknown here; exit 67", 550, "5.1.1", "unknown here" },
-		{ "echo what; exit 3", 451, "4.3.0", "what" },
-		{ "echo 250-no code", 250, "2.0.0", "250-no code" },
-		{ "echo 999 no code", 250, "2.0.0", "999 no code" },
-		{ "echo 354 no code", 250, "2.0.0", "354 no code" },
-		{ "echo 2500 no code", 250, "2.0.0", "2500 no code" },
-		{ "echo 250", 250, "2.0.0", "250" },
-		{ "echo 413", 250, "2.0.0", "413" },
-		{ "echo 550", 250, "2.0.0", "550" },
-		{ "echo 550 5.1.1", 250, "2.0.0", "550 5.1.1" },
-		{ "echo '550 '; exit 75", 451, "4.3.0", "550 " },
-		{ "echo 469 no code", 250, "2.0.0", "469 no code" },
-		/* ...after an enhanced code, if that fits the status... */
-		{ "echo 4.2.0 mailbox busy; exit 75", 451, "4.2.0",
-		    "mailbox busy" },
-		{ "echo 5.1.6 moved; exit 67", 550, "5.1.6", "moved" },
-		{ "echo 2.6.0 stored", 250, "2.6.0", "stored" },
-		{ "echo 5.1.1 unknown; exit 75", 451, "4.3.0",
-		    "5.1.1 unknown" },
-		{ "echo 4.2.0 busy; exit 67", 550, "5.1.1", "4.2.0 busy" },
-		/* ...or the whole reply. */
-		{ "echo 250 2.6.0 stored", 250, "2.6.0", "stored" },
-		{ "echo 250 stored", 250, "2.0.0", "stored" },
-		{ "echo 221 bye", 250, "2.0.0", "bye" },
-		{ "echo 552 5.2.2 full", 552, "5.2.2", "full" },
-		{ "echo 451 4.7.1 greylisted", 451, "4.7.1", "greylisted" },
-		{ "echo 554 4.7.1 odd", 554, "5.0.0", "odd" },
-		{ "echo 550 no; exit 1", 550, "5.0.0", "no" },
-		{ "echo 552 5.2.2 full; exit 67", 552, "5.2.2", "full" },
-		/* They must not contradict. */
-		{ "echo 250 2.0.0 fine; exit 75", 451, "4.3.0",
-		    "Try again later" },
-		{ "echo 250 2.0.0 fine; exit 67", 550, "5.1.1",
-		    "No such user" },
-		{ "echo 250 2.0.0 fine; exit 1", 451, "4.3.0",
-		    "Local error in processing" },
-		{ "echo 450 5.1.1 later; exit 75", 450, "4.0.0", "later" },
-		{ "echo 550 5.1.1 never; exit 75", 451, "4.3.0", "never" },
-		{ "echo 450 4.2.0 later; exit 67", 450, "4.2.0", "later" },
-		{ "printf 'a\\033[2Jb\\001\\n'", 250, "2.0.0", "a?[2Jb?" },
-	};
 	struct reply v;
 	size_t i;
 
-	for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		v = relay_script(cases[i].body);
-		cr_assert(v.code == cases[i].code &&
-		    strcmp(v.enh, cases[i].enh) == 0 &&
-		    strcmp(v.text, cases[i].text) == 0, "%s: %d %s %s",
-		    cases[i].body, v.code, v.enh, v.text);
+	for (i = 0; i < sizeof outcomes / sizeof outcomes[0]; i++) {
+		v = relay_script(outcomes[i].body);
+		cr_assert(v.code == outcomes[i].code &&
+		    strcmp(v.enh, outcomes[i].enh) == 0 &&
+		    strcmp(v.text, outcomes[i].text) == 0, "%s: %d %s %s",
+		    outcomes[i].body, v.code, v.enh, v.text);
 	}
 	cr_assert(logged("prog: exit status 99\n"));
 	cr_assert(logged("prog: killed by signal 9\n"));

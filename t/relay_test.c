@@ -433,52 +433,54 @@ ask(struct relay *r, const char *address)
 	return v;
 }
 
+/* The route of an address by its enhanced code; 2.1.5: it has none. */
+static const struct {
+	const char *address, *enh;
+} found[] = {
+	{ "list@example.org", "5.0.1" },
+	{ "List@Example.Org", "5.0.1" },
+	{ "list+detail@example.org", "5.0.1" },
+	{ "list+own@example.org", "5.0.3" },
+	{ "list-bounces@example.org", "5.0.2" },
+	{ "list-bounces+joe=example.net@example.org", "5.0.2" },
+	{ "list-other@example.org", "2.1.5" },
+	{ "+list@example.org", "2.1.5" },
+	{ "list", "2.1.5" },
+	{ "plain", "2.1.5" },
+	{ "example.com", "2.1.5" },
+	{ "any@example.com", "5.0.4" },
+	{ "usual@example.com", "2.1.5" },
+	{ "usual+x@example.com", "2.1.5" },
+	{ "any@a.example.com", "5.0.5" },
+	{ "any@a.b.sub.example.com", "5.0.6" },
+	{ "any@sub.example.com", "5.0.5" },
+	{ "any@notexample.com", "2.1.5" },
+	{ "any@", "2.1.5" },
+	{ "@", "2.1.5" },
+	{ "regexp-bounces@example.org", "5.0.7" },
+	{ "REGEXP-bounces+x@example.org", "5.0.7" },
+	{ "regexp-bounces+x@examplexorg", "2.1.5" },
+	{ "exact@example.org", "2.1.5" },
+	{ "Exact@example.org", "5.0.8" },
+	{ "slash/b@example.org", "5.0.10" },
+	{ "plus(x)@example.org", "5.0.11" },
+	{ "plusx@example.org", "2.1.5" },
+	{ "\"quoted\"@example.net", "5.0.12" },
+	{ "\"john doe\"@Example.NET", "5.0.14" },
+	{ "\"john\\ doe\"@example.net", "5.0.14" },
+	{ "secret@example.net", "5.0.15" },
+	{ "\"secret\"@example.net", "5.0.15" },
+	{ "\"s\\ecret\"@EXAMPLE.net", "5.0.15" },
+	{ "\"quo\\ted\"@example.net", "5.0.12" },
+	{ "\"a@b\"@example.net", "5.0.13" },
+	{ "\"@example.net", "2.1.5" },
+	/* It has no domain: that is in its local part. */
+	{ "\"secret@example.net\"", "2.1.5" },
+	{ "\"any@example.com\"", "2.1.5" },
+};
+
 Test(relay, routes_are_found_as_transport_5_says)
 {
-	static const struct {
-		const char *address, *enh;
-	} cases[] = {
-		{ "list@example.org", "5.0.1" },
-		{ "List@Example.Org", "5.0.1" },
-		{ "list+detail@example.org", "5.0.1" },
-		{ "list+own@example.org", "5.0.3" },
-		{ "list-bounces@example.org", "5.0.2" },
-		{ "list-bounces+joe=example.net@example.org", "5.0.2" },
-		{ "list-other@example.org", "2.1.5" },
-		{ "+list@example.org", "2.1.5" },
-		{ "list", "2.1.5" },
-		{ "plain", "2.1.5" },
-		{ "example.com", "2.1.5" },
-		{ "any@example.com", "5.0.4" },
-		{ "usual@example.com", "2.1.5" },
-		{ "usual+x@example.com", "2.1.5" },
-		{ "any@a.example.com", "5.0.5" },
-		{ "any@a.b.sub.example.com", "5.0.6" },
-		{ "any@sub.example.com", "5.0.5" },
-		{ "any@notexample.com", "2.1.5" },
-		{ "any@", "2.1.5" },
-		{ "@", "2.1.5" },
-		{ "regexp-bounces@example.org", "5.0.7" },
-		{ "REGEXP-bounces+x@example.org", "5.0.7" },
-		{ "regexp-bounces+x@examplexorg", "2.1.5" },
-		{ "exact@example.org", "2.1.5" },
-		{ "Exact@example.org", "5.0.8" },
-		{ "slash/b@example.org", "5.0.10" },
-		{ "plus(x)@example.org", "5.0.11" },
-		{ "plusx@example.org", "2.1.5" },
-		{ "\"quoted\"@example.net", "5.0.12" },
-		{ "\"john doe\"@Example.NET", "5.0.14" },
-		{ "\"john\\ doe\"@example.net", "5.0.14" },
-		{ "secret@example.net", "5.0.15" },
-		{ "\"secret\"@example.net", "5.0.15" },
-		{ "\"s\\ecret\"@EXAMPLE.net", "5.0.15" },
-		{ "\"quo\\ted\"@example.net", "5.0.12" },
-		{ "\"a@b\"@example.net", "5.0.13" },
-		{ "\"@example.net", "2.1.5" },
-		/* It has no domain: that is in its local part. */
-		{ "\"secret@example.net\"", "2.1.5" },
-		{ "\"any@example.com\"", "2.1.5" },
-	};
 	char error[256];
 	struct relay *r;
 	struct reply v;
@@ -490,10 +492,10 @@ Test(relay, routes_are_found_as_transport_5_says)
 	r = relay_open(&set, error, sizeof error);
 	cr_assert_eq(entries("/proc/self/fd"), descriptors + 1);
 	unlink(set.routes);	/* it is open, and need not be found again */
-	for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		v = ask(r, cases[i].address);
-		cr_assert_str_eq(v.enh, cases[i].enh, "%s: %s %s\n%s",
-		    cases[i].address, v.enh, v.text, journal);
+	for (i = 0; i < sizeof found / sizeof found[0]; i++) {
+		v = ask(r, found[i].address);
+		cr_assert_str_eq(v.enh, found[i].enh, "%s: %s %s\n%s",
+		    found[i].address, v.enh, v.text, journal);
 	}
 	v = ask(r, "list-bounces@example.org");
 	expect(&v, 550, "5.0.2", "bounces");

@@ -20,95 +20,95 @@
 
 TestSuite(smtp, .init = hop_begin, .fini = hop_end);
 
+static const struct scene dialogues[] = {
+	{ .name = "no extension", PLAIN MAIL RCPT TEXT QUEUED, TAKEN,
+	    .got = "x\r\n.\r\n" },
+	{ .name = "HELO", "> 220 mx\n< EHLO smtpd.example.org\n"
+	    "> 502 5.5.1 What?\n< HELO smtpd.example.org\n"
+	    "> 250 mx\n" MAIL RCPT TEXT "> 250 Fine\n",
+	    "250 2.0.0 Fine\n" },
+	{ .name = "EHLO answered by 4yz", "> 220 mx\n"
+	    "< EHLO smtpd.example.org\n> 451 4.3.0 Not now\n",
+	    "451 4.3.0 Not now\n" },
+	{ .name = "greeting in lines",
+	    "> 220-mx\n> 220-be nice\n> 220 ESMTP\n"
+	    "< EHLO smtpd.example.org\n> 250 mx\n"
+	    MAIL RCPT TEXT QUEUED, TAKEN },
+	{ .name = "greeting of 554", "> 554 5.7.1 Go away\n",
+	    "451 4.7.1 Go away\n" },
+	{ .name = "greeting of 250", "> 250 Ok\n",
+	    "451 4.5.0 Next hop broke the protocol\n" },
+	{ .name = "MAIL refused, its words kept", PLAIN FROM
+	    "> 550-5.7.1 First: no.\n> 550 5.7.1 Second: never.\n",
+	    "550 5.7.1 First: no.\nSecond: never.\n" },
+	{ .name = "enhanced code of another class", PLAIN FROM
+	    "> 550 4.2.1 Odd\n", "550 5.0.0 4.2.1 Odd\n" },
+	{ .name = "no enhanced code, no text", PLAIN FROM "> 451\n",
+	    "451 4.0.0 \n" },
+	{ .name = "a code that only looks enhanced", PLAIN FROM
+	    "> 550 5.1234.1 Odd\n", "550 5.0.0 5.1234.1 Odd\n" },
+	{ .name = "one without a subject", PLAIN FROM
+	    "> 550 5..1 Odd\n", "550 5.0.0 5..1 Odd\n" },
+	{ .name = "one of two numbers", PLAIN FROM
+	    "> 550 5.1 Odd\n", "550 5.0.0 5.1 Odd\n" },
+	{ .name = "one without a detail", PLAIN FROM
+	    "> 550 5.1. Odd\n", "550 5.0.0 5.1. Odd\n" },
+	{ .name = "one with a long detail", PLAIN FROM
+	    "> 550 5.1.1234 Odd\n", "550 5.0.0 5.1.1234 Odd\n" },
+	{ .name = "one with something behind it", PLAIN FROM
+	    "> 550 5.1.1x Odd\n", "550 5.0.0 5.1.1x Odd\n" },
+	{ .name = "one that is a version", PLAIN FROM
+	    "> 550 55.1.1 Odd\n", "550 5.0.0 55.1.1 Odd\n" },
+	{ .name = "one of two recipients refused", PLAIN MAIL
+	    "N 2 250\n" TEXT QUEUED,
+	    TAKEN "550 5.1.1 RCPT TO:<bad@example.net>\n",
+	    .to = "a@example.net bad@example.net" },
+	{ .name = "all refused", OFFERS("PIPELINING") MAIL "N 2 250\n",
+	    "550 5.1.1 RCPT TO:<bad@example.net>\n"
+	    "550 5.1.1 RCPT TO:<bad2@example.net>\n",
+	    .to = "bad@example.net bad2@example.net" },
+	{ .name = "MAIL refused in a group", OFFERS("PIPELINING") FROM
+	    "> 550 5.7.1 No\nN 2 250\n",
+	    "550 5.7.1 No\n550 5.7.1 No\n",
+	    .to = "a@example.net bad2@example.net" },
+	{ .name = "DATA refused", PLAIN MAIL RCPT
+	    "< DATA\n> 451 4.3.1 Disk full\n",
+	    "451 4.3.1 Disk full\n" },
+	{ .name = "DATA answered by 250",
+	    PLAIN MAIL RCPT "< DATA\n> 250 Ok\n",
+	    "451 4.5.0 Next hop broke the protocol\n" },
+	{ .name = "354 to RCPT", PLAIN MAIL TO "> 354 Go\n",
+	    "451 4.5.0 Next hop broke the protocol\n" },
+	{ .name = "221 to MAIL", PLAIN FROM "> 221 Bye\n",
+	    "451 4.5.0 Next hop broke the protocol\n" },
+	{ .name = "251 to RCPT", PLAIN MAIL TO "> 251 Elsewhere\n"
+	    TEXT QUEUED, TAKEN },
+	{ .name = "refused at the end", PLAIN MAIL RCPT TEXT
+	    "> 554 5.6.0 Spam\n", "554 5.6.0 Spam\n" },
+	{ .name = "a reply in pieces", PLAIN FROM
+	    "= 250-2.1.0 a\\r\\n250 2.1.0 b\\r\\n\n" RCPT TEXT
+	    "= 250-2.0.0 One\\r\\n250 2.0.0 Two\\r\\n\n",
+	    "250 2.0.0 One\nTwo\n" },
+	{ .name = "replies that end in LF", "= 220 mx\\n\n"
+	    "< EHLO smtpd.example.org\n= 250 mx\\n\n"
+	    MAIL RCPT TEXT QUEUED, TAKEN },
+	{ .name = "control characters", PLAIN FROM
+	    "= 550 5.7.1 a\\0b\\ec\\rd\\r\\n\n",
+	    "550 5.7.1 abcd\n" },
+	{ .name = "a reply to nothing",
+	    "+ 220 mx\\r\\n250 Surplus\\r\\n\n",
+	    "451 4.5.0 Next hop broke the protocol\n" },
+	{ .name = "a reply before the dot", PLAIN MAIL RCPT "< DATA\n"
+	    "+ 354 Go\\r\\n552 5.3.4 Too big\\r\\n\n@\n",
+	    "552 5.3.4 Too big\n" },
+	{ .name = "success before the dot", PLAIN MAIL RCPT "< DATA\n"
+	    "+ 354 Go\\r\\n250 2.0.0 Done\\r\\n\n@\n",
+	    "451 4.5.0 Next hop broke the protocol\n" },
+};
+
 Test(smtp, dialogue)
 {
-	static const struct scene scenes[] = {
-		{ .name = "no extension", PLAIN MAIL RCPT TEXT QUEUED, TAKEN,
-		    .got = "x\r\n.\r\n" },
-		{ .name = "HELO", "> 220 mx\n< EHLO smtpd.example.org\n"
-		    "> 502 5.5.1 What?\n< HELO smtpd.example.org\n"
-		    "> 250 mx\n" MAIL RCPT TEXT "> 250 Fine\n",
-		    "250 2.0.0 Fine\n" },
-		{ .name = "EHLO answered by 4yz", "> 220 mx\n"
-		    "< EHLO smtpd.example.org\n> 451 4.3.0 Not now\n",
-		    "451 4.3.0 Not now\n" },
-		{ .name = "greeting in lines",
-		    "> 220-mx\n> 220-be nice\n> 220 ESMTP\n"
-		    "< EHLO smtpd.example.org\n> 250 mx\n"
-		    MAIL RCPT TEXT QUEUED, TAKEN },
-		{ .name = "greeting of 554", "> 554 5.7.1 Go away\n",
-		    "451 4.7.1 Go away\n" },
-		{ .name = "greeting of 250", "> 250 Ok\n",
-		    "451 4.5.0 Next hop broke the protocol\n" },
-		{ .name = "MAIL refused, its words kept", PLAIN FROM
-		    "> 550-5.7.1 First: no.\n> 550 5.7.1 Second: never.\n",
-		    "550 5.7.1 First: no.\nSecond: never.\n" },
-		{ .name = "enhanced code of another class", PLAIN FROM
-		    "> 550 4.2.1 Odd\n", "550 5.0.0 4.2.1 Odd\n" },
-		{ .name = "no enhanced code, no text", PLAIN FROM "> 451\n",
-		    "451 4.0.0 \n" },
-		{ .name = "a code that only looks enhanced", PLAIN FROM
-		    "> 550 5.1234.1 Odd\n", "550 5.0.0 5.1234.1 Odd\n" },
-		{ .name = "one without a subject", PLAIN FROM
-		    "> 550 5..1 Odd\n", "550 5.0.0 5..1 Odd\n" },
-		{ .name = "one of two numbers", PLAIN FROM
-		    "> 550 5.1 Odd\n", "550 5.0.0 5.1 Odd\n" },
-		{ .name = "one without a detail", PLAIN FROM
-		    "> 550 5.1. Odd\n", "550 5.0.0 5.1. Odd\n" },
-		{ .name = "one with a long detail", PLAIN FROM
-		    "> 550 5.1.1234 Odd\n", "550 5.0.0 5.1.1234 Odd\n" },
-		{ .name = "one with something behind it", PLAIN FROM
-		    "> 550 5.1.1x Odd\n", "550 5.0.0 5.1.1x Odd\n" },
-		{ .name = "one that is a version", PLAIN FROM
-		    "> 550 55.1.1 Odd\n", "550 5.0.0 55.1.1 Odd\n" },
-		{ .name = "one of two recipients refused", PLAIN MAIL
-		    "N 2 250\n" TEXT QUEUED,
-		    TAKEN "550 5.1.1 RCPT TO:<bad@example.net>\n",
-		    .to = "a@example.net bad@example.net" },
-		{ .name = "all refused", OFFERS("PIPELINING") MAIL "N 2 250\n",
-		    "550 5.1.1 RCPT TO:<bad@example.net>\n"
-		    "550 5.1.1 RCPT TO:<bad2@example.net>\n",
-		    .to = "bad@example.net bad2@example.net" },
-		{ .name = "MAIL refused in a group", OFFERS("PIPELINING") FROM
-		    "> 550 5.7.1 No\nN 2 250\n",
-		    "550 5.7.1 No\n550 5.7.1 No\n",
-		    .to = "a@example.net bad2@example.net" },
-		{ .name = "DATA refused", PLAIN MAIL RCPT
-		    "< DATA\n> 451 4.3.1 Disk full\n",
-		    "451 4.3.1 Disk full\n" },
-		{ .name = "DATA answered by 250",
-		    PLAIN MAIL RCPT "< DATA\n> 250 Ok\n",
-		    "451 4.5.0 Next hop broke the protocol\n" },
-		{ .name = "354 to RCPT", PLAIN MAIL TO "> 354 Go\n",
-		    "451 4.5.0 Next hop broke the protocol\n" },
-		{ .name = "221 to MAIL", PLAIN FROM "> 221 Bye\n",
-		    "451 4.5.0 Next hop broke the protocol\n" },
-		{ .name = "251 to RCPT", PLAIN MAIL TO "> 251 Elsewhere\n"
-		    TEXT QUEUED, TAKEN },
-		{ .name = "refused at the end", PLAIN MAIL RCPT TEXT
-		    "> 554 5.6.0 Spam\n", "554 5.6.0 Spam\n" },
-		{ .name = "a reply in pieces", PLAIN FROM
-		    "= 250-2.1.0 a\\r\\n250 2.1.0 b\\r\\n\n" RCPT TEXT
-		    "= 250-2.0.0 One\\r\\n250 2.0.0 Two\\r\\n\n",
-		    "250 2.0.0 One\nTwo\n" },
-		{ .name = "replies that end in LF", "= 220 mx\\n\n"
-		    "< EHLO smtpd.example.org\n= 250 mx\\n\n"
-		    MAIL RCPT TEXT QUEUED, TAKEN },
-		{ .name = "control characters", PLAIN FROM
-		    "= 550 5.7.1 a\\0b\\ec\\rd\\r\\n\n",
-		    "550 5.7.1 abcd\n" },
-		{ .name = "a reply to nothing",
-		    "+ 220 mx\\r\\n250 Surplus\\r\\n\n",
-		    "451 4.5.0 Next hop broke the protocol\n" },
-		{ .name = "a reply before the dot", PLAIN MAIL RCPT "< DATA\n"
-		    "+ 354 Go\\r\\n552 5.3.4 Too big\\r\\n\n@\n",
-		    "552 5.3.4 Too big\n" },
-		{ .name = "success before the dot", PLAIN MAIL RCPT "< DATA\n"
-		    "+ 354 Go\\r\\n250 2.0.0 Done\\r\\n\n@\n",
-		    "451 4.5.0 Next hop broke the protocol\n" },
-	};
-
-	run_scenes(scenes, COUNT(scenes));
+	run_scenes(dialogues, COUNT(dialogues));
 }
 
 /* What a peer may do to us at any step, and what it comes to. */

@@ -153,76 +153,89 @@ static const int one = 1;
 
 #define P(x) ((long)(x))
 
+#define CALL(name, number, ...) \
+	try_call(name, number, (const long [6]){ __VA_ARGS__ })
+
+/* Says what became of it: 0, or why not. */
+static void
+try_call(const char *name, long number, const long a[6])
+{
+	errno = 0;
+	if (__real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]) != -1)
+		errno = 0;
+	say(name, errno);
+}
+
+static void
+try_file_calls(void)
+{
+	CALL("openat", __NR_openat, AT_FDCWD, P("/etc/passwd"), 0);
+	CALL("openat-to-write", __NR_openat,
+	    AT_FDCWD, P("/tmp/smtpd-planted"), O_CREAT | O_WRONLY, 0600);
+	CALL("openat2", __NR_openat2,
+	    AT_FDCWD, P("/etc/passwd"), P(&how), sizeof how);
+#ifdef __NR_open
+	CALL("open", __NR_open, P("/etc/passwd"), O_RDONLY);
+	CALL("fork", __NR_fork, 0);
+	CALL("unlink", __NR_unlink, P("/tmp/smtpd-planted"));
+#endif
+	CALL("unlinkat", __NR_unlinkat, AT_FDCWD, P("/tmp/smtpd-planted"));
+	CALL("renameat2", __NR_renameat2,
+	    AT_FDCWD, P("/tmp/smtpd-planted"), AT_FDCWD, P("/tmp/smtpd-planted"));
+}
+
+static void
+try_process_calls(void)
+{
+	CALL("execve", __NR_execve, P(words[0]), P(words), 0);
+	CALL("execveat", __NR_execveat, AT_FDCWD, P(words[0]), P(words), 0, 0);
+	CALL("clone", __NR_clone, SIGCHLD);
+	CALL("clone3", __NR_clone3, P(clone_args), sizeof clone_args);
+	CALL("ptrace", __NR_ptrace, PTRACE_ATTACH, parent);
+	CALL("kill", __NR_kill, parent, SIGTERM);
+	CALL("tgkill", __NR_tgkill, parent, parent, SIGTERM);
+	CALL("process_vm_readv", __NR_process_vm_readv, parent);
+	CALL("pidfd_open", __NR_pidfd_open, parent);
+}
+
+static void
+try_socket_calls(void)
+{
+	CALL("socket-inet", __NR_socket, AF_INET, SOCK_STREAM);
+	CALL("socket-unix", __NR_socket, AF_UNIX, SOCK_DGRAM);
+	CALL("connect", __NR_connect, 0, P(&home), sizeof home);
+	CALL("bind", __NR_bind, 0, P(&home), sizeof home);
+	CALL("setsockopt-level", __NR_setsockopt,
+	    0, SOL_SOCKET, TCP_QUICKACK, P(&one), sizeof one);
+	CALL("setsockopt-option", __NR_setsockopt,
+	    0, IPPROTO_TCP, TCP_NODELAY, P(&one), sizeof one);
+	CALL("setsockopt-filter", __NR_setsockopt,
+	    0, SOL_SOCKET, SO_ATTACH_FILTER, P(&one), sizeof one);
+
+	/* The one call that is listed and takes an address. */
+	CALL("sendto-path", __NR_sendto, 0, P("x"), 1,
+	    MSG_NOSIGNAL | MSG_DONTWAIT, P(&place), sizeof place);
+}
+
 static void
 try_calls(void)
 {
 	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
 	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	const struct {
-		const char *name;
-		long number, a[6];
-	} calls[] = {
-		{ "openat", __NR_openat, { AT_FDCWD, P("/etc/passwd"), 0 } },
-		{ "openat-to-write", __NR_openat,
-		    { AT_FDCWD, P("/tmp/smtpd-planted"), O_CREAT | O_WRONLY, 0600 } },
-		{ "openat2", __NR_openat2,
-		    { AT_FDCWD, P("/etc/passwd"), P(&how), sizeof how } },
-#ifdef __NR_open
-		{ "open", __NR_open, { P("/etc/passwd"), O_RDONLY } },
-		{ "fork", __NR_fork, { 0 } },
-		{ "unlink", __NR_unlink, { P("/tmp/smtpd-planted") } },
-#endif
-		{ "unlinkat", __NR_unlinkat,
-		    { AT_FDCWD, P("/tmp/smtpd-planted") } },
-		{ "renameat2", __NR_renameat2, { AT_FDCWD,
-		    P("/tmp/smtpd-planted"), AT_FDCWD, P("/tmp/smtpd-planted") } },
-		{ "execve", __NR_execve, { P(words[0]), P(words), 0 } },
-		{ "execveat", __NR_execveat,
-		    { AT_FDCWD, P(words[0]), P(words), 0, 0 } },
-		{ "clone", __NR_clone, { SIGCHLD } },
-		{ "clone3", __NR_clone3, { P(clone_args), sizeof clone_args } },
-		{ "socket-inet", __NR_socket, { AF_INET, SOCK_STREAM } },
-		{ "socket-unix", __NR_socket, { AF_UNIX, SOCK_DGRAM } },
-		{ "connect", __NR_connect, { 0, P(&home), sizeof home } },
-		{ "bind", __NR_bind, { 0, P(&home), sizeof home } },
-		{ "ptrace", __NR_ptrace, { PTRACE_ATTACH, parent } },
-		{ "kill", __NR_kill, { parent, SIGTERM } },
-		{ "tgkill", __NR_tgkill, { parent, parent, SIGTERM } },
-		{ "process_vm_readv", __NR_process_vm_readv, { parent } },
-		{ "pidfd_open", __NR_pidfd_open, { parent } },
-		{ "mprotect-exec", __NR_mprotect,
-		    { P(page), 4096, PROT_READ | PROT_EXEC } },
-		{ "mmap-exec", __NR_mmap, { 0, 4096, PROT_READ | PROT_EXEC,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1 } },
-		{ "prctl", __NR_prctl, { PR_SET_DUMPABLE, 1 } },
-		{ "seccomp", __NR_seccomp, { SECCOMP_SET_MODE_FILTER } },
-		{ "ioctl", __NR_ioctl, { 0, 0x5412 /* TIOCSTI */, P("x") } },
-		{ "setsockopt-level", __NR_setsockopt,
-		    { 0, SOL_SOCKET, TCP_QUICKACK, P(&one), sizeof one } },
-		{ "setsockopt-option", __NR_setsockopt,
-		    { 0, IPPROTO_TCP, TCP_NODELAY, P(&one), sizeof one } },
-		{ "setsockopt-filter", __NR_setsockopt,
-		    { 0, SOL_SOCKET, SO_ATTACH_FILTER, P(&one), sizeof one } },
-		{ "setuid", __NR_setuid, { 0 } },
-		{ "io_uring_setup", __NR_io_uring_setup, { 8, P(&home) } },
-		{ "getppid", __NR_getppid, { 0 } },
-	};
 
-	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
-		const long *a = calls[i].a;
-
-		errno = 0;
-		if (__real_syscall(calls[i].number, a[0], a[1], a[2], a[3],
-		    a[4], a[5]) != -1)
-			errno = 0;
-		say(calls[i].name, errno);
-	}
-	/* The one call that is listed and takes an address. */
-	errno = 0;
-	if (sendto(0, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT,
-	    (const struct sockaddr *)&place, sizeof place) != -1)
-		errno = 0;
-	say("sendto-path", errno);
+	try_file_calls();
+	try_process_calls();
+	try_socket_calls();
+	CALL("mprotect-exec", __NR_mprotect,
+	    P(page), 4096, PROT_READ | PROT_EXEC);
+	CALL("mmap-exec", __NR_mmap,
+	    0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	CALL("prctl", __NR_prctl, PR_SET_DUMPABLE, 1);
+	CALL("seccomp", __NR_seccomp, SECCOMP_SET_MODE_FILTER);
+	CALL("ioctl", __NR_ioctl, 0, 0x5412 /* TIOCSTI */, P("x"));
+	CALL("setuid", __NR_setuid, 0);
+	CALL("io_uring_setup", __NR_io_uring_setup, 8, P(&home));
+	CALL("getppid", __NR_getppid, 0);
 	munmap(page, 4096);
 }
 

@@ -392,6 +392,48 @@ mkdir -m 711 /var/spool/smtpd
 exec {binary} -d -f {self.place}/conf""", at=self.ports[0])
 
 
+DOVECOT_CONF = """
+protocols = {protocols}
+listen = 127.0.0.1
+hostname = store.example.net
+base_dir = {place}/run
+state_dir = {place}/state
+log_path = {place}/log
+ssl = no
+{users}default_vsz_limit = 512M
+first_valid_uid = 1
+mail_uid = nobody
+mail_gid = nogroup
+mail_location = maildir:{place}/mail/%n
+mail_plugins = {plugins}
+auth_mechanisms = {mechanisms}
+auth_failure_delay = 0
+passdb {{
+  driver = passwd-file
+  args = {place}/users
+}}
+userdb {{
+  {mailboxes}
+}}
+plugin {{
+  quota = maildir:mailbox
+  quota_exceeded_message = The mailbox is full
+}}
+service auth {{
+  chroot =
+  unix_listener auth {{
+    mode = 0666
+  }}
+}}
+service anvil {{
+  chroot =
+}}
+service stats {{
+  chroot =
+}}
+{listeners}"""
+
+
 class Dovecot(Peer):
     """Decides about passwords at the socket `auth', its path; takes messages
     by LMTP, for everybody, into Maildirs mail/LOCALPART.  Users have the
@@ -433,46 +475,10 @@ class Dovecot(Peer):
 }
 """, ""
             self.relays = [f"lmtp:unix:{self.place}/run/lmtp"]
-        self.save("conf", f"""
-protocols ={' lmtp' * self.lmtp}
-listen = 127.0.0.1
-hostname = store.example.net
-base_dir = {self.place}/run
-state_dir = {self.place}/state
-log_path = {self.place}/log
-ssl = no
-{users}default_vsz_limit = 512M
-first_valid_uid = 1
-mail_uid = nobody
-mail_gid = nogroup
-mail_location = maildir:{self.place}/mail/%n
-mail_plugins ={' quota' * bool(self.full)}
-auth_mechanisms = {self.mechanisms}
-auth_failure_delay = 0
-passdb {{
-  driver = passwd-file
-  args = {self.place}/users
-}}
-userdb {{
-  {mailboxes}
-}}
-plugin {{
-  quota = maildir:mailbox
-  quota_exceeded_message = The mailbox is full
-}}
-service auth {{
-  chroot =
-  unix_listener auth {{
-    mode = 0666
-  }}
-}}
-service anvil {{
-  chroot =
-}}
-service stats {{
-  chroot =
-}}
-{listeners}""")
+        self.save("conf", DOVECOT_CONF.format(
+            place=self.place, protocols="lmtp" * self.lmtp, users=users,
+            plugins="quota" * bool(self.full), mechanisms=self.mechanisms,
+            mailboxes=mailboxes, listeners=listeners))
         self.spawn("dovecot", "-F", "-c", self.path("conf"),
                    at=self.path("run/lmtp" if self.lmtp else "run/auth"))
         os.chmod(self.path("run"), 0o755)
