@@ -2,8 +2,8 @@
  * fanout_test.c - one message to several next hops: who is asked, who gets it, and
  * what the client is told.
  *
- * nexthop.h is played by the functions below, which do as a table says and
- * write down what was asked of them; nexthop.o then stays in its archive.
+ * relay/smtp.h is played by the functions below, which do as a table says and
+ * write down what was asked of them; smtp.o then stays in its archive.
  */
 #include <sys/stat.h>
 

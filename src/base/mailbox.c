@@ -137,7 +137,7 @@ skip_word(struct reader *r)
 	return true;
 }
 
-/* Reads words and dots, as far as there are any, and the blanks behind them. */
+/* Reads words and dots, as far as there are any, and the blanks after them. */
 static bool
 read_words(struct reader *r, struct words *w)
 {
@@ -177,7 +177,7 @@ skip_literal(struct reader *r)
 	return r->p++ < r->end;
 }
 
-/* Reads a domain and the blanks behind it; *end becomes where it ends. */
+/* Reads a domain and the blanks after it; *end becomes where it ends. */
 static bool
 read_domain(struct reader *r, const char **end)
 {

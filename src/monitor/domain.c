@@ -19,7 +19,7 @@ lacks_domain(const char *address)
 	    (strchr(address, '@') == NULL || address[len - 1] == '"');
 }
 
-/* Writes address@domain at *to, which moves behind it, where address lacks one.
+/* Writes address@domain at *to, which moves past it, where address lacks one.
    Returns the address to use. */
 static const char *
 complete(char **to, const char *address, const char *domain)

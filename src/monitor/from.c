@@ -110,8 +110,11 @@ read_file(struct from *f)
 	return !f->broken;
 }
 
-bool
-from_find(struct from *f, const char *sender, const char **address,
+/* Looks for the address that mail of this sender, "" for the null sender, has
+   to come from.  *address becomes it, or NULL: the sender stays.  False with
+   a refusal in *v if the file cannot be used.  f may be NULL. */
+static bool
+sender_of(struct from *f, const char *sender, const char **address,
     struct reply *v)
 {
 	enum route_kind kind;
@@ -134,7 +137,7 @@ from_map(struct from *f, struct envelope *env, struct reply *v)
 {
 	const char *address;
 
-	if (!from_find(f, env->fact[FACT_SENDER], &address, v))
+	if (!sender_of(f, env->fact[FACT_SENDER], &address, v))
 		return false;
 	if (address != NULL && env->fact[FACT_SENDER][0] != '\0')
 		env->fact[FACT_SENDER] = address;
@@ -324,7 +327,7 @@ from_rewrite(struct from *f, struct envelope *env, int *spool, bool crlf,
 	const struct envelope was = *env;
 	const char *address;
 
-	if (!from_find(f, env->fact[FACT_SENDER], &address, v) ||
+	if (!sender_of(f, env->fact[FACT_SENDER], &address, v) ||
 	    !from_map(f, env, v))
 		return false;
 	if (address == NULL || *spool == -1 ||

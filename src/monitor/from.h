@@ -22,17 +22,9 @@ struct from;
 struct from *from_open(const char *what, const struct logger *log,
 	    char *error, size_t size);
 
-/*
- * Looks for the address that mail of this sender, "" for the null sender, has
- * to come from.  *address becomes it, which lives as long as f, or NULL: the
- * sender stays.  False with a refusal in *v if the file cannot be used.
- * f may be NULL: every sender stays.
- */
-bool	from_find(struct from *f, const char *sender, const char **address,
-	    struct reply *v);
-
-/* Puts it in env, of which the null sender stays.  False as above; then the
-   sender stays. */
+/* Puts in env the address that mail of its sender has to come from, which
+   lives as long as f; the null sender stays, and all do if f is NULL.  False
+   with a refusal in *v if the file cannot be used; then the sender stays. */
 bool	from_map(struct from *f, struct envelope *env, struct reply *v);
 
 /*

@@ -86,8 +86,8 @@ scram_begin(struct scram *s, const char *user)
 	    s->nonce) < sizeof s->first;
 }
 
-/* The value of the attribute at *p, which must be that one; *p moves after the
-   comma behind it.  NULL: it is another. */
+/* The value of the attribute at *p, which must be that one; *p moves past the
+   comma that follows it.  NULL: it is another. */
 static bool
 take_attribute(const char **p, char name, struct span *value)
 {

@@ -1,5 +1,5 @@
 /*
- * pins.c - peers that are known by a fingerprint, whoever signed their
+ * pins.c - peers that are known by a fingerprint, and not by who signed their
  * certificates: the SHA-256 of the certificate, or of its public key.
  */
 #include <string.h>
