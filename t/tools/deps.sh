@@ -59,7 +59,7 @@ for target; do
 	lint)
 		packages+=(clang cppcheck g++ mandoc gcc-aarch64-linux-gnu
 		    libc6-dev-arm64-cross gcc-riscv64-linux-gnu
-		    libc6-dev-riscv64-cross) ;;
+		    libc6-dev-riscv64-cross qemu-user-static) ;;
 	esac
 done
 
