@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import (HELLO, SMTPD, Session, folder, lines, main, script, tcp_pair,
-                 test)
+                 test, write)
 
 HOP = "smtp:[127.0.0.1]:9"      # nothing is ever sent there
 DENIED = "554 5.7.1 Relay access denied"
@@ -17,11 +17,7 @@ REMOTE = "PROXY TCP4 192.0.2.7 198.51.100.1 4711 25"
 
 
 def wrote(name, text):
-    path = os.path.join(PLACE, name)
-    with open(path, "w") as f:
-        f.write(text)
-    os.chmod(path, 0o644)
-    return path
+    return write(os.path.join(PLACE, name), text)
 
 
 def asked(*arguments, to=("b@example.net",), client=REMOTE, before=(),

@@ -9,18 +9,14 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
-from tap import SMTPD, Skip, certificate, folder, main, need, test
+from tap import SMTPD, Skip, certificate, folder, main, need, test, write
 
 PLACE = folder()
 HASH = "$6$salt$" + "x" * 86
 
 
 def wrote(name, text, mode=0o600):
-    path = os.path.join(PLACE, name)
-    with open(path, "w") as f:
-        f.write(text)
-    os.chmod(path, mode)
-    return path
+    return write(os.path.join(PLACE, name), text, mode)
 
 
 def checked(*arguments, how="--check", env=None):

@@ -5,13 +5,13 @@ a root that cannot be written to, a user without a name."""
 import os
 import queue
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import threading
 
-SMTPD = os.path.abspath("musl/smtpd")
+from fakes.server import Server
+from tap import folder, main, test, write
+
+PROGRAM = os.path.abspath("musl/smtpd")
 USER = 4242
 MAIL = (b"EHLO client.example.org\r\nMAIL FROM:<a@example.org>\r\n"
         b"RCPT TO:<b@example.net>\r\nDATA\r\nSubject: hello\r\n\r\nworld\r\n"
@@ -37,25 +37,13 @@ if os.getuid() != 0:
     print("1..0 # SKIP only root can change the root folder")
     sys.exit(0)
 
-work = tempfile.mkdtemp()
-root = work + "/root"
-os.chmod(work, 0o755)
-done = failed = 0
-
-
-def ok(good, name, *diagnosis):
-    global done, failed
-    done += 1
-    failed += not good
-    print("%sok %d - %s" % ("" if good else "not ", done, name), flush=True)
-    for d in diagnosis if not good else []:
-        print("#  ", d)
-    return good
+PLACE = folder()
+ROOT = f"{PLACE}/root"
 
 
 def in_chroot(*argv, **more):
     return subprocess.run(
-        ["/usr/sbin/chroot", "--userspec=%d:%d" % (USER, USER), root, *argv], env={},
+        ["/usr/sbin/chroot", f"--userspec={USER}:{USER}", ROOT, *argv], env={},
         capture_output=True, **more)
 
 
@@ -65,70 +53,89 @@ def in_namespace(*argv, **more):
               'root=$1 && shift && exec env -i /usr/sbin/chroot '
               '--userspec=%d:%d "$root" "$@"' % (USER, USER))
     return subprocess.run(["unshare", "--mount", "--pid", "--fork", "sh",
-                           "-c", script, "sh", root, *argv],
+                           "-c", script, "sh", ROOT, *argv],
                           capture_output=True, **more)
 
 
-def next_hop():
-    """An SMTP server; returns its port and a queue of what it printed, one
-    item a session that has ended."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    taken = queue.Queue()
+class PrintingHop(Server):
+    """Prints what it takes, an item for each session that has ended."""
 
-    def serve():
-        while True:
-            s = listener.accept()[0]
-            p = subprocess.run([SMTPD, "print:"], stdin=s, stdout=s,
-                               stderr=subprocess.PIPE)
-            s.close()
-            taken.put(p.stderr)
-    threading.Thread(target=serve, daemon=True).start()
-    return listener.getsockname()[1], taken
+    def __init__(self):
+        self.taken = queue.Queue()
+        super().__init__()
+
+    def serve(self, connection, number):
+        with connection:
+            self.taken.put(subprocess.run(
+                [PROGRAM, "print:"], stdin=connection, stdout=connection,
+                stderr=subprocess.PIPE).stderr)
 
 
-def files(folder):
-    return [open(os.path.join(at, name), "rb").read()
-            for at, _, names in os.walk(folder) for name in names]
+def files(place):
+    found = []
+    for at, _, names in os.walk(place):
+        for name in names:
+            with open(os.path.join(at, name), "rb") as f:
+                found.append(f.read())
+    return found
 
 
-def sessions(start, where):
-    shutil.rmtree(root + "/mail", ignore_errors=True)
-    os.mkdir(root + "/mail")
-    os.chmod(root + "/mail", 0o777)
-    os.mkdir(root + "/mail/folder")
-    os.chmod(root + "/mail/folder", 0o777)
-    if start is in_namespace:
-        relays = [("discard:",), ("print:",), ("smtp:[127.0.0.1]:%d" % port,)]
-    else:
-        relays = [("discard:",), ("print:",), ("smtp:[127.0.0.1]:%d" % port,),
-                  ("maildir:/mail/folder",), ("--", "/taker")]
-    for relay in relays:
-        p = start("/smtpd", *relay, input=MAIL)
-        took = ok(b"\n250 2.0.0 " in p.stdout and p.returncode == 0,
-           "%s takes a message %s" % (relay[-1].split(":")[0], where),
-           p.stdout, p.stderr)
-        if relay == ("print:",):
-            ok(b"world" in p.stderr, "and prints it", p.stderr)
-        if relay[0].startswith("smtp:"):
-            text = taken.get() if took else b""
-            ok(b"world" in text, "the next hop has the message", text)
-    if start is in_chroot:
-        texts = files(root + "/mail")
-        ok(len(texts) == 2 and all(b"world" in t for t in texts),
-           "the folder and the program have the message", texts)
+def takes_a_message(start, *relay):
+    """What is printed."""
+    done = start("/smtpd", *relay, input=MAIL)
+    assert b"\n250 2.0.0 " in done.stdout and done.returncode == 0, done
+    return done.stderr
 
 
-try:
-    os.mkdir(root)
-    shutil.copy(SMTPD, root + "/smtpd")
-    with open(work + "/taker.c", "w") as f:
-        f.write(TAKER)
-    subprocess.run(["musl-gcc", "-static", "-o", root + "/taker",
-                    work + "/taker.c"], check=True)
-    port, taken = next_hop()
-    sessions(in_chroot, "in an empty root")
-    sessions(in_namespace, "in a namespace with a read-only root")
-    print("1..%d" % done)
-finally:
-    shutil.rmtree(work)
-sys.exit(failed > 0)
+def in_each_root(*relay):
+    return [takes_a_message(start, *relay)
+            for start in (in_chroot, in_namespace)]
+
+
+@test
+def discard_takes_a_message():
+    in_each_root("discard:")
+
+
+@test
+def print_prints_it():
+    for printed in in_each_root("print:"):
+        assert b"world" in printed, printed
+
+
+@test
+def the_next_hop_gets_it():
+    with PrintingHop() as hop:
+        in_each_root(f"smtp:{hop.at}")
+        for _ in range(2):
+            assert b"world" in hop.taken.get()
+
+
+@test
+def a_folder_gets_it():
+    os.mkdir(f"{ROOT}/mail/folder")
+    os.chmod(f"{ROOT}/mail/folder", 0o777)
+    takes_a_message(in_chroot, "maildir:/mail/folder")
+    text, = files(f"{ROOT}/mail/folder")
+    assert b"world" in text, text
+
+
+@test
+def a_program_gets_it():
+    takes_a_message(in_chroot, "--", "/taker")
+    with open(f"{ROOT}/mail/program", "rb") as f:
+        assert b"world" in f.read()
+
+
+if __name__ == "__main__":
+    try:
+        for made in ROOT, f"{ROOT}/mail":
+            os.mkdir(made)
+        os.chmod(f"{ROOT}/mail", 0o777)
+        shutil.copy(PROGRAM, f"{ROOT}/smtpd")
+        write(f"{PLACE}/taker.c", TAKER)
+        subprocess.run(["musl-gcc", "-static", "-o", f"{ROOT}/taker",
+                        f"{PLACE}/taker.c"], check=True)
+        main()
+    finally:
+        shutil.rmtree(PLACE)

@@ -7,7 +7,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.provider import Provider
-from tap import SMTPD, Session, folder, lines, main, script, test
+from tap import SMTPD, Session, folder, lines, main, script, test, write
 
 PLACE = folder()
 os.chmod(PLACE, 0o777)
@@ -25,11 +25,7 @@ def provider(**more):
 
 
 def wrote(name, text):
-    path = os.path.join(PLACE, name)
-    with open(path, "w") as f:
-        f.write(text)
-    os.chmod(path, 0o644)
-    return path
+    return write(os.path.join(PLACE, name), text)
 
 
 def store(name="store"):

@@ -7,7 +7,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
-from tap import SMTPD, PolicyService, Session, folder, main, script, test
+from tap import (SMTPD, PolicyService, Session, folder, main, script, test,
+                 write)
 
 PLACE = folder()
 CHECKER = script(PLACE, "#!/bin/sh\nexec /bin/sh -c "
@@ -28,11 +29,7 @@ bounces@example.org     ann
 
 
 def wrote(text, name="senders"):
-    path = os.path.join(PLACE, name)
-    with open(path, "w") as f:
-        f.write(text)
-    os.chmod(path, 0o644)
-    return path
+    return write(os.path.join(PLACE, name), text)
 
 
 def client(file, *options, user="jo", relay="discard:"):

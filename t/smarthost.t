@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.provider import GOOGLE, MICROSOFT, Provider
 from tap import (SMTPD, Listener, Session, certificate, folder, main, script,
-                 test)
+                 test, write)
 
 PLACE = folder()
 CANNOT = "451 4.7.8 Cannot authenticate to next hop"
@@ -19,11 +19,7 @@ TOKENS = {"jo@example.com": "ya29." + "a" * 40, "kim@example.com": "kt"}
 
 
 def wrote(name, text):
-    path = os.path.join(PLACE, name)
-    with open(path, "w") as f:
-        f.write(text)
-    os.chmod(path, 0o644)
-    return path
+    return write(os.path.join(PLACE, name), text)
 
 
 def provider(mechanisms="PLAIN", name="hop", **more):

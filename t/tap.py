@@ -293,10 +293,14 @@ def family(pid):
 
 def script(folder, text, name="program"):
     """An executable shell script in folder."""
-    path = os.path.join(folder, name)
+    return write(os.path.join(folder, name), f"#!/bin/sh\n{text}\n", 0o755)
+
+
+def write(path, text, mode=0o644):
+    """A file with that text; returns path."""
     with open(path, "w") as f:
-        f.write("#!/bin/sh\n" + text + "\n")
-    os.chmod(path, 0o755)
+        f.write(text)
+    os.chmod(path, mode)
     return path
 
 

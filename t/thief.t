@@ -4,13 +4,14 @@ user that looks at all others, all the time."""
 
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 
+import tap
 from fakes.hop import Hop
+from tap import (HELLO, Session, certificate, folder, lines, main, test,
+                 write)
 
 NOBODY = 65534
 SESSIONS = 30
@@ -89,111 +90,90 @@ if os.getuid() != 0:
     print("1..0 # SKIP only root can start smtpd as another user")
     sys.exit(0)
 
-work = tempfile.mkdtemp()
-os.chmod(work, 0o755)
-done = failed = 0
+PLACE = folder()
+CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+CONTEXT.check_hostname = False
+CONTEXT.verify_mode = ssl.CERT_NONE
+naked = None        # a process that is not protected
 
 
-def ok(good, name, *diagnosis):
-    global done, failed
-    done += 1
-    failed += not good
-    print("%sok %d - %s" % ("" if good else "not ", done, name), flush=True)
-    for d in diagnosis if not good else []:
-        print("#  ", d)
+def path(name):
+    return os.path.join(PLACE, name)
 
 
-def run(*argv, **more):
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL, **more)
+def loot():
+    with open(path("loot")) as f:
+        return f.read()
 
 
-def session(smtpd):
+def session():
     """One session with STARTTLS.  Returns the reply to EHLO within TLS."""
-    ours, theirs = socket.socketpair()
-    server = subprocess.Popen(
-        [smtpd, "--user", "nobody", "--tlscert", work + "/cert",
-         "--tlskey", work + "/key", "discard:"], stdin=theirs, stdout=theirs,
-        stderr=subprocess.DEVNULL)
-    theirs.close()
-    ours.settimeout(60)
-    ours.recv(4096)
-    ours.sendall(b"EHLO x\r\n")
-    ours.recv(4096)
-    ours.sendall(b"STARTTLS\r\n")
-    reply = ours.recv(4096)
-    try:
-        tls = context.wrap_socket(ours)
-        tls.sendall(b"EHLO x\r\n")
-        reply = tls.recv(4096)
-        tls.close()
-    except OSError as e:
-        reply = str(e).encode()
-    ours.close()
-    server.wait()
-    return reply
+    with Session("--user", "nobody", "--tlscert", path("mx.pem"), "--tlskey",
+                 path("mx.key"), "discard:") as s:
+        s.start()
+        reply, = s.say("STARTTLS")
+        assert reply[:3] == "220", reply
+        with CONTEXT.wrap_socket(s.socket) as tls:
+            tls.sendall(lines(HELLO))
+            return tls.recv(4096).decode()
 
 
-def relay(smtpd, hop):
-    """One message to a next hop that wants the password.  Returns the last
-    reply but that to QUIT."""
-    done = subprocess.run(
-        [smtpd, "--user", "nobody", "--relay-auth", work + "/auth",
-         hop.relay()], capture_output=True, text=True,
-        input="EHLO x\r\nMAIL FROM:<a@example.org>\r\n"
-        "RCPT TO:<b@example.org>\r\nDATA\r\nSubject: x\r\n\r\ny\r\n.\r\n"
-        "QUIT\r\n")
-    return done.stdout.splitlines()[-2]
-
-
-try:
-    run("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt",
-        "ec_paramgen_curve:P-256", "-subj", "/CN=mx.example.org", "-keyout",
-        work + "/key", "-out", work + "/cert")
-    with open(work + "/thief.c", "w") as f:
-        f.write(THIEF)
-    run("cc", "-w", "-o", work + "/thief", work + "/thief.c")
-    # Everybody can read the program, as when it is installed.
-    shutil.copy(os.environ.get("ENGINE", "smtpd-tls"), work + "/smtpd-tls")
-    shutil.copy(os.environ.get("SMTPD", "smtpd"), work + "/smtpd")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-
-    loot = open(work + "/loot", "w+")
-    thief = subprocess.Popen([work + "/thief", str(os.getpid())], stdout=loot,
-                             user=NOBODY, group=NOBODY, extra_groups=[])
-    key = open(work + "/key")
-    naked = subprocess.Popen(["sleep", "60"], stdin=key, user=NOBODY,
-                             group=NOBODY, extra_groups=[])
+@test
+def the_thief_takes_the_key_of_a_process_that_is_not_protected():
+    global naked
+    with open(path("mx.key")) as key:
+        naked = subprocess.Popen(["sleep", "60"], stdin=key, user=NOBODY,
+                                 group=NOBODY, extra_groups=[])
     for _ in range(3000):
-        if "key of" in open(work + "/loot").read():
+        if "key of" in loot():
             break
-        session(work + "/smtpd")
+        session()
     naked.kill()
     naked.wait()
-    key.close()
-    ok("key of %d\n" % naked.pid in open(work + "/loot").read(),
-       "the thief takes the key of a process that is not protected")
-    replies = [session(work + "/smtpd") for _ in range(SESSIONS)]
-    ok(all(r.startswith(b"250") for r in replies),
-       "sessions with STARTTLS go on meanwhile", replies)
-    hop = Hop(path=work + "/hop", extensions=["AUTH PLAIN"])
-    with open(work + "/auth", "w") as f:
-        f.write("# No PRIVATE KEY, but a word that the thief knows.\n"
-                f"unix:{hop.path} joe:secret\n")
-    os.chmod(work + "/auth", 0o600)
-    replies = [relay(work + "/smtpd", hop) for _ in range(SESSIONS)]
-    ok(all(r.startswith("250") for r in replies) and
-       sum(c.startswith("AUTH") for c in hop.told()) == SESSIONS,
-       "messages go on to a next hop that wants a password", replies)
+    assert f"key of {naked.pid}\n" in loot(), loot()
+
+
+@test
+def sessions_with_STARTTLS_go_on_meanwhile():
+    for _ in range(SESSIONS):
+        reply = session()
+        assert reply.startswith("250"), reply
+
+
+@test
+def messages_go_on_to_a_next_hop_that_wants_a_password():
+    with Hop(path=path("hop"), extensions=["AUTH PLAIN"]) as hop:
+        file = write(path("auth"), "# No PRIVATE KEY, but words that the thief "
+                     f"knows.\nunix:{hop.path} joe:secret\n", 0o600)
+        for _ in range(SESSIONS):
+            with Session("--user", "nobody", "--relay-auth", file,
+                         hop.relay()) as s:
+                s.start()
+                assert s.deliver()[:3] == "250"
+                s.finish()
+        assert sum(c.startswith("AUTH") for c in hop.told()) == SESSIONS
+
+
+@test
+def no_process_of_the_same_user_can_take_the_TLS_key_or_the_password():
     thief.kill()
     thief.wait()
-    loot = open(work + "/loot").read().replace("key of %d\n" % naked.pid, "")
-    ok(loot.split() == ["ready"],
-       "no process of the same user can take the TLS key or the password",
-       loot)
-    print("1..%d" % done)
-finally:
-    shutil.rmtree(work)
-sys.exit(failed > 0)
+    assert loot().replace(f"key of {naked.pid}\n", "").split() == ["ready"]
+
+
+if __name__ == "__main__":
+    certificate(PLACE, "mx", "mx.example.org")
+    # Everybody can read the program, as when it is installed.
+    tap.SMTPD = shutil.copy(tap.SMTPD, path("smtpd"))
+    shutil.copy(os.environ.get("ENGINE", "smtpd-tls"), path("smtpd-tls"))
+    write(path("thief.c"), THIEF)
+    subprocess.run(["cc", "-w", "-o", path("thief"), path("thief.c")],
+                   check=True)
+    with open(path("loot"), "w") as file:
+        thief = subprocess.Popen([path("thief"), str(os.getpid())], stdout=file,
+                                 user=NOBODY, group=NOBODY, extra_groups=[])
+    try:
+        main()
+    finally:
+        thief.kill()
+        shutil.rmtree(PLACE)

@@ -29,19 +29,6 @@ peer_read(const char *line, size_t len)
 }
 
 static void
-log_line(void *ctx, int priority, const char *event,
-    const struct envelope *env, const char *text)
-{
-	(void)ctx;
-	(void)priority;
-	(void)event;
-	(void)env;
-	for (; *text != '\0'; text++)
-		demand((unsigned char)*text >= ' ' && *text != '\177',
-		    "a log line with control characters");
-}
-
-static void
 check(const struct reply *v, const char *user, bool dovecot)
 {
 	static const int codes[] = { 235, 334, 421, 454, 500, 501, 503, 504, 535 };
@@ -113,7 +100,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const char *const names[] = {
 		"PLAIN", "LOGIN", "EXTERNAL", "CRAM-MD5"
 	};
-	static const struct logger log = { log_line, NULL };
+	static const struct logger log = { demand_printable, NULL };
 	const uint8_t *p = data + 1, *end = data + size;
 	char *response[STEPS] = { NULL }, error[256];
 	struct envelope env = { .nrecipients = 0 };

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct envelope;
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static inline void
@@ -21,6 +23,20 @@ demand(bool kept, const char *what)
 		return;
 	fprintf(stderr, "fuzzer: %s\n", what);
 	abort();
+}
+
+/* For a struct logger. */
+static inline void
+demand_printable(void *ctx, int priority, const char *event,
+    const struct envelope *env, const char *text)
+{
+	(void)ctx;
+	(void)priority;
+	(void)event;
+	(void)env;
+	for (; *text != '\0'; text++)
+		demand((unsigned char)*text >= ' ' && *text != '\177',
+		    "a log line with control characters");
 }
 
 #endif

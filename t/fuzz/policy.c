@@ -28,19 +28,6 @@ peer_read(const char *line, size_t len)
 }
 
 static void
-log_line(void *ctx, int priority, const char *event,
-    const struct envelope *env, const char *text)
-{
-	(void)ctx;
-	(void)priority;
-	(void)event;
-	(void)env;
-	for (; *text != '\0'; text++)
-		demand((unsigned char)*text >= ' ' && *text != '\177',
-		    "a log line with control characters");
-}
-
-static void
 check_verdict(const struct reply *v)
 {
 	const char *p;
@@ -89,7 +76,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const struct recipient to = { "b@example.org", "" };
-	static const struct logger log = { log_line, NULL };
+	static const struct logger log = { demand_printable, NULL };
 	struct envelope env = { .recipients = &to };
 	char prepend[SERVICE_PREPEND], error[256];
 	struct service_message message = { .spool = -1 };

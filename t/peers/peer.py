@@ -32,7 +32,7 @@ import socket
 import subprocess
 import tempfile
 
-from tap import Listener, Session, Skip, certificate, lines, need, script
+from tap import Listener, Session, Skip, certificate, lines, need, script, write
 
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 
@@ -134,10 +134,7 @@ class Peer:
         return os.path.join(self.place, name)
 
     def save(self, name, text):
-        with open(self.path(name), "w") as f:
-            f.write(text)
-        os.chmod(self.path(name), 0o644)
-        return self.path(name)
+        return write(self.path(name), text)
 
     def read(self, name):
         with open(self.path(name), errors="replace") as f:

@@ -17,7 +17,7 @@ import threading
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
 import peer
 from tap import (Listener, Session, Skip, certificate, folder, main, need,
-                 script, test)
+                 script, test, write)
 
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 PLACE = folder()
@@ -33,10 +33,7 @@ def path(name):
 
 
 def save(name, text):
-    with open(path(name), "w") as f:
-        f.write(text)
-    os.chmod(path(name), 0o644)
-    return path(name)
+    return write(path(name), text)
 
 
 class Program(peer.Peer):
