@@ -212,7 +212,7 @@ put_item(char *line, size_t size, size_t n, const struct item *item)
 }
 
 /* The record with a field for every fact.  Negative: it was not taken. */
-static __attribute__((noinline)) int
+static int
 send_journal(const struct log *l, const struct record *r, int priority,
     const char *id, const char *line)
 {

@@ -615,7 +615,7 @@ session_turn_away(struct session *s, int error, int status)
 	return status;
 }
 
-__attribute__((noinline)) int
+int
 session_run(struct session *s, const char *tls_trouble)
 {
 	enum ending why;
