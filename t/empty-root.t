@@ -2,9 +2,13 @@
 """The static smtpd where there is nothing else: no /proc, no /etc, no library,
 a root that cannot be written to, a user without a name."""
 
+import json
 import os
 import queue
+import re
 import shutil
+import smtplib
+import socket
 import subprocess
 import sys
 
@@ -125,6 +129,41 @@ def a_program_gets_it():
     takes_a_message(in_chroot, "--", "/taker")
     with open(f"{ROOT}/mail/program", "rb") as f:
         assert b"world" in f.read()
+
+
+@test
+def the_container_of_README_takes_a_message():
+    with open("README") as f:
+        found = re.search(r"    FROM scratch\n((?:    \S.*\n)+)", f.read())[1]
+    lines = [line.split(None, 1) for line in found.splitlines()]
+    image = f"{PLACE}/image"
+    os.mkdir(image)
+    for source, to in [v.split() for k, v in lines if k == "COPY"]:
+        shutil.copy({"smtpd": PROGRAM, "busybox": "/bin/busybox"}[source],
+                    image + to)
+    (user,), (command,) = ([v for k, v in lines if k == which]
+                           for which in ("USER", "CMD"))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        ["/usr/sbin/chroot", f"--userspec={user}:{user}", image,
+         *(str(port) if word == "2525" else word
+           for word in json.loads(command))],
+        env={}, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            assert server.poll() is None
+            try:
+                client = smtplib.SMTP("127.0.0.1", port)
+                break
+            except ConnectionRefusedError:      # it does not listen yet
+                pass
+        with client:
+            assert client.sendmail("a@example.org", "b@example.net",
+                                   "Subject: x\r\n\r\ny\r\n") == {}
+    finally:
+        server.kill()
+        server.wait()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ packages=(gcc libc6-dev libssl-dev libsystemd-dev pkgconf systemd curl)
 for target; do
 	case $target in
 	STATIC=yes)
-		packages+=(musl-tools libcrypt-dev) ;;
+		packages+=(musl-tools libcrypt-dev busybox-static) ;;
 	check | coverage)
 		packages+=(libcriterion-dev g++ perl python3 swaks openssl faketime
 		    ca-certificates ucspi-tcp haproxy iproute2 strace netbase
