@@ -189,7 +189,7 @@ Test(carry, no_command_is_smuggled_in)
 
 Test(carry, places_are_tried_in_turn)
 {
-	struct peer p, q;
+	struct peer p;
 	char where[300];
 
 	start(&p, ONE);
@@ -197,12 +197,7 @@ Test(carry, places_are_tried_in_turn)
 	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP), TAKEN);
 	finish(&p, "first is not there");
 
-	start(&p, "> 554 5.7.1 Go away\n");
-	start(&q, ONE);
-	snprintf(where, sizeof where, "%s,%s", p.where, q.where);
-	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP), TAKEN);
-	finish(&p, "first refuses");
-	finish(&q, "second");
+	relay_to_two("first refuses", "> 554 5.7.1 Go away\n", ONE, TAKEN);
 
 	start(&p, "> 554 5.7.1 Go away\n");
 	snprintf(where, sizeof where, "%s,unix:%s/none", p.where, hop_dir);
@@ -216,13 +211,8 @@ Test(carry, places_are_tried_in_turn)
 	    GARBLED "\n");
 	finish(&p, "what went wrong with the one that is there");
 
-	start(&p, "> 554 5.7.1 Go away\n");
-	start(&q, "> 421 4.3.2 Busy\n");
-	snprintf(where, sizeof where, "%s,%s", q.where, p.where);
-	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP),
-	    "451 4.3.2 Busy\n");
-	finish(&p, "last");
-	finish(&q, "busy");
+	relay_to_two("first is busy", "> 421 4.3.2 Busy\n",
+	    "> 554 5.7.1 Go away\n", "451 4.3.2 Busy\n");
 }
 
 struct login {

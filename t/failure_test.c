@@ -148,28 +148,15 @@ Test(failure, refused_mail_of_a_kept_connection_is_said_again)
 	post_free(m);
 }
 
-/* Relays one message to two places, of which the second takes it. */
+/* The second of two places takes the message. */
 static void
 fails_over(const char *name, const char *first)
 {
-	struct peer p, q;
-	char where[300];
-	const char *got;
-
-	start(&p, first);
-	start(&q, ONE);
-	snprintf(where, sizeof where, "%s,%s", p.where, q.where);
-	got = relay_once(where, &settings, NEXTHOP_SMTP);
-	cr_expect_str_eq(got, TAKEN, "%s: %s", name, got);
-	finish(&p, name);
-	finish(&q, name);
+	relay_to_two(name, first, ONE, TAKEN);
 }
 
 Test(failure, next_place_is_asked_when_one_cannot_serve)
 {
-	struct peer p, q;
-	char where[300];
-
 	fails_over("421 to MAIL", PLAIN FROM "> 421 4.3.2 Busy\n");
 	fails_over("hangs up at MAIL", PLAIN FROM "!\n");
 	fails_over("421 to RCPT", PLAIN MAIL TO "> 421 4.3.2 Busy\n");
@@ -182,30 +169,15 @@ Test(failure, next_place_is_asked_when_one_cannot_serve)
 	fails_over("421 to DATA", PLAIN MAIL RCPT
 	    "< DATA\n> 421 4.3.2 Busy\n");
 
-	start(&p, PLAIN FROM "> 550 5.7.1 No\n");
-	start(&q, "");
-	snprintf(where, sizeof where, "%s,%s", p.where, q.where);
-	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP),
+	relay_to_two("a refusal is final", PLAIN FROM "> 550 5.7.1 No\n", "",
 	    "550 5.7.1 No\n");
-	finish(&p, "a refusal is final");
-	finish(&q, "never asked");
 
-	start(&p, PLAIN MAIL RCPT TEXT "!\n");
-	start(&q, "");
-	snprintf(where, sizeof where, "%s,%s", p.where, q.where);
-	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP),
+	relay_to_two("it may have the message", PLAIN MAIL RCPT TEXT "!\n", "",
 	    "451 4.4.2 Connection to next hop lost\n");
-	finish(&p, "it may have the message");
-	finish(&q, "never asked");
 
 	/* The next one must accept the same recipients. */
-	start(&p, PLAIN MAIL RCPT "< DATA\n!\n");
-	start(&q, PLAIN MAIL TO "> 550 5.1.1 Unknown\n");
-	snprintf(where, sizeof where, "%s,%s", p.where, q.where);
-	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP),
-	    "451 4.1.1 Unknown\n");
-	finish(&p, "lost at DATA");
-	finish(&q, "accepts less");
+	relay_to_two("accepts less", PLAIN MAIL RCPT "< DATA\n!\n",
+	    PLAIN MAIL TO "> 550 5.1.1 Unknown\n", "451 4.1.1 Unknown\n");
 }
 
 /* The first address is lost, the second takes the message. */

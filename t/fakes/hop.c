@@ -439,6 +439,23 @@ relay_by(struct nexthop *h, struct post *m, int ms)
 }
 
 void
+relay_to_two(const char *name, const char *first, const char *second,
+    const char *verdicts)
+{
+	struct peer p, q;
+	char where[300];
+	const char *got;
+
+	start(&p, first);
+	start(&q, second);
+	snprintf(where, sizeof where, "%s,%s", p.where, q.where);
+	got = relay_once(where, &settings, NEXTHOP_SMTP);
+	cr_expect_str_eq(got, verdicts, "%s: got %s", name, got);
+	finish(&p, name);
+	finish(&q, name);
+}
+
+void
 run_scenes(const struct scene *scene, size_t n)
 {
 	struct nexthop *h;

@@ -108,6 +108,10 @@ const char	*relay_once(const char *where, const struct relay_settings *set,
 void	converse(const char *name, const char *script, struct post *m,
 	    const char *verdicts);
 
+/* The same for one message to two peers, named in that order. */
+void	relay_to_two(const char *name, const char *first, const char *second,
+	    const char *verdicts);
+
 void	run_scenes(const struct scene *scene, size_t n);
 
 /* Two messages by one next hop. */
