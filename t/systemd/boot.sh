@@ -48,11 +48,11 @@ mount -t overlay -o "lowerdir=${RIG_ROOT:-/},upperdir=$RIG/upper,workdir=$RIG/wo
 
 # What happens in the container is decided here and not by what the host has
 # enabled: rig.target wants a bare system and our script.
-mkdir "$root/rig" &&
+mkdir -p "$root/rig/fakes" &&
     cp "$top"/t/tap.py "$top"/t/servers.py "$top"/t/systemd/booted.py \
-	"$top"/t/fakes/provider.py \
 	"$top/src/session/log.c" \
         ${RIG_FILES:-} "$root/rig/" &&
+    cp "$top"/t/fakes/*.py "$root/rig/fakes/" &&
     cp "$script" "$root/rig/script" && chmod 755 "$root/rig/script" || exit 1
 rm -rf "$root/var/log/journal" "$root/etc/default/smtpd" "$root/etc/smtpd" \
     "$root"/etc/systemd/system/smtpd*

@@ -143,6 +143,14 @@ def ask(s, line=None):
     return got
 
 
+def hand_over(s, subject):
+    """A message, its last dot included, whose reply is not read."""
+    *lines, _ = message(subject)
+    for line in lines:
+        ask(s)
+        s.sendall(line.encode() + b"\r\n")
+
+
 def same(got, wanted):
     assert got == wanted, f"{got!r} is not {wanted!r}"
 

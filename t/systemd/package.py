@@ -13,8 +13,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, "/rig")
-from booted import (ask, box, connection, delivered, instances, matches,
-                    records, run, same, slurp, succeeds, systemctl,
+from booted import (ask, box, connection, delivered, hand_over, instances,
+                    matches, run, same, slurp, succeeds, systemctl,
                     takes_a_message, until, wait_for_end)
 from servers import message, spew
 from tap import main, test
@@ -190,13 +190,8 @@ def removal_finishes_the_message_that_is_being_relayed():
     spew("/srv/relay", "echo begun >/srv/begun\nread line </srv/go\n"
          f"cat >{where}/message\n")
     spew("/etc/default/smtpd", 'SMTPD_RELAY="-- /bin/sh /srv/relay"\n')
-    *first, text, _ = message("the last")
     with connection(25) as s:
-        for line in first:
-            ask(s)
-            s.sendall(line.encode() + b"\r\n")
-        ask(s)
-        s.sendall(text.encode() + b"\r\n")
+        hand_over(s, "the last")
         same(slurp("/srv/begun"), "begun\n")
         with subprocess.Popen(["dpkg", "--remove", "smtpd"],
                               stdout=subprocess.DEVNULL) as removal:

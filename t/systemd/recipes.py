@@ -13,10 +13,9 @@ import subprocess
 import sys
 
 sys.path.insert(0, "/rig")
-from booted import (ask, box, connection, delivered, matches, records, run,
-                    same, slurp, succeeds, systemctl, takes_a_message, until,
-                    wait_for_end)
-from servers import TAKEN, codes, message, spew, talk
+from booted import (box, delivered, matches, records, run, same, slurp,
+                    succeeds, systemctl, takes_a_message, until, wait_for_end)
+from servers import TAKEN, codes, spew, talk
 from tap import main, test
 from text import manual, under
 

@@ -17,10 +17,10 @@ import threading
 
 sys.path.insert(0, "/rig")
 from booted import (EVENT, JO, SWAKS, UNITS, ask, box, connection, delivered,
-                    dropin, enable, instances, matches, program, prop, records,
-                    run, same, settings, shipped, slurp, succeeds, systemctl,
-                    takes_a_message, until, wait_for_end)
-from provider import Provider
+                    dropin, enable, hand_over, instances, matches, program,
+                    prop, records, run, same, settings, shipped, slurp,
+                    succeeds, systemctl, takes_a_message, until, wait_for_end)
+from fakes.provider import Provider
 from servers import MAIL, TAKEN, codes, message, spew, talk
 from tap import main, test
 
@@ -166,12 +166,7 @@ def an_instance_that_is_stopped_during_a_relay_finishes_it_first():
                                  "read line </srv/slow/go\n"
                                  "cat >/srv/slow/message\n"))
     with connection(25) as s:
-        *first, text, _ = message("slow")
-        for line in first:
-            ask(s)
-            s.sendall(line.encode() + b"\r\n")
-        ask(s)
-        s.sendall(text.encode() + b"\r\n")
+        hand_over(s, "slow")
         same(slurp("/srv/slow/begun"), "begun\n")
         unit = instances("smtpd")[0]
         systemctl("stop", "--no-block", unit)
