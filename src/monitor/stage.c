@@ -1,6 +1,8 @@
 /*
  * stage.c - what the monitor says at each step of the dialogue: the access
- * rule first, then routes and services, the next hop of --live last.
+ * rule first, then routes and services, the next hop of --live last.  But of a
+ * recipient filters hear last, as a server that they know tells them only of
+ * those that it accepts.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +12,8 @@
 #include "base/text.h"
 #include "monitor/private.h"
 #include "monitor/record.h"
+
+#define BY_MAX 512		/* octets of a service's name in the log */
 
 bool
 monitor_is_limited(const struct monitor *m)
@@ -115,13 +119,33 @@ ask_next_hop(struct monitor *m, enum stage stage, const struct envelope *env,
 		relay_live_offer(m->relay, &mapped, v, NULL);
 }
 
+/* How many services, the first ones, hear nothing of refused recipients. */
+static size_t
+count_deaf(const struct monitor *m)
+{
+	size_t n = 0;
+
+	while (n < m->nservices && m->service[n].kind->refused == NULL)
+		n++;
+	return n;
+}
+
+static void
+ask_service(struct monitor *m, size_t i, enum stage stage,
+    const struct envelope *env, struct reply *v, char *prepend, char by[BY_MAX])
+{
+	m->service[i].kind->ask(m->service[i].ctx, stage, env, v,
+	    prepend + strlen(prepend));
+	monitor_service_name(m, i, by, BY_MAX);
+}
+
 void
 monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
     struct reply *v, char *prepend)
 {
 	struct envelope mapped;
-	size_t i = 0;
-	char why[128], by[512] = "routes";
+	size_t i, first = stage == STAGE_RCPT ? count_deaf(m) : m->nservices;
+	char why[128], by[BY_MAX] = "routes";
 
 	/* Without a text the channel has words of its own. */
 	reply_set(v, 250, "2.0.0", m->set->relay.live ? "" : "OK");
@@ -137,15 +161,14 @@ monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope 
 		mapped = relay_envelope(m, env);
 		relay_rcpt(m->relay, &mapped, v);
 	}
-	for (; i < m->nservices && v->code < 400; i++) {
-		m->service[i].kind->ask(m->service[i].ctx, stage, env, v,
-		    prepend + strlen(prepend));
-		monitor_service_name(m, i, by, sizeof by);
-	}
+	for (i = 0; i < first && v->code < 400; i++)
+		ask_service(m, i, stage, env, v, prepend, by);
 	if (m->set->relay.live && v->code < 400) {
 		ask_next_hop(m, stage, env, v);
 		text_join(by, sizeof by, "next hop", NULL);
 	}
+	for (; i < m->nservices && v->code < 400; i++)
+		ask_service(m, i, stage, env, v, prepend, by);
 	if (stage == STAGE_RCPT && v->code >= 400)
 		tell_refusal(m, i, env, v);
 	if (stage == STAGE_MAIL)
