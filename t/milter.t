@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from fakes.milter import Filter, number, packet, strings
+from fakes.milter import Filter, number, packet, stored, strings
 from tap import (HELLO, SMTPD, Listener, PolicyService, Session, folder,
                  lines, main, message, script, test)
 
@@ -21,18 +21,6 @@ def box():
     global boxes
     boxes += 1
     return os.path.join(PLACE, f"box{boxes}")
-
-
-def stored(where):
-    """The messages in a Maildir, without the fields that smtpd writes."""
-    found = []
-    for name in sorted(glob.glob(f"{where}/new/*")):
-        with open(name, "rb") as f:
-            text = f.read()
-        found.append(re.sub(
-            rb"(?m)^(Received|Return-Path|Delivered-To):.*\n([ \t].*\n)*", b"",
-            text))
-    return found
 
 
 def deliver(filters, *text, options=(), relay=None, envelope=None, before=(),
@@ -282,6 +270,13 @@ EDITS = [
     (packet("b", b"new\r\n.\r\nbody\r\n"),
      b"A: 1\nB: 2\nA: 3\n\nnew\n.\nbody\n"),
     (packet("b", b""), b"A: 1\nB: 2\nA: 3\n\n"),
+    # Indices that filters count from -1, or have not set.
+    (packet("i", number(0xffffffff, "X", "y")),
+     b"A: 1\nB: 2\nA: 3\nX: y\n\nbody\n"),
+    (packet("m", number(0xffffffff, "A", "y")),
+     b"A: 1\nB: 2\nA: 3\nA: y\n\nbody\n"),
+    (packet("m", number(0x80000000, "A", "")),
+     b"A: 1\nB: 2\nA: 3\n\nbody\n"),
     # Neither a field, nor a line end, nor a message out of nothing.
     (packet("h", strings("X", "y\nBcc: z\r\n\r\nw\n\n")),
      b"A: 1\nB: 2\nA: 3\nX: y\n\tBcc: z\n\t\n\tw\n\nbody\n"),
@@ -414,6 +409,15 @@ NONSENSE = {
     "a NUL in the reply": [packet("y", b"550 5.7.1 a\0b\0")],
     "an empty reply": [packet("y", b"\0")],
     "no end of the reply": [packet("y", b"550-5.7.1 a\0")],
+    "a negative code": [packet("y", b"-550 5.7.1 a\0")],
+    "a code with a digit too many": [packet("y", b"5500 5.7.1 a\0")],
+    "a line without a code": [packet("y", b"550-5.7.1 a\r\nb\0")],
+    "a second negotiation": [packet("O", number(6) + bytes(8))],
+    "a body before the end": [packet("b", b"x")],
+    "a body that does not end": [b"\xff\xff\xff\xffbx", b""],
+    "a recipient before the end": [packet("+", strings("x@example.org"))],
+    "a command of ours": [packet("Q")],
+    "an octet that is no letter": [b"\0\0\0\1\xff"],
 }
 
 
@@ -421,7 +425,8 @@ NONSENSE = {
 def nonsense_at_any_stage_defers_and_loses_nothing():
     for what, answer in NONSENSE.items():
         for event in "MRTLNBE":
-            if event == "E" and answer[0][4:5] == b"h":
+            if event == "E" and answer[0][4:5] in (b"h", b"b", b"+") and \
+                    len(answer) == 1:   # there it is none
                 continue
             with Filter(PLACE, {event: answer}) as f:
                 got, mail, log = deliver([f], quit=False)
@@ -437,6 +442,19 @@ def edits_that_make_no_sense_defer_and_change_nothing():
     for edit in (packet("h", strings("A B", "x")), packet("h", b"A\0"),
                  packet("h", b"A\0b"), packet("i", b"\0\0"),
                  packet("h", strings("", "x")), packet("m", strings("A", "")),
+                 # A NUL in a value, in an address, in a reason.
+                 packet("h", strings("A", "b", "c")),
+                 packet("i", number(1, "A", "b", "")),
+                 packet("m", number(1, "Subject", "", "Bcc: z")),
+                 packet("+", strings("a@example.org", "b@example.org")),
+                 packet("-", strings("a@example.org", "")),
+                 packet("q", strings("odd", "")), packet("q", b"odd"),
+                 packet("h", strings("A\r\nB", "x")),
+                 packet("h", strings("A:", "x")),
+                 packet("i", number(1, "\u00e4", "x")),
+                 packet("e", strings("a\nb@example.org")),
+                 packet("e", b""), packet("2", b"a@example.org"),
+                 b"\xff\xff\xff\xffh", b"\0\0\0\0+",
                  packet("+", strings("a\r\nDATA")), packet("+", strings("")),
                  packet("+", b"a@b"), packet("+", strings("<a> <b>")),
                  packet("+", strings("-x@example.org")), packet("-", b""),

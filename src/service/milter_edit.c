@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE	/* strcasestr */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -322,57 +323,101 @@ replace_body(struct milter_change *c, uint64_t left)
 
 /* ---- the interface ------------------------------------------------------- */
 
-/* The string after the one at p, in data that ends at end: "" if there is
-   none. */
+/* Makes the strings that follow the one at p, up to end, one: parameters of an
+   address, with blanks between them.  Returns it; "" if there are none. */
 static char *
-next_string(char *p, char *end)
+join_options(char *p, char *end)
 {
-	p += strlen(p) + 1;
-	return p < end ? p : end;
+	char *options = p + strlen(p) + 1;
+
+	if (options == end)
+		return end;	/* where there is a NUL, too */
+	for (p = options; p + 1 < end; p++)
+		if (*p == '\0')
+			*p = ' ';
+	return options;
+}
+
+/* How many strings, each with its NUL, are in p[0..len)?  0 if the last has
+   none. */
+static size_t
+count_strings(const char *p, size_t len)
+{
+	size_t n = 0;
+
+	if (len == 0 || p[len - 1] != '\0')
+		return 0;
+	for (size_t i = 0; i < len; i++)
+		n += p[i] == '\0';
+	return n;
+}
+
+/* The changes, and how many strings each has. */
+static const struct {
+	char command;
+	bool index;		/* a number stands in front of them */
+	unsigned char least, most;
+} changes[] = {
+	{ '+', false, 1, 1 },
+	{ '2', false, 1, UCHAR_MAX },
+	{ '-', false, 1, 1 },
+	{ 'e', false, 1, UCHAR_MAX },
+	{ 'h', false, 2, 2 },
+	{ 'i', true, 2, 2 },
+	{ 'm', true, 2, 2 },
+	{ 'q', false, 1, 1 },
+	{ 'b', false, 0, 0 },
+};
+
+/* Does one that is well-formed: strings begin at p. */
+static void
+make_change(struct milter_change *c, char command, uint32_t i, char *p)
+{
+	struct milter *m = c->m;
+	char *end = m->in + m->len;
+
+	switch (command) {
+	case '+':
+	case '2':
+		add_recipient(c, p, join_options(p, end));
+		break;
+	case '-':
+		delete_recipient(c, p);
+		break;
+	case 'e':
+		change_sender(c, p, join_options(p, end));
+		break;
+	case 'q':
+		c->quarantine = keep(m, p, "", "");
+		break;
+	default:
+		change_field(c, command, i, p, p + strlen(p) + 1);
+		break;
+	}
 }
 
 bool
 milter_change(struct milter_change *c, char command, uint64_t body)
 {
 	struct milter *m = c->m;
-	char *p = m->in, *end = p + m->len;
-	uint32_t i = 0;
+	size_t i = 0, n, head;
 
-	if (command == '\0' || strchr("+2-ehimqb", command) == NULL)
+	while (i < COUNT(changes) && changes[i].command != command)
+		i++;
+	if (i == COUNT(changes))
 		return false;
 	c->count++;
 	if (command == 'b') {
 		replace_body(c, body);
 		return true;
 	}
-	if (command == 'i' || command == 'm') {
-		i = m->len < 4 ? 0 : milter_number(p);
-		p = m->len < 4 ? end : p + 4;
-	}
-	/* Strings, each with its NUL: a field has two. */
-	if (p == end || end[-1] != '\0' ||
-	    (strchr("him", command) != NULL && next_string(p, end) == end)) {
+	head = changes[i].index ? 4 : 0;
+	n = m->len <= head ? 0 : count_strings(m->in + head, m->len - head);
+	if (n < changes[i].least || n > changes[i].most)
 		m->fault = "malformed change";
-		return true;
-	}
-	switch (command) {
-	case '+':
-	case '2':
-		add_recipient(c, p, next_string(p, end));
-		break;
-	case '-':
-		delete_recipient(c, p);
-		break;
-	case 'e':
-		change_sender(c, p, next_string(p, end));
-		break;
-	case 'q':
-		c->quarantine = keep(m, p, "", "");
-		break;
-	default:
-		change_field(c, command, i, p, next_string(p, end));
-		break;
-	}
+	else
+		make_change(c, command, head == 0 ? 0 : milter_number(m->in),
+		    m->in + head);
 	return true;
 }
 

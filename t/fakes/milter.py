@@ -6,7 +6,9 @@ packets, which packet() makes; b"" in place of one hangs up; None: no answer at
 all.  What it heard is kept in heard, as (event, data), and the macros in
 macros: {event: {name: value}}.
 """
+import glob
 import os
+import re
 import struct
 
 from fakes.server import Server
@@ -27,6 +29,18 @@ def number(n, *strings):
 
 def strings(*all_):
     return b"".join(s.encode() + b"\0" for s in all_)
+
+
+def stored(where):
+    """The messages in a Maildir as filters left them: without the fields that
+    smtpd writes."""
+    found = []
+    for name in sorted(glob.glob(f"{where}/new/*")):
+        with open(name, "rb") as f:
+            found.append(re.sub(
+                rb"(?m)^(Received|Return-Path|Delivered-To):.*\n"
+                rb"([ \t].*\n)*", b"", f.read()))
+    return found
 
 
 class Filter(Server):
