@@ -160,6 +160,7 @@ serve(struct monitor *m, int signals)
 
 	m->refilled = clock_now();
 	m->end = m->refilled + (int64_t)m->set->session_timeout * 1000;
+	m->services.end = m->end;
 	monitor_log_session(m);
 	while (error == 0 && more == 1 && !m->ended) {
 		if (wait_question(m, signals) == -1) {

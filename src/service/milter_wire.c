@@ -31,17 +31,18 @@ milter_number(const char *p)
 	    (uint32_t)u[2] << 8 | u[3];
 }
 
+/* A filter that is at work for ever does not keep a session for ever. */
 static int64_t
-deadline(unsigned seconds)
+deadline(const struct milter *m, unsigned seconds)
 {
-	return clock_now() + (int64_t)seconds * 1000;
+	return clock_within(m->set->end, (int)seconds);
 }
 
 void
 milter_flush(struct milter *m, unsigned seconds)
 {
 	if (m->fault == NULL && m->outlen > 0 && stream_write(&m->link, m->out,
-	    m->outlen, deadline(seconds)) == -1)
+	    m->outlen, deadline(m, seconds)) == -1)
 		m->fault = stream_reason(errno);
 	m->outlen = 0;
 }
@@ -105,7 +106,7 @@ read_data(struct milter *m, size_t len, unsigned seconds)
 		m->in = more;
 		m->size = len + 1;
 	}
-	if (stream_read(&m->link, m->in, len, deadline(seconds)) == -1) {
+	if (stream_read(&m->link, m->in, len, deadline(m, seconds)) == -1) {
 		m->fault = stream_reason(errno);
 		return false;
 	}
@@ -123,7 +124,8 @@ milter_answer(struct milter *m, unsigned seconds, uint64_t *body)
 	milter_flush(m, seconds);
 	if (m->fault != NULL)
 		return 0;
-	if (stream_read(&m->link, head, sizeof head, deadline(seconds)) == -1) {
+	if (stream_read(&m->link, head, sizeof head,
+	    deadline(m, seconds)) == -1) {
 		m->fault = stream_reason(errno);
 		return 0;
 	}
@@ -214,7 +216,7 @@ milter_connect(struct milter *m)
 	m->fault = NULL;
 	m->outlen = 0;
 	if (stream_connect(&m->link, m->where, NULL,
-	    deadline(m->set->connect), m->why, sizeof m->why) == -1)
+	    deadline(m, m->set->connect), m->why, sizeof m->why) == -1)
 		m->fault = m->why;
 	else
 		negotiate(m);

@@ -41,6 +41,7 @@ struct service_settings {
 	unsigned timeout;	/* for one question to the policy service */
 	/* For filters: */
 	unsigned connect, command, content;
+	int64_t end;		/* of the session: no answer counts after it */
 	enum service_away away;
 	const char *fqdn;	/* our name */
 	const char *mailer;	/* the relay's transport; length below */

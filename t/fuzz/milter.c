@@ -70,6 +70,24 @@ check_message(const struct service_message *m, int spool)
 	edit_close(&e);
 }
 
+/* What may come between two stages: a command that is none, and a recipient
+   that somebody else refuses. */
+static void
+ask_beside(const struct service *s, void *p, enum stage stage,
+    const struct envelope *env)
+{
+	struct reply r;
+
+	reply_set(&r, 550, "5.1.1", "Not here");
+	if (stage == STAGE_RCPT)
+		s->refused(p, env, &r);
+	reply_set(&r, 500, "5.5.2", "Unknown command");
+	if (stage == STAGE_EHLO)
+		s->unknown(p, "FOO", env, &r);
+	demand(r.code >= 400, "a command that is none is one");
+	check_verdict(&r);
+}
+
 static void
 run(const struct service *s, void *p, struct envelope *env, int spool,
     bool crlf)
@@ -89,6 +107,7 @@ run(const struct service *s, void *p, struct envelope *env, int spool,
 		demand(prepend[0] == '\0', "a field out of nothing");
 		if (r.code >= 400)
 			return;
+		ask_beside(s, p, stages[i], env);
 	}
 	s->message(p, &m, &r);
 	check_verdict(&r);
@@ -106,7 +125,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const struct recipient to = { "b@example.org", "" };
 	static const struct logger log = { demand_printable, NULL };
 	const struct service_settings set = { .log = &log, .connect = 1,
-		.command = 1, .content = 1, .fqdn = "mx.example.org",
+		.command = 1, .content = 1, .fqdn = "mx.example.org", .end = INT64_MAX,
 		.away = size > 0 ? data[0] >> 1 & 1 : 0, .mailer = "x" };
 	struct envelope env = { .recipients = &to, .nrecipients = 1,
 		.size = sizeof TEXT - 1 };
