@@ -187,7 +187,10 @@ t/out/bench/floor t/out/bench/floor-static: t/bench/floor.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(if $(findstring static,$@),-static,$(LINK)) \
 	    -o $@ $<
-bench: all t/out/bench/floor t/out/bench/floor-static
+t/out/bench/filter: t/bench/filter.c
+	@mkdir -p $(@D)
+	$(CC) $(ALLCFLAGS) $(LINK) -o $@ $< -lmilter -pthread
+bench: all t/out/bench/floor t/out/bench/floor-static t/out/bench/filter
 	t/bench/bench.py $(BENCH)
 
 t/out/fuzz/%.o: %.c

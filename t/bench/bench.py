@@ -40,6 +40,7 @@ MB = 1000000
 STATIC = os.path.join(HERE, "out", "smtpd-static")   # make STATIC=yes
 STUNNEL = "stunnel, floor"
 CIPHER = "TLS_AES_256_GCM_SHA384"
+FILTERED = "Postfix smtp:, filter"
 NOBODY = 65534
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -68,6 +69,7 @@ class Candidate:
         self.plain = more.get("plain", self)    # the same without TLS
         self.prepare = more.get("prepare")      # told port and hop's port
         self.warm = more.get("warm", True)      # with processes that stay
+        self.settle = more.get("settle")        # waits until it has done all
 
 
 # Processes
@@ -250,14 +252,23 @@ class Hop:
         return self.listener.port if self.listener else 0
 
 
+class Filter(Hop):
+    """The mail filter that servers ask; it is not counted."""
+
+    def __init__(self, path):
+        super().__init__(None)
+        self.listener = Listener([path, "{port}"])
+
+
 # Measurements
 
-def source(port, messages, sessions, length):
-    """Sends messages, one a connection, over as many connections at a time."""
+def source(port, messages, sessions, length, *more):
+    """Sends messages, one a connection unless more options say otherwise, over
+    as many connections at a time."""
     argv = [find("smtp-source"), "-s", str(min(sessions, messages)), "-m",
             str(messages), "-l", str(length), "-M", "client.example.com",
             "-f", "sender@example.com", "-t", "recipient@example.org",
-            "127.0.0.1:%d" % port]
+            *more, "127.0.0.1:%d" % port]
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=PATIENCE,
                               stdout=subprocess.PIPE, check=False,
@@ -467,6 +478,18 @@ def tls(candidate, tmp, count, length, context):
             "mbs": count * length / MB / clock}
 
 
+def filtered(candidate, tmp, messages, length, *more):
+    """What messages cost the server, once it has done all with them."""
+    with Hop(candidate.hop) as hop:
+        with under(TCPSERVER, candidate, hop, tmp) as it:
+            for count in (20, messages):        # the first ones warm it
+                it.begin()
+                source(it.port, count, 4, length, *more)
+                if candidate.settle:
+                    candidate.settle()
+    return {"cpu": it.cpu / messages}
+
+
 # Candidates
 
 def copied(path, tmp):
@@ -591,16 +614,27 @@ inet_protocols = ipv4
 mynetworks = 127.0.0.0/8
 smtpd_relay_restrictions = permit_mynetworks, reject
 smtpd_peername_lookup = no
-smtpd_tls_security_level = may
-smtpd_tls_chain_files = %(key)s, %(cert)s
-smtpd_tls_session_cache_timeout = 0
-import_environment = MAIL_CONFIG, OPENSSL_CONF=%(dir)s/../openssl.cnf
-smtpd_proxy_filter = 127.0.0.1:%(hop)d
 message_size_limit = 33554432
 queue_directory = %(dir)s/spool
 data_directory = %(dir)s/data
 maillog_file = %(dir)s/log
 maillog_file_prefixes = %(dir)s
+"""
+
+TLS_CF = """\
+smtpd_tls_security_level = may
+smtpd_tls_chain_files = %s, %s
+smtpd_tls_session_cache_timeout = 0
+import_environment = MAIL_CONFIG, OPENSSL_CONF=%s/openssl.cnf
+"""
+
+PROXY_CF = "smtpd_proxy_filter = 127.0.0.1:%(hop)d\n"
+
+# With a queue: its filters see a message on the way there.
+QUEUE_CF = """\
+default_transport = %s
+relayhost = [127.0.0.1]:%%(hop)d
+smtp_dns_support_level = disabled
 """
 
 MASTER_CF = """\
@@ -611,27 +645,40 @@ proxymap unix - - n - - proxymap
 anvil unix - - n - 1 anvil
 cleanup unix n - n - 0 cleanup
 postlog unix-dgram n - n - 1 postlogd
+qmgr unix n - n 300 1 qmgr
+discard unix - - n - - discard
+smtp unix - - n - - smtp
+scache unix - - n - 1 scache
+bounce unix - - n - 0 bounce
 """
 
 
-def postfix(tmp, cert, key, sessions, name):
-    """One of our own, each of its processes for so many sessions, that hands on
-    to smtp-sink before there is a queue, and so does what "smtpd smtp:" does.
-    None if it can not be had."""
+def postfix(tmp, sessions, name, more):
+    """One of our own, each of its processes for so many sessions, with more in
+    its main.cf.  None if it can not be had."""
     if os.geteuid() != 0 or not find("postconf") or not find("postfix"):
         return None
-    folder = "%s/postfix-%d" % (tmp, sessions)
-    for place in ("", "/spool", "/data"):
+    folder = tempfile.mkdtemp(prefix="postfix-", dir=tmp)
+    for place in ("/spool", "/data"):
         os.mkdir(folder + place)
         os.chmod(folder + place, 0o755)
+    os.chmod(folder, 0o755)
     shutil.chown(folder + "/data", "postfix")
 
     def prepare(port, hop):
-        values = {"dir": folder, "cert": cert, "key": key, "port": port,
-                  "hop": hop, "sessions": sessions}
-        for place, text in (("main.cf", MAIN_CF), ("master.cf", MASTER_CF)):
+        values = {"dir": folder, "port": port, "hop": hop,
+                  "sessions": sessions}
+        for place, text in (("main.cf", MAIN_CF + more),
+                            ("master.cf", MASTER_CF)):
             with open(folder + "/" + place, "w", encoding="utf-8") as file:
                 file.write(text % values)
+
+    def settle():
+        queues = [folder + "/spool/" + name for name in
+                  ("maildrop", "incoming", "active", "deferred")]
+        wait_for(lambda: not any(names for queue in queues
+                                 for _, _, names in os.walk(queue)),
+                 "an empty queue", PATIENCE)
 
     prepare(1, 1)
     daemons = subprocess.run(["postconf", "-h", "daemon_directory"],
@@ -641,7 +688,7 @@ def postfix(tmp, cert, key, sessions, name):
                       check=False, stderr=subprocess.DEVNULL).returncode:
         return None
     return Candidate(name, [daemons + "/master", "-c", folder], hop=[],
-                     serves=True, root=True, prepare=prepare)
+                     serves=True, root=True, prepare=prepare, settle=settle)
 
 
 def with_resident(smtpd, cert, key, tmp, plain):
@@ -689,11 +736,35 @@ def tls_candidates(tmp, missing):
     else:
         missing.append("smtpd with smtpd-tls")
     for sessions, name in ((1, "Postfix, max_use=1"), (100, "Postfix")):
-        mta = postfix(tmp, cert, key, sessions, name)
+        mta = postfix(tmp, sessions, name,
+                      PROXY_CF + TLS_CF % (key, cert, tmp))
         if mta is None:
             missing.append(name + " (as root)")
         else:
             some.append(mta)
+    return some
+
+
+def filter_candidates(tmp, port, missing):
+    """Each without the filter and with it."""
+    smtpd = tmp + "/smtpd"
+    some = []
+    for name, relay in (("discard:", "discard:"),
+                        ("smtp:", "smtp:[127.0.0.1]:{hop}")):
+        for label, asked in (("", []), (", filter", [
+                "--milter", "inet:127.0.0.1:%d" % port])):
+            if os.access(smtpd, os.X_OK):
+                some.append(Candidate("smtpd %s%s" % (name, label),
+                                      [smtpd, *asked, relay], hop=[]))
+    for relay in "discard", "smtp":
+        for label, asked in (("", ""), (", filter",
+                             "smtpd_milters = inet:127.0.0.1:%d\n" % port)):
+            mta = postfix(tmp, 100, "Postfix %s:%s" % (relay, label),
+                          QUEUE_CF % relay + asked)
+            if mta is None:
+                missing.append("Postfix (as root)")
+            else:
+                some.append(mta)
     return some
 
 
@@ -782,6 +853,13 @@ max_use=1 they are new for each, as those of the others are.  It hands on to
 smtp-sink without a queue, by its smtpd_proxy_filter, as "smtpd smtp:" does;
 smtp-sink is not counted.""" % (
     CIPHER, STUNNEL)
+
+FILTER_LEGEND = """\
+Messages in a second of the server's CPU, four connections at a time.  kept:
+messages of 1 kB, all over these four; the others one a connection.  x: ratio to
+"%s".  The filter is libmilter's, in C, and continues at every step;
+its CPU is not counted.  Postfix has its processes already, and a queue: to its
+discard(8), or over SMTP to smtp-sink, as "smtpd smtp:".""" % FILTERED
 
 ACCEPT_LEGEND = """\
 ms CPU: of everything in the container but the client, so of the manager and
@@ -1030,6 +1108,37 @@ def tls_part(args, tmp, missing, folder):
         print("\n" + TLS_LEGEND)
 
 
+def filter_part(args, tmp, missing, folder):
+    """What a mail filter costs."""
+    path = copied(OUT + "/filter", tmp)
+    if path is None:
+        missing.append("the filter (libmilter-dev)")
+        return
+    results = Results()
+    loads = (("1kB", 1024), ("kept", 1024, "-d"), ("100kB", 102400))
+    with Filter(path) as it:
+        some = filter_candidates(tmp, it.port, missing)
+        for _ in rounds("filter", max(3, args.rounds // 2), args, 0.2):
+            for candidate in some:
+                for label, *how in loads:
+                    results.attempt(candidate.name, label, filtered, candidate,
+                                    tmp, args.sessions, *how)
+    for name in results.rows:
+        for label, *_ in loads:
+            cpu = results.median(name, label + " cpu")
+            if cpu:
+                results.add(name, label, 1 / cpu)
+    form = [column for label, *_ in loads for column in (
+        (label + "/cpu-s", label, "%.0f", 1, None),
+        ("x" + label, label, "%.2f", 1, FILTERED))]
+    if results.rows:
+        print("\nBeside a mail filter:")
+        show(["candidate"] + [column[0] for column in form],
+             [[name] + [figure(results, name, column) for column in form]
+              for name in results.rows], folder + "/filter.tsv")
+        print("\n" + FILTER_LEGEND)
+
+
 def systemd_part(tmp, missing, folder):
     """What Accept=yes costs, in a container; see accept.py."""
     say("systemd: boots in a container, which takes about a minute")
@@ -1058,6 +1167,7 @@ README = [
     ("A message of 1 kB", "table.tsv", (1, 3, 4, 7, 9, 10, 11, 13),
      ("floor, static", "floor + /bin/true"), False),
     ("STARTTLS", "tls.tsv", (1, 2, 4, 5, 6, 8), (), False),
+    ("Beside a filter", "filter.tsv", (1, 2, 4, 6), (), False),
     ("1 kB, one after the other", "systemd.tsv", (1, 2, 3, 4), (), False),
     ("us/conn, so many at a time", "scale.tsv", (1, 2, 3), (), True),
     ("A message of so many MB", "large.tsv", (1, 2), (), True),
@@ -1103,7 +1213,7 @@ def fill_in(path, folder):
         file.write(text)
 
 
-PARTS = ["main", "scale", "large", "tls", "systemd"]
+PARTS = ["main", "scale", "large", "tls", "filter", "systemd"]
 
 
 def arguments():
@@ -1148,6 +1258,8 @@ def run(args, tmp):
         large_part(tmp, everyone, args.output)
     if "tls" in args.parts:
         tls_part(args, tmp, missing, args.output)
+    if "filter" in args.parts:
+        filter_part(args, tmp, missing, args.output)
     if "systemd" in args.parts:
         systemd_part(tmp, missing, args.output)
     if results:
