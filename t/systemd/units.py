@@ -249,6 +249,40 @@ def with_hardened_conf_a_message_is_delivered():
 
 
 @test
+def OpenDKIMs_socket_is_reached_with_milter_conf():
+    # As Debian has it: the socket is for the group opendkim.
+    spew("/srv/internal", "192.0.2.1\n")
+    spew("/etc/opendkim.conf", """
+Mode v
+AlwaysAddARHeader yes
+AuthservID mx.example.org
+InternalHosts /srv/internal
+UserID opendkim
+UMask 007
+Socket local:/run/opendkim/opendkim.sock
+PidFile /run/opendkim/opendkim.pid
+""")
+    settings(SMTPD_RELAY=f"maildir:{box('milter')}",
+             SMTPD_OPTIONS="--milter unix:/run/opendkim/opendkim.sock")
+    dropin("milter")        # which wants OpenDKIM's unit
+    takes_a_message(25, "filtered")
+    got, = delivered("milter")
+    matches("^Authentication-Results: ?mx.example.org; dkim=", got)
+    wait_for_end()
+    dropin("hardened", "SupplementaryGroups=opendkim\n"
+           "ReadWritePaths=/srv/milter")
+    takes_a_message(25, "filtered, hardened")
+    same(len(delivered("milter")), 2)
+    wait_for_end()
+    dropin()                # without it sessions may not
+    same(codes(talk(25, *MAIL[:2], "QUIT")), "220 250 451 221")
+    matches("opendkim.sock: CONNECT: Permission denied",
+            records(event="milter")[-1]["MESSAGE"])
+    systemctl("stop", "opendkim")
+    wait_for_end()
+
+
+@test
 def a_wrong_option_is_told_to_the_journal_and_421_to_the_client():
     settings(SMTPD_OPTIONS="--no-such-option", SMTPD_RELAY="discard:")
     with connection(25) as s:

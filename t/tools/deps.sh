@@ -42,7 +42,7 @@ for target; do
 		packages+=(make python3 swaks openssl systemd-container
 		    debootstrap dpkg-dev lintian man-db bash-completion
 		    iproute2 ca-certificates ucspi-tcp procps
-		    dovecot-lmtpd postgrey pyspf-milter) ;;
+		    dovecot-lmtpd postgrey pyspf-milter opendkim) ;;
 	deb)
 		packages+=(dpkg-dev) ;;
 	bench)
@@ -50,7 +50,7 @@ for target; do
 		# and run where it is, with what msmtp needs.
 		packages+=(python3 ucspi-tcp postfix strace binutils openssl
 		    gnuplot-nox msmtp python3-aiosmtpd stunnel4
-		    systemd-container)
+		    libmilter-dev systemd-container)
 		# Not every release has this one.
 		! apt-cache show mailfront >/dev/null 2>&1 ||
 		    packages+=(mailfront) ;;
