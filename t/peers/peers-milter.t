@@ -6,14 +6,15 @@ import glob
 import os
 import re
 import socket
+import subprocess
 import sys
 
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
 from milters import (Clamav, OpenDKIM, OpenDMARC, Recorder, Redis, Rspamd,
                      Spamass, make_key, record)
 from peer import Dovecot, Postfix
-from tap import (Listener, Session, Skip, folder, main, message, script,
-                 test)
+from tap import (Listener, Session, Skip, certificate, folder, main, message,
+                 script, test, write)
 
 PLACE = folder()
 MAIL = ["From: a@example.org", "To: b@example.net", "Subject: a test",
@@ -104,6 +105,32 @@ def OpenDKIM_verifies_what_it_signed():
                          rb"[^:]*dkim=pass", got), got
         said, got = pass_through([verifier], *MAIL, "unsigned")
         assert b"dkim=pass" not in got
+
+
+@test
+def OpenDKIM_signs_on_the_way_to_a_smarthost():
+    try:
+        import dkim
+    except ImportError:
+        raise Skip("no dkimpy here (package python3-dkim)")
+    key, where = make_key(PLACE), box()
+    certificate(PLACE, "hop", "localhost", "-addext",
+                "subjectAltName=DNS:localhost")
+    write(f"{PLACE}/users", "jo:" + subprocess.run(
+        ["openssl", "passwd", "-6", "secret"], check=True, text=True,
+        capture_output=True).stdout)
+    write(f"{PLACE}/auth", "* jo:secret\n")
+    with OpenDKIM("s", key) as signer, Listener(
+            "--nosetuid", "--crlf", "--smtps", "--tlscert",
+            f"{PLACE}/hop.pem", "--tlskey", f"{PLACE}/hop.key", "--auth",
+            f"file:{PLACE}/users", "--auth-required",
+            f"maildir:{where}") as smarthost:
+        said, _ = pass_through([signer], *HARD, options=[
+            "--relay-auth", f"{PLACE}/auth", "--relay-tls-ca",
+            f"{PLACE}/hop.pem"], relay=[f"smtps:[localhost]:{smarthost.port}"])
+        assert said[:3] == "250", said
+    got = stored(where)
+    assert b" with ESMTPSA " in got and verified(got, key), got
 
 
 EICAR = r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + \
@@ -201,8 +228,9 @@ bounce_size_limit = 1
 # Where the records differ: Postfix has a queue id only after the first
 # recipient, resolves addresses to mailers of its own and hosts, aborts again
 # after each message, and of an unknown command tells the first word, where we,
-# as Sendmail, tell all.
-OWN = ("i", "_", "{mail_mailer}", "{rcpt_mailer}", "{mail_host}",
+# as Sendmail, tell all.  Version and ports are its own.
+OWN = ("v", "{client_port}", "{daemon_port}",
+       "i", "_", "{mail_mailer}", "{rcpt_mailer}", "{mail_host}",
        "{rcpt_host}", "{client_ptr}", "{client_name}")
 
 
@@ -242,12 +270,60 @@ def a_filter_on_pymilter_hears_and_does_what_it_does_with_Postfix():
         assert same(records[0]) == same(records[1]), (
             f"Postfix: {same(records[0])}\nsmtpd: {same(records[1])}")
         for (to, got), in mails:
-            assert sorted(to) == ["added@example.net", "c@example.net"], to
+            assert sorted(to) == ["added@example.net", "c@example.net",
+                                  "never@example.net"], to
             got = re.sub(rb"(?m)^(Received|Message-Id|Date|From):.*\n"
                          rb"([ \t].*\n)*", b"", got)
             assert got == (b"X-Inserted: in front\nSubject: changed\n"
                            b"X-Two: 1\nX-Two: the second\nX-Long: a\n\tb\n"
                            b"X-Added: at the end\n\na new\nbody\n"), got
+
+
+@test
+def the_filters_verdicts_are_the_replies_that_Postfix_gives():
+    with Recorder() as recorder, Postfix([
+            f"smtpd_milters={recorder.milter}"], [],
+            main="myhostname = mx.example.org") as mx, Listener(
+                "--nosetuid", "--milter", recorder.milter,
+                mx.relays[1]) as ours:
+        replies = []
+        for port in mx.ports[0], ours.port:
+            with socket.create_connection(("127.0.0.1", port)) as client, \
+                    client.makefile("rb") as read:
+                read.readline()
+                client.sendall(b"EHLO client.example.org\r\n")
+                while read.readline()[3:4] == b"-":
+                    pass
+                replies.append([verdict(client, read, stage, what)
+                                for stage in STAGES for what in VERDICTS])
+        assert replies[0] == replies[1], "\n".join(
+            f"{a} {b}" for a, b in zip(*replies) if a != b)
+        assert len(set(r for _, _, r in replies[0])) >= 4, replies[0]
+
+
+STAGES = "mail", "rcpt", "data", "header", "end"
+VERDICTS = "reject", "tempfail", "reply", "discard", "accept"
+
+
+def verdict(client, read, stage, what):
+    """The last reply before a yes to all: which, and its text, but for what
+    servers say of a message that they have."""
+    for command in (f"MAIL FROM:<{stage}-{what}@example.org>",
+                    "RCPT TO:<b@example.net>", "DATA",
+                    "Subject: x\r\n\r\ny\r\n."):
+        client.sendall(f"{command}\r\n".encode())
+        said = read.readline()
+        while said[3:4] == b"-":
+            said += read.readline()
+            if said.splitlines()[-1][3:4] != b"-":
+                break
+        if said[:1] not in b"23":
+            client.sendall(b"RSET\r\n")
+            read.readline()
+            # Our words are the same but for a hyphen.
+            said = said.decode().replace(" - try", ", try")
+            return stage, what, f"{command[:4]}: {said}"
+    return stage, what, f"{command[:4]}: {said[:3].decode()}"
 
 
 main()

@@ -7,13 +7,22 @@ import sys
 
 import Milter
 
-MACROS = ["i", "j", "_", "{client_addr}", "{client_name}", "{client_ptr}",
-          "{daemon_name}", "{mail_addr}", "{mail_host}", "{mail_mailer}",
-          "{rcpt_addr}", "{rcpt_host}", "{rcpt_mailer}", "{auth_type}",
-          "{tls_version}"]
+# All that Postfix's MILTER_README has.
+MACROS = ["i", "j", "v", "_", "{auth_authen}", "{auth_author}", "{auth_type}",
+          "{client_addr}", "{client_connections}", "{client_name}",
+          "{client_port}", "{client_ptr}", "{cert_issuer}", "{cert_subject}",
+          "{cipher}", "{cipher_bits}", "{daemon_addr}", "{daemon_name}",
+          "{daemon_port}", "{mail_addr}", "{mail_host}", "{mail_mailer}",
+          "{rcpt_addr}", "{rcpt_host}", "{rcpt_mailer}", "{tls_version}"]
+STAGES = 7
 
 
 class Recorder(Milter.Base):
+    def negotiate(self, opts):
+        for stage in range(STAGES):     # each macro wherever there is one
+            self._ctx.setsymlist(stage, " ".join(MACROS))
+        return super().negotiate(opts)
+
     def note(self, name, *arguments):
         macros = {m: self.getsymval(m) for m in MACROS}
         with open(sys.argv[2], "a") as f:
@@ -28,19 +37,35 @@ class Recorder(Milter.Base):
         return self.note("hello", name)
 
     def envfrom(self, *arguments):
-        return self.note("envfrom", *arguments)
+        self.sender = arguments[0]
+        self.note("envfrom", *arguments)
+        return self.verdict("mail")
+
+    def verdict(self, stage):
+        """What a sender such as <mail-reject@example.org> asks for."""
+        asked = self.sender[1:].partition("@")[0].partition("-")
+        if asked[0] != stage:
+            return Milter.CONTINUE
+        if asked[2] == "reply":
+            self.setreply("554", "5.7.9", "100%% of two", "lines")
+        return {"reject": Milter.REJECT, "tempfail": Milter.TEMPFAIL,
+                "reply": Milter.REJECT, "discard": Milter.DISCARD,
+                "accept": Milter.ACCEPT}[asked[2]]
 
     def envrcpt(self, *arguments):
-        return self.note("envrcpt", *arguments)
+        self.note("envrcpt", *arguments)
+        return self.verdict("rcpt")
 
     def data(self):
-        return self.note("data")
+        self.note("data")
+        return self.verdict("data")
 
     def header(self, name, value):
         return self.note("header", name, value)
 
     def eoh(self):
-        return self.note("eoh")
+        self.note("eoh")
+        return self.verdict("header")
 
     def body(self, chunk):
         return self.note("body", chunk.decode())
@@ -50,6 +75,8 @@ class Recorder(Milter.Base):
 
     def eom(self):
         self.note("eom")
+        if "-" in self.sender:
+            return self.verdict("end")
         self.addheader("X-Added", "at the end")
         self.addheader("X-Inserted", "in front", 1)
         self.chgheader("Subject", 1, "changed")
@@ -58,7 +85,8 @@ class Recorder(Milter.Base):
         self.replacebody("a new\r\nbody\r\n")
         self.addrcpt("<added@example.net>")
         self.delrcpt("<b@example.net>")
-        self.chgfrom("<changed@example.org>")
+        self.addrcpt("<never@example.net>", "NOTIFY=NEVER")
+        self.chgfrom("<changed@example.org>", "RET=HDRS")
         self.progress()
         return Milter.ACCEPT
 
@@ -71,5 +99,6 @@ class Recorder(Milter.Base):
 
 Milter.factory = Recorder
 Milter.set_flags(Milter.ADDHDRS | Milter.CHGHDRS | Milter.CHGBODY
-                 | Milter.ADDRCPT | Milter.DELRCPT | Milter.CHGFROM)
+                 | Milter.ADDRCPT | Milter.DELRCPT | Milter.CHGFROM
+                 | Milter.SETSYMLIST | Milter.ADDRCPT_PAR)
 Milter.runmilter("recorder", sys.argv[1], 60)
