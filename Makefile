@@ -181,8 +181,8 @@ check: all suites
 check-peers: all
 	prove $(PROVE) $(PEERS)
 check-systemd: all
-	prove $(PROVE) $(addprefix t/systemd/,boot.sh package.sh recipes.sh \
-	    package-other.sh recipes-other.sh)
+	prove $(PROVE) $(addprefix t/systemd/,boot.sh queues.sh package.sh \
+	    recipes.sh package-other.sh recipes-other.sh)
 t/out/bench/floor t/out/bench/floor-static: t/bench/floor.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(if $(findstring static,$@),-static,$(LINK)) \

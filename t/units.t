@@ -85,7 +85,7 @@ def systemd_has_no_complaint_about_a_drop_in():
 
 @test
 def no_service_is_more_exposed_than_its_comment_says():
-    assert len(SYSTEM) == 4, SYSTEM
+    assert len(SYSTEM) == 5, SYSTEM
     shipped = promised(UNITS["smtpd@.service"])
     for unit in SYSTEM:
         most = promised(UNITS[unit]) if EXPOSURE.search(
@@ -119,7 +119,7 @@ def the_engine_that_stays_is_more_confined_than_a_session():
 
 @test
 def services_are_confined_alike():
-    # systemd has no include: what confines is written four times.
+    # systemd has no include: what confines is written five times.
     for unit in SYSTEM:
         assert confinement(UNITS[unit]) == confinement(
             UNITS["smtpd@.service"]), unit
@@ -152,6 +152,17 @@ def a_socket_checks_what_its_service_will_run():
         assert settings(front) == settings(service), unit
         user = re.findall(r"^User=.*$", service, re.M)
         assert re.findall(r"^User=.*$", front, re.M) == user, unit
+    # systemd has no credentials for a socket: root checks.
+    root = ["--check=start", "--user", "smtpd"]
+    for front, service in (
+            (UNITS["smtpd-smarthost.socket"],
+             UNITS["smtpd-smarthost@.service"]),
+            (slurp("units/smtpd.socket.d/smarthost.conf.example"),
+             UNITS["smtpd@.service"])):
+        assert command(front, "ExecStartPre") == [
+            *root, *command(service, "ExecStart")], front
+        assert "\nEnvironment=CREDENTIALS_DIRECTORY=/etc/smtpd\n" in front
+        assert not re.search("^User=.", front, re.M)
     front = slurp("units/smtpd.socket.d/tls.conf.example")
     assert command(front, "ExecStartPre") == [
         "--check=start", *command(DROPINS["tls"], "ExecStart")]

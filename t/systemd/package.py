@@ -21,7 +21,7 @@ from tap import main, test
 
 os.environ["DEBIAN_FRONTEND"] = "noninteractive"
 SOCKETS = ("smtpd", "smtpd-submission", "smtpd-submissions", "smtpd-lmtp",
-           "smtpd-tls")
+           "smtpd-smarthost", "smtpd-tls")
 
 
 def package(version, name="smtpd"):

@@ -413,17 +413,24 @@ def with_smarthost_conf_credentials_are_roots_alone():
     passwords = {"jo@example.com": "opensesame",
                  "printer@example.com": "sesame"}
     dropin("smarthost")
+    where = f"{UNITS}/smtpd.socket.d"
+    os.makedirs(where, exist_ok=True)
+    os.symlink(shipped("smtpd.socket.d/smarthost.conf.example"),
+               f"{where}/smarthost.conf")
+    systemctl("daemon-reload")
     for option in ("%d/smarthost", "$CREDENTIALS_DIRECTORY/smarthost",
                    "${CREDENTIALS_DIRECTORY}/smarthost"):
         with Provider("/srv/provider", "PLAIN", passwords) as hop:
             os.chmod(hop.path, 0o777)
             settings(SMTPD_RELAY=hop.relay(),
                      SMTPD_OPTIONS=f"--relay-auth {option}")
+            succeeds("systemctl", "restart", "smtpd.socket")
             takes_a_message(25, "as jo")
             succeeds(*SWAKS, "--port", "25", "--from", "printer@example.com")
             same([(user, sender) for user, sender, _ in hop.messages],
                  [("jo@example.com", "sender@example.com"),
                   ("printer@example.com", "printer@example.com")])
+    os.unlink(f"{where}/smarthost.conf")
     same(slurp("/var/lib/smtpd/kept"), "x\nsmtpd\n" * 3)
     same(oct(os.stat("/var/lib/smtpd").st_mode & 0o777), "0o700")
     dropin()

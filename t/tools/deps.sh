@@ -42,7 +42,7 @@ for target; do
 		packages+=(make python3 swaks openssl systemd-container
 		    debootstrap dpkg-dev lintian man-db bash-completion
 		    iproute2 ca-certificates ucspi-tcp procps
-		    dovecot-lmtpd postgrey pyspf-milter opendkim) ;;
+		    dovecot-lmtpd postgrey pyspf-milter postfix opendkim) ;;
 	deb)
 		packages+=(dpkg-dev) ;;
 	bench)
