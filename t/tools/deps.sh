@@ -27,6 +27,7 @@ for target; do
 		    packages+=(clang libclang-rt-dev llvm) ;;
 	check-peers)
 		packages+=(perl python3 openssl postfix dovecot-lmtpd mailman3
+		    dovecot-submissiond msmtp
 		    postgrey python3-spf-engine socat gsasl haproxy
 		    libnginx-mod-mail swaks curl
 		    opendkim opendmarc rspamd redis-server clamav-milter
@@ -34,10 +35,10 @@ for target; do
 		    python3-milter
 		    monitoring-plugins-basic prometheus-blackbox-exporter
 		    fail2ban)
-		# Exim excludes Postfix: it is fetched and run where it is,
-		# with what it needs.
+		# Exim and ssmtp exclude Postfix: they are fetched and run
+		# where they are, with what they need.
 		packages+=(libdb5.3 libgnutls-dane0 libidn12 libnsl2
-		    libpcre2-8-0) ;;
+		    libpcre2-8-0 libgnutls-openssl27) ;;
 	check-systemd)
 		packages+=(make python3 swaks openssl systemd-container
 		    debootstrap dpkg-dev lintian man-db bash-completion
