@@ -623,14 +623,20 @@ relay_quarantine(struct relay *r, const struct envelope *env, int spool,
 void
 relay_check(struct relay *r, struct findings *f)
 {
+	const bool both = r->set->routes != NULL &&
+	    r->set->sender_routes != NULL;
 	size_t n = 0;
 
 	if (hops_vary(r->set) && hops_read_routes(r)) {
 		for (struct hop *h = r->hops; h != NULL; h = h->link)
 			n += h != &r->usual;
-		findings_add(f, FINDING_GOOD, "--routes %s leads to %zu "
-		    "relay%s", r->set->routes != NULL ? r->set->routes
-		    : r->set->sender_routes, n, n == 1 ? "" : "s");
+		findings_add(f, FINDING_GOOD, "%s %s%s%s lead%s to %zu "
+		    "relay%s", r->set->routes != NULL ? "--routes" :
+		    "--sender-routes", r->set->routes != NULL ?
+		    r->set->routes : r->set->sender_routes, both ?
+		    " and --sender-routes " : "", both ?
+		    r->set->sender_routes : "", both ? "" : "s", n,
+		    n == 1 ? "" : "s");
 	}
 	for (struct hop *h = r->hops; h != NULL; h = h->link)
 		if (h->transport->probe != NULL)

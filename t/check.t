@@ -206,18 +206,96 @@ def a_next_hop_that_refuses_us_is_bad():
 
 @test
 def credentials_must_have_a_line_for_the_relay():
-    file = wrote("credentials", "[mail.example.net] jo:secret\n"
-                 "[127.0.0.1]:9 ann:secret\n[127.0.0.2]:9 broken\n")
-    status, found = checked("--relay-auth", file, "smtp:[127.0.0.1]:9")
-    assert status == 0, found
-    assert any("has a line for smtp:[127.0.0.1]:9" in g
-               for g in found["good"]), found
-    status, found = checked("--relay-auth", file, "smtp:[127.0.0.1]:10")
-    assert any("has no line for smtp:[127.0.0.1]:10" in d
-               for d in found["doubt"]), found
-    got = bad("--relay-auth", file, "smtp:[127.0.0.2]:9")
-    assert got.startswith(f"--relay-auth {file}: ") and "3" in got, got
+    text = "[mail.example.net] jo:secret\n\n# ours\n[127.0.0.1]:9 ann:secret\n" \
+        f"[127.0.0.3]:9 kim oauth2 {SMTPD} --help\n" \
+        f"[127.0.0.4]:9 kim command {SMTPD} --help\n"
+    file = wrote("credentials", text)
+
+    def line(*relay):
+        status, found = checked("--relay-auth", file, *relay)
+        assert "secret" not in str(found), found
+        return status, [text.removeprefix(f"--relay-auth {file} has ")
+                        for kind in ("good", "doubt") for text in found[kind]
+                        if "a line for" in text or "no line for" in text]
+
+    for host, way in (
+            ("smtp:mail.example.net:25", "line 1, user jo, a password"),
+            ("smtp:[127.0.0.1]:9", "line 4, user ann, a password"),
+            ("smtp:[127.0.0.3]:9", f"line 5, user kim, a token of {SMTPD}"),
+            ("smtp:[127.0.0.4]:9", f"line 6, user kim, a password of {SMTPD}")):
+        assert line(host)[1] == [f"a line for {host}: {way}"], line(host)
+    assert line("smtp:[127.0.0.1]:10") == (0, [
+        "no line for smtp:[127.0.0.1]:10: it gets no password"])
+    assert line("smtp:[127.0.0.1]:10,[127.0.0.1]:9")[1] == [
+        "a line for smtp:[127.0.0.1]:9: line 4, user ann, a password",
+        "no line for smtp:[127.0.0.1]:10: it gets no password"]
+    wrote("credentials", text + "* us:secret\n@example.org them:secret\n")
+    assert line("smtp:[127.0.0.1]:10")[1] == [
+        "a line for smtp:[127.0.0.1]:10: line 7, user us, a password"]
+    wrote("credentials", "@example.org them:secret\n")
+    assert line("smtp:[127.0.0.1]:10")[1] == [
+        "no line for smtp:[127.0.0.1]:10: it gets no password with mail of "
+        "other senders than the file's"]
     assert "/no/file" in bad("--relay-auth", "/no/file", "smtp:[127.0.0.1]:9")
+
+
+@test
+def faulty_credentials_are_named_with_their_lines():
+    file = wrote("credentials", "\ufeff* jo:secret\n"
+                 "[127.0.0.1]:9 ann:secret\n"
+                 "[127.0.0.2]:9 secret\n"
+                 "\n"
+                 "@example.org kim oauth2 token secret\n"
+                 "  @example.net kim:secret\n"
+                 "kim@example.com kim oauth2 /no/token secret\n"
+                 "jo@example.com kim command\t/bin/cat secret\n"
+                 "smtp:[mail.example.net]:25 jo:secret\n"
+                 "<jo@example.com> jo:secret\n"
+                 "jo@ jo:secret\n"
+                 f"{'x' * 320} jo:secret\n")
+    form = "not KEY USER:PASSWORD, KEY USER oauth2 PROGRAM or KEY USER " \
+        "command PROGRAM"
+    faulty = [f"--relay-auth {file}: line {text}" for text in (
+        f"3: {form}", "5: after oauth2 or command the absolute path of a "
+        "program must follow")] + [
+            "the program /no/token: No such file or directory"]
+    useless = [f"--relay-auth {file}: line {n} is never used: {why}"
+               for n, why in (
+        (1, "the file begins with a byte order mark"),
+        (6, "it begins with a blank"),
+        (9, "the key is neither a sender nor a next hop, as "
+            "[mail.example.net]:465"),
+        (10, "the key is an address in <>: it must be without"),
+        (11, "the key has no domain after @"),
+        (12, "the key is too long, or has a NUL"))]
+    for relay in ("smtp:[127.0.0.1]:9", "smtp:[127.0.0.2]:9,[127.0.0.1]:9"):
+        status, found = checked("--relay-auth", file, relay)
+        assert status == 78 and sorted(found["bad"]) == sorted(
+            faulty), found
+        assert [d for d in found["doubt"] if "line" in d] == useless, found
+        assert "the program /bin/cat can be executed" in found["good"], found
+        assert "secret" not in str(found), found
+
+
+@test
+def routes_of_senders_are_read_with_their_lines():
+    box = f"{PLACE}/senders.box"
+    senders = wrote("senders", f"jo@example.com maildir:{box}\n\n"
+                    "example.net discard:\n")
+    status, found = checked("--sender-routes", senders, "print:")
+    assert status == 0, found
+    assert f"--sender-routes {senders} leads to 2 relays" in found["good"]
+    routes = wrote("routes", "example.org discard:\n")
+    status, found = checked("--routes", routes, "--sender-routes", senders,
+                            "print:")
+    assert f"--routes {routes} and --sender-routes {senders} lead to 2 " \
+        "relays" in found["good"], found
+    wrote("senders", "jo@example.com discard:\n\nkim@ discard:\n"
+          "<ann@example.com> discard:\nex.example.net nothing:\n")
+    status, found = checked("--sender-routes", senders, "print:")
+    assert status == 78, found
+    assert [text.split(": ", 1)[0] for text in found["bad"]] == [
+        f"{senders}:{n}" for n in (3, 4, 5)], found
 
 
 @test

@@ -3,9 +3,11 @@
  * programs that print passwords and tokens.
  */
 #define _GNU_SOURCE	/* explicit_bzero, environ */
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,10 +21,51 @@
 #include "net/spawn.h"
 #include "relay/credentials.h"
 
+#define FILE_MAX 1048576	/* octets of a file */
 #define PROGRAM_SECONDS 60	/* for a program that prints a secret */
 #define PROGRAM_WORDS 64	/* of its command line */
 #define ERROR_LINES 20		/* of its standard error that are logged */
 #define TERM_GRACE 1000		/* milliseconds from SIGTERM to SIGKILL */
+
+/* ---- The file ---- */
+
+long
+credentials_read(int fd, char **text, bool *open)
+{
+	size_t have = 0, size = FILE_MAX;
+	struct stat st;
+	ssize_t n;
+	int err = 0;
+
+	*open = false;
+	if (fstat(fd, &st) == 0) {
+		*open = (st.st_mode & S_IROTH) != 0;
+		if (S_ISREG(st.st_mode) && st.st_size < FILE_MAX)
+			size = (size_t)st.st_size + 1;
+	}
+	*text = malloc(size);
+	if (*text == NULL)
+		err = ENOMEM;
+	while (err == 0 && have < size) {
+		n = read(fd, *text + have, size - have);
+		if (n == 0)
+			break;
+		if (n > 0)
+			have += (size_t)n;
+		else if (errno != EINTR)
+			err = errno;
+	}
+	if (err == 0 && have == size)
+		err = EFBIG;
+	if (err == 0)
+		return (long)have;
+	if (*text != NULL)
+		explicit_bzero(*text, have);
+	free(*text);
+	*text = NULL;
+	errno = err;
+	return -1;
+}
 
 /* ---- Lines ---- */
 
@@ -176,30 +219,41 @@ parse_method(const char *p, const char *end, struct credentials *c)
 struct line {
 	enum fit fit;
 	unsigned number;
-	const char *method, *end;
-	char key[CREDENTIAL_KEY];
+	const char *start, *method, *end;
+	char key[CREDENTIAL_KEY];	/* "" if it can be none */
 };
 
-static void
-weigh_line(const char *p, const char *end, unsigned number,
-    const struct credentials_for *who, struct line *best, bool *senders)
+/* What is left of the file. */
+struct rest {
+	const char *p, *stop;
+	unsigned number;	/* of lines that were read */
+};
+
+/* The next line that is neither empty nor a remark.  False at the end. */
+static bool
+next_line(struct rest *rest, struct line *line)
 {
-	struct line line = { .number = number };
-	const char *key = p;
+	const char *end;
 	size_t len;
 
-	while (end > p && isspace((unsigned char)end[-1]))
-		end--;
-	len = take_word(&p, end);
-	if (len == 0 || *key == '#' ||
-	    !copy_field(line.key, sizeof line.key, key, len))
-		return;
-	*senders = *senders || is_sender_key(line.key);
-	line.fit = fit_key(line.key, who);
-	line.method = p;
-	line.end = end;
-	if (line.fit > best->fit)
-		*best = line;
+	do {
+		if (rest->p >= rest->stop)
+			return false;
+		line->start = rest->p;
+		end = memchr(rest->p, '\n', (size_t)(rest->stop - rest->p));
+		if (end == NULL)
+			end = rest->stop;
+		rest->p = end + 1;
+		line->number = ++rest->number;
+		while (end > line->start && isspace((unsigned char)end[-1]))
+			end--;
+	} while (end == line->start || *line->start == '#');
+	line->method = line->start;
+	line->end = end;
+	len = take_word(&line->method, end);
+	if (!copy_field(line->key, sizeof line->key, line->start, len))
+		line->key[0] = '\0';
+	return true;
 }
 
 int
@@ -207,25 +261,78 @@ credentials_find(const char *text, size_t len,
     const struct credentials_for *who, struct credentials *c, bool *senders,
     char *why, size_t size)
 {
-	const char *p, *end, *stop = text + len, *wrong;
-	struct line best = { .fit = FIT_NONE };
-	unsigned number = 0;
+	struct line line, best = { .fit = FIT_NONE };
+	struct rest rest = { text, text + len, 0 };
+	const char *wrong;
 
 	*senders = false;
-	for (p = text; p < stop; p = end + 1) {
-		end = memchr(p, '\n', (size_t)(stop - p));
-		if (end == NULL)
-			end = stop;
-		weigh_line(p, end, ++number, who, &best, senders);
+	while (next_line(&rest, &line)) {
+		*senders = *senders || is_sender_key(line.key);
+		line.fit = line.key[0] != '\0' ? fit_key(line.key, who)
+		    : FIT_NONE;
+		if (line.fit > best.fit)
+			best = line;
 	}
 	if (best.fit == FIT_NONE)
 		return 0;
+	c->line = best.number;
 	text_join(c->key, sizeof c->key, best.key, NULL);
 	wrong = parse_method(best.method, best.end, c);
 	if (wrong == NULL)
 		return 1;
 	snprintf(why, size, "line %u: %s", best.number, wrong);
 	return -1;
+}
+
+/* Why no sender and no next hop is ever found by the line's key; or NULL. */
+static const char *
+useless_key(const struct line *line)
+{
+	const char *key = line->key, *at = strrchr(key, '@');
+	struct place place;
+
+	if (isspace((unsigned char)*line->start))
+		return "it begins with a blank";
+	if (*key == '\0')
+		return "the key is too long, or has a NUL";
+	if (strncmp(key, "\xef\xbb\xbf", 3) == 0)
+		return "the file begins with a byte order mark";
+	if (strcmp(key, "*") == 0 || strcmp(key, "<>") == 0)
+		return NULL;
+	if (strpbrk(key, "<>") != NULL)
+		return "the key is an address in <>: it must be without";
+	if (at != NULL)
+		return at[1] != '\0' ? NULL : "the key has no domain after @";
+	return place_parse(key, strlen(key), &place) ? NULL : "the key is "
+	    "neither a sender nor a next hop, as [mail.example.net]:465";
+}
+
+void
+credentials_check(const char *text, size_t len, const char *name,
+    struct findings *f)
+{
+	struct rest rest = { text, text + len, 0 };
+	struct credentials c;
+	struct line line;
+	const char *wrong;
+
+	while (next_line(&rest, &line)) {
+		wrong = useless_key(&line);
+		if (wrong != NULL) {
+			findings_add(f, FINDING_DOUBT, "--relay-auth %s: line "
+			    "%u is never used: %s", name, line.number, wrong);
+			continue;
+		}
+		wrong = parse_method(line.method, line.end, &c);
+		if (wrong != NULL) {
+			findings_add(f, FINDING_BAD, "--relay-auth %s: line "
+			    "%u: %s", name, line.number, wrong);
+		} else if (c.program) {
+			c.secret[strcspn(c.secret, " \t")] = '\0';
+			findings_add_program(f, "the program ", c.secret);
+		}
+	}
+	credentials_wipe(&c);
 }
 
 void

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/findings.h"
 #include "base/logger.h"
 #include "net/stream.h"
 
@@ -31,12 +32,21 @@ struct credentials_for {
 
 /* What a line says.  It is a secret: credentials_wipe() comes at the end. */
 struct credentials {
+	unsigned line;		/* its number in the file, from 1 */
 	char key[CREDENTIAL_KEY];
 	char user[CREDENTIAL_USER];
 	bool token;		/* the secret is an OAuth 2.0 access token */
 	bool program;		/* the secret is a command that prints it */
 	char secret[CREDENTIAL_SECRET];
 };
+
+/*
+ * Reads the file behind fd, which is borrowed, into *text, which the caller
+ * wipes and frees.  *open becomes whether anyone may read the file.  Returns
+ * the count of octets, or -1 with errno, EFBIG if the file has 1 MiB or more,
+ * and *text NULL.
+ */
+long	credentials_read(int fd, char **text, bool *open);
 
 /*
  * Finds the line for who in text[0..len): the sender's own comes first, then
@@ -48,6 +58,12 @@ struct credentials {
 int	credentials_find(const char *text, size_t len,
 	    const struct credentials_for *who, struct credentials *c,
 	    bool *senders, char *why, size_t size);
+
+/* Adds to f the number of each line of text[0..len) that makes no sense, or that
+   nothing can ever match, with the reason; and for each program whether it may
+   be executed.  name is the file's. */
+void	credentials_check(const char *text, size_t len, const char *name,
+	    struct findings *f);
 
 /*
  * Runs the command that c->secret is, without a shell: words are separated by

@@ -10,7 +10,6 @@
  */
 #define _GNU_SOURCE	/* explicit_bzero */
 #include <sys/random.h>
-#include <sys/stat.h>
 
 #include <errno.h>
 #include <stdio.h>
@@ -25,56 +24,32 @@
 #include "relay/sasl.h"
 #include "relay/smtp_private.h"
 
-#define CREDENTIALS_MAX 1048576	/* octets of the file of credentials */
 #define AUTH_LINE 512		/* octets of a command, with CRLF: RFC 5321
 				   4.5.3.1.4 */
 #define DIGEST_SECONDS 30	/* for smtpd-tls to compute one */
 
 /* ---- The file ---- */
 
-/* Reads the file of credentials into *text, which the caller wipes and frees.
-   Returns the count, or -1 with errno. */
-static long
-read_credentials(const struct nexthop *h, char **text)
+long
+smtp_read_credentials(const struct nexthop *h, char **text)
 {
-	int fd = file_again(h->auth, h->set->auth), err = 0;
-	size_t have = 0, size = 4096;
-	struct stat st;
-	ssize_t n = 0;
+	int fd = file_again(h->auth, h->set->auth);
+	bool open;
+	long n;
 
 	*text = NULL;
 	if (fd == -1)
 		return -1;
-	if (fstat(fd, &st) == 0) {
-		if ((st.st_mode & S_IROTH) && h->s.fd != -1)
-			smtp_log(h, "anyone can read the credentials in",
-			    h->set->auth);
-		size = S_ISREG(st.st_mode) && st.st_size < CREDENTIALS_MAX
-		    ? (size_t)st.st_size + 1 : CREDENTIALS_MAX;
-	}
-	*text = malloc(size);
-	if (*text == NULL)
-		err = ENOMEM;
-	while (err == 0 && have < size) {
-		n = read(fd, *text + have, size - have);
-		if (n == 0)
-			break;
-		if (n > 0)
-			have += (size_t)n;
-		else if (errno != EINTR)
-			err = errno;
-	}
+	n = credentials_read(fd, text, &open);
 	close(fd);
-	if (err == 0 && have == size)
-		err = EFBIG;
-	errno = err;
-	return err != 0 ? -1 : (long)have;
+	if (open && h->s.fd != -1)
+		smtp_log(h, "anyone can read the credentials in",
+		    h->set->auth);
+	return n;
 }
 
-/* Our credentials with h->place for the sender of this message: 1, 0 if we
-   need none, or -1 with a sentence in why[0..size). */
-static int
-find_credentials(struct nexthop *h, struct credentials *c, char *why,
+int
+smtp_find_credentials(struct nexthop *h, struct credentials *c, char *why,
     size_t size)
 {
 	const struct credentials_for who = {
@@ -86,7 +61,7 @@ find_credentials(struct nexthop *h, struct credentials *c, char *why,
 	int found = -1;
 	long n;
 
-	n = read_credentials(h, &text);
+	n = smtp_read_credentials(h, &text);
 	if (n == -1)
 		snprintf(what, sizeof what, "%s", strerror(errno));
 	else
@@ -97,16 +72,6 @@ find_credentials(struct nexthop *h, struct credentials *c, char *why,
 	if (n > 0)
 		explicit_bzero(text, (size_t)n);
 	free(text);
-	return found;
-}
-
-int
-smtp_has_credentials(struct nexthop *h, char *why, size_t size)
-{
-	struct credentials c;
-	int found = find_credentials(h, &c, why, size);
-
-	credentials_wipe(&c);
 	return found;
 }
 
@@ -126,7 +91,7 @@ smtp_is_our_account(struct nexthop *h)
 
 	if (h->set->auth == NULL || !h->by_sender)
 		return true;
-	found = find_credentials(h, &c, why, sizeof why);
+	found = smtp_find_credentials(h, &c, why, sizeof why);
 	if (found == 1)
 		name_account(account, &c);
 	credentials_wipe(&c);
@@ -567,7 +532,7 @@ smtp_authenticate(struct nexthop *h, int64_t deadline, struct reply *r)
 	h->by_sender = false;
 	if (h->set->auth == NULL)
 		return true;
-	n = find_credentials(h, &c, why, sizeof why);
+	n = smtp_find_credentials(h, &c, why, sizeof why);
 	if (n == 0 && (is_offered(h, true) || is_offered(h, false)))
 		log_no_credentials(h);
 	if (n == -1)

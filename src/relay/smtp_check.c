@@ -1,8 +1,10 @@
 /*
  * smtp_check.c - looks at the places of a next hop, for --check.
  */
+#define _GNU_SOURCE	/* explicit_bzero */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -26,21 +28,35 @@ check_connection(struct nexthop *h, const char *spec, struct findings *f)
 	}
 }
 
-/* Is there a line for this place, and does it make sense? */
+/* Which line is for this place, what="smtp:PLACE", and does each make sense? */
 static void
-check_credentials(struct nexthop *h, const char *spec, struct findings *f)
+check_credentials(struct nexthop *h, const char *what, struct findings *f)
 {
-	char why[512];
-	int found = smtp_has_credentials(h, why, sizeof why);
+	struct credentials c;
+	char why[512], *text;
+	int found = smtp_find_credentials(h, &c, why, sizeof why);
+	long n;
 
 	if (found == 1)
 		findings_add(f, FINDING_GOOD, "--relay-auth %s has a line for "
-		    "%s", h->set->auth, spec);
+		    "%s: line %u, user %s, %s%.*s", h->set->auth, what, c.line,
+		    c.user, c.token ? "a token of " : c.program ?
+		    "a password of " : "a password", c.program ?
+		    (int)strcspn(c.secret, " \t") : 0, c.secret);
 	else if (found == 0)
 		findings_add(f, FINDING_DOUBT, "--relay-auth %s has no line for "
-		    "%s: it gets no password", h->set->auth, spec);
+		    "%s: it gets no password%s", h->set->auth, what,
+		    h->by_sender ? " with mail of other senders than the "
+		    "file's" : "");
 	else
 		findings_add(f, FINDING_BAD, "--relay-auth %s", why);
+	credentials_wipe(&c);
+	n = smtp_read_credentials(h, &text);
+	if (n > 0) {
+		credentials_check(text, (size_t)n, h->set->auth, f);
+		explicit_bzero(text, (size_t)n);
+	}
+	free(text);
 }
 
 /* A unix socket: is it there, and may we?  What it says is not waited for. */
@@ -65,11 +81,13 @@ check_place(struct nexthop *h, const char *where, size_t len,
     const char *spec, struct findings *f)
 {
 	struct addresses found;
-	char why[128];
+	char why[128], what[512];
 
 	place_parse(where, len, &h->place);
+	snprintf(what, sizeof what, "%.*s%.*s", (int)strcspn(spec, ":") + 1,
+	    spec, (int)len, where);
 	if (h->set->auth != NULL)
-		check_credentials(h, spec, f);
+		check_credentials(h, what, f);
 	if (f->connect)
 		return;
 	if (h->place.local)

@@ -14,6 +14,7 @@
 
 #include "base/reply.h"
 #include "net/stream.h"
+#include "relay/credentials.h"
 #include "relay/smtp.h"
 
 #define QUIT_SECONDS 1		/* for the reply to QUIT */
@@ -303,9 +304,14 @@ bool	smtp_xforward(struct nexthop *h, const struct envelope *env,
 bool	smtp_authenticate(struct nexthop *h, int64_t deadline,
 	    struct reply *r);
 
-/* Whether the file of credentials has a line for h->place: 1, 0, or -1 with a
-   sentence in why[0..size). */
-int	smtp_has_credentials(struct nexthop *h, char *why, size_t size);
+/* Reads the file of credentials as credentials_read() does. */
+long	smtp_read_credentials(const struct nexthop *h, char **text);
+
+/* Finds our credentials with h->place for the sender of h->env, and sets
+   h->by_sender: 1 with *c, which the caller wipes, 0 if we need none, or -1 with
+   a sentence in why[0..size). */
+int	smtp_find_credentials(struct nexthop *h, struct credentials *c,
+	    char *why, size_t size);
 
 /* Whether this connection may carry mail of h->env's sender: whether it has
    the credentials that count for it. */
