@@ -12,5 +12,5 @@ trap 'rm -rf "$debs"' EXIT
 }
 mv "$debs"/nullmailer_* "$debs/nullmailer.deb"
 mv "$debs"/dma_* "$debs/dma.deb"
-RIG_FILES="$debs/nullmailer.deb $debs/dma.deb" t/systemd/boot.sh \
-    t/systemd/queues.py
+RIG_FILES="$debs/nullmailer.deb $debs/dma.deb t/text.py README" \
+    t/systemd/boot.sh t/systemd/queues.py

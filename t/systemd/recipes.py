@@ -100,8 +100,8 @@ def it_is_installed_by_make_install_and_the_commands_that_it_prints():
 
 
 @test
-def every_example_of_the_page_is_tried_here():
-    same(len(RECIPES), 11)
+def every_example_of_the_page_is_tried_here_and_one_in_queues_py():
+    same(len(RECIPES), 12)
 
 
 # ---- null client ------------------------------------------------------------
