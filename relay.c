@@ -621,7 +621,7 @@ relay_quarantine(struct relay *r, const struct envelope *env, int spool,
 }
 
 void
-relay_check(struct relay *r, struct findings *f)
+relay_check(struct relay *r, const struct expected *from, struct findings *f)
 {
 	const bool both = r->set->routes != NULL &&
 	    r->set->sender_routes != NULL;
@@ -638,6 +638,7 @@ relay_check(struct relay *r, struct findings *f)
 		    r->set->sender_routes : "", both ? "" : "s", n,
 		    n == 1 ? "" : "s");
 	}
+	r->expected = from;
 	for (struct hop *h = r->hops; h != NULL; h = h->link)
 		if (h->transport->probe != NULL)
 			h->transport->probe(r, h, f);

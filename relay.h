@@ -56,6 +56,7 @@ void	relay_syntax(char *to, size_t size);
 /* Can the relay need smtpd-tls? */
 bool	relay_needs_tls(const struct relay_settings *set);
 
+struct expected;
 struct findings;
 struct relay;
 
@@ -159,10 +160,12 @@ void	relay_quarantine(struct relay *r, const struct envelope *env, int spool,
 
 /*
  * Looks at every place that mail may go to, those of the routes too, as it
- * would be used: folders, programs, sockets, names, credentials.  If f->connect
- * is set it connects to next hops and authenticates, but sends no message.
+ * would be used by mail of the senders from: folders, programs, sockets, names,
+ * credentials.  If f->connect is set it connects to next hops and authenticates
+ * with each account, but sends no message.
  */
-void	relay_check(struct relay *r, struct findings *f);
+void	relay_check(struct relay *r, const struct expected *from,
+	    struct findings *f);
 
 /* Takes leave of next hops that were kept open, frees r.  NULL is legal. */
 void	relay_close(struct relay *r);

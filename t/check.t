@@ -229,12 +229,15 @@ def credentials_must_have_a_line_for_the_relay():
     assert line("smtp:[127.0.0.1]:10,[127.0.0.1]:9")[1] == [
         "a line for smtp:[127.0.0.1]:9: line 4, user ann, a password",
         "no line for smtp:[127.0.0.1]:10: it gets no password"]
+    theirs = "a line for @example.org at smtp:[127.0.0.1]:10: line {}, user " \
+        "them, a password"
     wrote("credentials", text + "* us:secret\n@example.org them:secret\n")
     assert line("smtp:[127.0.0.1]:10")[1] == [
+        theirs.format(8),
         "a line for smtp:[127.0.0.1]:10: line 7, user us, a password"]
     wrote("credentials", "@example.org them:secret\n")
     assert line("smtp:[127.0.0.1]:10")[1] == [
-        "no line for smtp:[127.0.0.1]:10: it gets no password with mail of "
+        theirs.format(1), "no line for smtp:[127.0.0.1]:10: it gets no password with mail of "
         "other senders than the file's"]
     assert "/no/file" in bad("--relay-auth", "/no/file", "smtp:[127.0.0.1]:9")
 

@@ -98,10 +98,20 @@ nexthop_open(const struct relay_settings *set, enum nexthop_protocol protocol,
 }
 
 void
-nexthop_check(struct nexthop *h, const char *spec, struct findings *f)
+nexthop_check(struct nexthop *h, const char *spec, const struct expected *from,
+    struct findings *f)
 {
 	(void)h;
+	(void)from;
 	findings_add(f, FINDING_GOOD, "%s", spec);
+}
+
+long
+nexthop_read_credentials(const struct nexthop *h, char **text)
+{
+	(void)h;
+	*text = NULL;
+	return -1;
 }
 
 bool

@@ -3,13 +3,17 @@
  */
 #include "base/findings.h"
 #include "monitor/private.h"
+#include "relay/expected.h"
 
 void
 monitor_check(struct monitor *m, struct findings *f)
 {
-	relay_check(m->relay, f);
+	struct expected senders = { .n = 0 };
+
+	from_check(m->from, &senders, f);
+	relay_check(m->relay, &senders, f);
+	expected_free(&senders);
 	access_check(m->access, f);
-	from_check(m->from, f);
 	senders_check(m->senders, f);
 	monitor_probe_services(m, f);
 	if (m->auth != NULL)

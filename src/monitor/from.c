@@ -22,6 +22,7 @@
 #include "base/mailbox.h"
 #include "base/reply.h"
 #include "base/text.h"
+#include "relay/expected.h"
 #include "relay/routes.h"
 
 #define ADDRESS_MAX 320		/* octets of an address, with NUL */
@@ -144,17 +145,32 @@ from_map(struct from *f, struct envelope *env, struct reply *v)
 	return true;
 }
 
-void
-from_check(struct from *f, struct findings *found)
+/* As routes_each()'s row. */
+static void
+expect_address(void *ctx, const char *key, const void *address)
 {
-	if (f == NULL)
-		return;
-	if (f->name == NULL)
+	struct expected *senders = ctx;
+
+	expected_add(senders, address);
+	if (key != NULL && strcmp(key, "*") == 0)
+		senders->others = false;
+}
+
+void
+from_check(struct from *f, struct expected *senders, struct findings *found)
+{
+	if (f == NULL) {
+		senders->others = true;
+	} else if (f->name == NULL) {
 		findings_add(found, FINDING_GOOD, "--from: mail is sent as %s",
 		    f->address);
-	else if (read_file(f))
+		expected_add(senders, f->address);
+	} else if (read_file(f)) {
 		findings_add(found, FINDING_GOOD, "--from %s can be used",
 		    f->name);
+		senders->others = true;
+		routes_each(f->table, expect_address, senders);
+	}
 }
 
 void

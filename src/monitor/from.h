@@ -11,6 +11,7 @@
 #include "base/findings.h"
 #include "base/logger.h"
 
+struct expected;
 struct from;
 
 /*
@@ -35,8 +36,9 @@ bool	from_map(struct from *f, struct envelope *env, struct reply *v);
 bool	from_rewrite(struct from *f, struct envelope *env, int *spool,
 	    bool crlf, struct reply *v);
 
-/* For --check. */
-void	from_check(struct from *f, struct findings *found);
+/* For --check.  Adds the addresses that mail comes from; f may be NULL. */
+void	from_check(struct from *f, struct expected *senders,
+	    struct findings *found);
 
 /* NULL is legal. */
 void	from_close(struct from *f);

@@ -336,6 +336,19 @@ credentials_check(const char *text, size_t len, const char *name,
 }
 
 void
+credentials_each_sender(const char *text, size_t len,
+    void (*sender)(void *ctx, const char *key), void *ctx)
+{
+	struct rest rest = { text, text + len, 0 };
+	struct line line;
+
+	while (next_line(&rest, &line))
+		if (is_sender_key(line.key) && useless_key(&line) == NULL)
+			sender(ctx, strcmp(line.key, "<>") == 0 ? ""
+			    : line.key);
+}
+
+void
 credentials_wipe(struct credentials *c)
 {
 	explicit_bzero(c, sizeof *c);

@@ -75,6 +75,11 @@ bool	credentials_run(struct credentials *c, const struct logger *log,
 	    const struct envelope *env, int64_t deadline, char *why,
 	    size_t size);
 
+/* Calls sender(ctx, ...) with the key of each line of text[0..len) that is a
+   sender's: an address, "@example.net", or "" for the null sender. */
+void	credentials_each_sender(const char *text, size_t len,
+	    void (*sender)(void *ctx, const char *key), void *ctx);
+
 void	credentials_wipe(struct credentials *c);
 
 #endif

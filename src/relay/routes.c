@@ -471,6 +471,16 @@ out:
 }
 
 void
+routes_each(const struct routes *r, void (*row)(void *ctx, const char *key,
+    const void *h), void *ctx)
+{
+	for (size_t i = 0; i < r->nkeys; i++)
+		row(ctx, r->keys[i].key, r->keys[i].hop);
+	for (size_t i = 0; i < r->npatterns; i++)
+		row(ctx, NULL, r->patterns[i].hop);
+}
+
+void
 routes_close(struct routes *r)
 {
 	if (r == NULL)

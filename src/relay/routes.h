@@ -40,6 +40,11 @@ struct routes *routes_read(int fd, const char *name, bool senders,
 bool	routes_find(const struct routes *r, const char *address,
 	    void **h, enum route_kind *kind);
 
+/* Calls row(ctx, ...) with the key of each row, NULL for a pattern, and what
+   hop() returned for it. */
+void	routes_each(const struct routes *r, void (*row)(void *ctx,
+	    const char *key, const void *h), void *ctx);
+
 /* Frees what routes_read() returned.  NULL is legal. */
 void	routes_close(struct routes *r);
 

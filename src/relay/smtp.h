@@ -80,12 +80,16 @@ void	nexthop_where(const struct nexthop *h, char *name, char *tls,
 void	nexthop_abandon(struct nexthop *h, int64_t deadline);
 
 /*
- * For --check: adds what keeps its places from being used: names, sockets, the
- * credentials' line; if f->connect is set it opens each address as far as MAIL,
- * with TLS and AUTH.  spec is what the administrator calls it.
+ * For --check: adds what keeps its places from being used by mail of the senders
+ * from: names, sockets, lines of the credentials; if f->connect is set it opens
+ * each address as far as MAIL, with TLS and AUTH, for each account that they
+ * have.  spec is what the administrator calls it.
  */
 void	nexthop_check(struct nexthop *h, const char *spec,
-	    struct findings *f);
+	    const struct expected *from, struct findings *f);
+
+/* Reads h's file of credentials as credentials_read() does. */
+long	nexthop_read_credentials(const struct nexthop *h, char **text);
 
 /* QUIT without waiting long, close, free.  NULL is legal. */
 void	nexthop_close(struct nexthop *h);

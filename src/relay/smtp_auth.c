@@ -31,7 +31,7 @@
 /* ---- The file ---- */
 
 long
-smtp_read_credentials(const struct nexthop *h, char **text)
+nexthop_read_credentials(const struct nexthop *h, char **text)
 {
 	int fd = file_again(h->auth, h->set->auth);
 	bool open;
@@ -61,7 +61,7 @@ smtp_find_credentials(struct nexthop *h, struct credentials *c, char *why,
 	int found = -1;
 	long n;
 
-	n = smtp_read_credentials(h, &text);
+	n = nexthop_read_credentials(h, &text);
 	if (n == -1)
 		snprintf(what, sizeof what, "%s", strerror(errno));
 	else

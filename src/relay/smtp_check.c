@@ -3,60 +3,157 @@
  */
 #define _GNU_SOURCE	/* explicit_bzero */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/envelope.h"
 #include "base/reply.h"
+#include "relay/expected.h"
 #include "relay/smtp_private.h"
 
-/* Goes as far as MAIL would, over TLS and AUTH, and takes leave. */
-static void
-check_connection(struct nexthop *h, const char *spec, struct findings *f)
-{
-	struct reply r;
+/* No address is that, and no key of a sender is for it. */
+#define OTHERS "@"
 
-	if (smtp_open_next(h, f->deadline, &r)) {
-		findings_add(f, FINDING_GOOD, "%s: %s answers%s%s", spec,
-		    h->place.host, h->secure && !h->place.local ? " over TLS"
-		    : "", h->set->auth != NULL ? ", credentials included" : "");
-		smtp_quit(h, f->deadline);
-	} else {
-		findings_add(f, FINDING_BAD, "%s: %s: %d %s %s", spec,
-		    h->place.host, r.code, r.enh, r.text);
-	}
+/* One look at a next hop, for mail of some senders. */
+struct look {
+	struct nexthop *h;
+	const char *spec;
+	const char *const *sender;	/* so many: */
+	size_t n;
+	unsigned *line;		/* of the credentials, for each place and
+				   sender; 0: there is none */
+	struct envelope env;	/* of nobody's mail, but for its sender */
+	struct findings *f;
+};
+
+static void
+set_sender(struct look *l, size_t i)
+{
+	l->env.fact[FACT_SENDER] = l->sender[i];
 }
 
-/* Which line is for this place, what="smtp:PLACE", and does each make sense? */
-static void
-check_credentials(struct nexthop *h, const char *what, struct findings *f)
+/* Writes " for X at": whose mail is spoken of. */
+static const char *
+name_sender(char *to, size_t size, const char *sender)
 {
-	struct credentials c;
-	char why[512], *text;
-	int found = smtp_find_credentials(h, &c, why, sizeof why);
-	long n;
+	if (strcmp(sender, OTHERS) == 0)
+		snprintf(to, size, " for");
+	else
+		snprintf(to, size, " for %.320s at", *sender == '\0'
+		    ? "the null sender" : sender);
+	return to;
+}
 
+/* ---- Credentials ---- */
+
+/* Is a line that makes sense there for mail of this sender? */
+static void
+check_line(struct look *l, const char *what, unsigned *line, size_t i)
+{
+	const struct nexthop *h = l->h;
+	char why[512], whose[400];
+	struct credentials c;
+	int found;
+
+	set_sender(l, i);
+	found = smtp_find_credentials(l->h, &c, why, sizeof why);
+	line[i] = found == 0 ? 0 : found == 1 ? c.line : UINT_MAX;
+	for (size_t k = 0; k < i; k++)
+		if (line[k] == line[i] && found == 1)
+			found = 2;	/* it was told */
+	name_sender(whose, sizeof whose, l->sender[i]);
 	if (found == 1)
-		findings_add(f, FINDING_GOOD, "--relay-auth %s has a line for "
-		    "%s: line %u, user %s, %s%.*s", h->set->auth, what, c.line,
-		    c.user, c.token ? "a token of " : c.program ?
+		findings_add(l->f, FINDING_GOOD, "--relay-auth %s has a line%s "
+		    "%s: line %u, user %s, %s%.*s", h->set->auth, whose, what,
+		    c.line, c.user, c.token ? "a token of " : c.program ?
 		    "a password of " : "a password", c.program ?
 		    (int)strcspn(c.secret, " \t") : 0, c.secret);
 	else if (found == 0)
-		findings_add(f, FINDING_DOUBT, "--relay-auth %s has no line for "
-		    "%s: it gets no password%s", h->set->auth, what,
-		    h->by_sender ? " with mail of other senders than the "
-		    "file's" : "");
-	else
-		findings_add(f, FINDING_BAD, "--relay-auth %s", why);
+		findings_add(l->f, FINDING_DOUBT, "--relay-auth %s has no line%s"
+		    " %s: it gets no password%s", h->set->auth, whose, what,
+		    strcmp(l->sender[i], OTHERS) == 0 && h->by_sender ?
+		    " with mail of other senders than the file's" : "");
+	else if (found == -1)
+		findings_add(l->f, FINDING_BAD, "--relay-auth %s", why);
 	credentials_wipe(&c);
-	n = smtp_read_credentials(h, &text);
+}
+
+/* Those for the place what="smtp:PLACE", and does each line make sense? */
+static void
+check_credentials(struct look *l, const char *what, unsigned *line)
+{
+	char *text;
+	size_t i;
+	long n;
+
+	for (i = 0; i < l->n; i++)
+		check_line(l, what, line, i);
+	n = nexthop_read_credentials(l->h, &text);
 	if (n > 0) {
-		credentials_check(text, (size_t)n, h->set->auth, f);
+		credentials_check(text, (size_t)n, l->h->set->auth, l->f);
 		explicit_bzero(text, (size_t)n);
 	}
 	free(text);
+}
+
+/* ---- Connections ---- */
+
+/* Goes as far as MAIL would, over TLS and AUTH, and takes leave. */
+static void
+check_connection(struct look *l)
+{
+	struct nexthop *h = l->h;
+	struct credentials c = { .line = 0 };
+	char why[512];
+	struct reply r;
+
+	if (!smtp_open_next(h, l->f->deadline, &r)) {
+		findings_add(l->f, FINDING_BAD, "%s: %s: %d %s %s", l->spec,
+		    h->place.host, r.code, r.enh, r.text);
+		return;
+	}
+	if (smtp_is_trusted(h))
+		smtp_find_credentials(h, &c, why, sizeof why);
+	findings_add(l->f, FINDING_GOOD, "%s: %s answers%s%s%s", l->spec,
+	    h->place.host, h->secure && !h->place.local ? " over TLS" : "",
+	    c.line != 0 ? ", and accepts user " : "", c.line != 0 ? c.user :
+	    "");
+	credentials_wipe(&c);
+	smtp_quit(h, l->f->deadline);
+}
+
+/* Has none of the senders before this one the same lines? */
+static bool
+is_new_account(const struct look *l, size_t i, size_t places)
+{
+	const unsigned *line = l->line;
+	size_t k, p;
+
+	for (k = 0; k < i; k++) {
+		for (p = 0; p < places; p++)
+			if (line[p * l->n + k] != line[p * l->n + i])
+				break;
+		if (p == places)
+			return false;
+	}
+	return true;
+}
+
+/* Connects to all addresses, with each account. */
+static void
+check_connections(struct look *l, size_t places)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		if (!is_new_account(l, i, places))
+			continue;
+		set_sender(l, i);
+		for (smtp_restart(l->h); smtp_has_next(l->h);
+		    smtp_hang_up(l->h))
+			check_connection(l);
+	}
 }
 
 /* A unix socket: is it there, and may we?  What it says is not waited for. */
@@ -75,11 +172,13 @@ check_socket(const struct nexthop *h, const char *spec, struct findings *f)
 	stream_close(&s);
 }
 
-/* The place that h->rest begins with. */
+/* A place: where[0..len).  line has what check_credentials() finds. */
 static void
-check_place(struct nexthop *h, const char *where, size_t len,
-    const char *spec, struct findings *f)
+check_place(struct look *l, const char *where, size_t len, unsigned *line)
 {
+	struct nexthop *h = l->h;
+	struct findings *f = l->f;
+	const char *spec = l->spec;
 	struct addresses found;
 	char why[128], what[512];
 
@@ -87,7 +186,7 @@ check_place(struct nexthop *h, const char *where, size_t len,
 	snprintf(what, sizeof what, "%.*s%.*s", (int)strcspn(spec, ":") + 1,
 	    spec, (int)len, where);
 	if (h->set->auth != NULL)
-		check_credentials(h, what, f);
+		check_credentials(l, what, line);
 	if (f->connect)
 		return;
 	if (h->place.local)
@@ -101,20 +200,47 @@ check_place(struct nexthop *h, const char *where, size_t len,
 		    h->place.host, found.n, found.n == 1 ? "" : "es");
 }
 
-void
-nexthop_check(struct nexthop *h, const char *spec, struct findings *f)
+static size_t
+count_places(const char *where)
 {
-	const char *where = h->where;
-	size_t n;
+	size_t n = 1;
 
-	for (;; where += n + 1) {
-		n = strcspn(where, ",");
-		check_place(h, where, n, spec, f);
-		if (where[n] == '\0')
-			break;
-	}
-	if (!f->connect)
+	for (; *where != '\0'; where++)
+		n += *where == ',';
+	return n;
+}
+
+void
+nexthop_check(struct nexthop *h, const char *spec, const struct expected *from,
+    struct findings *f)
+{
+	const size_t places = count_places(h->where);
+	const char *where = h->where, *sender[EXPECTED_MAX + 1];
+	struct look l = { .h = h, .spec = spec, .sender = sender, .f = f };
+	size_t i, n;
+
+	for (i = 0; i < FACTS; i++)
+		l.env.fact[i] = "";
+	/* To LMTP lines of senders do not count. */
+	for (i = 0; i < from->n && h->protocol != NEXTHOP_LMTP; i++)
+		sender[l.n++] = from->sender[i].address;
+	if (from->others || l.n == 0)
+		sender[l.n++] = OTHERS;
+	if (from->more)
+		findings_add(f, FINDING_DOUBT, "%s: not all of its senders were "
+		    "looked at", spec);
+	l.line = calloc(places * l.n, sizeof *l.line);
+	if (l.line == NULL) {
+		findings_add(f, FINDING_BAD, "%s: out of memory", spec);
 		return;
-	for (smtp_restart(h); smtp_has_next(h); smtp_hang_up(h))
-		check_connection(h, spec, f);
+	}
+	h->env = &l.env;
+	for (i = 0; i < places; i++, where += n + 1) {
+		n = strcspn(where, ",");
+		check_place(&l, where, n, l.line + i * l.n);
+	}
+	if (f->connect)
+		check_connections(&l, places);
+	h->env = NULL;
+	free(l.line);
 }

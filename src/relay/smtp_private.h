@@ -304,9 +304,6 @@ bool	smtp_xforward(struct nexthop *h, const struct envelope *env,
 bool	smtp_authenticate(struct nexthop *h, int64_t deadline,
 	    struct reply *r);
 
-/* Reads the file of credentials as credentials_read() does. */
-long	smtp_read_credentials(const struct nexthop *h, char **text);
-
 /* Finds our credentials with h->place for the sender of h->env, and sets
    h->by_sender: 1 with *c, which the caller wipes, 0 if we need none, or -1 with
    a sentence in why[0..size). */

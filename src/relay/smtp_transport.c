@@ -1,9 +1,13 @@
 /*
  * smtp_transport.c - smtp:, smtps: and lmtp: as transports.
  */
+#define _GNU_SOURCE	/* explicit_bzero */
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/reply.h"
+#include "relay/expected.h"
 #include "relay/smtp.h"
 #include "relay/transport.h"
 
@@ -131,12 +135,24 @@ probe_nexthop(struct relay *r, struct hop *h, struct findings *f)
 {
 	struct nexthop *n = nexthop_open(r->set, hop_protocol(h), h->where,
 	    r->auth_file);
+	struct expected from = { .others = r->set->auth == NULL };
+	char *text = NULL;
+	long len = -1;
 
-	if (n == NULL)
+	if (n == NULL) {
 		findings_add(f, FINDING_BAD, "%s: out of memory", h->spec);
-	else
-		nexthop_check(n, h->spec, f);
+		return;
+	}
+	if (r->set->auth != NULL)
+		len = nexthop_read_credentials(n, &text);
+	if (len >= 0)
+		expected_find(&from, r, h, text, (size_t)len);
+	if (len > 0)
+		explicit_bzero(text, (size_t)len);
+	free(text);
+	nexthop_check(n, h->spec, &from, f);
 	nexthop_close(n);
+	expected_free(&from);
 }
 
 const struct transport transport_smtp = {

@@ -104,6 +104,7 @@ struct relay {
 	struct routes *table, *senders;	/* once they were read; owned */
 	bool broken;			/* one of them makes no sense */
 	unsigned delivered;		/* messages put into Maildirs */
+	const struct expected *expected;	/* by --check; borrowed */
 	struct notes notes;		/* of the last message, and its texts: */
 	char nexthop[WHERE_MAX], nexthop_tls[WHERE_MAX];
 };

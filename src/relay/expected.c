@@ -1,0 +1,119 @@
+/*
+ * expected.c - for --check: the senders whose mail comes to a place.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "relay/credentials.h"
+#include "relay/expected.h"
+#include "relay/routes.h"
+#include "relay/transport.h"
+
+void
+expected_add(struct expected *e, const char *sender)
+{
+	struct expected_sender *rows = NULL;
+	size_t len = strlen(sender);
+
+	for (size_t i = 0; i < e->n; i++)
+		if (strcmp(e->sender[i].address, sender) == 0)
+			return;
+	if (e->n < EXPECTED_MAX && len < sizeof rows->address)
+		rows = table_grow(e->sender, e->n, sizeof *rows);
+	if (rows == NULL) {
+		e->more = true;
+		return;
+	}
+	e->sender = rows;
+	memcpy(rows[e->n++].address, sender, len + 1);
+}
+
+void
+expected_add_key(struct expected *e, const char *key)
+{
+	char domain[320];
+
+	if (key == NULL || *key == '.' || strcmp(key, "*") == 0)
+		e->others = true;
+	else if (strcmp(key, "<>") == 0)
+		expected_add(e, "");
+	else if (strchr(key, '@') != NULL || strchr(key, '.') == NULL)
+		expected_add(e, key);
+	else if ((size_t)snprintf(domain, sizeof domain, "@%s", key) <
+	    sizeof domain)
+		expected_add(e, domain);
+}
+
+/* What is looked for. */
+struct search {
+	struct expected *to;
+	struct relay *relay;
+	const struct hop *hop;
+	bool all;	/* a recipient's route leads here, with any sender */
+};
+
+static void
+note_recipients_route(void *ctx, const char *key, const void *hop)
+{
+	struct search *s = ctx;
+
+	(void)key;
+	s->all = s->all || hop == s->hop;
+}
+
+static void
+note_senders_route(void *ctx, const char *key, const void *hop)
+{
+	struct search *s = ctx;
+
+	if (hop == s->hop)
+		expected_add_key(s->to, key);
+}
+
+static bool
+comes(const struct search *s, const char *sender)
+{
+	bool named;
+
+	return s->all || hop_route(s->relay, "", sender, &named) == s->hop;
+}
+
+/* As credentials_each_sender()'s. */
+static void
+note_sender(void *ctx, const char *sender)
+{
+	struct search *s = ctx;
+
+	if (comes(s, sender))
+		expected_add(s->to, sender);
+}
+
+void
+expected_find(struct expected *e, struct relay *r, const struct hop *h,
+    const char *text, size_t len)
+{
+	const struct expected *from = r->expected;
+	struct search s = { .to = e, .relay = r, .hop = h };
+
+	if (r->table != NULL)
+		routes_each(r->table, note_recipients_route, &s);
+	for (size_t i = 0; i < from->n; i++)
+		note_sender(&s, from->sender[i].address);
+	if (!from->others)
+		return;
+	if (r->senders != NULL)
+		routes_each(r->senders, note_senders_route, &s);
+	credentials_each_sender(text, len, note_sender, &s);
+	/* No address is "@". */
+	e->others = e->others || comes(&s, "@");
+}
+
+void
+expected_free(struct expected *e)
+{
+	free(e->sender);
+	e->sender = NULL;
+	e->n = 0;
+}

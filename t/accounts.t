@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""accounts.t - what --check says of the accounts of --relay-auth: which is for
+whose mail, and whether the next hop accepts it."""
+import os
+import shutil
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, "fakes")]
+from provider import Provider
+from tap import SMTPD, folder, main, script, test
+
+PLACE = folder()
+TOKENS = {"jo@example.com": "ya29.jo", "kim@example.net": "ya29.kim"}
+
+
+def wrote(name, text):
+    path = os.path.join(PLACE, name)
+    with open(path, "w") as f:
+        f.write(text)
+    os.chmod(path, 0o600)
+    return path
+
+
+def token(user, value=None):
+    return script(PLACE, f"echo {user} >>{PLACE}/ran; "
+                  f"echo {value or TOKENS[user]}", "token-" + user)
+
+
+def provider(name, mechanisms="XOAUTH2", **more):
+    return Provider(os.path.join(PLACE, name), mechanisms, tokens=TOKENS,
+                    **more)
+
+
+def checked(how, credentials, *arguments):
+    """What is said of credentials and next hops, as "kind: text"."""
+    wrote("ran", "")
+    done = subprocess.run(
+        [SMTPD, f"--check={how}", "--nosetuid", "--relay-auth",
+         wrote("credentials", credentials), *arguments],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == (78 if "\nbad: " in f"\n{done.stdout}" else 0), \
+        done
+    for secret in ("secret", *TOKENS.values()):
+        assert secret not in done.stdout, done.stdout
+    lines = done.stdout.replace(f"--relay-auth {PLACE}/credentials has ", "")
+    return [line for line in lines.splitlines()
+            if PLACE in line and "the program" not in line and
+            "-routes" not in line and "--from" not in line]
+
+
+def told(lines, *wanted):
+    for text in wanted:
+        assert text in lines, (text, lines)
+    assert len(lines) == len(wanted), (lines, wanted)
+
+
+def ran():
+    with open(f"{PLACE}/ran") as f:
+        return sorted(f.read().split())
+
+
+@test
+def connect_logs_in_with_a_token_and_says_as_whom():
+    jo = "jo@example.com"
+    with provider("hop") as hop:
+        row = f"* {jo} oauth2 {token(jo)}\n"
+        told(checked("connect", row, hop.relay()),
+             f"good: a line for {hop.relay()}: line 1, user {jo}, a token of "
+             f"{PLACE}/token-{jo}",
+             f"good: {hop.relay()}: {hop.path} answers, and accepts user {jo}")
+        assert hop.logins == [(1, "XOAUTH2", jo)] and ran() == [jo]
+        assert hop.commands[-1] == (1, "QUIT"), hop.commands
+        # One that is stale, and one that cannot be had.
+        for name, value, why in (
+                (jo, "stale", "AUTH: refused with 535 5.7.8, status 400"),
+                ("nobody", "''", "its first line of output is empty")):
+            lines = checked("connect", f"* {name} oauth2 "
+                            f"{token(name, value)}\n", hop.relay())
+            assert lines[-1].startswith(f"bad: {hop.relay()}: {hop.path}: "
+                                        "451 4.7."), lines
+            assert [line for line in lines if line[:6] == "doubt:" and
+                    why in line], (why, lines)
+        assert len(hop.logins) == 1
+    # Without a line nothing is claimed of credentials.
+    with provider("hop") as hop:
+        told(checked("connect", "kim@example.com kim:secret\n", "--from", jo,
+                     hop.relay()),
+             f"good: {hop.relay()}: {hop.path} answers",
+             f"doubt: no line for {jo} at {hop.relay()}: it gets no password",
+             f"doubt: {hop.path}: server offers AUTH, but: {PLACE}/credentials"
+             f" has no entry for unix:{hop.path}")
+
+
+@test
+def connect_goes_on_where_clients_are_introduced():
+    """There is none to speak of."""
+    jo = "jo@example.com"
+    with provider("hop", "XOAUTH2\r\n250-XCLIENT NAME ADDR LOGIN",
+                  answers={"XCLIENT": "220 go"}) as hop:
+        lines = checked("connect", f"* {jo} oauth2 {token(jo)}\n",
+                        "--relay-xclient", hop.relay())
+        assert lines[-1] == f"good: {hop.relay()}: {hop.path} answers, and " \
+            f"accepts user {jo}", lines
+        assert (1, "XCLIENT ADDR=[UNAVAILABLE] LOGIN=[UNAVAILABLE] "
+                "NAME=[UNAVAILABLE]") in hop.commands, hop.commands
+
+
+@test
+def start_runs_no_program():
+    jo = "jo@example.com"
+    checked("start", f"* {jo} oauth2 {token(jo)}\n", f"smtp:unix:{PLACE}/no")
+    assert ran() == []
+
+
+@test
+def each_account_is_tried_where_its_senders_are_routed():
+    jo, kim = TOKENS
+    rows = f"{jo} {jo} oauth2 {token(jo)}\n" \
+        f"@example.net {kim} oauth2 {token(kim)}\n"
+    with provider("a") as a, provider("b") as b, provider("c") as c:
+        routes = wrote("routes", f"{jo} {a.relay()}\nexample.net {b.relay()}\n"
+                       f"ann@example.net {b.relay()}\n* error:5.7.1 no\n")
+        told(checked("connect", rows, "--sender-routes", routes, "discard:"),
+             f"good: a line for {jo} at {a.relay()}: line 1, user {jo}, a "
+             f"token of {PLACE}/token-{jo}",
+             f"good: a line for ann@example.net at {b.relay()}: line 2, user "
+             f"{kim}, a token of {PLACE}/token-{kim}",
+             f"good: {a.relay()}: {a.path} answers, and accepts user {jo}",
+             f"good: {b.relay()}: {b.path} answers, and accepts user {kim}")
+        assert ran() == [jo, kim] and a.logins and b.logins, ran()
+        # Where senders are not routed they all come to the one relay.
+        lines = checked("connect", rows + "* other:secret\n", c.relay())
+        assert ran() == [jo, kim], lines
+        assert [l[2] for l in c.logins] == [jo, kim], c.logins
+        assert "AUTH: no mechanism for a password is offered" in str(lines)
+        assert lines[-1].startswith("bad: "), lines
+
+
+@test
+def mail_that_comes_from_one_address_has_its_account():
+    jo, kim = TOKENS
+    rows = f"{jo} {jo} oauth2 {token(jo)}\n{kim} {kim} oauth2 {token(kim)}\n"
+    with provider("hop") as hop:
+        lines = checked("connect", rows, "--from", kim, hop.relay())
+        told(lines, f"good: a line for {kim} at {hop.relay()}: line 2, user "
+             f"{kim}, a token of {PLACE}/token-{kim}",
+             f"good: {hop.relay()}: {hop.path} answers, and accepts user "
+             f"{kim}")
+        assert ran() == [kim]
+        senders = wrote("from", f"example.org {jo}\nroot {jo}\n* {kim}\n")
+        lines = checked("connect", rows, "--from", senders, hop.relay())
+        assert len(lines) == 4 and ran() == [jo, kim], lines
+        told(checked("start", rows, "--from", "ann@example.org", hop.relay()),
+             f"doubt: no line for ann@example.org at {hop.relay()}: it gets no "
+             "password", f"good: {hop.relay()} can be connected to")
+
+
+@test
+def lines_of_senders_do_not_count_for_LMTP():
+    lines = checked("start", "jo@example.com jo:secret\n* kim:secret\n",
+                    f"lmtp:unix:{PLACE}/none")
+    assert [line for line in lines if "a line for" in line] == [
+        f"good: a line for lmtp:unix:{PLACE}/none: line 2, user kim, a "
+        "password"], lines
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    finally:
+        shutil.rmtree(PLACE)
