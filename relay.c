@@ -137,8 +137,9 @@ relay_needs_tls(const struct relay_settings *set)
 {
 	const struct transport *const *t;
 
+	/* With credentials it makes digests, on a unix socket too. */
 	if (set->tls != TLS_NONE || set->tls_pins != NULL ||
-	    hops_vary(set))
+	    set->auth != NULL || hops_vary(set))
 		return true;
 	for (t = transports; set->spec != NULL && *t != NULL; t++)
 		if (strncmp((*t)->name, set->spec, strlen((*t)->name)) == 0 &&

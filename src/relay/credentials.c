@@ -256,34 +256,6 @@ next_line(struct rest *rest, struct line *line)
 	return true;
 }
 
-int
-credentials_find(const char *text, size_t len,
-    const struct credentials_for *who, struct credentials *c, bool *senders,
-    char *why, size_t size)
-{
-	struct line line, best = { .fit = FIT_NONE };
-	struct rest rest = { text, text + len, 0 };
-	const char *wrong;
-
-	*senders = false;
-	while (next_line(&rest, &line)) {
-		*senders = *senders || is_sender_key(line.key);
-		line.fit = line.key[0] != '\0' ? fit_key(line.key, who)
-		    : FIT_NONE;
-		if (line.fit > best.fit)
-			best = line;
-	}
-	if (best.fit == FIT_NONE)
-		return 0;
-	c->line = best.number;
-	text_join(c->key, sizeof c->key, best.key, NULL);
-	wrong = parse_method(best.method, best.end, c);
-	if (wrong == NULL)
-		return 1;
-	snprintf(why, size, "line %u: %s", best.number, wrong);
-	return -1;
-}
-
 /* Why no sender and no next hop is ever found by the line's key; or NULL. */
 static const char *
 useless_key(const struct line *line)
@@ -305,6 +277,34 @@ useless_key(const struct line *line)
 		return at[1] != '\0' ? NULL : "the key has no domain after @";
 	return place_parse(key, strlen(key), &place) ? NULL : "the key is "
 	    "neither a sender nor a next hop, as [mail.example.net]:465";
+}
+
+int
+credentials_find(const char *text, size_t len,
+    const struct credentials_for *who, struct credentials *c, bool *senders,
+    char *why, size_t size)
+{
+	struct line line, best = { .fit = FIT_NONE };
+	struct rest rest = { text, text + len, 0 };
+	const char *wrong;
+
+	*senders = false;
+	while (next_line(&rest, &line)) {
+		*senders = *senders || is_sender_key(line.key);
+		line.fit = useless_key(&line) == NULL ? fit_key(line.key, who)
+		    : FIT_NONE;
+		if (line.fit > best.fit)
+			best = line;
+	}
+	if (best.fit == FIT_NONE)
+		return 0;
+	c->line = best.number;
+	text_join(c->key, sizeof c->key, best.key, NULL);
+	wrong = parse_method(best.method, best.end, c);
+	if (wrong == NULL)
+		return 1;
+	snprintf(why, size, "line %u: %s", best.number, wrong);
+	return -1;
 }
 
 void
