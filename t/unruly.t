@@ -133,6 +133,24 @@ def no_password_follows_to_a_server_that_lied():
                 line[:4] == "AUTH"] == ["SCRAM-SHA-256"], hop.commands
 
 
+@test
+def a_secret_that_a_server_repeats_is_not_logged():
+    for late in (False, True):      # at once, and as the reply to MAIL
+        with provider("PLAIN") as hop:
+            def answer(verb, usual):
+                said = [line for _, line in hop.commands if "AUTH" in line]
+                return said[0] if verb == ("MAIL" if late else
+                                           "AUTH PLAIN") else usual
+
+            hop.answer = answer
+            for options in ([], ["-d"]):
+                hop.commands.clear()
+                got, log = sent(hop.relay(), "* jo:secret of jo\n", *options)
+                assert got == "451 4.5.0 Next hop broke the protocol", got
+                assert f"{'MAIL' if late else 'AUTH'}: not a reply" in log, log
+                assert hop.commands[1][1][11:] not in log, log
+
+
 # --- TLS
 
 class Turncoat:

@@ -152,6 +152,10 @@ void	smtp_show_group(const struct nexthop *h, enum step step);
 void	smtp_show_reply(const struct nexthop *h, enum step step,
 	    const char *line);
 
+/* May line, which is no reply, be the secret that the next hop was sent? */
+bool	smtp_may_repeat(const struct nexthop *h, enum step step,
+	    const char *line);
+
 /* ---- smtp_talk.c ---- */
 
 /* Closes the connection without a word. */

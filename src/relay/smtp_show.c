@@ -59,12 +59,23 @@ smtp_show_group(const struct nexthop *h, enum step step)
 	}
 }
 
+bool
+smtp_may_repeat(const struct nexthop *h, enum step step, const char *line)
+{
+	return (is_secret(step) || smtp_is_trusted(h)) &&
+	    strspn(line, "0123456789") != 3;
+}
+
 void
 smtp_show_reply(const struct nexthop *h, enum step step, const char *line)
 {
 	const bool challenge = is_secret(step) && strncmp(line, "334", 3) == 0;
 
-	if (h->set->debug)
+	if (!h->set->debug)
+		return;
+	if (smtp_may_repeat(h, step, line))
+		show(h, 'S', "", 0, "***");
+	else
 		show(h, 'S', line, challenge ? 3 : strlen(line),
 		    challenge ? " ***" : "");
 }

@@ -149,9 +149,8 @@ smtp_garbled(struct nexthop *h, enum step step, const char *line,
 	smtp_hang_up(h);
 	h->doubt = h->away = true;
 	h->quoted = false;
-	/* It may repeat what we said, and passwords are not logged. */
-	smtp_log(h, step_facts[step].name, step >= STEP_AUTH &&
-	    step <= STEP_SASL ? "not a reply" : line);
+	smtp_log(h, step_facts[step].name, smtp_may_repeat(h, step, line) ||
+	    (step >= STEP_AUTH && step <= STEP_SASL) ? "not a reply" : line);
 	reply_set(r, 451, "4.5.0", "Next hop broke the protocol");
 	return false;
 }
