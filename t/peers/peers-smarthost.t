@@ -18,8 +18,8 @@ import urllib.parse
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
 import peer
 import text
-from tap import (Listener, Session, certificate, folder, main, need, script,
-                 test)
+from tap import (SMTPD, Listener, Session, certificate, folder, main, need,
+                 script, test)
 
 ACCOUNT = "printer@example.com"
 PASSWORD = "Sword fish = 123"
@@ -358,6 +358,45 @@ def the_program_of_README_fetches_a_token():
     assert "returned error: 400" in log, log
     assert "its first line of output is empty" in log, log
     assert b"\nSubject: x\n" in postfix().arrival()[1]
+
+
+@test
+def each_sender_has_its_account_at_its_provider():
+    """A password at Postfix, a token at Dovecot, in one session; --check says
+    that both are accepted."""
+    mx, hop = postfix(), submission(BOTH)
+    routes = save("routes", f"{ACCOUNT} smtp:{place('all')}\n"
+                  f"example.org {hop.relay}\n* error:5.7.1 No account\n")
+    with open(path("both.pem"), "w") as both:
+        for peer_ in (mx, hop):
+            with open(peer_.path("mx.pem")) as f:
+                both.write(f.read())
+    args = options(f"{ACCOUNT} {ACCOUNT}:{PASSWORD}\n@example.org {ACCOUNT} "
+                   f"oauth2 {script(PLACE, 'echo eyJ-good', 'token')}\n",
+                   path("both.pem"), "--sender-routes", routes, "discard:")
+    with Session("-d", *args) as s:
+        s.start()
+        for sender, code in ((ACCOUNT, "250"), ("jo@example.org", "250"),
+                             ("jo@example.net", "550"), (ACCOUNT, "250")):
+            s.say("RSET")
+            got = s.say(f"MAIL FROM:<{sender}>", "RCPT TO:<b@example.org>")
+            assert got[1][:3] == code, (sender, got)
+            if code == "250":
+                s.say("RSET")
+                got = s.deliver(f"Subject: of {sender}", "", "y",
+                                sender=sender)
+                assert got[:3] == "250", (sender, got, s.logged())
+                octets = mx.arrival()[1]
+                assert f"\nSubject: of {sender}\n".encode() in octets, octets
+                assert (b"(Authenticated sender" in octets) == (
+                    sender == ACCOUNT), octets
+        log = s.finish()[1]
+    assert tried(log) == ["SCRAM-SHA-256", "OAUTHBEARER"], log
+    done = subprocess.run([SMTPD, "--check=connect", "--nosetuid", *args],
+                          capture_output=True, text=True)
+    for spec in (f"smtp:{place('all')}", hop.relay):
+        assert f"good: {spec}: localhost answers over TLS, and accepts user " \
+            f"{ACCOUNT}\n" in done.stdout, done
 
 
 # --- in front, what devices and scripts have
