@@ -26,7 +26,8 @@
 #define HEAD 1
 #define SECRET "~~~~~~"		/* a script with neither '~' nor '+' */
 #define SECRET64 "fn5+fn5+"	/* cannot know it */
-#define PROOF "334 dj1VMU5UVTFOVFUxTlRVMU5UVTFOVFUxTlRVMU5UVTFOVFUxTlRVMU5UVTFNPQ=="
+#define PROOF "334 dj1VMU5UVTFOVFUxTlRVMU5UVTFOVFUxTlRVMU5U" \
+    "VTFOVFUxTlRVMU5UVTFNPQ=="
 
 static struct {
 	bool yes;	/* 235 was read */

@@ -10,8 +10,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, "/rig")
-from booted import (dropin, records, run, same, shipped, slurp, succeeds,
-                    systemctl, takes_a_message, until, wait_for_end)
+from booted import (dropin, matches, records, run, same, shipped, slurp,
+                    succeeds, systemctl, takes_a_message, until, wait_for_end)
 from provider import Provider
 from servers import spew
 from tap import main, test
@@ -25,6 +25,7 @@ def shell(text):
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
     assert done.returncode == 0, f"{text}\nsaid:\n{done.stdout}"
+    return done.stdout
 
 
 def unpack(package):
@@ -105,7 +106,7 @@ def the_lines_of_README_send_a_test_mail():
         os.unlink("/usr/sbin/policy-rc.d")
     spew("/usr/local/bin/token", "#!/bin/sh\necho ya29.token\n")
     os.chmod("/usr/local/bin/token", 0o755)
-    lines = under(readme("/rig/README"), "SEND THROUGH")[0]
+    lines, login = under(readme("/rig/README"), "SEND THROUGH")[:2]
     same(lines.count("\n"), 10)
     with provider("me@example.com") as hop:
         shell(lines.replace("[smtp.office365.com]:587", "unix:/srv/provider"))
@@ -114,6 +115,10 @@ def the_lines_of_README_send_a_test_mail():
         assert text.endswith(b"\r\nSubject: test\r\nFrom: me@example.com\r\n"
                              b"\r\nIt works.\r\n"), text
         wait_for_end("smtpd-smarthost")
+        said = shell(login.replace("[smtp.office365.com]:587",
+                                   "unix:/srv/provider"))
+        matches("^good: .*, and accepts user me@example.com$", said)
+        same(len(hop.messages), 1)
     os.unlink("/srv/provider")
     systemctl("disable", "--now", "--quiet", "smtpd-smarthost.socket")
     shell("rm -r /etc/default/smtpd /etc/smtpd")
