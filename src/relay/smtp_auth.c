@@ -106,7 +106,7 @@ auth_error(const struct nexthop *h, struct reply *r, const char *enh,
     const char *why)
 {
 	smtp_log(h, "AUTH", why);
-	reply_set(r, 451, enh, "Cannot authenticate to next hop");
+	reply_set(r, 451, enh, SMTP_NO_AUTH);
 	return false;
 }
 
@@ -388,7 +388,7 @@ finish_scram(struct attempt *a, struct digest *d, struct scram *s)
 		smtp_log(a->h, "AUTH", "the server does not prove that it "
 		    "knows the password");
 		smtp_hang_up(a->h);
-		reply_set(a->r, 451, "4.7.8", "Cannot authenticate to next hop");
+		reply_set(a->r, 451, "4.7.8", SMTP_NO_AUTH);
 		return false;
 	}
 	smtp_add(a->h, "\r\n");

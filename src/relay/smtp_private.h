@@ -20,6 +20,7 @@
 #define QUIT_SECONDS 1		/* for the reply to QUIT */
 #define BLOCK_SECONDS 180	/* for a block of data; RFC 5321 4.5.3.2.5 */
 #define SMTP_ACCOUNT 640	/* octets of an account's name, with NUL */
+#define SMTP_NO_AUTH "Cannot authenticate to next hop"
 #define BLOCK_MAX 32768		/* octets of a group, or of message text */
 
 #define XCLIENT_MAX 511		/* octets of XCLIENT, with NUL in place of CRLF;
@@ -151,6 +152,9 @@ void	smtp_log(const struct nexthop *h, const char *what, const char *why);
 void	smtp_show_group(const struct nexthop *h, enum step step);
 void	smtp_show_reply(const struct nexthop *h, enum step step,
 	    const char *line);
+
+/* Is it a step of AUTH?  What is said in it, or answered, is not to be told. */
+bool	smtp_is_secret(enum step step);
 
 /* May line, which is no reply, be the secret that the next hop was sent? */
 bool	smtp_may_repeat(const struct nexthop *h, enum step step,

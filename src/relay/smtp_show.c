@@ -22,8 +22,8 @@ show(const struct nexthop *h, char whose, const char *line, size_t len,
 	    "%s %c: %.*s%s", smtp_name(h, name), whose, (int)len, line, masked);
 }
 
-static bool
-is_secret(enum step step)
+bool
+smtp_is_secret(enum step step)
 {
 	return step == STEP_AUTH || step == STEP_CHALLENGE || step == STEP_SASL;
 }
@@ -53,7 +53,7 @@ smtp_show_group(const struct nexthop *h, enum step step)
 			return;
 		len = (size_t)(lf - p);
 		len -= len > 0 && p[len - 1] == '\r';
-		shown = is_secret(step) ? shown_length(p) : len;
+		shown = smtp_is_secret(step) ? shown_length(p) : len;
 		show(h, 'C', p, shown, shown == len ? "" : shown == 0 ? "***"
 		    : " ***");
 	}
@@ -62,14 +62,14 @@ smtp_show_group(const struct nexthop *h, enum step step)
 bool
 smtp_may_repeat(const struct nexthop *h, enum step step, const char *line)
 {
-	return (is_secret(step) || smtp_is_trusted(h)) &&
+	return (smtp_is_secret(step) || smtp_is_trusted(h)) &&
 	    strspn(line, "0123456789") != 3;
 }
 
 void
 smtp_show_reply(const struct nexthop *h, enum step step, const char *line)
 {
-	const bool challenge = is_secret(step) && strncmp(line, "334", 3) == 0;
+	const bool challenge = smtp_is_secret(step) && strncmp(line, "334", 3) == 0;
 
 	if (!h->set->debug)
 		return;

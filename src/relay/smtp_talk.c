@@ -149,8 +149,8 @@ smtp_garbled(struct nexthop *h, enum step step, const char *line,
 	smtp_hang_up(h);
 	h->doubt = h->away = true;
 	h->quoted = false;
-	smtp_log(h, step_facts[step].name, smtp_may_repeat(h, step, line) ||
-	    (step >= STEP_AUTH && step <= STEP_SASL) ? "not a reply" : line);
+	smtp_log(h, step_facts[step].name, smtp_is_secret(step) ||
+	    smtp_may_repeat(h, step, line) ? "not a reply" : line);
 	reply_set(r, 451, "4.5.0", "Next hop broke the protocol");
 	return false;
 }
@@ -367,8 +367,8 @@ is_sender_denied(const struct reply *r)
 /*
  * What a refusal comes to.  421: the next hop closes the connection.  432: it
  * has too many connections of this account, as Microsoft says it, and another
- * place may serve.  530: it wants what only our configuration can give it.  552 of a recipient is the
- * 452 of RFC 5321 4.5.3.1.10.
+ * place may serve.  530: it wants what only our configuration can give it.  552
+ * of a recipient is the 452 of RFC 5321 4.5.3.1.10.
  */
 static void
 weigh_refusal(struct nexthop *h, enum step step, struct reply *r)
@@ -377,6 +377,8 @@ weigh_refusal(struct nexthop *h, enum step step, struct reply *r)
 	bool repeated = h->kept && (r->code == 421 ||
 	    (step == STEP_MAIL && !live_mail));
 
+	if (smtp_is_secret(step))	/* a text may repeat what we said */
+		text_join(r->text, sizeof r->text, SMTP_NO_AUTH, NULL);
 	if (r->code == 530 && !repeated)
 		smtp_log_refusal(h, step, r,
 		    "; see --relay-auth and --relay-tls");
