@@ -158,6 +158,23 @@ def mail_that_comes_from_one_address_has_its_account():
 
 
 @test
+def a_socket_with_an_at_sign_is_no_sender():
+    with provider("a@b", passwords={"jo": "secret"}, mechanisms="PLAIN") as hop:
+        told(checked("connect", f"{hop.key()} jo:secret\n", hop.relay()),
+             f"good: a line for {hop.relay()}: line 1, user jo, a password",
+             f"good: {hop.relay()}: {hop.path} answers, and accepts user jo")
+
+
+@test
+def very_many_senders_are_looked_at_in_part():
+    lines = checked("start", "".join(f"u{n}@example.com u:secret\n"
+                                     for n in range(1001)),
+                    f"smtp:unix:{PLACE}/none")
+    assert f"doubt: smtp:unix:{PLACE}/none: not all of its senders were " \
+        "looked at" in lines and len(lines) == 1003, lines[-5:]
+
+
+@test
 def lines_of_senders_do_not_count_for_LMTP():
     lines = checked("start", "jo@example.com jo:secret\n* kim:secret\n",
                     f"lmtp:unix:{PLACE}/none")

@@ -85,7 +85,8 @@ copy_field(char *to, size_t size, const char *from, size_t len)
 static bool
 is_sender_key(const char *key)
 {
-	return strchr(key, '@') != NULL || strcmp(key, "<>") == 0;
+	return strcmp(key, "<>") == 0 || (strchr(key, '@') != NULL &&
+	    strncmp(key, "unix:", 5) != 0);
 }
 
 /* Is this the address without its +detail?  Both are canonical. */
@@ -105,42 +106,64 @@ is_base(const char *key, const char *sender)
 	    strcasecmp(key + len, at) == 0;
 }
 
-static enum fit
-fit_sender(const char *key, const char *sender)
-{
-	char mine[CREDENTIAL_KEY], theirs[1024];
-	const char *at;
+/* Who wants credentials, as keys are compared with it. */
+struct wanted {
+	const struct credentials_for *who;
+	char sender[1024];	/* canonical; "": none that a key can be */
+	const char *at;		/* the '@' before its domain, or NULL */
+};
 
-	if (sender == NULL)
-		return FIT_NONE;
-	if (*sender == '\0')
-		return strcmp(key, "<>") == 0 ? FIT_SENDER : FIT_NONE;
-	if (strlen(sender) >= sizeof theirs)
-		return FIT_NONE;
-	at = address_canonical(text_join(mine, sizeof mine, key, NULL));
-	address_canonical(text_join(theirs, sizeof theirs, sender, NULL));
-	if (strcasecmp(mine, theirs) == 0)
-		return FIT_SENDER;
-	if (is_base(mine, theirs))
-		return FIT_BASE;
-	return at == mine && strrchr(theirs, '@') != NULL &&
-	    strcmp(strrchr(theirs, '@'), mine) == 0 ? FIT_DOMAIN : FIT_NONE;
+static void
+prepare_wanted(struct wanted *w, const struct credentials_for *who)
+{
+	*w = (struct wanted){ .who = who };
+	if (who->sender != NULL && strlen(who->sender) < sizeof w->sender)
+		w->at = address_canonical(text_join(w->sender,
+		    sizeof w->sender, who->sender, NULL));
 }
 
 static enum fit
-fit_key(const char *key, const struct credentials_for *who)
+fit_sender(const char *key, const struct wanted *w)
 {
+	char mine[CREDENTIAL_KEY];
+
+	if (w->who->sender == NULL)
+		return FIT_NONE;
+	if (w->who->sender[0] == '\0')
+		return strcmp(key, "<>") == 0 ? FIT_SENDER : FIT_NONE;
+	if (w->sender[0] == '\0')
+		return FIT_NONE;
+	if (strpbrk(key, "\"\\") != NULL) {
+		address_canonical(text_join(mine, sizeof mine, key, NULL));
+		key = mine;
+	}
+	if (strcasecmp(key, w->sender) == 0)
+		return FIT_SENDER;
+	if (w->at == NULL)
+		return FIT_NONE;
+	if (is_base(key, w->sender))
+		return FIT_BASE;
+	return *key == '@' && strcasecmp(w->at, key) == 0 ? FIT_DOMAIN
+	    : FIT_NONE;
+}
+
+static enum fit
+fit_key(const char *key, const struct wanted *w)
+{
+	const struct credentials_for *who = w->who;
 	const struct place *place = who->place;
 	struct place to;
 
 	if (strcmp(key, "*") == 0)
 		return FIT_ANY;
+	if (is_sender_key(key))
+		return fit_sender(key, w);
 	if (place_parse(key, strlen(key), &to) && to.local == place->local &&
 	    strcasecmp(to.host, place->host) == 0 &&
 	    strcmp(to.port[0] != '\0' ? to.port : who->port,
 	    place->port[0] != '\0' ? place->port : who->port) == 0)
 		return FIT_HOP;
-	return is_sender_key(key) ? fit_sender(key, who->sender) : FIT_NONE;
+	return FIT_NONE;
 }
 
 /* The word at *p, before end: returns its length and moves *p after the blanks
@@ -273,7 +296,7 @@ useless_key(const struct line *line)
 		return NULL;
 	if (strpbrk(key, "<>") != NULL)
 		return "the key is an address in <>: it must be without";
-	if (at != NULL)
+	if (at != NULL && is_sender_key(key))
 		return at[1] != '\0' ? NULL : "the key has no domain after @";
 	return place_parse(key, strlen(key), &place) ? NULL : "the key is "
 	    "neither a sender nor a next hop, as [mail.example.net]:465";
@@ -287,11 +310,13 @@ credentials_find(const char *text, size_t len,
 	struct line line, best = { .fit = FIT_NONE };
 	struct rest rest = { text, text + len, 0 };
 	const char *wrong;
+	struct wanted w;
 
+	prepare_wanted(&w, who);
 	*senders = false;
 	while (next_line(&rest, &line)) {
 		*senders = *senders || is_sender_key(line.key);
-		line.fit = useless_key(&line) == NULL ? fit_key(line.key, who)
+		line.fit = useless_key(&line) == NULL ? fit_key(line.key, &w)
 		    : FIT_NONE;
 		if (line.fit > best.fit)
 			best = line;

@@ -63,12 +63,23 @@ note_recipients_route(void *ctx, const char *key, const void *hop)
 	s->all = s->all || hop == s->hop;
 }
 
+/* Each sender is looked for in the whole file: so many for all hops. */
+static bool
+has_room(struct search *s)
+{
+	if (s->relay->looked_at < EXPECTED_MAX)
+		s->relay->looked_at++;
+	else
+		s->to->more = true;
+	return !s->to->more;
+}
+
 static void
 note_senders_route(void *ctx, const char *key, const void *hop)
 {
 	struct search *s = ctx;
 
-	if (hop == s->hop)
+	if (hop == s->hop && has_room(s))
 		expected_add_key(s->to, key);
 }
 
@@ -86,7 +97,7 @@ note_sender(void *ctx, const char *sender)
 {
 	struct search *s = ctx;
 
-	if (comes(s, sender))
+	if (comes(s, sender) && has_room(s))
 		expected_add(s->to, sender);
 }
 

@@ -10,7 +10,7 @@
 struct hop;
 struct relay;
 
-#define EXPECTED_MAX 1000
+#define EXPECTED_MAX 1000	/* senders that are looked at */
 
 /* All zeros is nobody.  An address, "" for the null sender, or "@example.net"
    for every sender of that domain whom nothing else names. */

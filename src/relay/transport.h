@@ -105,6 +105,7 @@ struct relay {
 	bool broken;			/* one of them makes no sense */
 	unsigned delivered;		/* messages put into Maildirs */
 	const struct expected *expected;	/* by --check; borrowed */
+	size_t looked_at;		/* of these, for all hops */
 	struct notes notes;		/* of the last message, and its texts: */
 	char nexthop[WHERE_MAX], nexthop_tls[WHERE_MAX];
 };
