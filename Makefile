@@ -124,12 +124,13 @@ endif
 
 run: all
 	@printf '%s\n' 'Listening on 127.0.0.1:$(PORT), until Ctrl-C: every' \
-	    'message is printed here.  To send one, from elsewhere:' '' \
+	    'message is shown here.  To send one, from elsewhere:' '' \
 	    "  printf 'Subject: hello\n\nIt works.\n' | curl -sS --crlf -T - \\" \
 	    '    --mail-from me@example.org --mail-rcpt you@example.net \' \
 	    '    smtp://127.0.0.1:$(PORT)' ''
 	@SYSTEMD_LOG_LEVEL=warning exec systemd-socket-activate \
-	    -l 127.0.0.1:$(PORT) --accept --inetd ./smtpd print:
+	    -l 127.0.0.1:$(PORT) --accept --inetd -E TERM -E NO_COLOR \
+	    ./smtpd --log-level notice --smtputf8 show:
 
 # The suites, and a second smtpd, under the sanitizers.
 t/out/san/%.o: %.c

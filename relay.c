@@ -109,7 +109,7 @@ static const struct transport transport_error = {
 
 /* What TRANSPORT: can be. */
 static const struct transport *const transports[] = {
-	&transport_print, &transport_discard, &transport_maildir,
+	&transport_print, &transport_show, &transport_discard, &transport_maildir,
 	&transport_smtp, &transport_smtps, &transport_lmtp, &transport_error,
 	NULL
 };
@@ -526,8 +526,11 @@ relay_open(const struct relay_settings *set, char *error, size_t size)
 enum spool_form
 relay_form(const struct relay *r)
 {
+	enum spool_form form = hop_form(r, &r->usual);
+
 	/* A route may lead to a next hop, and LF can be had from CRLF. */
-	return hops_vary(r->set) ? SPOOL_CRLF : hop_form(r, &r->usual);
+	return hops_vary(r->set) ? SPOOL_CRLF
+	    : form == SPOOL_NONE && r->set->show ? SPOOL_LF : form;
 }
 
 bool
@@ -588,17 +591,20 @@ relay_deliver(struct relay *r, const struct envelope *env, int spool,
 		.deadline = clock_now() + (int64_t)r->set->timeout * 1000
 	};
 	const struct transport *t = r->usual.transport;
+	size_t failed;
 
 	r->notes = (struct notes){ .delay = -1 };
 	if (env->nrecipients == 0)
 		return;
 	if (hops_vary(r->set) || t->reach != LOCAL) {
 		send_everywhere(&j, v);
-		return;
+	} else {
+		reply_accept(&v[0], env);
+		reply_spread(v, env->nrecipients);
+		t->deliver(&j, &r->usual, v);
 	}
-	reply_accept(&v[0], env);
-	reply_spread(v, env->nrecipients);
-	t->deliver(&j, &r->usual, v);
+	if (r->set->show && agree_count(v, env->nrecipients, &failed) > 0)
+		print_shown(&j);
 }
 
 const struct notes *

@@ -31,6 +31,9 @@ struct relay_settings {
 	const char *sender_routes;	/* the same, by sender */
 	const char *fqdn;	/* what we call ourselves in EHLO and LHLO */
 	bool crlf;		/* programs and Maildirs get CRLF, not LF */
+	bool show;		/* messages that were relayed are shown on
+				   standard error, which is not the client */
+	unsigned keep;		/* messages that a Maildir keeps; 0: all */
 	bool live;		/* next hops are asked during the dialogue */
 	unsigned idle;		/* seconds for which a client that says nothing
 				   holds them, without a transaction */

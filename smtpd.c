@@ -265,6 +265,8 @@ settle(struct options *o, struct log *l, const struct stat std[3], char *fqdn,
 	if (l->systemd.notify != NULL)
 		o->monitor.status = log_show_status;
 	relay->print = l->sink == SINK_SYSLOG ? -1 : STDERR_FILENO;
+	if (relay->show && relay->print == -1)
+		log_misused("--show: standard error is the client");
 	/* A route may go to a Maildir, too. */
 	o->adds_fields = !o->no_received || o->x_peer ||
 	    relay->routes != NULL || (relay->spec != NULL &&

@@ -50,7 +50,7 @@ def every_option_is_offered():
 def every_transport_is_offered():
     offered = complete("")
     assert offered == ["discard:", "error:", "lmtp:", "maildir:", "print:",
-                       "smtp:", "smtps:"], offered
+                       "show:", "smtp:", "smtps:"], offered
     assert complete("--live", "sm") == ["smtp:", "smtps:"]
 
 

@@ -50,7 +50,7 @@ _smtpd() {
 
 	# What ends in a path is completed as one.
 	case $cur in
-	file:* | dovecot:* | checkpassword:* | unix:* | maildir:* | print:* | lmtp:unix:* | smtp:unix:*)
+	file:* | dovecot:* | checkpassword:* | unix:* | maildir:* | print:* | show:* | lmtp:unix:* | smtp:unix:*)
 		local before=${cur%:*}:
 		cur=${cur##*:}
 		_filedir

@@ -1,9 +1,11 @@
 /*
- * maildir.c - "maildir:" puts a message into a Maildir.
+ * maildir.c - "maildir:" puts a message into a Maildir, and deletes the oldest
+ * ones of too many.
  */
 #define _GNU_SOURCE	/* syncfs */
 #include <sys/stat.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -137,6 +140,100 @@ folder_publish(int dir, const char *name)
 	return -1;
 }
 
+/* ---- --maildir-keep ---- */
+
+struct kept {
+	uint64_t seconds;	/* that its name begins with */
+	char *path;		/* "new/NAME" or "cur/NAME"; owned */
+};
+
+/* Names begin with the time of their delivery (maildir(5)), and ours go on with
+   its microseconds. */
+static int
+compare_ages(const void *a, const void *b)
+{
+	const struct kept *x = a, *y = b;
+
+	return x->seconds != y->seconds ? (x->seconds > y->seconds) -
+	    (x->seconds < y->seconds) : strcmp(x->path + 4, y->path + 4);
+}
+
+/* Adds the messages of one folder, part, to *all.  Returns 0, or -1 with
+   errno. */
+static int
+list_messages(int dir, const char *part, struct kept **all, size_t *n)
+{
+	int fd = openat(dir, part, O_RDONLY | O_DIRECTORY | O_CLOEXEC), error;
+	DIR *d = fd == -1 ? NULL : fdopendir(fd);
+	const struct dirent *e;
+	struct kept *more, k;
+	size_t size;
+
+	if (d == NULL) {
+		if (fd != -1)
+			close(fd);
+		return -1;
+	}
+	while (errno = 0, (e = readdir(d)) != NULL) {
+		if (e->d_name[0] == '.')
+			continue;
+		more = table_grow(*all, *n, sizeof *more);
+		if (more == NULL)
+			break;
+		*all = more;
+		size = strlen(e->d_name) + sizeof "new/";
+		k.path = malloc(size);
+		if (k.path == NULL)
+			break;
+		text_join(k.path, size, part, "/", e->d_name, NULL);
+		if (!text_parse_number((struct span){ e->d_name,
+		    text_digits(e->d_name) }, &k.seconds))
+			k.seconds = 0;
+		more[(*n)++] = k;
+	}
+	error = errno;
+	closedir(d);
+	errno = error;
+	return error == 0 ? 0 : -1;
+}
+
+/* Deletes all but the newest messages.  Others may be doing the same.  Returns
+   0, or -1 with errno. */
+static int
+delete_oldest(int dir, size_t keep)
+{
+	struct kept *all = NULL;
+	size_t n = 0, i;
+	int status = 0, error;
+
+	if (list_messages(dir, "new", &all, &n) == -1 ||
+	    list_messages(dir, "cur", &all, &n) == -1)
+		status = -1;
+	else if (n > keep)
+		qsort(all, n, sizeof *all, compare_ages);
+	for (i = 0; status == 0 && i + keep < n; i++)
+		if (unlinkat(dir, all[i].path, 0) == -1 && errno != ENOENT)
+			status = -1;
+	error = errno;
+	for (i = 0; i < n; i++)
+		free(all[i].path);
+	free(all);
+	errno = error;
+	return status;
+}
+
+/* A message that is delivered stays so, whatever becomes of older ones. */
+static void
+keep_some(const struct job *j, const struct hop *h, int dir)
+{
+	if (j->r->set->keep == 0 || h == &j->r->quarantine)
+		return;
+	if (delete_oldest(dir, j->r->set->keep) == -1)
+		logger_printf(&j->r->set->log, LOG_WARNING, "relay", j->env,
+		    "%s: cannot delete old messages: %s", h->spec,
+		    strerror(errno));
+}
+
 static void
 deliver_maildir(const struct job *j, struct hop *h, struct reply r[])
 {
@@ -149,6 +246,8 @@ deliver_maildir(const struct job *j, struct hop *h, struct reply r[])
 	if (fd == -1 || folder_write(j, fd) == -1 ||
 	    folder_publish(dir, name) == -1)
 		job_fail(j, h->spec, errno, &r[0]);
+	else
+		keep_some(j, h, dir);
 	if (fd != -1) {
 		unlinkat(dir, name, 0);
 		close(fd);

@@ -1,12 +1,11 @@
 /*
- * print.c - "print:" shows a message on standard error, or appends it to a
- * file.
+ * print.c - "print:" puts a message on standard error, or appends it to a file,
+ * and "show:" does so as a person reads it.
  */
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -19,6 +18,7 @@
 #include "base/clock.h"
 #include "base/reply.h"
 #include "base/text.h"
+#include "relay/show.h"
 #include "relay/transport.h"
 
 #define LOCK_RETRY 20		/* milliseconds between two tries to lock */
@@ -101,31 +101,6 @@ print_head(const struct envelope *env, size_t *len)
 	return NULL;
 }
 
-/* Puts text into s so that it cannot drive a terminal. */
-static void
-put_visibly(struct spool *s, const char *p, size_t len)
-{
-	char code[8];
-	size_t n, run = 0;
-
-	assert(p != NULL || len == 0);
-	while (run < len) {
-		n = text_printable(p + run, len - run);
-		if (n == 0 && (p[run] == '\n' || p[run] == '\t'))
-			n = 1;
-		run += n;
-		if (n > 0)
-			continue;
-		spool_write(s, p, run);
-		snprintf(code, sizeof code, "\\x%02x", (unsigned char)p[run]);
-		spool_write(s, code, strlen(code));
-		p += run + 1;
-		len -= run + 1;
-		run = 0;
-	}
-	spool_write(s, p, run);
-}
-
 /* Writes all of it, with one call if the system lets us, so that what several
    processes print is not mixed.  Returns 0, or -1 with errno. */
 static int
@@ -160,46 +135,65 @@ write_parts(int fd, struct iovec *part, int n, int64_t deadline)
 	return 0;
 }
 
-/* Prints head, the message and an end to fd.  Returns 0, or -1 with errno. */
+/* What is to be printed: a message as it is, below head, or as a person reads
+   it. */
+struct page {
+	bool shown;
+	char *head;		/* owned */
+	size_t len;
+};
+
+/* Prints to fd what is in a spool.  Returns 0, or -1 with errno. */
 static int
-print_parts(const struct job *j, int fd, char *head, size_t len)
+print_spool(const struct job *j, int fd, struct spool *s)
+{
+	struct iovec part;
+	struct view w;
+	int status;
+
+	if (spool_finish(s) == -1)
+		errno = s->error;
+	if (s->error != 0 || view_open(&w, s->fd) == -1)
+		return -1;
+	part = (struct iovec){ w.p, w.len };
+	status = write_parts(fd, &part, 1, j->deadline);
+	view_close(&w);
+	return status;
+}
+
+/* Prints head, the message and an end to fd, or the message as a person reads
+   it.  Returns 0, or -1 with errno. */
+static int
+print_page(const struct job *j, int fd, const struct page *page)
 {
 	static char end[] = "\n------------ END MESSAGE ------------\n";
-	struct spool *shown = NULL;
-	struct view w;
+	struct spool *s = NULL;
 	struct iovec part[3];
+	struct view w;
 	const char *text;
-	size_t skip;
 	int status = -1;
 
 	if (view_open(&w, j->spool) == -1)
 		return -1;
 	text = w.p;
-	skip = w.len == 0 || text[w.len - 1] == '\n';
-	part[0] = (struct iovec){ head, len };
+	part[0] = (struct iovec){ page->head, page->len };
 	part[1] = (struct iovec){ w.p, w.len };
-	part[2] = (struct iovec){ end + skip, strlen(end + skip) };
-	if (isatty(fd)) {
-		shown = malloc(sizeof *shown);
-		if (shown == NULL)
-			goto out;
-		spool_open(shown, SPOOL_CRLF, NULL, NULL);
-		put_visibly(shown, head, len);
-		put_visibly(shown, text, w.len);
-		view_close(&w);
-		if (spool_finish(shown) == -1)
-			errno = shown->error;
-		if (shown->error != 0 || view_open(&w, shown->fd) == -1)
-			goto out;
-		part[0].iov_len = 0;
-		part[1] = (struct iovec){ w.p, w.len };
+	part[2].iov_base = end + (w.len == 0 || text[w.len - 1] == '\n');
+	part[2].iov_len = strlen(part[2].iov_base);
+	if (!page->shown && !isatty(fd)) {
+		status = write_parts(fd, part, 3, j->deadline);
+	} else if ((s = malloc(sizeof *s)) != NULL) {
+		spool_open(s, SPOOL_CRLF, NULL, NULL);
+		if (page->shown)
+			show_message(s, j->env, (struct span){ w.p, w.len },
+			    show_colours(fd));
+		for (size_t i = 0; !page->shown && i < COUNT(part); i++)
+			show_visibly(s, part[i].iov_base, part[i].iov_len);
+		status = print_spool(j, fd, s);
+		spool_close(s);
 	}
-	status = write_parts(fd, part, 3, j->deadline);
-out:
 	view_close(&w);
-	if (shown != NULL)
-		spool_close(shown);
-	free(shown);
+	free(s);
 	return status;
 }
 
@@ -226,14 +220,14 @@ lock_file(int fd, int64_t deadline)
 
 /* Appends to a file that is locked: all of it, or nothing. */
 static int
-print_append(const struct job *j, int fd, char *head, size_t len)
+print_append(const struct job *j, int fd, const struct page *page)
 {
 	struct stat st;
 	int error;
 
 	if (fstat(fd, &st) == -1)
 		return -1;
-	if (print_parts(j, fd, head, len) == 0)
+	if (print_page(j, fd, page) == 0)
 		return 0;
 	error = errno;
 	if (S_ISREG(st.st_mode) && ftruncate(fd, st.st_size) == -1)
@@ -244,46 +238,60 @@ print_append(const struct job *j, int fd, char *head, size_t len)
 	return -1;
 }
 
-static void
-take_print(const struct job *j, struct hop *h, struct reply *v)
+/* Prints to standard error, or appends to a file where one is named.  Returns 0,
+   or -1 with errno. */
+static int
+print_to(const struct job *j, const char *file, const struct page *page)
 {
 	struct flock none = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
-	bool file = *h->where != '\0';
-	int fd = j->r->set->print;
-	size_t len;
-	char *head;
+	int fd = j->r->set->print, status = -1, error;
 
-	if (!file && fd == -1) {
-		logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env,
-		    "print: standard error is the client, name a file");
-		reply_set(v, 451, "4.3.5", "Local configuration error");
-		return;
-	}
-	head = print_head(j->env, &len);
-	if (head == NULL) {
-		job_fail(j, h->spec, ENOMEM, v);
-		return;
-	}
-	if (file)	/* O_NONBLOCK: a FIFO that nobody reads is an error */
-		fd = open(h->where, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
+	if (file != NULL)	/* O_NONBLOCK: a FIFO that nobody reads is an error */
+		fd = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
 		    O_NOCTTY | O_NONBLOCK, 0600);
 	/* Standard error may be something that knows no locks. */
-	if (fd == -1 || (lock_file(fd, j->deadline) == -1 &&
-	    (file || errno == ETIMEDOUT)) ||
-	    (file ? print_append : print_parts)(j, fd, head, len) == -1)
-		job_fail(j, h->spec, errno, v);
-	if (file && fd != -1)
-		close(fd);
-	else if (!file)
+	if (fd != -1 && (lock_file(fd, j->deadline) == 0 ||
+	    (file == NULL && errno != ETIMEDOUT)))
+		status = (file != NULL ? print_append : print_page)(j, fd,
+		    page);
+	error = errno;
+	if (file == NULL)
 		fcntl(fd, F_SETLK, &none);
-	free(head);
+	else if (fd != -1)
+		close(fd);
+	errno = error;
+	return status;
 }
 
 static void
-deliver_print(const struct job *j, struct hop *h, struct reply r[])
+deliver_page(const struct job *j, struct hop *h, struct reply r[])
 {
-	take_print(j, h, &r[0]);
+	const char *file = *h->where != '\0' ? h->where : NULL;
+	struct page page = { .shown = h->transport == &transport_show };
+
+	if (file == NULL && j->r->set->print == -1) {
+		logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env,
+		    "%s: standard error is the client, name a file",
+		    h->transport->name);
+		reply_set(&r[0], 451, "4.3.5", "Local configuration error");
+	} else if (!page.shown &&
+	    (page.head = print_head(j->env, &page.len)) == NULL) {
+		job_fail(j, h->spec, ENOMEM, &r[0]);
+	} else if (print_to(j, file, &page) == -1) {
+		job_fail(j, h->spec, errno, &r[0]);
+	}
+	free(page.head);
 	reply_spread(r, j->env->nrecipients);
+}
+
+void
+print_shown(const struct job *j)
+{
+	const struct page page = { .shown = true };
+
+	if (print_to(j, NULL, &page) == -1)
+		logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env,
+		    "--show: %s", strerror(errno));
 }
 
 /* Is it the client?  When a message is here, descriptors 0 and 1 are /dev/null:
@@ -312,7 +320,8 @@ check_print(struct hop *h, char *error, size_t size)
 	if (!is_client(h->where))
 		return true;
 	snprintf(error, size, "%s: this is no file that a message can be "
-	    "appended to; print: alone is standard error", h->spec);
+	    "appended to; %s: alone is standard error", h->spec,
+	    h->transport->name);
 	return false;
 }
 
@@ -324,7 +333,8 @@ probe_print(struct relay *r, struct hop *h, struct findings *f)
 
 	(void)r;
 	if (*h->where == '\0') {
-		findings_add(f, FINDING_GOOD, "print: writes to standard error");
+		findings_add(f, FINDING_GOOD, "%s: writes to standard error",
+		    h->transport->name);
 		return;
 	}
 	fd = open(h->where, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
@@ -340,6 +350,12 @@ probe_print(struct relay *r, struct hop *h, struct findings *f)
 
 const struct transport transport_print = {
 	.name = "print", .syntax = "print: print:FILE", .reach = LOCAL,
-	.form = SPOOL_LF, .check = check_print, .deliver = deliver_print,
+	.form = SPOOL_LF, .check = check_print, .deliver = deliver_page,
+	.probe = probe_print,
+};
+
+const struct transport transport_show = {
+	.name = "show", .syntax = "show: show:FILE", .reach = LOCAL,
+	.form = SPOOL_LF, .check = check_print, .deliver = deliver_page,
 	.probe = probe_print,
 };

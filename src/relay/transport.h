@@ -110,7 +110,7 @@ struct relay {
 	char nexthop[WHERE_MAX], nexthop_tls[WHERE_MAX];
 };
 
-extern const struct transport transport_print, transport_maildir,
+extern const struct transport transport_print, transport_show, transport_maildir,
     transport_program, transport_smtp, transport_smtps, transport_lmtp;
 
 /* ---- hops.c ---- */
@@ -151,6 +151,12 @@ void	job_fail(const struct job *j, const char *what, int error,
 
 /* Says yes, in the words of every relay of this machine. */
 void	reply_accept(struct reply *v, const struct envelope *env);
+
+/* ---- print.c ---- */
+
+/* Shows the message of j, in any form, on standard error, which must not be the
+   client.  A failure is logged. */
+void	print_shown(const struct job *j);
 
 /* ---- program.c ---- */
 
