@@ -12,7 +12,7 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tap import folder, lines, main, test
+from tap import SMTPD, folder, lines, main, need, test
 
 CLIENTS = 10000
 MOST = 16 * 1024        # octets of memory of an idle client: loop.c says so
@@ -159,6 +159,24 @@ def an_incomplete_command_is_waited_for():
             assert read.readline().startswith(b"250 "), command
             server.stdin.close()
             assert read.read() == b"", command
+
+
+@test
+def programs_that_send_mail_are_tested_with_unittest():
+    done = subprocess.run([sys.executable, "t/examples/test_mail.py"],
+                          env={**os.environ, "SMTPD": SMTPD},
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and "Ran 3 tests" in done.stderr, done
+
+
+@test
+def programs_that_send_mail_are_tested_with_Nodes_runner():
+    need("node")
+    done = subprocess.run(["node", "--test", "--test-reporter=tap",
+                           "t/examples/mail.test.mjs"],
+                          env={**os.environ, "SMTPD": SMTPD},
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and "# pass 2" in done.stdout, done
 
 
 @test

@@ -19,7 +19,7 @@ for target; do
 	check | coverage)
 		packages+=(libcriterion-dev g++ perl python3 swaks openssl faketime
 		    ca-certificates ucspi-tcp haproxy iproute2 strace netbase
-		    valgrind libnet-ssleay-perl procps bash-completion)
+		    valgrind libnet-ssleay-perl procps bash-completion nodejs)
 		# inetd and xinetd exclude each other: the tests fetch them
 		# and run them where they are, with these.
 		packages+=(libbsd0 libevent-2.1-7 libtirpc3 libwrap0)
