@@ -192,7 +192,8 @@ t/out/bench/floor t/out/bench/floor-static: t/bench/floor.c
 t/out/bench/filter: t/bench/filter.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(LINK) -o $@ $< -lmilter -pthread
-bench: all t/out/bench/floor t/out/bench/floor-static t/out/bench/filter
+bench: all t/out/bench/floor t/out/bench/floor-static t/out/bench/filter \
+    t/out/loop
 	t/bench/bench.py $(BENCH)
 
 t/out/fuzz/%.o: %.c

@@ -39,6 +39,7 @@ PATIENCE = 120          # seconds that one load may take
 MB = 1000000
 STATIC = os.path.join(HERE, "out", "smtpd-static")   # make STATIC=yes
 STUNNEL = "stunnel, floor"
+LOOP = "examples/loop.c"
 CIPHER = "TLS_AES_256_GCM_SHA384"
 FILTERED = "Postfix smtp:, filter"
 NOBODY = 65534
@@ -339,6 +340,18 @@ def load(candidate, tmp, messages, sessions, length, super_server=None):
             "mbs": messages * length / MB / clock}
 
 
+def stream(candidate, tmp, messages, sessions):
+    """What messages of 1 kB cost on connections that stay open."""
+    with Hop(candidate.hop) as hop:
+        with under(TCPSERVER, candidate, hop, tmp) as it:
+            source(it.port, 10 * sessions, sessions, 1024, "-d")
+            it.begin()      # its processes are there
+            start = time.monotonic()
+            source(it.port, messages, sessions, 1024, "-d")
+            clock = time.monotonic() - start
+    return {"cpurate": messages / max(it.cpu, 1e-6), "rate": messages / clock}
+
+
 def pss(pid):
     total = 0
     for process in [pid] + descendants(pid):
@@ -594,6 +607,8 @@ NumTickets = 0
 def certificate(tmp):
     """One for all: the files of it and of its key."""
     cert, key = tmp + "/cert.pem", tmp + "/key.pem"
+    if os.path.exists(key):
+        return cert, key
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
                     "ec_paramgen_curve:P-256", "-nodes", "-subj",
                     "/CN=mx.example.com", "-days", "2", "-keyout", key, "-out",
@@ -860,6 +875,13 @@ messages of 1 kB, all over these four; the others one a connection.  x: ratio to
 "%s".  The filter is libmilter's, in C, and continues at every step;
 its CPU is not counted.  Postfix has its processes already, and a queue: to its
 discard(8), or over SMTP to smtp-sink, as "smtpd smtp:".""" % FILTERED
+
+LOOP_LEGEND = """\
+msg/cpu-s: messages in a second of CPU, user and system, of the server; xloop:
+ratio to t/examples/loop.c's.  msg/s: by the clock.  loop.c, aiosmtpd (Sink) and
+smtp-sink are one process; smtpd is one for each connection, here with its
+super-server; Postfix hands on to smtp-sink, which is not counted, without a
+queue, by its smtpd_proxy_filter."""
 
 ACCEPT_LEGEND = """\
 ms CPU: of everything in the container but the client, so of the manager and
@@ -1139,6 +1161,36 @@ def filter_part(args, tmp, missing, folder):
         print("\n" + FILTER_LEGEND)
 
 
+def loop_part(args, tmp, everyone, missing, folder):
+    """One process for many clients: t/examples/loop.c beside its peers."""
+    loop = copied(TOP + "/t/out/loop", tmp)
+    if loop is None:
+        missing.append("t/out/loop")
+        return
+    some = [Candidate(LOOP, [loop, "{port}"], serves=True)]
+    some += [c for c in everyone if c.name in ("aiosmtpd", "smtp-sink",
+                                               "smtpd discard:")]
+    mta = postfix(tmp, *certificate(tmp), 1000, "Postfix")
+    if mta is None:
+        missing.append("Postfix (as root)")
+    else:
+        some.append(mta)
+    results = Results()
+    for _ in rounds("loop", max(3, args.rounds // 2), args, 0.1):
+        for candidate in some:
+            results.attempt(candidate.name, "", stream, candidate, tmp,
+                            10 * args.sessions, 10)
+    form = [("msg/cpu-s", "cpurate", "%.0f", 1, None),
+            ("xloop", "cpurate", "%.2f", 1, LOOP),
+            ("msg/s", "rate", "%.0f", 1, None)]
+    if results.rows:
+        print("\nMessages of 1 kB on ten connections that stay open:")
+        show(["candidate"] + [column[0] for column in form],
+             [[name] + [figure(results, name, column) for column in form]
+              for name in results.rows], folder + "/loop.tsv")
+        print("\n" + LOOP_LEGEND)
+
+
 def systemd_part(tmp, missing, folder):
     """What Accept=yes costs, in a container; see accept.py."""
     say("systemd: boots in a container, which takes about a minute")
@@ -1168,6 +1220,7 @@ README = [
      ("floor, static", "floor + /bin/true"), False),
     ("STARTTLS", "tls.tsv", (1, 2, 4, 5, 6, 8), (), False),
     ("Beside a filter", "filter.tsv", (1, 2, 4, 6), (), False),
+    ("1 kB, connections stay open", "loop.tsv", (1, 2, 3), (), False),
     ("1 kB, one after the other", "systemd.tsv", (1, 2, 3, 4), (), False),
     ("us/conn, so many at a time", "scale.tsv", (1, 2, 3), (), True),
     ("A message of so many MB", "large.tsv", (1, 2), (), True),
@@ -1213,7 +1266,7 @@ def fill_in(path, folder):
         file.write(text)
 
 
-PARTS = ["main", "scale", "large", "tls", "filter", "systemd"]
+PARTS = ["main", "scale", "large", "tls", "filter", "loop", "systemd"]
 
 
 def arguments():
@@ -1237,7 +1290,7 @@ def arguments():
     args.rounds = args.rounds or (3 if args.quick else 15)
     args.sessions = args.sessions or (60 if args.quick else 200)
     args.bulk = 1 if args.quick else 10
-    args.parts = (args.parts or ("main,scale,tls" if args.quick else
+    args.parts = (args.parts or ("main,scale,tls,loop" if args.quick else
                                  ",".join(PARTS))).split(",")
     for part in set(args.parts) - set(PARTS):
         parser.error("no such part: " + part)
@@ -1260,6 +1313,8 @@ def run(args, tmp):
         tls_part(args, tmp, missing, args.output)
     if "filter" in args.parts:
         filter_part(args, tmp, missing, args.output)
+    if "loop" in args.parts:
+        loop_part(args, tmp, everyone, missing, args.output)
     if "systemd" in args.parts:
         systemd_part(tmp, missing, args.output)
     if results:
