@@ -244,6 +244,27 @@ def another_server_is_compared_by_codes_over_a_port():
 
 
 @test
+def a_transcript_can_be_had_in_a_form_for_programs():
+    file = wrote("form", "== one", "options: --lmtp", "S: 220 y", "C: a",
+                 "C| {2 b}\\x00", "S: 250 c", "", "== two", "after: one",
+                 "TLS", "C: d", "F: <x>", "M: e", "CLOSED")
+    status, out, _ = replay("--parse", file)
+    assert status == 0
+    got = [(w, int(n), bytes.fromhex(o)) for w, n, o in (
+        l.split(" ") for l in out.splitlines())]
+    common = [("options", b"--lmtp"), ("C", b""), ("S", b"220 y\r\n"),
+              ("turn", b""), ("C", b"a\r\nbb\0"), ("S", b"250 c\r\n")]
+    assert [(w, o) for w, _, o in got] == [
+        ("title", b"one"), *common, ("title", b"two"), *common, ("tls", b""),
+        ("C", b"d\r\n"), ("S", b""), ("F", b"F: <x>"), ("M", b"e\r\n"),
+        ("closed", b"")], got
+    assert got[4] == ("turn", 4, b""), got
+    status, _, err = replay("--parse", wrote("bad", "== x", "C: y",
+                                             "after: x"))
+    assert status == 2 and "bad:3: " in err, err
+
+
+@test
 def what_cannot_be_played_is_trouble():
     good = wrote("good", "== x", "S: 220 y")
     for arguments, why in (

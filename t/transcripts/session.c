@@ -1,5 +1,7 @@
 /*
- * session.c - reads transcripts: see session.h for their form.
+ * session.c - reads transcripts: see session.h.  smtpd-replay parses them; what
+ * it prints is, in each line, a word, the number of a line in the file, and octets
+ * in hexadecimal digits.
  */
 #include <assert.h>
 #include <ctype.h>
@@ -158,64 +160,11 @@ parse_words(const struct reader *r, struct session *s, const char *line,
 	}
 }
 
-static const char *unescape(const struct reader *r, struct text *t,
-    const char *p, char end);
-
-/* {12 text}: p stands behind the brace; returns what follows the other. */
-static const char *
-repeat(const struct reader *r, struct text *t, const char *p)
-{
-	struct text once = { NULL, 0, 0 };
-	size_t n;
-	char *text;
-
-	n = strtoul(p, &text, 10);
-	if (*text != ' ')
-		wrong(r, "{ without a number and a space");
-	p = unescape(r, &once, text + 1, '}');
-	while (n-- > 0)
-		text_add(t, once.p, once.len);
-	free(once.p);
-	return p;
-}
-
-static const char *
-unescape(const struct reader *r, struct text *t, const char *p, char end)
-{
-	static const char names[] = "rnt0\\{}", values[] = "\r\n\t\0\\{}";
-	const char *name;
-	char c;
-	unsigned hex;
-
-	while (*p != end) {
-		if (*p == '\0')
-			wrong(r, "no %c", end);
-		if (*p == '{') {
-			p = repeat(r, t, p + 1);
-			continue;
-		}
-		c = *p++;
-		if (c == '\\' && *p == 'x' && sscanf(p, "x%2x", &hex) == 1) {
-			c = (char)hex;
-			p += 3;
-		} else if (c == '\\') {
-			name = *p == '\0' ? NULL : strchr(names, *p);
-			if (name == NULL)
-				wrong(r, "unknown escape \\%c", *p);
-			c = values[name - names];
-			p++;
-		}
-		text_add(t, &c, 1);
-	}
-	return end == '\0' ? p : p + 1;
-}
-
 /* hook: STAGE [@WORD] CODE [ENH] TEXT */
 static void
 parse_hook(const struct reader *r, struct session *s, const char *line)
 {
 	struct rule *rule = &s->rule[s->rules];
-	struct text text = { NULL, 0, 0 };
 	char stage[16];
 	int n = 0, m = 0, i;
 
@@ -239,28 +188,7 @@ parse_hook(const struct reader *r, struct session *s, const char *line)
 		line += m;
 	else
 		rule->enh[0] = '\0';
-	unescape(r, &text, line, '\0');
-	snprintf(rule->text, sizeof rule->text, "%s", text.p);
-	free(text.p);
-}
-
-/* "X: text" or "X| text": what X says, into t. */
-static void
-say(const struct reader *r, struct text *t, const char *line)
-{
-	bool raw = line[1] == '|';
-	const char *p = line + 2;
-
-	if (*p == ' ')
-		p++;
-	else if (*p != '\0')
-		wrong(r, "no space after %.2s", line);
-	if (raw) {
-		unescape(r, t, p, '\0');
-	} else {
-		text_add(t, p, strlen(p));
-		text_add(t, "\r\n", 2);
-	}
+	snprintf(rule->text, sizeof rule->text, "%s", line);
 }
 
 static struct turn *
@@ -300,96 +228,79 @@ add_session(struct reader *r, const char *title)
 	return s;
 }
 
-/* after: TITLE - the case begins as the other one did. */
+/* Adds one line of what smtpd-replay prints: word, and octets as a string. */
 static void
-follow(struct reader *r, struct session *s, const char *title)
+take_record(struct reader *r, const char *word, struct text octets)
 {
-	const struct session *o;
-	struct turn *t;
-	size_t i;
+	struct session *s = r->n > 0 ? &r->all[r->n - 1] : NULL;
+	struct turn *t = s != NULL ? &s->turn[s->turns - 1] : NULL;
 
-	for (o = r->all; o < s && strcmp(o->title, title) != 0; o++)
-		;
-	if (o == s || o->inside || s->turns != 1 || s->turn[0].server.len != 0)
-		wrong(r, "can not come after that");
-	for (i = 0; i < o->options; i++)
-		s->option[s->options++] = strdup(o->option[i]);
-	s->set = o->set;
-	s->limits[0] = o->limits[0];
-	for (i = 0; i < o->turns; i++) {
-		t = i == 0 ? &s->turn[0] : add_turn(s, r->line);
-		t->tls = o->turn[i].tls;
-		text_add(&t->client, o->turn[i].client.p,
-		    o->turn[i].client.len);
-		text_add(&t->server, o->turn[i].server.p,
-		    o->turn[i].server.len);
+	if (strcmp(word, "title") == 0) {
+		add_session(r, octets.p);
+	} else if (s == NULL) {
+		wrong(r, "no title yet");
+	} else if (strcmp(word, "options") == 0) {
+		parse_words(r, s, octets.p, words);
+	} else if (strcmp(word, "settings") == 0) {
+		s->inside = true;
+		parse_words(r, s, octets.p, settings);
+	} else if (strcmp(word, "hook") == 0) {
+		s->inside = true;
+		parse_hook(r, s, octets.p);
+	} else if (strcmp(word, "turn") == 0) {
+		add_turn(s, r->line);
+	} else if (strcmp(word, "tls") == 0) {
+		add_turn(s, r->line)->tls = true;
+	} else if (strcmp(word, "C") == 0) {
+		text_add(&t->client, octets.p, octets.len);
+	} else if (strcmp(word, "S") == 0) {
+		text_add(&t->server, octets.p, octets.len);
+	} else if (strcmp(word, "M") == 0) {
+		text_add(&s->mail, octets.p, octets.len);
+	} else if (strcmp(word, "F") == 0 || strcmp(word, "T") == 0) {
+		text_printf(&s->mail, "%s\n", octets.p);
+	} else if (strcmp(word, "closed") == 0) {
+		s->closed = true;
+	} else {
+		wrong(r, "what is this? %s", word);
 	}
-	text_add(&s->mail, o->mail.p, o->mail.len);
 }
 
-static void
-parse_line(struct reader *r, struct session *s, char *line)
+static int
+nibble(char c)
 {
-	struct turn *t = &s->turn[s->turns - 1];
-
-	if (strcmp(line, "TLS") == 0) {
-		add_turn(s, r->line)->tls = true;
-	} else if (strcmp(line, "CLOSED") == 0) {
-		s->closed = true;
-	} else if (strncmp(line, "after: ", 7) == 0) {
-		follow(r, s, line + 7);
-	} else if (strncmp(line, "options: ", 9) == 0) {
-		parse_words(r, s, line + 9, words);
-	} else if (strncmp(line, "settings: ", 10) == 0) {
-		s->inside = true;
-		parse_words(r, s, line + 10, settings);
-	} else if (strncmp(line, "hook: ", 6) == 0) {
-		s->inside = true;
-		parse_hook(r, s, line + 6);
-	} else if (line[1] != ':' && line[1] != '|') {
-		wrong(r, "what is this? %s", line);
-	} else if (line[0] == 'C') {
-		if (t->server.len != 0 || s->turns == 1)
-			t = add_turn(s, r->line);
-		say(r, &t->client, line);
-	} else if (line[0] == 'S') {
-		say(r, &t->server, line);
-	} else if (line[0] == 'M') {
-		say(r, &s->mail, line);
-	} else if (line[0] == 'F' || line[0] == 'T') {
-		text_printf(&s->mail, "%s\n", line);
-	} else {
-		wrong(r, "what is this? %s", line);
-	}
+	return c <= '9' ? c - '0' : c - 'a' + 10;
 }
 
 struct session *
 session_load(const char *file, size_t *n)
 {
 	struct reader r = { file, 0, NULL, 0 };
-	char line[4096];
+	char command[512], *line = NULL, word[16];
+	size_t size = 0, i;
 	FILE *f;
-	size_t i, len;
+	int at;
 
-	f = fopen(file, "re");
+	snprintf(command, sizeof command, "t/tools/smtpd-replay --parse '%s'",
+	    file);
+	f = popen(command, "re");
 	if (f == NULL)
-		wrong(&r, "can not be opened");
-	while (fgets(line, sizeof line, f) != NULL) {
-		r.line++;
-		len = strlen(line);
-		if (len == 0 || line[len - 1] != '\n')
-			wrong(&r, "a NUL, or too long");
-		line[len - 1] = '\0';
-		if (len == 1 || line[0] == '#')
-			continue;
-		if (strncmp(line, "== ", 3) == 0)
-			add_session(&r, line + 3);
-		else if (r.n == 0)
-			wrong(&r, "no \"== title\" yet");
-		else
-			parse_line(&r, &r.all[r.n - 1], line);
+		wrong(&r, "smtpd-replay cannot be run");
+	while (getline(&line, &size, f) != -1) {
+		struct text octets = { NULL, 0, 0 };
+
+		if (sscanf(line, "%15s %u %n", word, &r.line, &at) != 2)
+			wrong(&r, "what is this? %s", line);
+		for (; isxdigit((unsigned char)line[at]); at += 2)
+			text_add(&octets, &(char){ (char)(nibble(line[at]) << 4 |
+			    nibble(line[at + 1])) }, 1);
+		text_add(&octets, "", 0);
+		take_record(&r, word, octets);
+		free(octets.p);
 	}
-	fclose(f);
+	free(line);
+	if (pclose(f) != 0)
+		wrong(&r, "smtpd-replay cannot read it");
 	for (i = 0; i < r.n; i++)
 		if (r.all[i].limits[0].verb != NULL)
 			r.all[i].set.command_limits = r.all[i].limits;

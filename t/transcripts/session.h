@@ -1,7 +1,8 @@
 /*
  * session.h - transcripts: what a client says, and what it must hear.
  *
- * A file t/transcripts/NAME.smtp has several; anyone can read and write one:
+ * A file t/transcripts/NAME.smtp has several; anyone can read and write one.
+ * t/tools/smtpd-replay is the program that parses it, for these tests too:
  *
  *	== a promise, in a few words
  *	after: TITLE		begin as that case of the same file did
