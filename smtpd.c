@@ -112,7 +112,8 @@ open_keys(struct options *o, bool socket, char *why, size_t size)
 		o->channel.tls = false;
 }
 
-/* Reads the rules, which may be root's.  Exits if a line makes no sense. */
+/* Reads the rules, which may be root's.  If a line makes no sense, --check says
+   so, and a session does not begin. */
 static void
 open_rules(struct options *o)
 {
@@ -123,6 +124,11 @@ open_rules(struct options *o)
 	o->faults = faults_open(o, o->rules, why, sizeof why);
 	if (o->faults != NULL)
 		return;
+	if (o->check != CHECK_NO) {
+		logger_printf(&o->monitor.log, LOG_ERR, "config-error", NULL,
+		    "--rules %s", why);
+		return;
+	}
 	log_complain(why);
 	exit(EX_CONFIG);
 }
@@ -142,18 +148,7 @@ open_record(struct options *o)
 {
 	char why[512];
 
-	if (o->record == NULL)
-		return;
-	if (o->check != CHECK_NO && access(o->record, F_OK) == 0) {
-		/* --check makes no file. */
-		if (access(o->record, W_OK) == 0)
-			return;
-		snprintf(why, sizeof why, "--record %s: %s", o->record,
-		    strerror(errno));
-		log_complain(why);
-		exit(EX_CONFIG);
-	}
-	if (o->check != CHECK_NO)
+	if (o->record == NULL || o->check != CHECK_NO)
 		return;
 	o->transcript = transcript_open(o->record, why, sizeof why);
 	if (o->transcript == NULL) {

@@ -206,6 +206,20 @@ def where_nothing_can_be_recorded_nothing_is_said():
 
 
 @test
+def a_place_to_record_to_can_be_checked_and_is_not_made():
+    for place, want in ((path("checked"), "good: --record %s can be written"),
+                        (PLACE, "good: --record %s can be written"),
+                        ("/nowhere/record", "bad: --record %s: No such file"),
+                        (f"{path('checked')}/x/y", "bad: --record %s: No")):
+        done = subprocess.run(
+            [SMTPD, "--nosetuid", "--check", "--record", place, "discard:"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert want % place in done.stdout and done.stderr == "", done
+        assert done.returncode == (78 if want[0] == "b" else 0), done
+    assert not os.path.exists(path("checked"))
+
+
+@test
 def the_transcripts_of_the_tests_can_be_replayed():
     files = sorted(glob.glob("t/transcripts/*.smtp"))
     status, out, err = replay(*files, "--", *ME, "--", "/bin/echo",

@@ -484,6 +484,18 @@ def a_file_that_makes_no_sense_is_named_with_its_line():
         assert done.returncode == 78 and done.stdout == "", done
         assert f"{PLACE}/rules: line 3: " in done.stderr, done
         assert why in done.stderr, (bad, done.stderr)
+        done = subprocess.run(
+            [SMTPD, "--check", "--rules", f"{PLACE}/rules", "discard:"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        last = done.stdout.splitlines()[-1]
+        assert done.returncode == 78 and done.stderr == "", done
+        assert last.startswith(f"bad: --rules {PLACE}/rules: line 3: ") and \
+            why in last, last
+    done = subprocess.run(
+        [SMTPD, "--check", "--rules", rules("QUIT * close"), "discard:"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0 and f"good: --rules {PLACE}/rules makes " \
+        "sense\n" in done.stdout, done
     done = subprocess.run([SMTPD, "--rules", "/nowhere/rules", "discard:"],
                           stdin=subprocess.DEVNULL, capture_output=True,
                           text=True)

@@ -7,11 +7,13 @@
 #define _GNU_SOURCE	/* environ */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <syslog.h>
@@ -137,6 +139,45 @@ check_spool(const struct options *o, struct monitor *m, const char *trouble)
 }
 
 /* Tries the jail in a process of its own, for there is no way out of it. */
+/* A mistake in the file was found when it was read. */
+static void
+check_rules(const struct options *o, struct monitor *m, const char *trouble)
+{
+	(void)m;
+	(void)trouble;
+	if (o->faults != NULL)
+		findings_add(&found, FINDING_GOOD, "--rules %s makes sense",
+		    o->rules);
+}
+
+/* What a session would append to or make is looked at only. */
+static void
+check_record(const struct options *o, struct monitor *m, const char *trouble)
+{
+	const char *slash, *where = o->record;
+	char folder[PATH_MAX];
+	struct stat st;
+
+	(void)m;
+	(void)trouble;
+	if (o->record == NULL)
+		return;
+	if (stat(o->record, &st) == -1 && errno == ENOENT) {
+		slash = strrchr(o->record, '/');
+		snprintf(folder, sizeof folder, "%.*s", slash == NULL ? 1
+		    : (int)(slash + 1 - o->record), slash == NULL ? "."
+		    : o->record);
+		where = folder;
+	}
+	if (access(where, stat(where, &st) == 0 && S_ISDIR(st.st_mode)
+	    ? W_OK | X_OK : W_OK) == 0)
+		findings_add(&found, FINDING_GOOD, "--record %s can be written "
+		    "to", o->record);
+	else
+		findings_add(&found, FINDING_BAD, "--record %s: %s", o->record,
+		    strerror(errno));
+}
+
 static void
 check_jail(const struct options *o, struct monitor *m, const char *trouble)
 {
@@ -175,7 +216,8 @@ check_jail(const struct options *o, struct monitor *m, const char *trouble)
    src/monitor/check.c. */
 static void (*const checks[])(const struct options *o, struct monitor *m,
     const char *trouble) = {
-	check_user, check_jail, check_spool, check_tls, check_monitor,
+	check_user, check_jail, check_spool, check_tls, check_rules,
+	check_record, check_monitor,
 };
 
 int

@@ -13,7 +13,7 @@ sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
 import smtplib
 
 from peer import Postfix
-from tap import Listener, folder, main, need, test
+from tap import Listener, Session, folder, main, need, test
 
 PLACE = folder()
 BOX = os.path.join(PLACE, "box")
@@ -31,6 +31,7 @@ server = Listener("--rules", RULES, f"maildir:{BOX}")
 postfix = Postfix(main="default_transport = smtp\n"
                   f"relayhost = [127.0.0.1]:{server.port}\n"
                   "smtp_tls_security_level = may\n"
+                  "smtp_connection_cache_on_demand = no\n"
                   "minimal_backoff_time = 1000s\nmaximal_backoff_time = 1000s\n"
                   "smtp_destination_concurrency_failed_cohort_limit = 0\n")
 
@@ -190,6 +191,24 @@ def HELO_follows_where_EHLO_is_refused():
         assert fate(name)["you"][0] == "sent"
         text, = arrived(name)
         assert " with SMTP id " in text.partition("by mx.example.org")[2], text
+
+
+@test
+def a_recorded_session_is_played_against_Postfix():
+    record = os.path.join(PLACE, "record")
+    with Session("--record", record, "discard:") as s:
+        s.start()
+        assert s.deliver(to=("a@example.net", "b@example.net"))[:3] == "250"
+        s.finish()
+    command = ["t/tools/smtpd-replay", "--codes",
+               f"127.0.0.1:{postfix.ports[0]}", record]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
+    done = subprocess.run([command[0], *command[2:]], capture_output=True,
+                          text=True)
+    assert done.returncode == 1 and re.search(
+        r"expected 220 mx.example.org ESMTP smtpd, got 220 mx.example.net "
+        "ESMTP Postfix", done.stdout), done
 
 
 @test
