@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""recipes.py - smtpd-recipes(7) and README on a machine that has just been
-booted: each example is pasted as it is printed, and then tried.
+"""recipes.py - smtpd-recipes(7) on a machine that has just been booted: each
+example is pasted as it is printed, and then tried.
 
 The provider, the mail server and Mailman are Maildirs behind ports of this
 machine; Dovecot, postgrey and pyspf-milter are the real ones.

@@ -17,8 +17,7 @@ say() {
 	printf 'lint: %s\n' "$*"
 }
 
-for f in smtpd.8 src/tls/smtpd-tls.8 src/channel/smtpd-channel.3 \
-    t/tools/*.1 units/smtpd-recipes.7; do
+for f in ./*.[1-8] units/*.[1-8] src/*/*.[1-8] t/tools/*.[1-8]; do
 	say "$f"
 	mandoc -Tlint -Wwarning "$f"
 done
