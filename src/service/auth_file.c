@@ -204,14 +204,19 @@ read_file_again(const struct auth *a, const char *user, struct found *f)
 	return whole;
 }
 
-/* Hashes password for setting; true if the result is setting itself. */
+/*
+ * Hashes password for setting; true if the result is setting itself.  A result
+ * of another length tells that setting is no hash: crypt(3) takes the first two
+ * letters of a plain password for the salt of an old one.
+ */
 static bool
 hash_matches(const char *password, const char *setting, bool *unknown)
 {
 	char made[HASH_MAX];
 	bool equal = false;
 
-	*unknown = !compat_crypt(password, setting, made, sizeof made);
+	*unknown = !compat_crypt(password, setting, made, sizeof made) ||
+	    strlen(made) != strlen(setting);
 	if (!*unknown)
 		equal = equal_hashes(made, setting);
 	explicit_bzero(made, sizeof made);
