@@ -65,6 +65,7 @@ SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 	units/smtpd-channel.pc:lib/pkgconfig/smtpd-channel.pc \
 	units/sysusers.conf:lib/sysusers.d/smtpd.conf \
 	units/smtpd-recipes.7:share/man/man7/smtpd-recipes.7 \
+	units/smtpd-log.7:share/man/man7/smtpd-log.7 \
 	units/smtpd.bash:share/bash-completion/completions/smtpd \
 	units/smtpd.catalog:lib/systemd/catalog/smtpd.catalog \
 	$(foreach u,$(UNITS),$u:$(subst units,lib/systemd/$(if $(findstring \
@@ -184,7 +185,8 @@ check-peers: all
 	prove $(PROVE) $(PEERS)
 check-systemd: all
 	prove $(PROVE) $(addprefix t/systemd/,boot.sh queues.sh package.sh \
-	    recipes.sh package-other.sh recipes-other.sh)
+	    recipes.sh trouble.sh package-other.sh recipes-other.sh \
+	    trouble-other.sh)
 t/out/bench/floor t/out/bench/floor-static: t/bench/floor.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(if $(findstring static,$@),-static,$(LINK)) \

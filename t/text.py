@@ -6,17 +6,19 @@ and .Ed; in README, lines that are set in.
 import re
 
 
-def manual(path):
-    """[(heading, example)] of a manual page."""
-    found, heading, block = [], "", None
+def manual(path, section=None):
+    """[(heading, example)] of a manual page, or of one section of it."""
+    found, heading, block, within = [], "", None, ""
     with open(path, encoding="utf-8") as f:
         for line in f.read().splitlines():
             if block is None and (at := re.match(r"\.S[hs] (.*)", line)):
                 heading = at[1]
+                within = heading if line.startswith(".Sh") else within
             elif line.startswith(".Bd -literal"):
                 block = []
             elif line == ".Ed" and block is not None:
-                found.append((heading, "\n".join(block) + "\n"))
+                if section in (None, within):
+                    found.append((heading, "\n".join(block) + "\n"))
                 block = None
             elif block is not None:
                 block.append(line.replace(r"\e", "\\").replace(r"\&", ""))

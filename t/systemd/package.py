@@ -119,7 +119,8 @@ def systemd_knows_the_units_and_the_catalog_without_being_told():
 @test
 def the_manual_pages_are_found():
     for section, page in (("8smtpd", "smtpd"), ("8", "smtpd-tls"),
-                          ("1", "smtpd-replay"), ("7", "smtpd-recipes")):
+                          ("1", "smtpd-replay"), ("7", "smtpd-recipes"),
+                          ("7", "smtpd-log")):
         same(run("man", "-w", section, page)[0].strip(),
              f"/usr/share/man/man{section[0]}/{page}.{section}.gz")
 

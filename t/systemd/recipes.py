@@ -78,7 +78,8 @@ def it_is_installed_by_make_install_and_the_commands_that_it_prints():
     assert status == 0, said
     for command in re.findall(r"^  (.*)$", said, re.M):
         paste(command)
-    RECIPES.extend(manual("/usr/local/share/man/man7/smtpd-recipes.7"))
+    RECIPES.extend(manual("/usr/local/share/man/man7/smtpd-recipes.7",
+                          "DESCRIPTION"))
     succeeds("sh", "-c", "ip link set lo up && "
              f"ip addr add 192.0.2.1/32 dev lo && "
              f"ip addr add {STRANGER}/32 dev lo")
