@@ -41,6 +41,14 @@ def readme(path):
     return found
 
 
+def commands(example):
+    """The command lines of an example: those that a backslash continues are
+    one, and two blanks begin what is said about it."""
+    whole = re.sub(r"\\\n\s*", "", example)
+    return [re.split(r" {2,}(?=\S)", line.strip())[0]
+            for line in whole.splitlines() if line.strip()]
+
+
 def under(examples, heading):
     """The examples below the heading that begins so."""
     some = [text for at, text in examples if at.startswith(heading)]

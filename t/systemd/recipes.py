@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""recipes.py - smtpd-recipes(7) on a machine that has just been booted: each
-example is pasted as it is printed, and then tried.
+"""recipes.py - smtpd-recipes(7), and README's lines for systemd, on a machine
+that has just been booted: each example is pasted as it is printed, and tried.
 
 The provider, the mail server and Mailman are Maildirs behind ports of this
 machine; Dovecot, postgrey and pyspf-milter are the real ones.
@@ -17,7 +17,7 @@ from booted import (box, delivered, matches, records, run, same, slurp,
                     succeeds, systemctl, takes_a_message, until, wait_for_end)
 from servers import TAKEN, codes, spew, talk
 from tap import main, test
-from text import manual, under
+from text import manual, readme, under
 
 SOCKETS = ["smtpd", "smtpd-submission", "smtpd-submissions", "smtpd-lmtp"]
 RECIPES = []
@@ -165,6 +165,16 @@ def Dovecot_stores_mail_and_says_who_is_unknown():
                "QUIT")
     same(codes(got), "220 250 250 550 250 354 250 221")
     same(len(al()), 2)
+    wait_for_end()
+
+
+@test
+def the_lines_of_README_for_systemd_do_the_same():
+    fresh()
+    paste(under(readme("/rig/src/README"), "START IT FOR GOOD")[0])
+    before = len(al())
+    same(send("smtp://127.0.0.1"), 0)
+    same(len(al()), before + 1)
     wait_for_end()
 
 
