@@ -313,8 +313,8 @@ line_is_secret(const struct channel *ch, struct span line)
 	    span_same(second, "AUTHENTICATE");
 }
 
-/* What the client is told of a verb that there is not: somebody who connected to
-   the wrong port learns which one it is. */
+/* The text for an unknown verb.  A client at the wrong port learns which port
+   it is. */
 static const char *
 unknown_words(const struct channel *ch, struct span name)
 {

@@ -2,8 +2,8 @@
  * relay.c - takes one envelope and one spooled message and says what became
  * of them, for each recipient.
  *
- * It keeps no queue: a reply below 400 means that somebody else has the
- * message, safely.  How a message goes out to several places:
+ * It keeps no queue: a reply below 400 means that a program, a file or a
+ * server has the message, safely.  How a message goes out to several places:
  *  - Each recipient is looked up in the routes, which gives its hop: a
  *    program, a file, a next hop, a refusal.  Recipients are grouped by hop.
  *  - Every group is offered: next hops see the envelope, no data yet.
@@ -11,7 +11,7 @@
  *    nobody gets the message.  In LMTP only the refused ones drop out.
  *  - The message is sent to next hops first, for they can still say no, then
  *    to what is local, where little can fail.
- *  - If it fails before anybody has it, that failure is the reply.  After that
+ *  - If it fails before any place has it, that failure is the reply.  After that
  *    the others are still served, and the reply names those who have the
  *    message and those who have not.
  */

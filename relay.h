@@ -170,7 +170,7 @@ void	relay_quarantine(struct relay *r, const struct envelope *env, int spool,
 void	relay_check(struct relay *r, const struct expected *from,
 	    struct findings *f);
 
-/* Takes leave of next hops that were kept open, frees r.  NULL is legal. */
+/* Says QUIT to next hops that were kept open, frees r.  NULL is legal. */
 void	relay_close(struct relay *r);
 
 #endif

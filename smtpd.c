@@ -3,13 +3,13 @@
  * output, and hands its messages to a relay.
  *
  * It turns argv, environment and descriptors into a channel, moves bytes,
- * keeps time and logs.  The dialogue is channel.c's, what becomes of a message
- * monitor.c's and relay.c's affair.
+ * keeps time and logs.  channel.c has the dialogue; monitor.c and relay.c have
+ * what becomes of a message.
  *
  * - Privileges are dropped before the first octet is read.
  * - Octets go to the channel, replies come back; they are written once, before
  *   anything that could block.
- * - The channel's hooks put the message into a spool behind a trace header,
+ * - The channel's hooks put the message into a spool, after a trace header,
  *   and ask the monitor.
  * - SIGTERM is blocked, and looked for when we wait for the client: so a relay
  *   that is running is finished, and no flood of input can outrun it.
@@ -350,7 +350,7 @@ main(int argc, char **argv)
 	    trouble, sizeof trouble);
 	open_rules(&o);
 	engine = find_engine(&o, &fd);
-	/* Opens what may be root's alone, so it comes first. */
+	/* Opens files that only root may be able to read, so it comes first. */
 	m = monitor_open(&o.monitor, bad, sizeof bad);
 	if (m == NULL)
 		log_misused("%s", bad);

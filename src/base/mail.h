@@ -13,7 +13,7 @@ extern "C" {
 
 #define REPLY_TEXT 1024		/* octets of a reply's text, with NUL */
 
-/* Octets that somebody else owns, lent for the duration of one call. */
+/* Octets that the caller owns, lent for the duration of one call. */
 struct span {
 	const char *p;
 	size_t len;

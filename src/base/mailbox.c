@@ -40,7 +40,7 @@ is_control(char c)
 	return ((unsigned char)c < ' ' && c != '\t') || c == '\177';
 }
 
-/* Moves behind "\x", or an octet, of a comment or a quoted string.  False if
+/* Moves after "\x", or an octet, of a comment or a quoted string.  False if
    none can stand there. */
 static bool
 skip_quoted(struct reader *r)
@@ -118,7 +118,7 @@ is_atext(char c)
 	    strchr("()<>[]:;@\\,.\"", c) == NULL;
 }
 
-/* Moves behind the word that begins at r->p; stays if there is none.  False if
+/* Moves after the word that begins at r->p; stays if there is none.  False if
    it has no end. */
 static bool
 skip_word(struct reader *r)
@@ -166,7 +166,7 @@ read_words(struct reader *r, struct words *w)
 	return true;
 }
 
-/* Moves behind "[192.0.2.1]". */
+/* Moves after "[192.0.2.1]". */
 static bool
 skip_literal(struct reader *r)
 {

@@ -89,7 +89,7 @@ store(struct spool *s, const char *p, size_t len)
 {
 	if (s->error != 0)
 		return;
-	/* s->file is somebody else's, and may have failed without a word. */
+	/* s->file is the caller's, and may leave errno at 0. */
 	if (make_room(s, s->stored + len) == -1 ||
 	    file_write_all(s->fd, p, len) == -1)
 		s->error = errno != 0 ? errno : EIO;

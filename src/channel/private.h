@@ -143,8 +143,8 @@ bool	parse_path(struct span *s, struct span *out);
    it? */
 bool	is_hidden(const struct channel *ch, enum extension e);
 
-/* Does this session have the extension?  AUTH: it may, but nobody may be able
-   to say which mechanisms there are. */
+/* Does this session have the extension?  AUTH also while its mechanisms are not
+   known. */
 bool	offers_8bit(const struct channel *ch);
 bool	offers_smtputf8(const struct channel *ch);
 bool	offers_dsn(const struct channel *ch);

@@ -270,8 +270,8 @@ grow_recipients(struct channel *ch)
 	return true;
 }
 
-/* Refuses a recipient: after what waits, which may make that another refusal, or
-   none. */
+/* Refuses a recipient, after the commands that wait are answered: their outcome
+   may make it another refusal, or none. */
 static void
 refuse_rcpt(struct channel *ch, struct span arg, struct reply *r)
 {

@@ -33,7 +33,7 @@ struct access;
 struct access *access_open(const struct access_settings *set,
 	    const struct logger *log, char *error, size_t size);
 
-/* Whether anybody may send to everybody. */
+/* Whether every client may send to every recipient. */
 bool	access_unlimited(const struct access *a);
 
 /* Whether the options were given, so that they hold for every relay. */

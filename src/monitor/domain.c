@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Without an '@' but in quotes.  "" is the null sender. */
+/* Has address no '@' outside of quotes?  The null sender, "", lacks none. */
 static bool
 lacks_domain(const char *address)
 {

@@ -1,6 +1,5 @@
 /*
- * life.c - the process that acts for the one that talks to the client, from
- * fork to exit.
+ * life.c - the monitor's process, from fork to exit.
  *
  * monitor_start() forks.  The child is the channel process: src/session has
  * it.  The parent, the monitor, closes its client's descriptors and answers
@@ -43,9 +42,9 @@
 #define BURST 2000
 #define RATE 500
 
-/* The client is the channel process's alone: here its descriptors become
-   nothing, or it would not see us hang up.  Standard error may be one of them.
-   -1 with errno. */
+/* Only the channel process holds the client: here its descriptors become
+   /dev/null, or the client would not see the end of the connection.  Standard
+   error may be one of them. -1 with errno. */
 static int
 detach_client(const struct monitor *m)
 {
@@ -80,8 +79,8 @@ throttle(struct monitor *m)
 }
 
 /* Waits for a question: as long as the session may last, and what was begun
-   in it.  SIGTERM is blocked here, so it cannot interrupt a relay; it is for
-   who talks to the client to obey.  -1 with errno. */
+   in it.  SIGTERM is blocked here, so it cannot interrupt a relay; the
+   channel process obeys it.  -1 with errno. */
 static int
 wait_question(struct monitor *m, int signals)
 {
@@ -120,10 +119,10 @@ wait_question(struct monitor *m, int signals)
 }
 
 /*
- * Waits for the end of the channel process, and gets its status.  One that is
- * to blame (error) is killed, and so is one that took its leave or closed its
- * end: it has nothing left to do but exit.  Any other may tell its client
- * that we are going, for a moment.  -1 with errno.
+ * Waits for the end of the channel process, and gets its status.  It is killed
+ * if its question was invalid (error), and if it has ended the session or
+ * closed its end, as it has nothing left to do but exit.  Otherwise it has a
+ * moment to tell its client that the monitor ends.
  */
 static int
 reap_channel(const struct monitor *m, int error, int *status)

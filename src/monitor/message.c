@@ -183,7 +183,7 @@ relay_changed(struct monitor *m, const struct envelope *env,
 	free(w);
 }
 
-/* A service wants the message kept, for somebody to look at. */
+/* A service wants the message put into quarantine. */
 static void
 quarantine(struct monitor *m, const struct envelope *env,
     const struct service_message *message, struct reply v[])

@@ -320,8 +320,8 @@ is_record(const struct question *q)
 	return p != NULL && p > q->a && *p == '\0' && q->b != NULL;
 }
 
-/* Has the client done what it must before its mail is taken?  The channel
-   sees to that, but here is who knows; or nobody does. */
+/* Has the client the TLS and the AUTH that are required?  The channel checks
+   that too, but only here it is certain.  NULL: the channel alone knows. */
 static bool
 may_relay(const struct monitor *m)
 {
@@ -398,7 +398,7 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 		return file && S_ISSOCK(st.st_mode) &&
 		    (m->set->tls.key != -1 || m->set->tls.resident != NULL) &&
 		    !m->tls;
-	case ASK_LOG:	/* what is worse is shouted at every terminal */
+	case ASK_LOG:	/* syslog writes what is worse to terminals */
 		return q->number >= LOG_ERR && q->number <= LOG_DEBUG &&
 		    is_record(q);
 	case ASK_END:
@@ -409,9 +409,10 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 	}
 }
 
-/* Puts what we know in the place of what we are told.  But that a client is
-   nobody we take the channel process's word for: XCLIENT may have named who has
-   neither the login nor the certificate of who sent it. */
+/* Replaces the facts of a question by those that the monitor knows.  Only that
+   a client has no login and no certificate is taken from the channel process:
+   XCLIENT may have named such a client, and the known ones are of the server
+   that sent XCLIENT. */
 static void
 override_facts(const struct monitor *m, struct envelope *env)
 {

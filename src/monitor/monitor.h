@@ -47,8 +47,8 @@ struct monitor_settings {
 	/* Says what is logged without an envelope is about from now on: the
 	   transaction, or the session.  ctx is log's; NULL: nobody asks. */
 	void (*about)(void *ctx, const struct envelope *env);
-	/* Shows the session's state, and that it is about to end; NULL if
-	   nobody looks.  ctx is log's. */
+	/* Shows the session's state, and that it is about to end; NULL: it is
+	   not shown.  ctx is log's. */
 	void (*status)(void *ctx, const char *text, bool stopping);
 	/* Called in the monitor when the channel process has ended; or NULL. */
 	void (*ended)(void *ctx);
@@ -90,18 +90,18 @@ int	monitor_start(struct monitor *m, int signals,
 
 /* What is certain from the settings alone: */
 struct monitor_wants {
-	bool stage[STAGES];	/* there is somebody to ask about it */
+	bool stage[STAGES];	/* a service or a route is asked at it */
 	bool unknown;		/* also about what is no command */
-	bool forget;		/* and somebody who remembers a transaction */
+	bool forget;		/* a service remembers the transaction */
 	bool live;		/* the next hop is asked during the dialogue */
-	bool group;		/* and nobody else, so about several at once */
-	bool status;		/* somebody looks at the session's state */
+	bool group;		/* it alone, so about several at once */
+	bool status;		/* the state of the session is shown */
 	enum spool_form form;	/* of messages */
 };
 
 struct monitor_wants monitor_wants(const struct monitor *m);
 
-/* Whether DSN parameters reach anybody. */
+/* Whether DSN parameters reach the place that takes the message. */
 bool	monitor_dsn(const struct monitor *m);
 
 /* In the monitor: whether the question has what its kind needs, and nothing

@@ -31,7 +31,7 @@ struct monitor {
 	struct relay *relay;
 	struct access *access;
 	struct from *from;	/* NULL: senders stay */
-	struct senders *senders;	/* NULL: everybody may send as anybody */
+	struct senders *senders;	/* NULL: any client, any sender */
 	struct service_settings services;	/* what they were told */
 	struct asked service[SERVICES_MAX];	/* in the order of asking, */
 	size_t nservices;			/* so many */

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 /*
- * Seals a memfd; copies a file, or a memfd that somebody has mapped, by the
+ * Seals a memfd; copies a file, or a memfd that a process has mapped, by the
  * deadline.  Returns spool, or the copy, which the caller closes; -1 with
  * errno.
  */

@@ -20,10 +20,10 @@ struct senders *senders_open(const char *file, const struct logger *log);
 
 /*
  * May the client send as the sender of env?  Its user, FACT_SASL_USERNAME, must
- * be among the sender's logins; who has not logged in may use every sender that
- * has none.  The null sender is everybody's.  False with a refusal in *v: 553,
- * or 451 where the file cannot be used, which was logged.  s may be NULL:
- * everybody may.
+ * be among the sender's logins; a client that has not logged in may use a
+ * sender that has no logins.  Every client may use the null sender.  False with
+ * a refusal in *v: 553, or 451 where the file cannot be used, which was logged.
+ * s may be NULL: every client may use every sender.
  */
 bool	senders_allow(struct senders *s, const struct envelope *env,
 	    struct reply *v);

@@ -22,8 +22,8 @@ monitor_is_limited(const struct monitor *m)
 	    relay_may_forward(m->relay));
 }
 
-/* The envelope as the relay sees it.  Where --from cannot be used that is the
-   client's, and nothing will be relayed. */
+/* The envelope as the relay sees it.  Where --from cannot be used it has the
+   client's sender, and nothing is relayed. */
 static struct envelope
 relay_envelope(struct monitor *m, const struct envelope *env)
 {
@@ -99,7 +99,7 @@ monitor_answer_unknown(struct monitor *m, const char *line, const struct envelop
 	m->record.closed = m->record.closed || v->code == 421;
 }
 
-/* What the next hop says, now that nobody here has anything against it. */
+/* Asks the next hop, after rules, routes and services have accepted. */
 static void
 ask_next_hop(struct monitor *m, enum stage stage, const struct envelope *env,
     struct reply *v)

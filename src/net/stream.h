@@ -85,10 +85,10 @@ int	stream_write(struct stream *s, const void *p, size_t len,
 	    int64_t deadline);
 
 /*
- * Reads a line into line[0..size), without its CRLF or LF, NUL-terminated;
- * what is longer is cut, its end skipped.  Returns its length as kept, or -1
- * with errno: 0 for end of file, ETIMEDOUT, EMSGSIZE beyond STREAM_LINE_MAX:
- * who always has more to say would never let a deadline come.
+ * Reads a line into line[0..size), without its CRLF or LF, NUL-terminated; what
+ * is longer is cut, its end skipped.  Returns its length as kept, or -1 with
+ * errno: 0 for end of file, ETIMEDOUT, EMSGSIZE beyond STREAM_LINE_MAX: a line
+ * without an end must not keep the deadline from coming.
  */
 long	stream_line(struct stream *s, char *line, size_t size,
 	    int64_t deadline);

@@ -97,7 +97,7 @@ agree(const struct logger *log, const struct envelope *env,
 		if (worst == NULL || (worst->code >= 500 && r[i].code < 500))
 			worst = &r[i];
 	}
-	assert(worst != NULL);	/* somebody was asked, and said something */
+	assert(worst != NULL);	/* at least one place has replied */
 	for (i = 0; i < n; i++)
 		alike += reply_same(&r[i], worst);
 	if (alike == n || (bad == 0 && places == 1)) {

@@ -1,6 +1,6 @@
 /*
- * live.c - the relay during the dialogue: next hops that answer for
- * themselves.
+ * live.c - the relay during the dialogue: next hops that are asked
+ * before there is a message.
  *
  *  - The relay on the command line is connected when the client greets, and
  *    hears MAIL as it comes.

@@ -224,8 +224,8 @@ expand(const char *template, const struct envelope *env, size_t i)
 
 /*
  * Builds a program's arguments.  Returns false with *v changed if that cannot
- * be done.  What a client said must not become an option: a program that
- * can tell has it behind something of the administrator's own.
+ * be done.  What a client said must not become an option: an argument that
+ * begins with it may not begin with a hyphen.
  */
 static bool
 build_arguments(const struct job *j, struct vector *vec, struct reply *v)

@@ -4,7 +4,7 @@
  *
  * The file is read whole and cut up where it stands.  Keys are sorted and
  * looked up by halves; regular expressions are tried in the file's order.
- * What stands on the right is somebody else's to understand.
+ * What the right-hand sides mean is decided by the caller's hop().
  */
 #include <ctype.h>
 #include <errno.h>

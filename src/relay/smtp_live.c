@@ -122,8 +122,8 @@ nexthop_live_hello(struct nexthop *h, const struct envelope *env,
 	h->env = NULL;
 }
 
-/* Accepted recipients whose memory there is not must not stay accepted: the
-   whole transaction is given up. */
+/* Without memory for a recipient that was accepted the whole transaction is
+   given up. */
 static void
 remember_accepted(struct nexthop *h, const struct envelope *env,
     struct reply v[])

@@ -133,7 +133,7 @@ negotiate_tls(struct nexthop *h, bool must, int64_t deadline, struct reply *r)
 	if (offered) {
 		smtp_add(h, "STARTTLS\r\n");
 		if (smtp_command(h, STEP_STARTTLS, deadline, r)) {
-			/* Said in the clear, by anybody: RFC 3207 5. */
+			/* Nothing in clear text is certain: RFC 3207 5. */
 			if (h->s.used < h->s.have)
 				return smtp_garbled(h, STEP_STARTTLS,
 				    "more than a reply", r);

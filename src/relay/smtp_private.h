@@ -165,7 +165,7 @@ bool	smtp_may_repeat(const struct nexthop *h, enum step step,
 /* Closes the connection without a word. */
 void	smtp_hang_up(struct nexthop *h);
 
-/* Closes the connection, takes leave by QUIT, if there is one. */
+/* Says QUIT and closes the connection, if there is one. */
 void	smtp_quit(struct nexthop *h, int64_t deadline);
 
 /* Adds to the group.  Text that does not fit is an error that

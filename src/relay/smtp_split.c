@@ -72,7 +72,7 @@ some_put_back(const struct some *s, struct reply v[])
 }
 
 /* Offers what the connection before did not take to the next one, until there
-   is nothing left or one takes nobody. */
+   is nothing left or one takes no recipient. */
 static void
 offer_rest(struct nexthop *h, const struct envelope *env, int spool,
     int64_t deadline, struct some *s, struct reply v[])
@@ -124,7 +124,8 @@ nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
 	some_close(&s);
 }
 
-/* Gives everybody that was accepted, and was sent nothing, the same reply. */
+/* Gives the same reply to each recipient that was accepted and whose message
+   was not sent. */
 static void
 fail_all(const struct envelope *env, const struct reply *r, struct reply v[])
 {

@@ -485,7 +485,7 @@ smtp_command(struct nexthop *h, enum step step, int64_t deadline,
 	    smtp_read_reply(h, step, deadline, r);
 }
 
-/* Takes leave, if there is a connection. */
+/* Says QUIT, if there is a connection. */
 void
 smtp_quit(struct nexthop *h, int64_t deadline)
 {

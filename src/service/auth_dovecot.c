@@ -49,7 +49,8 @@ is_mechanism(const char *name)
 	return strcmp(name, "EXTERNAL") != 0;
 }
 
-/* One "MECH name property..." line: not for everybody, not for nobody. */
+/* One "MECH name property..." line.  A mechanism that is PRIVATE or ANONYMOUS
+   is not offered. */
 static void
 learn_mechanism(struct dovecot *d, char *rest)
 {
@@ -230,7 +231,7 @@ append(char *to, size_t size, size_t *len, const char *fmt, ...)
 	*len = n < 0 || (size_t)n >= size - *len ? size : *len + (size_t)n;
 }
 
-/* Addresses and ports that are what they are called, and nothing else. */
+/* Appends an address or a port; a value that is neither is left out. */
 static void
 append_fact(char *to, size_t size, size_t *len, const char *name,
     const char *value)

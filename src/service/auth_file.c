@@ -306,7 +306,7 @@ check_file(struct auth *a, const char *user, const char *password)
 	return answer;
 }
 
-/* One line of the file.  Returns whether somebody can log in by it. */
+/* One line of the file.  Returns whether a user can log in by it. */
 static bool
 probe_line(const struct auth *a, char *line, unsigned n, struct findings *f)
 {

@@ -2,7 +2,7 @@
  * milter_edit.c - what a filter changes at the end of a message.
  *
  * Nothing of it holds before the filter has accepted: milter_commit().  What
- * it sends is checked like a stranger's octets.
+ * it sends is checked as a client's octets are.
  */
 #define _GNU_SOURCE	/* strcasestr */
 #include <errno.h>

@@ -97,7 +97,7 @@ static const char *
 connections(struct asked *a)
 {
 	(void)a;
-	return "0";	/* nobody counts them here, Postfix's word for it */
+	return "0";	/* not counted here: Postfix's value for that */
 }
 
 static const char *

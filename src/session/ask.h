@@ -54,8 +54,8 @@ bool	ask_live(const struct asker *a);
 bool	ask_groups(const struct asker *a);
 
 /* Asks the next hop about MAIL, if mail is true, and env's recipients: r[0] is
-   MAIL's reply, the others follow.  A text that is "" means that nobody had
-   any. */
+   MAIL's reply, the others follow.  A text that is "" stands for the channel's
+   own words. */
 void	ask_group(struct asker *a, bool mail, const struct envelope *env,
 	    struct reply r[]);
 

@@ -325,7 +325,7 @@ on_end(void *ctx, struct reply r[], size_t n)
 	look_at_text(s, true);
 	rule = s->faults->text != NULL || s->faults->cut ? s->faults->text
 	    : decide(s, RULE_END, s->ch.mailfrom, s->ch.size, true);
-	/* What is cut off never was a whole message: nobody hears the reply. */
+	/* A message that is cut off is not complete: its reply is not sent. */
 	reply_set(&refusal, 451, "4.3.0", "Cut off by a rule");
 	if (refuses(rule, &refusal) || s->faults->cut) {
 		session_hooks.refused(ctx, &refusal);

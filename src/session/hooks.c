@@ -31,7 +31,7 @@ string(char *buf, size_t size, struct span span)
 	return buf;
 }
 
-/* Asks about a stage if there is anybody to ask, and edits the reply. */
+/* Asks about a stage if it has a service or routes, and edits the reply. */
 static void
 ask(struct session *s, enum stage stage, const struct envelope *env,
     struct reply *r)
@@ -53,8 +53,8 @@ ask(struct session *s, enum stage stage, const struct envelope *env,
 		    "no room for one more header field, it is left out");
 }
 
-/* After XCLIENT: the login and the certificate are those of who speaks for the
-   client, and not EXTERNAL's affair. */
+/* After XCLIENT the login and the certificate are those of the server that sent
+   it: EXTERNAL does not count them. */
 static void
 forget_speaker(struct session *s)
 {
@@ -119,7 +119,7 @@ on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 	char helo[CHANNEL_NAME_MAX];
 
 	env.fact[FACT_CLIENT_HELO] = string(helo, sizeof helo, name);
-	/* The session speaks so from here on: the channel does not know yet. */
+	/* The protocol that this greeting begins: the channel sets it later. */
 	if (!extended)
 		env.fact[FACT_CLIENT_PROTOCOL] = "SMTP";
 	else if (strcmp(env.fact[FACT_CLIENT_PROTOCOL], "SMTP") == 0)

@@ -90,7 +90,7 @@ jail_enter(struct asker *a, const struct options *o, uint64_t most,
 
 	if (jail_try(most, linger, text))
 		return 0;
-	/* Socket units say it when they start, by --check: once a boot. */
+	/* Under systemd --check of the socket unit logs it, once a boot. */
 	ask_log(a, require ? LOG_ERR : o->journal ? LOG_DEBUG : LOG_INFO,
 	    "sandbox-missing", NULL, text);
 	return require ? -1 : 0;

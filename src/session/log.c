@@ -86,7 +86,7 @@ struct item {
 #define ITEMS_MAX 32
 #define NAMED_MAX 8		/* recipients that a record names */
 #define RECORD_MAX 4096		/* octets of a line */
-#define RECORD_USUAL 512	/* where that will do: it is on a page in use */
+#define RECORD_USUAL 512	/* mostly enough; this page is in use already */
 #define ENDING 1400		/* octets kept for relay and reply */
 
 struct record {
@@ -319,8 +319,8 @@ log_show_status(void *ctx, const char *text, bool stopping)
 	l->systemd.notify(0, state);
 }
 
-/* Answers a client that is on a socket, whom we cannot serve.  At a terminal,
-   a pipe or a file there is somebody who reads the sentence itself. */
+/* Answers a client that is on a socket and cannot be served.  At a terminal, a
+   pipe or a file the sentence on standard error is enough. */
 static void
 turn_away(const struct stat std[3])
 {

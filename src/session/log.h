@@ -24,7 +24,7 @@ struct log {
 };
 
 /*
- * Where records go.  Behind a super-server standard error may be the client:
+ * Where records go.  Under a super-server standard error may be the client:
  * then nothing is ever written to it.  At a terminal all three are the same
  * file, and meant to be.
  */

@@ -10,7 +10,7 @@
 
 #define USER_MAX 64		/* octets of a login, with NUL */
 
-/* Who is at the other end, and who asks. */
+/* The client, as the connection or the environment tells it. */
 struct client {
 	struct channel_peer peer;
 	char user[USER_MAX];	/* login of a unix socket's peer, or "" */

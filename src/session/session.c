@@ -23,7 +23,8 @@
 #include "session/transcript.h"
 
 #define LOOK_UP 1000		/* milliseconds that we read on without a look */
-#define ENGINE_GRACE 5		/* seconds for it to deliver our last words */
+#define ENGINE_GRACE 5		/* seconds in which it delivers the last
+				   replies */
 
 /* RFC 3848, RFC 6531 4.3: "with" in the trace header. */
 static const char *

@@ -79,7 +79,7 @@ write_words(struct session *s, const char *word, ...)
 	va_end(words);
 }
 
-/* RFC 5321 4.4; X-Peer is what the seed proxies add. */
+/* RFC 5321 4.4; the proxies of Python's smtpd add X-Peer. */
 void
 trace_write(struct session *s, const struct envelope *env)
 {

@@ -134,7 +134,7 @@ put(struct transcript *t, const char *p, size_t len)
 	}
 }
 
-/* One octet in the way of lines with "|". */
+/* Writes one octet, escaped as lines with "|" want it. */
 static void
 put_escaped(struct transcript *t, char c)
 {
@@ -257,7 +257,7 @@ append(struct transcript *t)
 	struct stat st;
 	int error;
 
-	/* What knows no locks needs none: it is no file. */
+	/* A pipe or a device has no locks, and needs none. */
 	while (fcntl(t->target, F_SETLKW, &all) == -1 && errno == EINTR)
 		;
 	if (fstat(t->target, &st) == -1 || (S_ISREG(st.st_mode) &&

@@ -69,8 +69,7 @@ slurp(struct engine *e, const struct source *s, const char *what, size_t *len)
 	return p;
 }
 
-/* How messages, which are our last words, call it: a descriptor was opened by
-   some name, and that is what can be looked at. */
+/* The file's name for error messages, also of one that came as a descriptor. */
 static const char *
 name_of(const struct source *s)
 {

@@ -112,7 +112,7 @@ context_new(struct engine *e)
 	SSL_CTX_set_read_ahead(ctx, 1);
 	SSL_CTX_set_default_read_buffer_len(ctx, FLOW_BUFFER);
 	if (!e->server && e->verify == NULL && e->pins == NULL)
-		/* Whoever it is: better any encryption than none (RFC 7435). */
+		/* Unverified encryption is better than none (RFC 7435). */
 		SSL_CTX_set_security_level(ctx, 0);
 	else if (!SSL_CTX_set_cipher_list(ctx, CIPHERS))
 		engine_fail(e, EX_SOFTWARE, "OpenSSL has none of our ciphers");

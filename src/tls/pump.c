@@ -248,7 +248,7 @@ encrypt(struct engine *e, struct flow *f)
 		if (f->conn == 0)
 			finish(f);
 	}
-	/* Who writes on learns it by EPIPE. */
+	/* A further write fails with EPIPE. */
 	if (f->done)
 		shutdown(STDOUT_FILENO, SHUT_RD);
 }

@@ -68,7 +68,7 @@ listen_on(struct engine *e, const char *path)
 	if (strlen(path) >= sizeof address.sun_path)
 		engine_fail(e, EX_USAGE, "--listen: %s is too long", path);
 	memcpy(address.sun_path, path, strlen(path) + 1);
-	/* One that nobody listens on is left over. */
+	/* A socket on which no program listens is left over. */
 	if (fd != -1 && connect(fd, (struct sockaddr *)&address,
 	    sizeof address) == -1 && errno == ECONNREFUSED)
 		unlink(path);
@@ -181,7 +181,7 @@ client_context(struct engine *e, const char *verify)
 	return ctx;
 }
 
-/* Shakes hands with ourselves, because OpenSSL looks for each algorithm when
+/* Makes a handshake with itself, because OpenSSL looks for each algorithm when
    it is first used. */
 static void
 warm_up(struct resident *r, int version)
@@ -295,7 +295,7 @@ serve_one(struct resident *r, int from)
 	asked.handed = true;
 	asked.report = LISTEN_FD;
 	asked.timeout = e->timeout;
-	/* So that a certificate is no reason to complain. */
+	/* The certificate that engine_options() demands is ours. */
 	asked.ncerts = asked.nkeys = 1;
 	asked.cert[0].fd = asked.key[0].fd = -1;
 	engine_options(&asked, argc, argv);
@@ -353,7 +353,7 @@ accept_one(struct resident *r)
 		sigprocmask(SIG_SETMASK, &none, NULL);
 		return serve_one(r, from);
 	}
-	close(from);	/* without a process: it sees that nobody is there */
+	close(from);	/* no process has it: the peer sees its end */
 	if (pid != -1)
 		r->children++;
 	else

@@ -103,7 +103,7 @@ send_report(struct engine *e, struct text *t)
 	e->report = -1;
 }
 
-/* Says what went wrong, if there is still somebody to tell, and exits. */
+/* Reports what went wrong, if the report is still open, and exits. */
 void
 engine_fail(struct engine *e, int status, const char *fmt, ...)
 {
@@ -432,7 +432,7 @@ report(struct engine *e)
 
 	if (e->report != REPORT_FD)
 		return;
-	/* The ticket remembers what came of the first handshake. */
+	/* The ticket has the result of the first handshake. */
 	if (e->server && e->ca != NULL && SSL_session_reused(e->ssl))
 		e->verified = SSL_get_verify_result(e->ssl) == X509_V_OK;
 	if (e->verified || e->verify != NULL || e->pins != NULL)
@@ -481,7 +481,8 @@ engine_serve(struct engine *e)
 		context_connect(e, ctx);
 		SSL_CTX_free(ctx);
 	}
-	/* What the kernel lacks we do without: who started us has said so. */
+	/* The program goes on without what the kernel lacks: the process that
+	   started it has logged that. */
 	confine(calls, CALLS);
 	pump_handshake(e);
 	SSL_certs_clear(e->ssl);

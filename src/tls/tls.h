@@ -14,7 +14,7 @@
 #define PAIRS_MAX 4		/* certificates, with their keys */
 #define FLOW_BUFFER 65536	/* octets; four records (RFC 8446 5.1) */
 
-/* A file, or a descriptor that somebody opened for us (path is NULL). */
+/* A file, or a descriptor that was opened before the start (path is NULL). */
 struct source {
 	const char *path;
 	int fd;
