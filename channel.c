@@ -78,7 +78,7 @@ static const struct verb verbs[] = {
 /* The text of 503 in each phase. */
 static const char *const expected[] = {
 	[PHASE_PROXY] = "",
-	[PHASE_REFUSED] = "only QUIT is taken",
+	[PHASE_REFUSED] = "only QUIT is accepted",
 	[PHASE_CONNECT] = "HELO or EHLO comes first",	/* in LMTP, LHLO */
 	[PHASE_READY] = "there is no transaction, MAIL begins one",
 	[PHASE_MAIL] = "there is a sender already, RCPT comes next",

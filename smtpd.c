@@ -107,7 +107,7 @@ open_keys(struct options *o, bool socket, char *why, size_t size)
 	if (tls->cert != -1)
 		tls->key = open_key(o->tlskey, why, size);
 	if (!socket)
-		snprintf(why, size, "TLS needs a client on one socket");
+		snprintf(why, size, "TLS needs the client on a socket, not on a pipe or a file");
 	if (why[0] != '\0')
 		o->channel.tls = false;
 }

@@ -124,7 +124,7 @@ def it_is_offered_to_those_who_are_listed():
         with Session("--xforward", nets, "discard:", pair=tcp_pair()) as s:
             assert "XFORWARD" not in s.start(), nets
             assert s.say("XFORWARD ADDR=192.0.2.1") == [
-                "550 5.7.0 XFORWARD is not for you"]
+                "550 5.7.0 XFORWARD is not allowed for this client"]
     with Session("--xforward", "192.0.2.7", "--proxy-protocol",
                  "discard:") as s:
         s.send(lines("PROXY TCP4 192.0.2.7 198.51.100.1 4711 25"))

@@ -80,7 +80,7 @@ read_address(struct milter_change *c, char *p)
 		p++;
 		len -= 2;
 	}
-	c->m->fault = "address that cannot be one";
+	c->m->fault = "invalid address";
 	if (len >= ADDRESS_MAX || *p == '-' || *p == '@')
 		return NULL;
 	for (size_t i = 0; i < len; i += n) {
