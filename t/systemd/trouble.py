@@ -21,6 +21,7 @@ PAGE = []           # of smtpd-log(7)
 CARE = []           # of MAINTENANCE
 DEFERRED = "220 250 250 250 354 451 221"
 REFUSED = "220 250 250 451 221"
+STATUS = "What does the exit status"
 CURL = ["curl", "-sSk", "--max-time", "60", "-T", "/rig/mail", "--crlf",
         "--mail-from", "jo@example.com", "--mail-rcpt", "al@example.org"]
 tried = set()
@@ -122,9 +123,6 @@ def without_a_certificate_the_assertion_fails():
 
 
 # ---- exit statuses ----------------------------------------------------------
-
-STATUS = "What does the exit status"
-
 
 @test
 def status_64_is_of_the_command_line():
