@@ -319,8 +319,8 @@ log_show_status(void *ctx, const char *text, bool stopping)
 	l->systemd.notify(0, state);
 }
 
-/* Answers a client that is on a socket and cannot be served.  At a terminal, a
-   pipe or a file the sentence on standard error is enough. */
+/* Answers a client that is on a socket, whom we cannot serve.  At a terminal,
+   a pipe or a file there is somebody who reads the sentence itself. */
 static void
 turn_away(const struct stat std[3])
 {

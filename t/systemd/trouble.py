@@ -100,8 +100,7 @@ def a_socket_that_fails_has_a_bad_line():
           "bad: .*/no/routes: No such file or directory")
     settings(SMTPD_RELAY="discard:", SMTPD_OPTIONS="--szie 3")
     assert not starts()
-    shows(advice("Is the configuration"), "unknown or ambiguous .*--szie",
-          "status=64/USAGE")
+    shows(advice("Is the configuration"), "status=64/USAGE")
 
 
 @test
@@ -166,7 +165,7 @@ def status_75_is_a_programs_and_defers():
 def status_203_has_no_program():
     dropin(more="ExecStart=\nExecStart=/no/smtpd discard:")
     no_mail()
-    shows(advice(STATUS), "status=203/EXEC", "/no/smtpd")
+    shows(advice(STATUS), "status=203/EXEC")
 
 
 @test
@@ -180,7 +179,7 @@ def status_217_has_no_user():
 def status_226_lacks_a_folder():
     dropin(more="ProtectSystem=strict\nReadWritePaths=/no/folder")
     no_mail()
-    shows(advice(STATUS), "status=226/NAMESPACE", "/no/folder")
+    shows(advice(STATUS), "status=226/NAMESPACE")
 
 
 @test
