@@ -16,8 +16,15 @@
 
 #include "tls/tls.h"
 
-/* Forward secrecy for everyone; the cipher suites of TLS 1.3 all have it. */
-#define CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES"
+/* Of TLS 1.2; the cipher suites of TLS 1.3 have all this.  A server has
+   forward secrecy and authenticated encryption, and no more groups than any
+   client needs one of; a next hop that is verified may be older. */
+#define SERVER_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20"
+#define SERVER_GROUPS "X25519:P-256:P-384"
+#define CLIENT_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES"
+
+#define HOLE_MAX 65536		/* octets: as large as OpenSSL's buffers */
+#define HOLES_MAX 100000
 
 /* OpenSSL's memory: whatever it frees is wiped, because it is careful with
    keys once they are keys, but not with the text and DER that they come in. */
