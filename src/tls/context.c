@@ -61,6 +61,38 @@ resize(void *p, size_t size, const char *file, int line)
 	return fresh;
 }
 
+/*
+ * Fills the holes that malloc() would use next, which are in pages full of
+ * what lasts: a process that is forked from this one would have each of those
+ * pages copied as soon as it writes there.  Only glibc's heap ends at sbrk(0).
+ */
+void
+context_settle(struct engine *e)
+{
+	const char *end = sbrk(0);
+	struct hole *p;
+	size_t size;
+	int n = 0;
+
+	while ((p = e->holes) != NULL) {
+		e->holes = p->next;
+		free(p);
+	}
+#ifdef M_MMAP_THRESHOLD
+	mallopt(M_MMAP_THRESHOLD, 4 * HOLE_MAX);
+#endif
+	for (size = HOLE_MAX; size >= sizeof *p && n < HOLES_MAX; n++) {
+		p = malloc(size);
+		if (p != NULL && (const char *)p < end) {
+			p->next = e->holes;
+			e->holes = p;
+			continue;
+		}
+		free(p);
+		size -= size > 1024 ? size / 4 : sizeof *p;
+	}
+}
+
 static bool
 is_address(const char *name)
 {
@@ -121,7 +153,9 @@ context_new(struct engine *e)
 	if (!e->server && e->verify == NULL && e->pins == NULL)
 		/* Unverified encryption is better than none (RFC 7435). */
 		SSL_CTX_set_security_level(ctx, 0);
-	else if (!SSL_CTX_set_cipher_list(ctx, CIPHERS))
+	else if (!SSL_CTX_set_cipher_list(ctx, e->server ? SERVER_CIPHERS :
+	    CLIENT_CIPHERS) ||
+	    (e->server && !SSL_CTX_set1_groups_list(ctx, SERVER_GROUPS)))
 		engine_fail(e, EX_SOFTWARE, "OpenSSL has none of our ciphers");
 	if (e->server ? e->ca != NULL : e->verify != NULL)
 		certs_demand(e, ctx);

@@ -161,6 +161,7 @@ load(struct resident *r)
 		e->ssl = old;
 	}
 	e->rescue = NULL;
+	context_settle(r->server);
 }
 
 /* A context for next hops; NULL if this machine trusts nobody: then each
@@ -388,6 +389,7 @@ open_resident(struct resident *r)
 		engine_fail(e, EX_OSERR, "no memory");
 	warm_up(r, TLS1_3_VERSION);
 	warm_up(r, TLS1_2_VERSION);
+	context_settle(r->server);
 }
 
 int

@@ -53,6 +53,10 @@ struct engine {
 	int report;		/* descriptor; -1: the report is out */
 	struct blob *trusted;
 	size_t ntrusted;
+	struct hole {
+		struct hole *next;
+		char rest[8];
+	} *holes;		/* what malloc() is not to use */
 	SSL *ssl;
 	bool verified;		/* the peer has a certificate we trust */
 	bool hung;		/* the clear-text end was closed */
@@ -89,6 +93,9 @@ SSL_CTX	*context_new(struct engine *e);
 
 /* A connection on descriptor 0, with certificates and keys: e->ssl. */
 void	context_connect(struct engine *e, SSL_CTX *ctx);
+
+/* Prepares this process's memory for those that are forked from it. */
+void	context_settle(struct engine *e);
 
 /* tickets.c */
 
