@@ -8,7 +8,8 @@ VERSION = 1.0
 # libsmtpd-channel.so's soname: other structs, another number.
 ABI = 1
 WITH_SYSTEMD = yes
-# yes: ./smtpd is one static file, built with musl-gcc into musl/.
+# yes: ./smtpd is one static file, built with musl-gcc into musl/, and so is
+# ./smtpd-tls, with this system's libc and OpenSSL.
 STATIC = no
 WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wcast-qual \
 	-Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wformat=2
@@ -30,7 +31,8 @@ MUSL_LIB = /usr/lib/$(shell uname -m)-linux-musl
 MUSL_LINK = -Wl,-pie,--no-dynamic-linker,-z,text,-z,relro,-z,now \
 	-Wl,-z,noseparate-code,--gc-sections
 CRITERION = $(shell pkg-config --cflags --libs criterion)
-TLS = $(shell pkg-config --libs openssl)
+TLS = $(shell pkg-config --libs $(TLS_LINK:-static-pie=--static) openssl)
+TLS_LINK = $(if $(filter yes,$(STATIC)),-static-pie)
 
 # What libsmtpd-channel has, what smtpd has beside main(), and smtpd-tls.
 CHANNEL = channel.c $(wildcard src/channel/*.c) src/base/reply.c src/base/text.c
@@ -92,8 +94,10 @@ musl/%.o: %.c
 	$(MUSL) $(CPPFLAGS) $(filter-out -DWITH_SYSTEMD,$(ALLCFLAGS)) -MMD \
 	    -c -o $@ $<
 musl/smtpd.o musl/src/session/options.o: .built
-smtpd-tls: $(ENGINE:.c=.o)
-	$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TLS)
+# Static, it needs a third less time, and must be built again for each fix of
+# OpenSSL.
+smtpd-tls: $(ENGINE:.c=.o) .built
+	$(CC) $(LINK) $(TLS_LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(TLS)
 # One object, in which only what is promised can be seen.
 libsmtpd-channel.a: pic/channel-whole.o
 	rm -f $@
@@ -222,7 +226,8 @@ coverage:
 
 install: all
 	@set -e; for f in $(SHIP); do to=$(DESTDIR)$(PREFIX)/$${f#*:}; \
-	    install -D -m $$(test -x $${f%:*} && echo 755 || echo 644) \
+	    install -D -m $$(case $$f in smtpd-tls:*) echo 711;; *) \
+	        test -x $${f%:*} && echo 755 || echo 644;; esac) \
 	        $${f%:*} $$to; echo $$to; \
 	    case $$f in units/*) sed -i -e 's|@SBINDIR@|$(PREFIX)/sbin|g' \
 	        -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $$to;; \

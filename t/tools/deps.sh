@@ -15,7 +15,9 @@ packages=(gcc libc6-dev libssl-dev libsystemd-dev pkgconf systemd curl)
 for target; do
 	case $target in
 	STATIC=yes)
-		packages+=(musl-tools libcrypt-dev busybox-static) ;;
+		# The last two are for the OpenSSL of later releases.
+		packages+=(musl-tools libcrypt-dev busybox-static zlib1g-dev
+		    libzstd-dev) ;;
 	check | coverage)
 		packages+=(libcriterion-dev g++ perl python3 swaks openssl faketime
 		    ca-certificates ucspi-tcp haproxy iproute2 strace netbase
@@ -34,7 +36,7 @@ for target; do
 		    clamav-daemon spamass-milter spamd python3-dkim
 		    python3-milter
 		    monitoring-plugins-basic prometheus-blackbox-exporter
-		    fail2ban)
+		    fail2ban gnutls-bin sslscan)
 		# Exim and ssmtp exclude Postfix: they are fetched and run
 		# where they are, with what they need.
 		packages+=(libdb5.3 libgnutls-dane0 libidn12 libnsl2
