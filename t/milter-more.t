@@ -123,6 +123,21 @@ def a_filter_that_is_killed_between_messages_is_missed_at_the_next():
 
 # --- two sessions
 
+def talk_in_turns(*both):
+    for s in both:
+        assert s.say("MAIL FROM:<a@example.org>")[0][:3] == "250"
+    got = [[r[:3] for r in s.say("RCPT TO:<no1@example.org>",
+                                 "RCPT TO:<no2@example.org>")] for s in both]
+    assert got == [["550", "250"], ["250", "550"]], got
+    for s in both:
+        assert s.say("DATA")[0][:3] == "354"
+    for s in reversed(both):
+        s.send(lines("Subject: x", "", "y", "."))
+    assert [s.reply()[:3] for s in both] == ["250", "250"]
+    for s in both:
+        s.finish()
+
+
 @test
 def two_sessions_at_a_time_have_a_filter_each_to_themselves():
     def answer(count, event, data):
@@ -132,29 +147,16 @@ def two_sessions_at_a_time_have_a_filter_each_to_themselves():
         return "r" if event == "R" and b"<no%d@" % count in data else "c"
     boxes_ = box(), box()
     with Filter(PLACE, answer) as f, \
-            Session("--milter", f.place, f"maildir:{boxes_[0]}") as one, \
-            Session("--milter", f.place, f"maildir:{boxes_[1]}") as two:
-        both = one, two
-        one.start()     # so that it is the filter's first
-        two.start()
-        for s in both:
-            assert s.say("MAIL FROM:<a@example.org>")[0][:3] == "250"
-        got = [[r[:3] for r in s.say("RCPT TO:<no1@example.org>",
-                                     "RCPT TO:<no2@example.org>")]
-               for s in both]
-        assert got == [["550", "250"], ["250", "550"]], got
-        for s in both:
-            assert s.say("DATA")[0][:3] == "354"
-        for s in reversed(both):
-            s.send(lines("Subject: x", "", "y", "."))
-        assert [s.reply()[:3] for s in both] == ["250", "250"]
-        for s in both:
-            s.finish()
+            Session("--milter", f.place, f"maildir:{boxes_[0]}") as one:
+        one.start()     # so it is the filter's first
+        with Session("--milter", f.place, f"maildir:{boxes_[1]}") as two:
+            two.start()
+            talk_in_turns(one, two)
         f.wait()
         assert f.connections == 2
-        for count, where in enumerate(boxes_, 1):
-            assert stored(where) == [
-                b"Subject: x\nConnection: %d\n\ny\n" % count], where
+    for count, where in enumerate(boxes_, 1):
+        assert stored(where) == [
+            b"Subject: x\nConnection: %d\n\ny\n" % count], where
 
 
 # --- recipients
