@@ -12,7 +12,7 @@ import sys
 sys.path.insert(0, "/rig")
 from booted import (dropin, matches, records, run, same, shipped, slurp,
                     succeeds, systemctl, takes_a_message, until, wait_for_end)
-from provider import Provider
+from fakes.provider import Provider
 from servers import spew
 from tap import main, test
 from text import manual, readme, under
