@@ -323,7 +323,8 @@ struct channel_tls {
 struct channel_peer {
 	char address[CHANNEL_NAME_MAX];	/* "192.0.2.1", "2001:db8::1", "unix" */
 	char port[8];			/* "0" to "65535", or "" */
-	char name[CHANNEL_NAME_MAX];	/* from XCLIENT's NAME, or "unknown" */
+	char name[CHANNEL_NAME_MAX];	/* host name that somebody has verified,
+				   XCLIENT's NAME, or "unknown" */
 	char server_address[CHANNEL_NAME_MAX];	/* ours, or "" */
 	char server_port[8];		/* ours, "0" to "65535", or "" */
 };

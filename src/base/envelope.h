@@ -27,7 +27,7 @@
 	    SET_BY_PROXY | SET_BY_XCLIENT, "") \
 	row(CLIENT_PORT, "CLIENT_PORT", "client_port", \
 	    SET_BY_PROXY | SET_BY_XCLIENT, "") \
-	/* "unknown" unless XCLIENT named it */ \
+	/* "unknown" unless a super-server or XCLIENT named it */ \
 	row(CLIENT_NAME, "CLIENT_HOSTNAME", "", SET_BY_XCLIENT, "") \
 	row(CLIENT_HELO, "CLIENT_HELO", "client_helo", SET_BY_CLIENT, "") \
 	/* login of the client on a unix socket, or "" */ \

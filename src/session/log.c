@@ -119,6 +119,9 @@ add_envelope(struct record *r, const struct envelope *env)
 {
 	add(r, "id", "SMTPD_QUEUE_ID", env->fact[FACT_QUEUE_ID]);
 	add(r, "client", "SMTPD_CLIENT", env->fact[FACT_CLIENT_ADDRESS]);
+	if (strcmp(env->fact[FACT_CLIENT_NAME], "unknown") != 0)
+		add(r, "name", "SMTPD_CLIENT_NAME",
+		    env->fact[FACT_CLIENT_NAME]);
 	add(r, "helo", "SMTPD_HELO", ascii_name(r->helo, sizeof r->helo,
 	    env->fact[FACT_CLIENT_HELO]));
 	add(r, "user", "SMTPD_USER", env->fact[FACT_SASL_USERNAME]);

@@ -17,6 +17,9 @@
 #include "session/log.h"
 #include "session/peer.h"
 
+#define HOST_NAME_MOST 253	/* octets of a host name in text */
+#define LABEL_MOST 63		/* octets between two dots */
+
 bool
 peer_in_networks(const char *address, const char *option, const char *list)
 {
@@ -119,6 +122,72 @@ peer_of_environment(struct channel_peer *peer)
 	return named;
 }
 
+/* Is it the name of a host: labels of letters, digits, '-' and '_' with dots
+   between them (RFC 1123 2.1, RFC 1035 2.3.4)?  An address is none. */
+static bool
+is_host_name(const char *s)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyz"
+	    "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
+	const size_t total = strnlen(s, HOST_NAME_MOST + 1);
+	const char *label;
+	size_t len;
+
+	if (total == 0 || total > HOST_NAME_MOST)
+		return false;
+	for (label = s;; label += len + 1) {
+		len = strspn(label, letters);
+		if (len == 0 || len > LABEL_MOST || label[0] == '-' ||
+		    label[len - 1] == '-')
+			return false;
+		if (label[len] == '\0')
+			return label[text_digits(label)] != '\0';
+		if (label[len] != '.')
+			return false;
+	}
+}
+
+/*
+ * Takes the client's host name from the environment.  The super-server has
+ * looked it up; nobody here does.  It counts only where the address beside it,
+ * if there is one, is the client's: an environment that was inherited from
+ * somewhere else names another client.
+ */
+static void
+name_of_environment(struct channel_peer *peer)
+{
+	static const char *const names[][2] = {
+		{ "TCPREMOTEHOST", "TCPREMOTEIP" },
+		{ "REMOTE_HOST", "REMOTE_ADDR" },
+	};
+	const char *name, *address;
+
+	/* Nothing can be verified of a client without an address. */
+	if (network_has(peer->address, strlen(peer->address), peer->address)
+	    != 1 || strcmp(peer->address, "unix") == 0)
+		return;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		name = getenv(names[i][0]);
+		address = getenv(names[i][1]);
+		if (name == NULL || !is_host_name(name) || (address != NULL &&
+		    (strchr(address, '/') != NULL || network_has(address,
+		    strlen(address), peer->address) != 1)))
+			continue;
+		text_join(peer->name, sizeof peer->name, name, NULL);
+		return;
+	}
+}
+
+/* Can a client of that list be at the other end?  With a PROXY header, which is
+   yet to come, it can. */
+static bool
+may_send(const struct options *o, const struct client *c, const char *option,
+    const char *list)
+{
+	return list != NULL && (o->channel.proxy_protocol ||
+	    peer_in_networks(c->peer.address, option, list));
+}
+
 void
 peer_find(struct client *c, const struct options *o)
 {
@@ -143,6 +212,9 @@ peer_find(struct client *c, const struct options *o)
 	if (family == AF_UNSPEC || family == AF_UNIX)
 		named = peer_of_environment(peer);
 	c->local = file && !named;
+	if (!may_send(o, c, "xclient", o->xclient) &&
+	    !o->channel.proxy_protocol)	/* the name would be the proxy's */
+		name_of_environment(peer);
 	len = sizeof sa;
 	if ((family == AF_INET || family == AF_INET6) &&
 	    getsockname(STDIN_FILENO, (struct sockaddr *)&sa, &len) == 0)
@@ -155,16 +227,6 @@ peer_find(struct client *c, const struct options *o)
 	    getsockopt(STDIN_FILENO, SOL_SOCKET, SO_PEERCRED, &cred,
 	    &len) == 0 && (pw = getpwuid(cred.uid)) != NULL)
 		snprintf(c->user, sizeof c->user, "%s", pw->pw_name);
-}
-
-/* Can a client of that list be at the other end?  With a PROXY header, which is
-   yet to come, it can. */
-static bool
-may_send(const struct options *o, const struct client *c, const char *option,
-    const char *list)
-{
-	return list != NULL && (o->channel.proxy_protocol ||
-	    peer_in_networks(c->peer.address, option, list));
 }
 
 void
