@@ -100,7 +100,7 @@ monitor_open(const struct monitor_settings *set, char *error, size_t size)
 
 	memset(m, 0, offsetof(struct monitor, wire));
 	m->set = set;
-	m->wire.peer = -1;
+	m->wire.peer = m->engine = -1;
 	m->wire.broken = false;
 	m->relay = relay_open(&set->relay, error, size);
 	if (m->relay == NULL)
@@ -147,6 +147,7 @@ monitor_close(struct monitor *m)
 		m->service[i].kind->close(m->service[i].ctx);
 	record_forget(&m->record);
 	auth_close(m->auth);
+	tls_await_end(&m->engine);
 }
 
 void
@@ -284,7 +285,7 @@ serve_tls(struct monitor *m, int client, char *report, size_t size)
 		    timeout }, .own = { "--certfd", cert, "--keyfd", key },
 		.keep = { tls->cert, tls->key, -1 }, .fd = client,
 		.deadline = clock_now() + (int64_t)tls->timeout * 1000,
-		.log = &m->set->log
+		.log = &m->set->log, .process = &m->engine
 	};
 
 	snprintf(cert, sizeof cert, "%d", tls->cert);

@@ -21,8 +21,11 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/compat.h"
 #include "base/file.h"
 #include "net/engine.h"
+
+#define END_SECONDS 2		/* for a program's end, which takes none */
 
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10U		/* Linux 6.3 */
@@ -94,29 +97,56 @@ become_engine(const struct tls_job *j, const struct ends *ends)
 	_exit(71);
 }
 
+/* In the process between us and the engine: starts it, and says by its
+   process id that it did. */
+static _Noreturn void
+start_engine(const struct tls_job *j, const struct ends *ends, int tell)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		become_engine(j, ends);
+	_exit(pid == -1 || write(tell, &pid, sizeof pid) != sizeof pid);
+}
+
 /* Starts it as nobody's child: it outlives us if there are last words to
-   bring to the client, and need not be waited for.  -1 with errno. */
+   bring to the client, and leaves no zombie.  -1 with errno. */
 static int
 spawn_engine(const struct tls_job *j, const struct ends *ends)
 {
-	pid_t pid = fork();
-	int status;
+	int told[2], status = -1;
+	pid_t pid, engine;
 
-	if (pid == 0) {
-		pid = fork();
-		if (pid == 0)
-			become_engine(j, ends);
-		_exit(pid == -1);
-	}
-	if (pid == -1)
+	if (pipe2(told, O_CLOEXEC) == -1)
 		return -1;
-	while (waitpid(pid, &status, 0) == -1)
+	pid = fork();
+	if (pid == 0)
+		start_engine(j, ends, told[1]);
+	close(told[1]);
+	while (pid != -1 && waitpid(pid, &status, 0) == -1)
 		if (errno != EINTR)
-			return -1;
-	if (status == 0)
-		return 0;
-	errno = EAGAIN;
-	return -1;
+			break;
+	if (status > 0)
+		errno = EAGAIN;
+	if (status == 0 && j->process != NULL &&
+	    read(told[0], &engine, sizeof engine) == sizeof engine) {
+		if (*j->process != -1)
+			close(*j->process);
+		/* One that has ended already needs no wait. */
+		*j->process = pidfd_open(engine, 0);
+	}
+	close(told[0]);
+	return status == 0 ? 0 : -1;
+}
+
+void
+tls_await_end(int *process)
+{
+	if (*process == -1)
+		return;
+	clock_wait(*process, POLLIN, clock_now() + END_SECONDS * 1000);
+	close(*process);
+	*process = -1;
 }
 
 /* Connects a socket of that type to the engine that stays.  -1 with errno. */

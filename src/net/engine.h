@@ -25,20 +25,31 @@ struct tls_job {
 	int fd;			/* the connection, a socket */
 	int64_t deadline;	/* of the handshake */
 	const struct logger *log;
+	int *process;		/* where a pidfd of a program that was started
+				   goes, for tls_await_end(), which is -1 or
+				   one from before; NULL: nobody will wait */
 };
 
 /*
  * Lets the TLS engine (smtpd-tls) serve the connection, and waits for its
  * report.  The engine gets j->fd as descriptor 0, the clear-text end of a
  * socket pair as 1, the report as 3.  It ends by itself once either side is
- * closed; there is no child to wait for.  To leave last words in the
- * clear-text end, wait for its end of file.
+ * closed, and is no child of ours.  To leave last words in the clear-text end,
+ * wait for its end of file.
  *
  * Returns our clear-text end, with the report's lines "name=value" in
  * report[0..size); or -1 with a sentence there, and j->fd shut down.  The
  * caller closes j->fd, either way.
  */
 int	tls_start(const struct tls_job *j, char *report, size_t size);
+
+/*
+ * Waits for a moment until a program that was started has ended, both of whose
+ * sides are closed, closes its pidfd and makes it -1, which is what it may be
+ * already.  systemd kills, and logs, what is left of a service when its main
+ * process has ended.
+ */
+void	tls_await_end(int *process);
 
 /* Whether somebody listens at "unix:PATH".  False with a sentence in
    why[0..size). */

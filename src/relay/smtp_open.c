@@ -93,7 +93,7 @@ start_tls(struct nexthop *h, bool verify, int64_t deadline, struct reply *r)
 		.words = { "client", by_name ? "--verify" : "--sni",
 		    h->place.host }, .fd = h->s.fd,
 		.deadline = clock_within(deadline, TLS_SECONDS),
-		.log = &h->set->log
+		.log = &h->set->log, .process = &h->engine
 	};
 	char report[1024] = "";
 	int fd;
@@ -337,6 +337,6 @@ nexthop_open(const struct relay_settings *set,
 	h->protocol = protocol;
 	h->where = where;
 	h->auth = auth;
-	h->s.fd = -1;
+	h->s.fd = h->engine = -1;
 	return h;
 }

@@ -98,6 +98,7 @@ struct nexthop {
 	const struct envelope *env;	/* for the log, during a call */
 	struct place place;		/* where s leads, or led */
 	struct stream s;
+	int engine;			/* pidfd of its smtpd-tls, or -1 */
 	const char *rest;	/* the places that are left of where, or NULL */
 	struct addresses found;	/* of place */
 	size_t tried;		/* how many of them */

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "net/engine.h"
 #include "relay/smtp_private.h"
 
 #define CONNECTIONS_MAX 20	/* at once, to one next hop */
@@ -204,6 +205,7 @@ nexthop_close(struct nexthop *h)
 	for (; h != NULL; h = next) {
 		next = h->next;
 		smtp_quit(h, clock_now() + QUIT_SECONDS * 1000);
+		tls_await_end(&h->engine);
 		smtp_live_close(h);
 		free(h->part);
 		free(h);

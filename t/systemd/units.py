@@ -403,6 +403,32 @@ def with_tls_conf_there_is_STARTTLS_at_port_25():
 
 
 @test
+def smtpd_tls_of_both_sides_has_ended_when_its_session_has():
+    settings(SMTPD_RELAY="discard:", SUBMISSION_RELAY="smtp:[127.0.0.1]:25",
+             SUBMISSION_OPTIONS="--relay-tls may")
+    dropin("tls")
+
+    def work():
+        for _ in range(8):
+            subprocess.run([*SWAKS, "--port", "465", "--tls-on-connect", *JO,
+                            "opensesame"], check=True)
+
+    hands = [threading.Thread(target=work) for _ in range(4)]
+    for hand in hands:
+        hand.start()
+    for hand in hands:
+        hand.join()
+    wait_for_end("smtpd-submissions")
+    wait_for_end()
+    took = records("SMTPD_RELAY=smtp:[127.0.0.1]:25", event="message-relayed")
+    same(len([r for r in took if r["SMTPD_NEXTHOP_TLS"].startswith("TLSv")]),
+         32)
+    same([r["MESSAGE"] for r in records("_PID=1", "-g", "SIGKILL|SIGTERM")
+          if "smtpd" in r["MESSAGE"]], [])
+    dropin()
+
+
+@test
 def with_smarthost_conf_credentials_are_roots_alone():
     spew("/etc/smtpd/smarthost", "printer@example.com "
          "printer@example.com command /srv/secret\n"
