@@ -39,6 +39,7 @@ struct relay_settings {
 				   holds them, without a transaction */
 	bool lmtp;		/* we serve LMTP: verdicts may differ */
 	int print;		/* descriptor of "print:"; -1: it is the client */
+	bool print_journal;	/* systemd's journal is what reads there */
 	unsigned timeout;	/* seconds for one message, all in all */
 	enum tls_level tls;	/* of smtp: and lmtp: next hops */
 	const char *tls_ca;	/* file of CA certificates; NULL: the system's */

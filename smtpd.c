@@ -262,6 +262,7 @@ settle(struct options *o, struct log *l, const struct stat std[3], char *fqdn,
 	relay->print = l->sink == SINK_SYSLOG ? -1 : STDERR_FILENO;
 	if (relay->show && relay->print == -1)
 		log_misused("--show: standard error is the client");
+	relay->print_journal = o->journal;
 	/* A route may go to a Maildir, too. */
 	o->adds_fields = !o->no_received || o->x_peer ||
 	    relay->routes != NULL || (relay->spec != NULL &&

@@ -163,6 +163,33 @@ Test(folder, print_shows_control_characters_to_a_terminal)
 	close(main);
 }
 
+Test(folder, print_keeps_empty_lines_and_priorities_in_the_journal)
+{
+	static const char mail[] = "a: b\r\n\r\n<0>shout\r\n<x>\r\n\r\n<7\r\n"
+	    " <1>\r\n";
+	static const char kept[] = "-\na: b\n \n<6><0>shout\n<x>\n \n<6><7\n"
+	    " <1>\n------------ END", seeds[] = "-\na: b\n\n<0>shout\n<x>\n\n"
+	    "<7\n <1>\n------------ END";
+	char text[1024];
+	int p[2];
+	ssize_t n;
+
+	for (int read_by = 0; read_by < 2; read_by++) {
+		cr_assert_eq(pipe(p), 0);
+		set.print = p[1];
+		set.print_journal = read_by == 1;
+		set.spec = "print:";
+		relay_text(mail, sizeof mail - 1);
+		close(p[1]);
+		n = read(p[0], text, sizeof text - 1);
+		cr_assert_gt(n, 0);
+		text[n] = '\0';
+		cr_assert(strstr(text, read_by == 1 ? kept : seeds) != NULL, "%s",
+		    text);
+		close(p[0]);
+	}
+}
+
 /* Relays s to spec while files can not grow beyond 1000. */
 static struct reply
 relay_to_full_disk(const char *spec, struct spool *s)

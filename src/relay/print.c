@@ -101,6 +101,29 @@ print_head(const struct envelope *env, size_t *len)
 	return NULL;
 }
 
+/*
+ * Puts text into s as the journal keeps it.  The journal drops empty lines, such
+ * as the one after the header: they get a blank.  It takes "<0>" at a line's
+ * beginning for a priority, and would shout the line at every terminal: such a
+ * line gets one of ours in front, which it takes in its place.
+ */
+static void
+put_for_journal(struct spool *s, const char *p, size_t len)
+{
+	const char *end;
+	size_t n;
+
+	for (; len > 0; p += n, len -= n) {
+		end = memchr(p, '\n', len);
+		n = end == NULL ? len : (size_t)(end - p) + 1;
+		if (*p == '\n')
+			spool_write(s, " ", 1);
+		else if (n > 2 && p[0] == '<' && p[1] >= '0' && p[1] <= '9')
+			spool_write(s, "<6>", 3);	/* LOG_INFO */
+		spool_write(s, p, n);
+	}
+}
+
 /* Writes all of it, with one call if the system lets us, so that what several
    processes print is not mixed.  Returns 0, or -1 with errno. */
 static int
@@ -167,6 +190,9 @@ static int
 print_page(const struct job *j, int fd, const struct page *page)
 {
 	static char end[] = "\n------------ END MESSAGE ------------\n";
+	void (*put)(struct spool *, const char *, size_t) = isatty(fd)
+	    ? show_visibly : fd == j->r->set->print && j->r->set->print_journal
+	    ? put_for_journal : NULL;
 	struct spool *s = NULL;
 	struct iovec part[3];
 	struct view w;
@@ -180,7 +206,7 @@ print_page(const struct job *j, int fd, const struct page *page)
 	part[1] = (struct iovec){ w.p, w.len };
 	part[2].iov_base = end + (w.len == 0 || text[w.len - 1] == '\n');
 	part[2].iov_len = strlen(part[2].iov_base);
-	if (!page->shown && !isatty(fd)) {
+	if (!page->shown && put == NULL) {
 		status = write_parts(fd, part, 3, j->deadline);
 	} else if ((s = malloc(sizeof *s)) != NULL) {
 		spool_open(s, SPOOL_CRLF, NULL, NULL);
@@ -188,7 +214,7 @@ print_page(const struct job *j, int fd, const struct page *page)
 			show_message(s, j->env, (struct span){ w.p, w.len },
 			    show_colours(fd));
 		for (size_t i = 0; !page->shown && i < COUNT(part); i++)
-			show_visibly(s, part[i].iov_base, part[i].iov_len);
+			put(s, part[i].iov_base, part[i].iov_len);
 		status = print_spool(j, fd, s);
 		spool_close(s);
 	}

@@ -130,6 +130,22 @@ def journalctl_x_explains_a_record():
             text)
 
 
+@test
+def a_message_that_is_printed_is_whole_in_the_journal():
+    settings(SMTPD_RELAY="print:")
+    lines = list(message("printed"))
+    lines[4:5] = ["Subject: printed\r\n\r\n<0>shout\r\n\r\nbody\r\n."]
+    same(codes(talk(25, *lines)), TAKEN)
+    wait_for_end()
+    printed = records("-t", "smtpd", "_TRANSPORT=stdout")
+    texts = [r["MESSAGE"] for r in printed]
+    start = texts.index("Subject: printed")
+    same(texts[start:start + 6], ["Subject: printed", " ", "<0>shout", " ",
+                                  "body",
+                                  "------------ END MESSAGE ------------"])
+    same({r["PRIORITY"] for r in printed[start:start + 6]}, {"6"})
+
+
 # ---- STATUS= and SIGTERM ----------------------------------------------------
 
 @test
