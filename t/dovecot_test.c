@@ -86,6 +86,25 @@ Test(dovecot, plain)
 	bench_close(b);
 }
 
+Test(dovecot, tells_the_name_that_failed)
+{
+	static const char *const script[] = { HELLO, "<",
+	    ">FAIL\t1\tuser=jo\001te\treason=x\n", "<", ">FAIL\t2\n", NULL };
+	struct bench *b = bench_open();
+	struct auth *a = open_dovecot(b, script);
+	const char *why, *name;
+
+	auth_keep_names(a);
+	cr_assert_eq(step(b, a, "PLAIN", "AGpvAHg="), 535);
+	cr_assert_str_eq(auth_asked(a, &why, &name), "dovecot:");
+	cr_assert_str_eq(name, "jo\te");
+	cr_assert_eq(step(b, a, "PLAIN", "AGpvAHg="), 535);
+	auth_asked(a, &why, &name);
+	cr_assert_str_eq(name, "");
+	auth_close(a);
+	bench_close(b);
+}
+
 Test(dovecot, goes_on)
 {
 	static const char *const script[] = { HELLO, "<",

@@ -32,15 +32,17 @@ def plain(user, password):
         f"\0{user}\0{password}".encode()).decode()
 
 
-def attempt(source, user, password):
+def attempt(source, user, password, *options):
     """The reply, and the record of it."""
-    with Session("--no-auth-require-tls", "--auth", source, "discard:") as s:
+    with Session("--no-auth-require-tls", "--auth", source, *options,
+                 "discard:") as s:
         s.start()
         reply = s.say(plain(user, password))[0]
         _, log = s.finish()
     records = [r for r in log.splitlines() if "event=auth-" in r]
     assert len(records) == 1, log
-    assert "secret" not in log and "mallory" not in log, log
+    assert "secret" not in log, log
+    assert options or "mallory" not in log, log
     return reply, records[0]
 
 
@@ -62,6 +64,36 @@ def a_failure_of_AUTH_is_recorded_with_mechanism_source_and_reason():
     assert reply.startswith("235 "), reply
     assert "user=jo" in record, record
     assert record.endswith('text="PLAIN by file:"'), record
+
+
+@test
+def the_name_that_failed_is_recorded_only_where_it_is_asked_for():
+    made = subprocess.run(["openssl", "passwd", "-6", "secret"], text=True,
+                          capture_output=True).stdout.strip()
+    users = os.path.join(PLACE, "users")
+    with open(users, "w") as f:
+        f.write(f"jo:{made}\n")
+    names = "--log-auth-names"
+    for name, shown in (("mallory", "mallory"), ("jo", "jo"),
+                        ("x client=192.0.2.66", '"x client=192.0.2.66"'),
+                        ("a\nb\tc", "a?b?c")):
+        _, record = attempt(f"file:{users}", name, "secret2", names)
+        assert f" tried={shown} text=" in record, record
+        assert record.index(" client=") < record.index(" tried="), record
+        assert " user=" not in record, record
+    _, record = attempt(f"file:{users}", "jo", "secret", names)
+    assert " tried=" not in record and " user=jo " in record, record
+    with Session("--no-auth-require-tls", "--auth", f"file:{users}", names,
+                 "discard:") as s:      # LOGIN, and authzid for another
+        s.start()
+        for line, code in (("AUTH LOGIN", "334"), ("amFuZQ==", "334"),
+                           ("eA==", "535"),
+                           ("AUTH PLAIN " + base64.b64encode(
+                               b"ann\0jo\0secret").decode(), "535")):
+            assert s.say(line)[0].startswith(code), line
+        _, log = s.finish()
+    assert [r.get("tried") for r in records(log, "auth-failed")] == \
+        ["jane", "jo"], log
 
 
 @test

@@ -24,7 +24,7 @@ smtpd: event=message-refused id=A5 client=192.0.2.3 helo="x event=message-relaye
 smtpd: event=refused id=A6 client=192.0.2.3 from=s@example.com to=c@example.net by="policy inet:127.0.0.1:10023 at RCPT" relay=discard: reply="450 4.2.0 <c@example.net>: Greylisted"
 smtpd: event=refused id=A7 client=192.0.2.3 from=s@example.com to=d@example.net by="policy inet:127.0.0.1:10023 at RCPT" relay=discard: reply="450 4.2.0 <d@example.net>: Greylisted"
 smtpd: event=auth-failed client=203.0.113.9 text="PLAIN by file: wrong password"
-smtpd: event=auth-failed client=203.0.113.9 text="PLAIN by file: no such user"
+smtpd: event=auth-failed client=203.0.113.9 tried="j o" text="PLAIN by file: no such user"
 smtpd: event=auth-ok client=192.0.2.1 user=jo text="PLAIN by file:"
 smtpd: event=session client=203.0.113.9 text="quit after 0 messages, 2 errors"
 """
@@ -58,6 +58,7 @@ deferred|2|450 4.2.0 <>: Greylisted (policy inet:127.0.0.1:10023 at RCPT)
 deferred|1|451 4.4.1 Cannot connect to next hop
 refused|1|550 5.6.0 No
 failed logins|2|203.0.113.9
+names of failed logins|1|j o
 TLS of clients|2|none
 TLS of clients|1|TLSv1.3 TLS_AES_256_GCM_SHA384
 TLS of next hops|2|none

@@ -125,6 +125,8 @@ monitor_open(const struct monitor_settings *set, char *error, size_t size)
 		    error, size);
 		if (m->auth == NULL)
 			goto bad;
+		if (set->log_names)
+			auth_keep_names(m->auth);
 	}
 	return m;
 bad:
@@ -237,18 +239,24 @@ delay_guess(struct monitor *m)
 }
 
 /* The mechanism, who was asked, and of a failure why.  The name that was tried
-   is not told: it may be a password that was typed in the wrong field. */
+   is told with --log-auth-names only: it may be a password that was typed in
+   the wrong field. */
 static void
 log_auth(struct monitor *m, const struct envelope *env, const struct reply *v)
 {
 	const bool good = v->code == 235;
-	char line[REPLY_TEXT + 128];
-	const char *why, *source = auth_asked(m->auth, &why);
+	char line[REPLY_TEXT + 128], name[3 * MONITOR_USER];
+	struct notes notes = { .delay = -1, .tried = name };
+	struct envelope noted = *env;
+	const char *why, *tried, *source = auth_asked(m->auth, &why, &tried);
 
 	if (strcmp(m->method, "EXTERNAL") == 0)
-		source = auth_asked(NULL, &why);
+		source = auth_asked(NULL, &why, &tried);
+	text_make_safe(name, text_join(name, sizeof name, tried, NULL), false);
+	if (!good)
+		noted.notes = &notes;
 	logger_put(&m->set->log, good ? LOG_INFO : LOG_WARNING,
-	    good ? "auth-ok" : "auth-failed", env,
+	    good ? "auth-ok" : "auth-failed", &noted,
 	    text_join(line, sizeof line, m->method, " by ", source,
 	    good ? "" : " ", good ? "" : why != NULL ? why : v->text, NULL));
 }

@@ -33,6 +33,7 @@ struct monitor_settings {
 	enum service_away milter_away;
 	bool no_received, x_peer;	/* which fields we write */
 	const char *auth;	/* source of AUTH, or NULL */
+	bool log_names;		/* that fail AUTH are logged */
 	const char *senders;	/* file of who may send as whom, or NULL */
 	struct tls_settings tls;
 	unsigned session_timeout;	/* seconds, then nothing is begun */

@@ -92,6 +92,13 @@ auth_take_name(const char *name, char *user, size_t size)
 }
 
 void
+auth_note_name(struct auth *a, const char *name)
+{
+	if (a != NULL && a->keeps_names)
+		text_join(a->tried, sizeof a->tried, name, NULL);
+}
+
+void
 auth_answer(struct reply *v, enum answer answer)
 {
 	if (answer == ANSWER_YES)
@@ -182,6 +189,7 @@ settle(struct auth *a, const char *name, const char *password,
 	char known[USER_MAX];
 
 	assert(a != NULL);	/* EXTERNAL alone has none */
+	auth_note_name(a, name);
 	if (auth_take_name(name, known, size < sizeof known ? size : sizeof known) &&
 	    password[0] != '\0' && strlen(password) < PASSWORD_MAX)
 		answer = a->source->check(a, known, password);
@@ -207,9 +215,10 @@ settle_plain(struct auth *a, const char *text, size_t len, struct reply *v,
 		password++;
 	if (password == NULL || strlen(password) != (size_t)(end - password))
 		reply_set(v, 501, "5.5.2", "Response is not as in RFC 4616");
-	else if (text[0] != '\0' && strcmp(text, authcid) != 0)
+	else if (text[0] != '\0' && strcmp(text, authcid) != 0) {
+		auth_note_name(a, authcid);
 		auth_answer(v, ANSWER_NO);
-	else
+	} else
 		settle(a, authcid, password, v, user, size);
 }
 
@@ -351,17 +360,26 @@ auth_step(struct auth *a, const struct envelope *env, const char *mechanism,
 		    "Too many failed authentications");
 		return;
 	}
-	if (a != NULL)
+	if (a != NULL) {
 		a->why = NULL;
+		explicit_bzero(a->tried, sizeof a->tried);
+	}
 	take_step(a, env, mechanism, response, v, user, size);
 	if (a != NULL && v->code == 535)
 		a->failures++;
 }
 
+void
+auth_keep_names(struct auth *a)
+{
+	a->keeps_names = true;
+}
+
 const char *
-auth_asked(const struct auth *a, const char **why)
+auth_asked(const struct auth *a, const char **why, const char **name)
 {
 	*why = a == NULL ? NULL : a->why;
+	*name = a == NULL ? "" : a->tried;
 	return a == NULL ? "certificate or login" : a->source->prefix;
 }
 

@@ -61,9 +61,14 @@ void	auth_step(struct auth *a, const struct envelope *env,
 	    const char *mechanism, const char *response, struct reply *v,
 	    char *user, size_t size);
 
+/* From now on auth_asked() tells the names that clients try. */
+void	auth_keep_names(struct auth *a);
+
 /* For the log, and never for the client: the source that was asked last,
-   "file:", or EXTERNAL's; and why it refused, or NULL if it does not say. */
-const char *auth_asked(const struct auth *a, const char **why);
+   "file:", or EXTERNAL's; why it refused, or NULL if it does not say; and the
+   name that was tried, "" if there was none or names are not kept. */
+const char *auth_asked(const struct auth *a, const char **why,
+	    const char **name);
 
 /* The exchange was abandoned by the client ("*"). */
 void	auth_abandon(struct auth *a);

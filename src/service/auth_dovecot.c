@@ -164,13 +164,19 @@ take_ok(struct auth *a, char *rest, char *user, size_t size)
 static enum answer
 take_fail(struct auth *a, char *rest)
 {
-	const char *word;
+	bool broken = false;
+	char *word;
 
-	while (next_word(&rest, &word))
+	while ((word = strsep(&rest, "\t")) != NULL) {
 		if (strcmp(word, "temp") == 0 ||
 		    strcmp(word, "code=temp_fail") == 0)
-			return auth_broken(a, "temporary failure");
-	return ANSWER_NO;
+			broken = true;
+		if (strncmp(word, "user=", 5) == 0) {
+			unescape(word);
+			auth_note_name(a, word + 5);
+		}
+	}
+	return broken ? auth_broken(a, "temporary failure") : ANSWER_NO;
 }
 
 /*

@@ -62,6 +62,8 @@ struct auth {
 	unsigned failures, limit;	/* 535s, and how many there may be */
 	const char *why;	/* the source refused, for the log: a phrase
 				   that is not for the client; or NULL */
+	bool keeps_names;	/* the log wants the name that was tried: */
+	char tried[USER_MAX];	/* "" if none was told */
 	char user[USER_MAX];	/* LOGIN's, between its responses */
 	char offer[OFFER_MAX + sizeof " EXTERNAL"];	/* the source's
 				   mechanisms and ours */
@@ -75,6 +77,9 @@ enum answer auth_broken(const struct auth *a, const char *why);
 /* Takes name as the user's.  Returns false if it is empty, too long or has
    characters that cannot be shown. */
 bool	auth_take_name(const char *name, char *user, size_t size);
+
+/* Keeps the name that a client tried, if the log wants it. */
+void	auth_note_name(struct auth *a, const char *name);
 
 /* The reply that answer is. */
 void	auth_answer(struct reply *v, enum answer answer);

@@ -158,6 +158,7 @@ add_notes(struct record *r, const struct notes *notes)
 	add(r, "nexthop", "SMTPD_NEXTHOP", notes->nexthop);
 	add(r, "nexthop_tls", "SMTPD_NEXTHOP_TLS", notes->nexthop_tls);
 	add(r, "by", "SMTPD_BY", notes->by);
+	add(r, "tried", "SMTPD_TRIED", notes->tried);
 	if (notes->delay >= 0)
 		add(r, "delay", "SMTPD_DELAY", text_join(r->delay,
 		    sizeof r->delay, text_number(n[0],

@@ -170,6 +170,8 @@ static const struct option_row {
 	    "FILE", "", "or DIR: write the dialogue as a transcript" },
 	{ "log-level", 0, LEVEL, AT(int, log_level),
 	    "LEVEL", "info", "err, warning, notice, info" },
+	{ "log-auth-names", 0, FLAG, AT(bool, monitor.log_names),
+	    "", "", "log names that fail AUTH" },
 	{ "debug", 'd', FLAG, AT(bool, debug),
 	    "", "", "log the dialogue" },
 	{ "check", 0, CHECK, AT(enum check, check),
