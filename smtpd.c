@@ -254,6 +254,7 @@ settle(struct options *o, struct log *l, const struct stat std[3], char *fqdn,
 	l->sink = log_choose_sink(std);
 	o->journal = log_is_journal(std);
 	l->level = o->log_level;
+	l->least = o->log_least;
 	l->relay = relay->spec != NULL ? relay->spec : relay->program[0];
 	relay->log = o->monitor.log = (struct logger){ log_event, l };
 	o->monitor.about = log_about;

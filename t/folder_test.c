@@ -167,7 +167,7 @@ Test(folder, print_keeps_empty_lines_and_priorities_in_the_journal)
 {
 	static const char mail[] = "a: b\r\n\r\n<0>shout\r\n<x>\r\n\r\n<7\r\n"
 	    " <1>\r\n";
-	static const char kept[] = "-\na: b\n \n<6><0>shout\n<x>\n \n<6><7\n"
+	static const char kept[] = "-\na: b\n \n<5><0>shout\n<x>\n \n<5><7\n"
 	    " <1>\n------------ END", seeds[] = "-\na: b\n\n<0>shout\n<x>\n\n"
 	    "<7\n <1>\n------------ END";
 	char text[1024];

@@ -126,6 +126,16 @@ def services_are_confined_alike():
 
 
 @test
+def what_the_journal_leaves_out_has_no_records_of_ours():
+    for unit in (name for name in UNITS if name.endswith("@.service")):
+        level, = re.findall(r"^LogLevelMax=(\w+)$", UNITS[unit], re.M)
+        assert re.findall(r"^Environment=SMTPD_LOG_PRIORITY=(\w+)$",
+                          UNITS[unit], re.M) == [level], unit
+        assert re.findall(r"^SyslogLevel=(\w+)$", UNITS[unit], re.M) == [
+            level], unit
+
+
+@test
 def no_service_serves_as_root():
     for unit in SYSTEM:
         assert re.search(r"^User=smtpd$|^ExecStart=\S+ --user smtpd ",
@@ -139,7 +149,9 @@ def command(text, key):
 
 
 def settings(text):
-    return re.findall(r"^(?:Environment|EnvironmentFile)=.*$", text, re.M)
+    """Those of the session: how it logs is its service's own."""
+    return re.findall(r"^(?:Environment|EnvironmentFile)=(?!SMTPD_LOG_).*$",
+                      text, re.M)
 
 
 @test

@@ -119,7 +119,7 @@ put_for_journal(struct spool *s, const char *p, size_t len)
 		if (*p == '\n')
 			spool_write(s, " ", 1);
 		else if (n > 2 && p[0] == '<' && p[1] >= '0' && p[1] <= '9')
-			spool_write(s, "<6>", 3);	/* LOG_INFO */
+			spool_write(s, "<5>", 3);	/* LOG_NOTICE */
 		spool_write(s, p, n);
 	}
 }

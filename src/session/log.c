@@ -263,6 +263,8 @@ log_event(void *ctx, int priority, const char *event,
 
 	if (priority > l->level)
 		return;
+	if (l->least != 0 && priority > l->least)
+		priority = l->least;
 	while (e->name[0] != '\0' && strcmp(e->name, event) != 0)
 		e++;
 	add(&r, "event", "SMTPD_EVENT", event);

@@ -17,6 +17,8 @@ enum sink {
 struct log {
 	enum sink sink;
 	int level;		/* what is less important is not recorded */
+	int least;		/* what is less important is recorded as if it
+				   had this priority; 0: it keeps its own */
 	struct systemd systemd;
 	const char *relay;	/* as it was named */
 	const struct envelope *about;	/* what records are about that have no

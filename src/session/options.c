@@ -638,6 +638,25 @@ share_options(struct options *o)
 		o->log_level = LOG_DEBUG;
 }
 
+/* What is said of all sessions, whatever their command lines are. */
+static void
+read_environment(struct options *o)
+{
+	const char *least = getenv("SMTPD_LOG_PRIORITY");
+	size_t i = 0;
+
+	if (!clock_valid())
+		log_misused("SOURCE_DATE_EPOCH is not a number of seconds");
+	if (least == NULL || *least == '\0')
+		return;
+	while (i < COUNT(level_names) && strcmp(level_names[i], least) != 0)
+		i++;
+	if (i == COUNT(level_names))
+		log_misused("SMTPD_LOG_PRIORITY: \"%s\" is none of err, "
+		    "warning, notice, info", least);
+	o->log_least = (int)i;
+}
+
 void
 options_read(struct options *o, char **argv)
 {
@@ -653,8 +672,7 @@ options_read(struct options *o, char **argv)
 		exit(EX_OK);
 	}
 	check_options(o);
-	if (!clock_valid())
-		log_misused("SOURCE_DATE_EPOCH is not a number of seconds");
+	read_environment(o);
 	share_options(o);
 	read_relay(o, rest, rest > argv && strcmp(rest[-1], "--") == 0);
 }

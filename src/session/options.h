@@ -31,6 +31,7 @@ struct options {
 	unsigned timeout;		/* seconds for one command */
 	enum check check;
 	int log_level;			/* records up to this priority */
+	int log_least;			/* that they have at least, or 0 */
 	bool nosetuid, no_received, x_peer, debug, version, help;
 	bool newlines_given;		/* --bare-newline was */
 	bool journal;			/* standard error is the journal */

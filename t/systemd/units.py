@@ -105,7 +105,7 @@ def the_journal_has_a_record_for_each_message():
     # journald reads it in /proc, where a process that has ended is not.
     matches(r"^smtpd@.*127\.0\.0\.1", record.get("_SYSTEMD_UNIT",
                                                   "smtpd@ 127.0.0.1"))
-    same(record["PRIORITY"], "6")
+    same(record["PRIORITY"], "5")
 
 
 @test
@@ -143,7 +143,53 @@ def a_message_that_is_printed_is_whole_in_the_journal():
     same(texts[start:start + 6], ["Subject: printed", " ", "<0>shout", " ",
                                   "body",
                                   "------------ END MESSAGE ------------"])
-    same({r["PRIORITY"] for r in printed[start:start + 6]}, {"6"})
+    same({r["PRIORITY"] for r in printed[start:start + 6]}, {"5"})
+
+
+def lines_of(session):
+    """How many lines there are in the journal of what a session did, whoever
+    wrote them."""
+    before = len(records())
+    session()
+    wait_for_end()
+    new = records()[before:]
+    return len(new), [r["MESSAGE"] for r in new]
+
+
+def hangs_up(port):
+    """Looks at the greeting, and goes."""
+    with connection(port) as s:
+        matches("^220 ", ask(s))
+
+
+def stated():
+    """How many lines the unit says that there are."""
+    return dict(re.findall(r"^#\t(\S.*?)\t+\d\t(\d)$",
+                           systemctl("cat", "smtpd@.service"), re.M))
+
+
+@test
+def a_session_has_as_many_lines_as_the_unit_says():
+    settings(SMTPD_RELAY="discard:")
+    says = stated()
+    for what, session in (
+            ("a session with one message",
+             lambda: takes_a_message(25, "counted")),
+            ("a probe, or a client that says nothing",
+             lambda: talk(25, "QUIT")),
+            ("a probe, or a client that says nothing",
+             lambda: hangs_up(25))):
+        count, lines = lines_of(session)
+        same((what, str(count), lines), (what, says[what], lines))
+
+
+@test
+def debug_is_in_the_journal_as_well():
+    settings(SMTPD_RELAY="discard:", SMTPD_OPTIONS="-d")
+    count, lines = lines_of(lambda: takes_a_message(25, "debugged"))
+    assert count > 8, lines
+    matches("event=dialogue .*EHLO client.example.com", "\n".join(lines))
+    settings(SMTPD_RELAY="discard:")
 
 
 # ---- STATUS= and SIGTERM ----------------------------------------------------
