@@ -326,8 +326,8 @@ log_show_status(void *ctx, const char *text, bool stopping)
 }
 
 /* Answers a client that is on a socket, whom we cannot serve.  At a terminal,
-   a pipe or a file there is somebody who reads the sentence itself. */
-static void
+   a pipe or a file there is somebody who reads the sentence itself: false. */
+static bool
 turn_away(const struct stat std[3])
 {
 	static const char words[] = "421 4.3.5 Local configuration error\r\n";
@@ -340,6 +340,7 @@ turn_away(const struct stat std[3])
 	if (client != -1)
 		send(client, words, sizeof words - 1,
 		    MSG_NOSIGNAL | MSG_DONTWAIT);
+	return client != -1;
 }
 
 void
@@ -347,16 +348,21 @@ log_complain(const char *text)
 {
 	struct log l = { .level = LOG_ERR };
 	struct stat std[3];
+	bool client;
 
 	descriptors_look(std);
 	l.sink = log_choose_sink(std);
-	turn_away(std);
+	client = turn_away(std);
 	/* No session follows, so this may stand where replies would: a person
-	   may have joined the two. */
+	   may have joined the two.  And the journal knows of a line, and not of
+	   a record of a process that has ended meanwhile, which unit it is of:
+	   `systemctl status' of a socket whose --check fails shows the line. */
 	if (l.sink == SINK_STDERR || (l.sink == SINK_SYSLOG &&
-	    !S_ISSOCK(std[STDOUT_FILENO].st_mode)))
-		dprintf(STDERR_FILENO, "smtpd: %s\n", text);
-	if (l.sink == SINK_STDERR)
+	    !S_ISSOCK(std[STDOUT_FILENO].st_mode)) ||
+	    (l.sink == SINK_JOURNAL && !client))
+		dprintf(STDERR_FILENO, "%ssmtpd: %s\n",
+		    l.sink == SINK_JOURNAL ? "<3>" : "", text);
+	if (l.sink == SINK_STDERR || (l.sink == SINK_JOURNAL && !client))
 		return;
 	systemd_find(&l.systemd, l.sink == SINK_JOURNAL);
 	log_event(&l, LOG_ERR, "config-error", NULL, text);
