@@ -373,9 +373,8 @@ send_group(struct fan *f, struct group *g)
 		deliver_group(f, g);
 }
 
-/* Notes where the message of a group went. */
-static void
-note_group(struct relay *r, const struct hop *h)
+void
+hop_note(struct relay *r, const struct hop *h)
 {
 	r->notes = (struct notes){ .delay = -1 };
 	if (h != &r->usual)
@@ -420,7 +419,7 @@ static void
 note_groups(struct fan *f)
 {
 	for (size_t i = 0; i < f->ngroups; i++) {
-		note_group(f->r, f->groups[i].hop);
+		hop_note(f->r, f->groups[i].hop);
 		if (f->ngroups > 1)
 			log_part(f, &f->groups[i]);
 	}

@@ -132,6 +132,11 @@ void	relay_live_offer(struct relay *r, const struct envelope *env,
 void	relay_live_vrfy(struct relay *r, const struct envelope *env,
 	    struct reply *v);
 
+/* Where env's first recipient, or without one its sender, was asked about: for
+   the log.  Owned by r, until the next message or call. */
+const struct notes *relay_live_notes(struct relay *r,
+	    const struct envelope *env);
+
 /* The transaction is over: after relay_deliver(), or by RSET. */
 void	relay_live_forget(struct relay *r);
 

@@ -215,6 +215,68 @@ def a_refusal_names_the_service_and_the_stage():
 
 
 @test
+def a_refusal_of_the_next_hop_names_it_with_its_address():
+    no = {"MAIL FROM:<no@example.org>": "550 5.1.8 no", "VRFY <x>": "550 no",
+          "RCPT TO:<no@example.org>": "550 5.1.1 none"}
+    usual, other = (Hop(lambda _dial, command: next(
+        (no[k] for k in no if command.startswith(k)), None))
+        for _ in range(2))
+    at = [hop.relay()[len("smtp:"):].replace("[", "").replace("]", "")
+          for hop in (usual, other)]
+    # Alone, then with commands in one packet.
+    for say in (lambda s, *c: [s.say(one)[0] for one in c],
+                lambda s, *c: s.say(*c)):
+        with Session("--live", usual.relay()) as s:
+            s.start()
+            said = say(s, "MAIL FROM:<no@example.org>")
+            said += say(s, "MAIL FROM:<a@example.org>",
+                        "RCPT TO:<no@example.org>", "RCPT TO:<b@example.org>")
+            assert [r[:3] for r in said] == ["550", "250", "550", "250"], said
+            _, log = s.finish()
+        got = [(r["by"], r["nexthop"], r["relay"])
+               for r in records(log, "refused")]
+        assert got == [("next hop at MAIL", at[0], usual.relay()),
+                       ("next hop at RCPT", at[0], usual.relay())], log
+    routes = os.path.join(PLACE, "hops")
+    with open(routes, "w") as f:
+        f.write(f"no@example.org {other.relay()}\n")
+    for say in (lambda s, *c: [s.say(one)[0] for one in c],
+                lambda s, *c: s.say(*c)):
+        with Session("--live", "--routes", routes, usual.relay()) as s:
+            s.start()
+            said = say(s, "MAIL FROM:<a@example.org>",
+                       "RCPT TO:<no@example.org>", "RCPT TO:<b@example.org>")
+            assert [r[:3] for r in said] == ["250", "550", "250"], said
+            _, log = s.finish()
+        record, = records(log, "refused")
+        assert (record["nexthop"], record["relay"], record["to"]) == (
+            at[1], other.relay(), "no@example.org"), log
+    usual.close()
+    other.close()
+    # A next hop that was never reached has no address to name.
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        gone = f"smtp:[127.0.0.1]:{s.getsockname()[1]}"
+    with Session("--live", gone) as s:
+        s.start()
+        assert s.say("MAIL FROM:<a@example.org>")[0].startswith("451 4.4.1")
+        _, log = s.finish()
+    record, = records(log, "refused")
+    assert record["by"] == "next hop at MAIL", log
+
+
+@test
+def a_refusal_of_our_own_names_the_option():
+    with Session("--relay-clients", "192.0.2.1", "--relay-domains",
+                 "example.net", "discard:") as s:
+        s.start()
+        s.say("MAIL FROM:<a@example.org>", "RCPT TO:<b@example.org>")
+        _, log = s.finish()
+    record, = records(log, "refused")
+    assert record["by"] == "--relay-clients at RCPT", log
+    assert record["reply"].startswith("554 5.7.1 Relay access denied: "), log
+
+
+@test
 def every_record_of_a_session_names_its_client():
     with Session("--routes", "/no/routes", "-d", "discard:") as s:
         s.start()

@@ -52,7 +52,8 @@ monitor_service_name(const struct monitor *m, size_t i, char *to, size_t size)
 
 void
 monitor_log_refusal(struct monitor *m, const struct envelope *env,
-    enum stage stage, const char *by, const struct reply *v)
+    enum stage stage, const char *by, const struct notes *where,
+    const struct reply *v)
 {
 	static const char *const names[STAGES] = {
 		[STAGE_CONNECT] = "CONNECT", [STAGE_HELO] = "HELO",
@@ -62,9 +63,12 @@ monitor_log_refusal(struct monitor *m, const struct envelope *env,
 		[STAGE_VRFY] = "VRFY",
 	};
 	char text[512];
-	struct notes notes = { .delay = -1, .by = text };
+	struct notes notes = { .delay = -1 };
 	struct envelope noted = *env;
 
+	if (where != NULL)
+		notes = *where;
+	notes.by = text;
 	text_join(text, sizeof text, by, " at ", names[stage], NULL);
 	noted.notes = &notes;
 	monitor_log(m, LOG_NOTICE, "refused", &noted, v);
@@ -233,7 +237,8 @@ relay_fixed(struct monitor *m, const struct envelope *env, int spool,
 	if (v[0].code >= 400 && by[0] == '\0')
 		text_join(by, sizeof by, "quarantine", NULL);
 	if (v[0].code >= 400) {
-		monitor_log_refusal(m, env, STAGE_END_OF_MESSAGE, by, &v[0]);
+		monitor_log_refusal(m, env, STAGE_END_OF_MESSAGE, by, NULL,
+		    &v[0]);
 		reply_spread(v, env->nrecipients);
 		return;
 	}

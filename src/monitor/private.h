@@ -111,9 +111,11 @@ enum spool_form monitor_form(const struct monitor *m);
 void	monitor_log(struct monitor *m, int priority, const char *event,
 	    const struct envelope *env, const struct reply *v);
 
-/* Logs a refusal at a stage, and by whom: "policy service unix:/x". */
+/* Logs a refusal at a stage, and by whom: "policy service unix:/x"; with what
+   is noted of a next hop, or NULL. */
 void	monitor_log_refusal(struct monitor *m, const struct envelope *env,
-	    enum stage stage, const char *by, const struct reply *v);
+	    enum stage stage, const char *by, const struct notes *where,
+	    const struct reply *v);
 
 /* "policy service WHERE", of the service of that number. */
 const char *monitor_service_name(const struct monitor *m, size_t i, char *to,

@@ -99,8 +99,32 @@ monitor_answer_unknown(struct monitor *m, const char *line, const struct envelop
 	m->record.closed = m->record.closed || v->code == 421;
 }
 
-/* Asks the next hop, after rules, routes and services have accepted. */
+/* Logs that the client may not send to the recipient; why is for the log. */
 static void
+log_denial(struct monitor *m, const struct envelope *env, const struct reply *v,
+    const char *why)
+{
+	struct reply told = *v;
+
+	text_join(told.text, sizeof told.text, v->text, ": ", why, NULL);
+	monitor_log_refusal(m, env, STAGE_RCPT, "--relay-clients", NULL,
+	    &told);
+}
+
+/* Logs what the next hop has refused, and which one it is. */
+static void
+log_hop_refusal(struct monitor *m, const struct envelope *env,
+    enum stage stage, const struct reply *v)
+{
+	struct envelope mapped = relay_envelope(m, env);
+
+	monitor_log_refusal(m, env, stage, "next hop",
+	    relay_live_notes(m->relay, &mapped), v);
+}
+
+/* What the next hop says, now that nobody here has anything against it.
+   Returns whether it was asked. */
+static bool
 ask_next_hop(struct monitor *m, enum stage stage, const struct envelope *env,
     struct reply *v)
 {
@@ -109,7 +133,7 @@ ask_next_hop(struct monitor *m, enum stage stage, const struct envelope *env,
 
 	if ((stage == STAGE_MAIL || stage == STAGE_RCPT) &&
 	    !from_map(m->from, &mapped, v))
-		return;
+		return false;
 	if (stage == STAGE_RCPT)
 		relay_live_offer(m->relay, &mapped, NULL, v);
 	else if (stage == STAGE_VRFY && may_send(m, env, &denied, NULL, 0))
@@ -117,6 +141,7 @@ ask_next_hop(struct monitor *m, enum stage stage, const struct envelope *env,
 	mapped.nrecipients = 0;
 	if (stage == STAGE_MAIL)
 		relay_live_offer(m->relay, &mapped, v, NULL);
+	return true;
 }
 
 /* How many services, the first ones, hear nothing of refused recipients. */
@@ -146,12 +171,12 @@ monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope 
 	struct envelope mapped;
 	size_t i, first = stage == STAGE_RCPT ? count_deaf(m) : m->nservices;
 	char why[128], by[BY_MAX] = "routes";
+	bool hop = false;
 
 	/* Without a text the channel has words of its own. */
 	reply_set(v, 250, "2.0.0", m->set->relay.live ? "" : "OK");
 	if (stage == STAGE_RCPT && !may_send(m, env, v, why, sizeof why)) {
-		logger_printf(&m->set->log, LOG_NOTICE, "refused", env,
-		    "%d %s %s: %s", v->code, v->enh, v->text, why);
+		log_denial(m, env, v, why);
 		tell_refusal(m, 0, env, v);
 		return;
 	}
@@ -164,8 +189,8 @@ monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope 
 	for (i = 0; i < first && v->code < 400; i++)
 		ask_service(m, i, stage, env, v, prepend, by);
 	if (m->set->relay.live && v->code < 400) {
-		ask_next_hop(m, stage, env, v);
-		text_join(by, sizeof by, "next hop", NULL);
+		hop = ask_next_hop(m, stage, env, v) && v->code >= 400;
+		text_join(by, sizeof by, "--from", NULL);
 	}
 	for (; i < m->nservices && v->code < 400; i++)
 		ask_service(m, i, stage, env, v, prepend, by);
@@ -176,8 +201,10 @@ monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope 
 	m->recipients += stage == STAGE_RCPT && v->code < 400;
 	if (m->nservices > 0 && !record_stage(&m->record, stage, env, v))
 		reply_set(v, 452, "4.3.1", "Out of memory");
-	if (v->code >= 400)
-		monitor_log_refusal(m, env, stage, by, v);
+	if (v->code >= 400 && hop)
+		log_hop_refusal(m, env, stage, v);
+	else if (v->code >= 400)
+		monitor_log_refusal(m, env, stage, by, NULL, v);
 }
 
 /* May this recipient be asked about?  *v and the log say why not. */
@@ -185,15 +212,16 @@ static bool
 is_for_next_hop(struct monitor *m, const struct envelope *one, struct reply *v)
 {
 	struct envelope mapped = relay_envelope(m, one);
-	char why[128] = "";
+	char why[128];
 
 	reply_set(v, 250, "2.0.0", "");
-	if (may_send(m, one, v, why, sizeof why))
-		relay_rcpt(m->relay, &mapped, v);
+	if (!may_send(m, one, v, why, sizeof why)) {
+		log_denial(m, one, v, why);
+		return false;
+	}
+	relay_rcpt(m->relay, &mapped, v);
 	if (v->code >= 400)
-		logger_printf(&m->set->log, LOG_NOTICE, "refused", one,
-		    "%d %s %s%s%s", v->code, v->enh, v->text,
-		    *why == '\0' ? "" : ": ", why);
+		monitor_log_refusal(m, one, STAGE_RCPT, "routes", NULL, v);
 	return v->code < 400;
 }
 
@@ -207,8 +235,7 @@ log_group(struct monitor *m, const struct envelope *env, const struct reply v[])
 	for (size_t i = 0; i < env->nrecipients; i++) {
 		one.recipients = env->recipients + i;
 		if (v[i].code >= 400)
-			monitor_log_refusal(m, &one, STAGE_RCPT, "next hop",
-			    &v[i]);
+			log_hop_refusal(m, &one, STAGE_RCPT, &v[i]);
 	}
 }
 
@@ -220,14 +247,20 @@ monitor_answer_group(struct monitor *m, bool mail, const struct envelope *env,
 	struct reply *w = calloc(env->nrecipients, sizeof *w);
 	size_t *at = calloc(env->nrecipients, sizeof *at), n = 0;
 	struct envelope part = *env, mapped = *env;
+	const char *by = "memory";
 
 	if (to == NULL || w == NULL || at == NULL)
 		reply_set(&v[0], 452, "4.3.1", "Out of memory");
-	if (to == NULL || w == NULL || at == NULL ||
-	    (mail && !senders_allow(m->senders, env, &v[0])) ||
-	    !from_map(m->from, &mapped, &v[0])) {
+	else if (mail && !senders_allow(m->senders, env, &v[0]))
+		by = "--auth-senders";
+	else if (!from_map(m->from, &mapped, &v[0]))
+		by = "--from";
+	else
+		by = NULL;
+	if (by != NULL) {
 		reply_spread(v, env->nrecipients + mail);
-		monitor_log(m, LOG_NOTICE, "refused", env, &v[0]);
+		monitor_log_refusal(m, env, mail ? STAGE_MAIL : STAGE_RCPT, by,
+		    NULL, &v[0]);
 		goto out;
 	}
 	part.nrecipients = 1;
@@ -247,7 +280,7 @@ monitor_answer_group(struct monitor *m, bool mail, const struct envelope *env,
 	for (size_t i = 0; i < n; i++)
 		v[at[i]] = w[i];
 	if (mail && v[0].code >= 400)
-		monitor_log_refusal(m, env, STAGE_MAIL, "next hop", &v[0]);
+		log_hop_refusal(m, env, STAGE_MAIL, &v[0]);
 	else
 		log_group(m, &part, w);
 out:

@@ -112,6 +112,21 @@ relay_live_vrfy(struct relay *r, const struct envelope *env, struct reply *v)
 		h->transport->live->vrfy(&j, h, v);
 }
 
+const struct notes *
+relay_live_notes(struct relay *r, const struct envelope *env)
+{
+	const struct hop *h = &r->usual;
+	bool named;
+
+	if (hops_vary(r->set) && env->nrecipients > 0)
+		h = hop_route(r, env->recipients[0].address,
+		    env->fact[FACT_SENDER], &named);
+	r->notes = (struct notes){ .delay = -1 };
+	if (h != NULL)
+		hop_note(r, h);
+	return &r->notes;
+}
+
 void
 relay_live_forget(struct relay *r)
 {

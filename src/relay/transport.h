@@ -149,6 +149,9 @@ void	hops_close(struct relay *r);
 void	job_fail(const struct job *j, const char *what, int error,
 	    struct reply *v);
 
+/* Makes r->notes tell where what h had last went. */
+void	hop_note(struct relay *r, const struct hop *h);
+
 /* Says yes, in the words of every relay of this machine. */
 void	reply_accept(struct reply *v, const struct envelope *env);
 
