@@ -102,7 +102,7 @@ offer_refusal(const struct job *j, struct hop *h, struct reply r[])
 }
 
 static const struct transport transport_error = {
-	.name = "error", .syntax = "error:TEXT", .reach = REFUSAL,
+	.name = "error", .syntax = "error:[CODE] TEXT", .reach = REFUSAL,
 	.form = SPOOL_NONE, .check = check_refusal, .offer = offer_refusal,
 	.deliver = deliver_nothing,
 };
@@ -635,7 +635,7 @@ relay_check(struct relay *r, const struct expected *from, struct findings *f)
 
 	if (hops_vary(r->set) && hops_read_routes(r)) {
 		for (struct hop *h = r->hops; h != NULL; h = h->link)
-			n += h != &r->usual;
+			n += h != &r->usual && h != &r->quarantine;
 		findings_add(f, FINDING_GOOD, "%s %s%s%s lead%s to %zu "
 		    "relay%s", r->set->routes != NULL ? "--routes" :
 		    "--sender-routes", r->set->routes != NULL ?

@@ -76,15 +76,17 @@ drop_root(const struct options *o)
 }
 
 /* Opens a file for the TLS engine, out of the way of the descriptors that it
-   gets by number.  -1 with a sentence in why. */
+   gets by number.  -1 with more of a sentence in why. */
 static int
-open_key(const char *path, char *why, size_t size)
+open_key(const char *option, const char *path, char *why, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	int high = fd == -1 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 10);
+	size_t n = strlen(why);
 
 	if (high == -1)
-		snprintf(why, size, "there is no TLS: %s: %s", path,
+		snprintf(why + n, size - n, "%s%s%s: %s", n == 0 ?
+		    "TLS is not offered: " : "; ", option, path,
 		    strerror(errno));
 	if (fd != -1)
 		close(fd);
@@ -103,11 +105,12 @@ open_keys(struct options *o, bool socket, char *why, size_t size)
 	if (o->tlscert == NULL && tls->resident == NULL)
 		return;
 	if (o->tlscert != NULL)
-		tls->cert = open_key(o->tlscert, why, size);
-	if (tls->cert != -1)
-		tls->key = open_key(o->tlskey, why, size);
+		tls->cert = open_key("--tlscert ", o->tlscert, why, size);
+	if (o->tlscert != NULL)
+		tls->key = open_key("--tlskey ", o->tlskey, why, size);
 	if (!socket)
-		snprintf(why, size, "TLS needs the client on a socket, not on a pipe or a file");
+		snprintf(why, size, "TLS is not offered: standard input and "
+		    "output are not one socket");
 	if (why[0] != '\0')
 		o->channel.tls = false;
 }
@@ -175,7 +178,7 @@ uses_tls(const struct options *o)
 static char *
 find_engine(const struct options *o, int *fd)
 {
-	char why[512], *path, *slash;
+	char why[512] = "", *path, *slash;
 	ssize_t n;
 
 	*fd = -1;
@@ -191,7 +194,7 @@ find_engine(const struct options *o, int *fd)
 		snprintf(slash, PATH_MAX - (size_t)(slash - path),
 		    "/smtpd-tls");
 	if (slash != NULL && access(path, F_OK) == 0)
-		*fd = open_key(path, why, sizeof why);
+		*fd = open_key("", path, why, sizeof why);
 	else
 		snprintf(path, PATH_MAX, LIBEXEC "/smtpd-tls");
 	return path;

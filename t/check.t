@@ -54,7 +54,8 @@ def what_is_whole_is_good():
 @test
 def folders_files_and_programs_that_cannot_be_used_are_named():
     assert bad(f"maildir:{PLACE}/no/box") == \
-        f"maildir:{PLACE}/no/box: No such file or directory"
+        f"maildir:{PLACE}/no/box: No such file or directory; only the last " \
+        "folder of a path is made"
     assert bad(f"print:{PLACE}/no/log") == \
         f"print:{PLACE}/no/log: No such file or directory"
     assert bad("--", "/no/program") == \
@@ -65,6 +66,9 @@ def folders_files_and_programs_that_cannot_be_used_are_named():
                             "No such file or directory"], found
     plain = wrote("plain", "no program\n")
     assert bad("--", plain) == f"the program {plain}: Permission denied"
+    assert bad("--milter", "inet:127.0.0.1:9", "--quarantine",
+               f"maildir:{PLACE}/plain/box", "discard:") == \
+        f"maildir:{PLACE}/plain/box: Not a directory"
     wrong = os.environ.get("TMPDIR", "/tmp") + "/nowhere/at/all"
     status, found = checked("discard:", env={"TMPDIR": wrong})
     assert status == 78 and wrong in found["bad"][0], found
@@ -74,8 +78,8 @@ def folders_files_and_programs_that_cannot_be_used_are_named():
 def routes_are_read_with_every_place_that_they_lead_to():
     routes = wrote("routes", "a@example.org discard:\n"
                    f"b@example.org maildir:{PLACE}/gone/box\n")
-    assert bad("--routes", routes, "discard:") == \
-        f"maildir:{PLACE}/gone/box: No such file or directory"
+    assert bad("--routes", routes, "discard:").startswith(
+        f"maildir:{PLACE}/gone/box: No such file or directory;")
     routes = wrote("routes", "a@example.org nothing:\n")
     got = bad("--routes", routes, "discard:")
     assert routes in got and "1" in got, got
@@ -299,6 +303,56 @@ def routes_of_senders_are_read_with_their_lines():
     assert status == 78, found
     assert [text.split(": ", 1)[0] for text in found["bad"]] == [
         f"{senders}:{n}" for n in (3, 4, 5)], found
+
+
+@test
+def the_CAs_for_next_hops_are_looked_at():
+    need("openssl")
+    certificate(PLACE, "ca", "ca.example.org")
+    hop = "smtp:[127.0.0.1]:9"
+    status, found = checked("--relay-tls-ca", f"{PLACE}/ca.pem", hop)
+    assert status == 0, found
+    assert bad("--relay-tls-ca", "/no/ca", hop) == \
+        "--relay-tls-ca /no/ca: No such file or directory"
+    assert "no certificate in PEM form" in bad(
+        "--relay-tls-ca", wrote("noca", "hello\n", 0o644), hop)
+
+
+@test
+def a_relay_that_is_written_wrongly_is_told_how():
+    for relay, told in (
+            ("lmtp:/run/x", "lmtp:/run/x: a socket is written "
+             "lmtp:unix:/run/x"),
+            ("smtp:/run/x", "smtp:/run/x: a socket is written "
+             "smtp:unix:/run/x"),
+            ("smtp://host:25", "smtp://host:25 is not smtp:HOST:PORT or "
+             "smtp:unix:PATH"),
+            ("smtps:mail.example.net:465:3",
+             "smtps:mail.example.net:465:3 is not smtps:HOST:PORT"),
+            ("smtp:[mail.example.net:25]",
+             "smtp:[mail.example.net:25] is not smtp:HOST:PORT or "
+             "smtp:unix:PATH"),
+            ("lmtp:host:25,host:0", "lmtp:host:0 is not lmtp:HOST:PORT or "
+             "lmtp:unix:PATH"),
+            ("foo:x", "foo:x: unknown transport; it must be one of"),
+            ("discard:x", "discard:x: nothing may follow discard:"),
+            ("discard", '"discard" is not TRANSPORT:NEXTHOP; put a program '
+             "after --")):
+        done = subprocess.run([SMTPD, "--check", relay], text=True,
+                              stdin=subprocess.DEVNULL, capture_output=True)
+        assert done.returncode == 64 and done.stdout == "", done
+        assert done.stderr.startswith(f"smtpd: {told}"), done.stderr
+    for relay in ("smtp:[::1]:25", "smtp:::1", "smtp:[127.0.0.1]"):
+        assert checked(relay)[0] == 0, relay
+    for option, told in (
+            ("--timeout=5q", '--timeout: "5q" is not a number of seconds, or '
+             "one with s, m, h or d"),
+            ("--size=5Z", '--size: "5Z" is not a number of octets, or one '
+             "with K, M or G")):
+        done = subprocess.run([SMTPD, option, "discard:"], text=True,
+                              stdin=subprocess.DEVNULL, capture_output=True)
+        assert done.returncode == 64, done
+        assert done.stderr.startswith(f"smtpd: {told}"), done.stderr
 
 
 @test

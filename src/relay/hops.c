@@ -198,7 +198,7 @@ hops_close(struct relay *r)
 		r->hops = h->link;
 		if (h->transport->close != NULL)
 			h->transport->close(h);
-		if (h != &r->usual)
+		if (h != &r->usual && h != &r->quarantine)
 			free(h);
 	}
 	free(r->buckets);

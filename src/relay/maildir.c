@@ -281,8 +281,9 @@ probe_maildir(struct relay *r, struct hop *h, struct findings *f)
 		findings_add(f, FINDING_GOOD, "%s is a folder that can be "
 		    "written to", h->spec);
 	else
-		findings_add(f, FINDING_BAD, "%s: %s", h->spec,
-		    strerror(error));
+		findings_add(f, FINDING_BAD, "%s: %s%s", h->spec,
+		    strerror(error), error != ENOENT ? ""
+		    : "; only the last folder of a path is made");
 	if (dir != -1)
 		close(dir);
 }

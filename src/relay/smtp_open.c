@@ -299,6 +299,29 @@ smtp_open_next(struct nexthop *h, int64_t deadline, struct reply *r)
 	return open_place(h, deadline, r);
 }
 
+/* Says of a part of the list what it should be. */
+static void
+explain_place(enum nexthop_protocol protocol, const char *where, size_t n,
+    char *error, size_t size)
+{
+	static const char *const names[] = { [NEXTHOP_SMTP] = "smtp",
+		[NEXTHOP_SMTPS] = "smtps", [NEXTHOP_LMTP] = "lmtp" };
+	const char *name = names[protocol];
+	char place[128];
+
+	snprintf(place, sizeof place, "%s:%.*s", name, n > 100 ? 100 : (int)n,
+	    where);
+	if (strncmp(where, "//", 2) != 0 && *where == '/' &&
+	    protocol != NEXTHOP_SMTPS)
+		snprintf(error, size, "%s: a socket is written %s:unix:%s",
+		    place, name, place + strlen(name) + 1);
+	else
+		snprintf(error, size, "%s is not %s:HOST:PORT%s%s%s", place,
+		    name, protocol == NEXTHOP_SMTPS ? "" : " or ",
+		    protocol == NEXTHOP_SMTPS ? "" : name,
+		    protocol == NEXTHOP_SMTPS ? "" : ":unix:PATH");
+}
+
 bool
 nexthop_valid(enum nexthop_protocol protocol, const char *where, char *error,
     size_t size)
@@ -309,8 +332,7 @@ nexthop_valid(enum nexthop_protocol protocol, const char *where, char *error,
 	for (;; where += n + 1) {
 		n = strcspn(where, ",");
 		if (!place_parse(where, n, &to)) {
-			snprintf(error, size, "Not a next hop: %.*s",
-			    n > 100 ? 100 : (int)n, where);
+			explain_place(protocol, where, n, error, size);
 			return false;
 		}
 		if (to.local && protocol == NEXTHOP_SMTPS) {

@@ -138,6 +138,37 @@ check_spool(const struct options *o, struct monitor *m, const char *trouble)
 		close(fd);
 }
 
+/* The CAs for next hops, which smtpd-tls reads by this name. */
+static void
+check_relay_ca(const struct options *o, struct monitor *m, const char *trouble)
+{
+	const char *name = o->monitor.relay.tls_ca, *wrong = NULL;
+	char *line = NULL;
+	size_t size = 0;
+	ssize_t n = 0;
+	FILE *f;
+
+	(void)m;
+	(void)trouble;
+	if (name == NULL)
+		return;
+	f = fopen(name, "re");
+	if (f == NULL)
+		wrong = strerror(errno);
+	while (f != NULL && (n = getline(&line, &size, f)) != -1 &&
+	    strncmp(line, "-----BEGIN ", 11) != 0)
+		;
+	if (f != NULL && n == -1)
+		wrong = ferror(f) ? strerror(errno) : "there is no certificate "
+		    "in PEM form";
+	findings_add(&found, wrong == NULL ? FINDING_GOOD : FINDING_BAD,
+	    "--relay-tls-ca %s%s%s", name, wrong == NULL ? " can be read" :
+	    ": ", wrong == NULL ? "" : wrong);
+	free(line);
+	if (f != NULL)
+		fclose(f);
+}
+
 /* Tries the jail in a process of its own, for there is no way out of it. */
 /* A mistake in the file was found when it was read. */
 static void
@@ -217,7 +248,7 @@ check_jail(const struct options *o, struct monitor *m, const char *trouble)
 static void (*const checks[])(const struct options *o, struct monitor *m,
     const char *trouble) = {
 	check_user, check_jail, check_spool, check_tls, check_rules,
-	check_record, check_monitor,
+	check_record, check_relay_ca, check_monitor,
 };
 
 int

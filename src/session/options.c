@@ -232,6 +232,9 @@ static uint64_t
 read_number(const char *option, const char *arg, const struct unit *unit,
     uint64_t most)
 {
+	const char *unit_words = unit == times
+	    ? " of seconds, or one with s, m, h or d" : unit == sizes
+	    ? " of octets, or one with K, M or G" : "";
 	size_t digits = text_digits(arg);
 	bool known = arg[digits] == '\0';
 	uint64_t n, factor = 1;
@@ -243,8 +246,8 @@ read_number(const char *option, const char *arg, const struct unit *unit,
 		}
 	if (!known || !text_parse_number((struct span){ arg, digits }, &n) ||
 	    n > most / factor)
-		log_misused("--%s: \"%s\" is not a number, or too large",
-		    option, arg);
+		log_misused("--%s: \"%s\" is not a number%s, or too large",
+		    option, arg, unit_words);
 	return n * factor;
 }
 
@@ -610,7 +613,8 @@ read_relay(struct options *o, char **rest, bool program)
 		    "program after --", rest[0]);
 	if (rest[1] != NULL)
 		log_misused("unexpected argument \"%s\" after the relay; "
-		    "options go before it", rest[1]);
+		    "options go before it, and a relay with blanks is quoted",
+		    rest[1]);
 	o->monitor.relay.spec = rest[0];
 }
 

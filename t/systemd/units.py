@@ -387,7 +387,7 @@ def a_socket_does_not_start_where_sessions_would_fail_and_says_why():
     start_fails("smtpd.socket", "unknown or ambiguous option --no-such-option")
     settings(SMTPD_RELAY="maildir:/srv/none/box")
     start_fails("smtpd.socket",
-                "bad: maildir:/srv/none/box: No such file or directory")
+                "bad: maildir:/srv/none/box: No such file or directory; only")
     settings(SMTPD_RELAY="lmtp:unix:/run/not-yet/lmtp",
              SMTPD_OPTIONS="--milter unix:/run/not-yet/milter")
     succeeds("systemctl", "start", "smtpd.socket")
