@@ -70,6 +70,14 @@ def the_values_of_an_option_are_those_that_it_takes():
 
 
 @test
+def check_has_its_value_after_an_equals_sign_only():
+    assert complete("--check=") == ["connect", "start"]
+    assert complete("--check=co") == ["connect"]
+    assert complete("--check", "disc") == ["discard:"]
+    assert complete("--check", "--siz") == ["--size"]
+
+
+@test
 def files_are_offered_where_a_file_is_wanted():
     where = folder()
     script(where, "", "routes")

@@ -16,12 +16,15 @@ _smtpd() {
 		fi
 	done
 
+	# Its value is optional, and comes after "=" only.
+	[[ $prev == --check && $split != true ]] && prev=
+
 	case $prev in
 	--bare-newline) COMPREPLY=($(compgen -W 'reject normalize unix' -- "$cur")) ;;
 	--relay-tls) COMPREPLY=($(compgen -W 'none may must' -- "$cur")) ;;
 	--milter-default) COMPREPLY=($(compgen -W 'tempfail accept reject' -- "$cur")) ;;
 	--log-level) COMPREPLY=($(compgen -W 'err warning notice info' -- "$cur")) ;;
-	--check) COMPREPLY=($(compgen -W 'connect' -- "$cur")) ;;
+	--check) COMPREPLY=($(compgen -W 'start connect' -- "$cur")) ;;
 	--user) COMPREPLY=($(compgen -u -- "$cur")) ;;
 	--auth) relay='file: dovecot: checkpassword:' ;;
 	--policy | --milter | --tls-engine) relay='unix: inet:' ;;
@@ -43,7 +46,7 @@ _smtpd() {
 			return
 		fi
 		relay=$(sed -n '/^TRANSPORT/,/;$/p' <<<"$help" |
-		    grep -oE '(^| )[a-z]+:' | sort -u | tr '\n' ' ') ;;
+		    grep -oE '(^| )[a-z]+:' | tr -d ' ' | sort -u | tr '\n' ' ') ;;
 	esac
 	[[ -n $relay ]] || return
 	whole=$cur

@@ -156,7 +156,7 @@ probe_nexthop(struct relay *r, struct hop *h, struct findings *f)
 }
 
 const struct transport transport_smtp = {
-	.name = "smtp", .syntax = "smtp:[HOST]:PORT", .reach = REMOTE,
+	.name = "smtp", .syntax = "smtp:[HOST]:PORT smtp:unix:PATH", .reach = REMOTE,
 	.form = SPOOL_CRLF, .dsn = true, .forwards = true,
 	.check = check_places, .offer = offer_nexthop,
 	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
