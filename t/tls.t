@@ -478,7 +478,7 @@ def test_configuration():
             "cannot read the key %s: No such file or directory" % gone, 78,
             "server", *ec[:2], "--key", gone)
     refused("a descriptor that is not there",
-            "cannot read the certificate in descriptor 17: "
+            "cannot read the certificate given as a descriptor: "
             "Bad file descriptor", 78,
             "server", "--certfd", "17", "--keyfd", "18")
     refused("a certificate that is none",

@@ -23,6 +23,21 @@
 
 #define FILE_MAX 4194304	/* octets of a file of certificates or keys */
 
+/* How messages, which are our last words, call it: a descriptor was opened by
+   some name, and that is what can be looked at. */
+static const char *
+name_of(const struct source *s)
+{
+	char link[sizeof "/proc/self/fd/" + 3 * sizeof s->fd], *name;
+
+	if (s->path != NULL)
+		return s->path;
+	snprintf(link, sizeof link, "/proc/self/fd/%d", s->fd);
+	name = calloc(1, PATH_MAX);
+	if (name == NULL || readlink(link, name, PATH_MAX - 1) == -1)
+		return "given as a descriptor";
+	return name;
+}
 
 /* Says why s cannot be read: errno. */
 static _Noreturn void
@@ -30,11 +45,8 @@ unreadable(struct engine *e, const struct source *s, const char *what)
 {
 	const char *why = strerror(errno);
 
-	if (s->path != NULL)
-		engine_fail(e, EX_CONFIG, "cannot read the %s %s: %s", what, s->path,
-		    why);
-	engine_fail(e, EX_CONFIG, "cannot read the %s in descriptor %d: %s", what,
-	    s->fd, why);
+	engine_fail(e, EX_CONFIG, "cannot read the %s %s: %s", what, name_of(s),
+	    why);
 }
 
 /* Reads all of s into memory that the caller frees.  A descriptor is read
@@ -67,21 +79,6 @@ slurp(struct engine *e, const struct source *s, const char *what, size_t *len)
 	if (s->path != NULL)
 		close(fd);
 	return p;
-}
-
-/* The file's name for error messages, also of one that came as a descriptor. */
-static const char *
-name_of(const struct source *s)
-{
-	char link[sizeof "/proc/self/fd/" + 3 * sizeof s->fd], *name;
-
-	if (s->path != NULL)
-		return s->path;
-	snprintf(link, sizeof link, "/proc/self/fd/%d", s->fd);
-	name = calloc(1, PATH_MAX);
-	if (name == NULL || readlink(link, name, PATH_MAX - 1) == -1)
-		return "given as a descriptor";
-	return name;
 }
 
 /* No passphrase: there is nobody to ask. */
