@@ -335,6 +335,8 @@ def a_certificate_that_makes_no_sense_ends_the_handshake_with_a_word():
             found = re.search("event=tls-failed.*", log)
             assert found and re.search(word, found[0], re.I), (cert, key, log)
             assert path(cert) in found[0] or path(key) in found[0], log
+            ours = re.search("event=config-error.*", log)
+            assert ours and re.search(word, ours[0], re.I), log
 
 
 @test
@@ -353,7 +355,9 @@ def bad_handshakes_are_logged_and_leave_nothing_behind():
                 rest = s.read.read()    # its end is no reset
                 assert b"220" not in rest and b"250" not in rest, rest
                 assert s.process.wait() == 0
-                assert "event=tls-failed" in s.logged(), (octets, s.logged())
+                log = s.logged()
+                assert "event=tls-failed" in log, (octets, log)
+                assert "event=config-error" not in log, (octets, log)
                 wait_for_all({**pids, **s.pids()})
 
 

@@ -287,13 +287,15 @@ serve_tls(struct monitor *m, int client, char *report, size_t size)
 {
 	const struct tls_settings *tls = &m->set->tls;
 	char cert[16], key[16], timeout[16];
+	bool mistake;
 	int fd;
 	struct tls_job j = {
 		.resident = tls->resident, .words = { "server", "--timeout",
 		    timeout }, .own = { "--certfd", cert, "--keyfd", key },
 		.keep = { tls->cert, tls->key, -1 }, .fd = client,
 		.deadline = clock_now() + (int64_t)tls->timeout * 1000,
-		.log = &m->set->log, .process = &m->engine
+		.log = &m->set->log, .process = &m->engine,
+		.mistake = &mistake
 	};
 
 	snprintf(cert, sizeof cert, "%d", tls->cert);
@@ -308,6 +310,9 @@ serve_tls(struct monitor *m, int client, char *report, size_t size)
 	fd = tls_start(&j, report, size);
 	if (fd != -1)
 		remember_tls(m, report);
+	else if (mistake)
+		logger_printf(&m->set->log, LOG_ERR, "config-error", NULL, "%s",
+		    report);
 	return fd;
 }
 

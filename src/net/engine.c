@@ -224,9 +224,10 @@ find_engine(const struct tls_job *j, const struct ends *ends, char *report,
 	return false;
 }
 
-/* Reads the engine's report.  False: it is a sentence, and an error. */
+/* Reads the engine's report.  False: it is a sentence, and an error;
+   *mistake becomes whether of ours. */
 static bool
-read_report(int fd, int64_t deadline, char *report, size_t size)
+read_report(int fd, int64_t deadline, char *report, size_t size, bool *mistake)
 {
 	size_t have = 0;
 	ssize_t n = 0;
@@ -244,6 +245,7 @@ read_report(int fd, int64_t deadline, char *report, size_t size)
 		report[have] = '\0';
 	}
 	if (strncmp(report, "error=", 6) == 0) {
+		*mistake = strstr(report, "\nstatus=78\n") != NULL;
 		report[strcspn(report, "\n")] = '\0';
 		memmove(report, report + 6, strlen(report + 6) + 1);
 		return false;
@@ -268,7 +270,7 @@ tls_start(const struct tls_job *j, char *report, size_t size)
 {
 	struct ends ends = { { -1, -1 }, { -1, -1 } };
 	int flags = fcntl(j->fd, F_GETFL);
-	bool ok;
+	bool ok, mistake = false;
 
 	ok = flags != -1 && fcntl(j->fd, F_SETFL, flags & ~O_NONBLOCK) != -1 &&
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.clear) !=
@@ -278,7 +280,10 @@ tls_start(const struct tls_job *j, char *report, size_t size)
 	ok = ok && find_engine(j, &ends, report, size);
 	close_end(&ends.report[1]);
 	close_end(&ends.clear[1]);
-	ok = ok && read_report(ends.report[0], j->deadline, report, size);
+	ok = ok && read_report(ends.report[0], j->deadline, report, size,
+	    &mistake);
+	if (j->mistake != NULL)
+		*j->mistake = mistake;
 	close_end(&ends.report[0]);
 	if (ok)
 		return ends.clear[0];

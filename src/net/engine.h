@@ -25,6 +25,8 @@ struct tls_job {
 	int fd;			/* the connection, a socket */
 	int64_t deadline;	/* of the handshake */
 	const struct logger *log;
+	bool *mistake;		/* becomes true if what it was given is of no
+				   use: certificate, key, CAs; or NULL */
 	int *process;		/* where a pidfd of a program that was started
 				   goes, for tls_await_end(), which is -1 or
 				   one from before; NULL: nobody will wait */

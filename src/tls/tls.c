@@ -116,6 +116,8 @@ engine_fail(struct engine *e, int status, const char *fmt, ...)
 	va_end(ap);
 	if (e->rescue == NULL && e->report == REPORT_FD) {
 		put(&t, "error", why, strlen(why), 0xff);
+		if (status == EX_CONFIG)
+			put(&t, "status", "78", 2, 0xff);
 		send_report(e, &t);
 	} else if (e->report == STDERR_FILENO)
 		dprintf(STDERR_FILENO, "smtpd-tls: %s\n", why);
