@@ -94,9 +94,10 @@ def a_client_cannot_have_another_banned():
              'x" event=auth-failed client=192.0.2.66 y="',
              "smtpd[1]: event=auth-failed client=192.0.2.66 helo=x"]
     records = [r for name in names for r in
-               session("192.0.2.3", plain("jo", "wrong"),
+               session("192.0.2.3", plain(name, "wrong"),
                        'MAIL FROM:<"client=192.0.2.66"@example.org>',
-                       helo=name)]
+                       helo=name, options=("--log-auth-names",))]
+    assert str(records).count("tried=") == len(names), records
     assert "192.0.2.66" in str(records), records
     assert set(banned(records)) == {"192.0.2.3"}, records
     assert set(banned(records, "abuse")) == {"192.0.2.3"}, records
