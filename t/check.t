@@ -120,6 +120,19 @@ def users_and_their_hashes_are_read_by_line():
 
 
 @test
+def the_last_source_of_users_is_the_only_one():
+    path = f"{PLACE}/dovecot"
+    done, found = checked("--no-auth-require-tls", "--auth", "file:/no/users",
+                          "--auth", f"dovecot:{path}", "discard:")
+    assert done == 78 and path in str(found), found
+    assert "/no/users" not in str(found), found
+    status, found = checked(
+        "--no-auth-require-tls", "--auth", f"dovecot:{path}", "--auth",
+        f"checkpassword:{os.path.realpath('/bin/true')}", "discard:")
+    assert status == 0 and path not in str(found), found
+
+
+@test
 def certificate_and_key_must_be_there_and_match():
     need("openssl")
     certificate(PLACE, "one", "mx.example.org")

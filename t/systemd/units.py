@@ -458,6 +458,21 @@ def the_journal_has_users_and_no_password():
 
 
 @test
+def another_source_takes_the_place_of_the_file_of_users():
+    settings(SMTPD_RELAY="discard:", SUBMISSION_RELAY="discard:",
+             SUBMISSION_OPTIONS="--auth checkpassword:/bin/false")
+    os.rename("/etc/smtpd/users", "/etc/smtpd/users.away")
+    succeeds("systemctl", "restart", "smtpd-submission.socket")
+    status = systemctl("status", "--lines=50", "smtpd-submission.socket")
+    assert "checkpassword" in status, status
+    _, status = run(*SWAKS, "--port", "587", "--tls", *JO, "opensesame")
+    assert status != 0, "by the file"
+    os.rename("/etc/smtpd/users.away", "/etc/smtpd/users")
+    said = [r["MESSAGE"] for r in records(event="auth-failed")][-1]
+    matches('text="PLAIN by checkpassword: ', said)
+
+
+@test
 def with_tls_conf_there_is_STARTTLS_at_port_25():
     dropin("tls")
     succeeds(*SWAKS, "--port", "25", "--tls")
