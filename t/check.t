@@ -440,6 +440,22 @@ def under_systemd_lines_have_the_priority_that_the_journal_reads():
 
 
 @test
+def a_wrong_command_line_is_a_line_in_the_journal():
+    near, far = socket.socketpair()     # systemd's: output and error in one
+    with near, far:
+        at = os.fstat(far.fileno())
+        done = subprocess.run(
+            [SMTPD, "--check=start", "--no-such-option", "discard:"],
+            stdin=subprocess.DEVNULL, stdout=far, stderr=far,
+            env={**os.environ, "JOURNAL_STREAM": f"{at.st_dev}:{at.st_ino}"})
+        far.close()
+        said = near.makefile().read()
+    assert done.returncode == 64, done
+    assert said == ("<3>smtpd: unknown or ambiguous option --no-such-option, "
+                    "try smtpd --help\n"), said
+
+
+@test
 def it_looks_as_the_user_that_a_session_would_be():
     if os.geteuid() != 0:
         raise Skip("not root")

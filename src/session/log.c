@@ -34,10 +34,11 @@ log_choose_sink(const struct stat std[3])
 	const struct stat *in = &std[STDIN_FILENO], *out = &std[STDOUT_FILENO];
 	const struct stat *err = &std[STDERR_FILENO];
 
-	if (!S_ISCHR(err->st_mode) && (descriptors_same(in, err) ||
-	    descriptors_same(out, err)))
-		return SINK_SYSLOG;
-	return log_is_journal(std) ? SINK_JOURNAL : SINK_STDERR;
+	/* The journal may be standard output as well, of --check in a unit. */
+	if (log_is_journal(std))
+		return SINK_JOURNAL;
+	return !S_ISCHR(err->st_mode) && (descriptors_same(in, err) ||
+	    descriptors_same(out, err)) ? SINK_SYSLOG : SINK_STDERR;
 }
 
 /* The kinds of events, with the MESSAGE_ID that units/smtpd.catalog explains.
