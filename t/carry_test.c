@@ -440,6 +440,7 @@ Test(carry, tells_where_it_was_refused)
 		const char *peer, *want;
 	} cases[] = {
 		{ "> 554 5.7.1 Go\n", ": the greeting: 554 5.7.1 Go\n" },
+		{ "!\n", ": the greeting: connection closed\n" },
 		{ PLAIN FROM "> 450 No\n", ": MAIL: 450 4.0.0 No\n" },
 		{ PLAIN MAIL RCPT "< DATA\n> 451 4.3.1 Full\n",
 		    ": DATA: 451 4.3.1 Full\n" },

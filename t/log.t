@@ -265,6 +265,20 @@ def a_refusal_of_the_next_hop_names_it_with_its_address():
 
 
 @test
+def a_port_that_greets_nobody_may_want_TLS_from_the_start():
+    hop = Hop(lambda _dial, command: Hop.HANG_UP if command == "" else None)
+    with Session(hop.relay()) as s:
+        s.start()
+        assert s.deliver().startswith("451 4.4.2"), "not deferred"
+        _, log = s.finish()
+    hop.close()
+    record = records(log, "nexthop")[0]
+    assert record["text"].endswith(
+        ": the greeting: connection closed (does it want TLS from the start, "
+        "smtps:?)"), log
+
+
+@test
 def a_refusal_of_our_own_names_the_option():
     with Session("--relay-clients", "192.0.2.1", "--relay-domains",
                  "example.net", "discard:") as s:

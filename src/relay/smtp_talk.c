@@ -124,6 +124,8 @@ smtp_hang_up(struct nexthop *h)
 static bool
 smtp_lost(struct nexthop *h, enum step step, int err, struct reply *r)
 {
+	char why[128];
+
 	smtp_hang_up(h);
 	h->doubt = true;
 	h->stale = h->kept && err != ETIMEDOUT;
@@ -131,9 +133,12 @@ smtp_lost(struct nexthop *h, enum step step, int err, struct reply *r)
 	h->closed = err != ETIMEDOUT;
 	h->timed_out = err == ETIMEDOUT;
 	h->quoted = false;
+	snprintf(why, sizeof why, "%s%s", err == 0 ? "connection closed" :
+	    strerror(err), step == STEP_GREETING && !h->place.local &&
+	    h->protocol != NEXTHOP_SMTPS ? " (does it want TLS from the "
+	    "start, smtps:?)" : "");
 	if (!h->stale)
-		smtp_log(h, step_facts[step].name, err == 0 ? "connection closed" :
-		    strerror(err));
+		smtp_log(h, step_facts[step].name, why);
 	if (err == ETIMEDOUT)
 		reply_set(r, 451, "4.4.2", "Next hop timed out");
 	else
