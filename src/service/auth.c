@@ -73,7 +73,12 @@ auth_open(const char *source, unsigned timeout, const struct logger *log,
 enum answer
 auth_broken(const struct auth *a, const char *why)
 {
-	logger_printf(a->log, LOG_ERR, "auth", NULL, "%s: %s", a->where, why);
+	const char *where = a->where;
+
+	if (strncmp(where, "unix:", 5) == 0)	/* as we connect to it */
+		where += 5;
+	logger_printf(a->log, LOG_ERR, "auth", NULL, "%s%s: %s",
+	    a->source->prefix, where, why);
 	return ANSWER_UNSURE;
 }
 

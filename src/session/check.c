@@ -220,7 +220,7 @@ check_jail(const struct options *o, struct monitor *m, const char *trouble)
 	(void)m;
 	(void)trouble;
 	if (pipe(pipes) == -1 || (pid = fork()) == -1) {
-		findings_add(&found, FINDING_BAD, "no second process: %s",
+		findings_add(&found, FINDING_BAD, "cannot start a second process: %s",
 		    strerror(errno));
 		return;
 	}

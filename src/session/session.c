@@ -607,8 +607,9 @@ session_turn_away(struct session *s, int error, int status)
 	char text[128];
 
 	if (ask_fd(s->asker) == -1) {
-		text_join(text, sizeof text, "no second process: ",
-		    strerror(error), NULL);
+		text_join(text, sizeof text, "cannot start a second process: ",
+		    strerror(error), error == EAGAIN ?
+		    " (see TasksMax= of the unit, or ulimit -u)" : "", NULL);
 		session_log(s, LOG_ERR, "session", text);
 	}
 	channel_close(&s->ch, 421, "4.3.2", "Service not available");
