@@ -169,7 +169,6 @@ check_relay_ca(const struct options *o, struct monitor *m, const char *trouble)
 		fclose(f);
 }
 
-/* Tries the jail in a process of its own, for there is no way out of it. */
 /* A mistake in the file was found when it was read. */
 static void
 check_rules(const struct options *o, struct monitor *m, const char *trouble)
@@ -209,6 +208,7 @@ check_record(const struct options *o, struct monitor *m, const char *trouble)
 		    strerror(errno));
 }
 
+/* Tries the jail in a process of its own, for there is no way out of it. */
 static void
 check_jail(const struct options *o, struct monitor *m, const char *trouble)
 {
