@@ -36,7 +36,7 @@ for target; do
 		    clamav-daemon spamass-milter spamd python3-dkim
 		    python3-milter
 		    monitoring-plugins-basic prometheus-blackbox-exporter
-		    fail2ban gnutls-bin sslscan)
+		    fail2ban gnutls-bin sslscan libnet-ssleay-perl)
 		# Exim and ssmtp exclude Postfix: they are fetched and run
 		# where they are, with what they need.
 		packages+=(libdb5.3 libgnutls-dane0 libidn12 libnsl2
