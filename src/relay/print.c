@@ -190,8 +190,8 @@ static int
 print_page(const struct job *j, int fd, const struct page *page)
 {
 	static char end[] = "\n------------ END MESSAGE ------------\n";
-	void (*put)(struct spool *, const char *, size_t) = isatty(fd)
-	    ? show_visibly : fd == j->r->set->print && j->r->set->print_journal
+	void (*put)(struct spool *, const char *, size_t) = page->shown
+	    ? NULL : isatty(fd) ? show_visibly : fd == j->r->set->print && j->r->set->print_journal
 	    ? put_for_journal : NULL;
 	struct spool *s = NULL;
 	struct iovec part[3];
@@ -213,8 +213,11 @@ print_page(const struct job *j, int fd, const struct page *page)
 		if (page->shown)
 			show_message(s, j->env, (struct span){ w.p, w.len },
 			    show_colours(fd));
-		for (size_t i = 0; !page->shown && i < COUNT(part); i++)
-			put(s, part[i].iov_base, part[i].iov_len);
+		if (put != NULL) {
+			put(s, page->head, page->len);
+			put(s, w.p, w.len);
+			spool_write(s, part[2].iov_base, part[2].iov_len);
+		}
 		status = print_spool(j, fd, s);
 		spool_close(s);
 	}
