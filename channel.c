@@ -222,7 +222,7 @@ deny_clear(const struct channel_settings *set, struct reply *r)
 static void
 deny_anonymous(const struct channel *ch, struct reply *r)
 {
-	if (ch->auth == NULL || *ch->auth != '\0')
+	if (ch->auth == NULL || !auth_is_short(ch))
 		reply_deny(r, 530, "5.7.0", "Authentication required");
 	else
 		reply_deny(r, 454, "4.7.0", "Authentication is not available");

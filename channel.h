@@ -209,9 +209,10 @@ struct channel_settings {
 					   3.3 */
 	bool require_starttls;		/* no mail without TLS: 530 5.7.0, or
 					   454 4.7.0 if tls is false */
-	const char *auth;		/* mechanisms, separated by spaces; "":
-					   unknown for now, 454 4.7.0; NULL:
-					   AUTH is not offered */
+	const char *auth;		/* mechanisms, separated by spaces; a
+					   last one of "?" is for some that are
+					   unknown for now: 454 4.7.0, as is
+					   ""; NULL: AUTH is not offered */
 	bool auth_required;		/* no mail without AUTH: 530 5.7.0 */
 	bool auth_require_tls;		/* AUTH only under TLS */
 	unsigned max_auth_failures;	/* replies of 535 in a session, then 421

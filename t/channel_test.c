@@ -520,25 +520,34 @@ Test(auth, without_mechanisms_is_no_refusal_for_good)
 	static const char *const lines[] = {
 		"AUTH PLAIN AHVzZXIAc2VjcmV0\r\n", "MAIL FROM:<a>\r\n"
 	};
+	static const struct {
+		const char *auth, *offer;
+	} lists[] = {
+		{ "", NULL }, { "?", NULL },
+		{ "EXTERNAL ?", "\r\n250-AUTH EXTERNAL\r\n" },
+	};
 	struct channel_settings set = recorder_plain;
 	struct recorder r;
-	size_t i;
 
-	set.auth = "";
 	set.auth_required = true;
-	for (i = 0; i < sizeof lines / sizeof *lines; i++) {
+	for (size_t i = 0; i < sizeof lists / sizeof *lists * 2; i++) {
+		set.auth = lists[i / 2].auth;
 		recorder_open(&r, &set, NULL, 0);
 		recorder_say(&r, "EHLO c\r\n");
-		recorder_say(&r, lines[i]);
+		recorder_say(&r, lines[i % 2]);
 		recorder_close(&r);
-		cr_expect_null(strstr(r.replies.p, "250-AUTH"));
+		if (lists[i / 2].offer == NULL)
+			cr_expect_null(strstr(r.replies.p, "250-AUTH"));
+		else
+			cr_expect_not_null(strstr(r.replies.p,
+			    lists[i / 2].offer), "%s", r.replies.p);
 		cr_expect_not_null(strstr(r.replies.p, "\n454 4.7.0 "
-		    "Authentication is not available\r\n"), "%s", lines[i]);
+		    "Authentication is not available\r\n"), "%s: %s", set.auth,
+		    lines[i % 2]);
 		recorder_free(&r);
 	}
 }
 
-/* A log of the dialogue shows who authenticates, and never with what. */
 /* An HTTP request is not taken for a response to a challenge. */
 Test(auth, http_in_the_middle_of_auth_is_hung_up_on)
 {

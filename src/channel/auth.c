@@ -24,7 +24,7 @@ mechanism_listed(const char *list, struct span w)
 	while (rest.len > 0) {
 		struct span one = span_word(&rest);
 
-		if (one.len == w.len && strncasecmp(one.p, w.p, w.len) == 0)
+		if (one.len == w.len && *one.p != '?' && strncasecmp(one.p, w.p, w.len) == 0)
 			return true;
 	}
 	return false;
@@ -63,6 +63,16 @@ auth_step(struct channel *ch, struct span mechanism, struct span response,
 	reply_answer(ch, &r);
 }
 
+/* The mechanism is not listed: because there is none such, or for now? */
+static void
+deny_mechanism(const struct channel *ch, struct reply *r)
+{
+	if (auth_is_short(ch))
+		reply_deny(r, 454, "4.7.0", "Authentication is not available");
+	else
+		reply_deny(r, 504, "5.5.4", "Mechanism is not offered");
+}
+
 /* Makes r a refusal if an exchange cannot begin. */
 static void
 auth_check(struct channel *ch, struct span mechanism, struct span rest,
@@ -72,7 +82,7 @@ auth_check(struct channel *ch, struct span mechanism, struct span rest,
 
 	if (list == NULL)
 		reply_deny(r, 502, "5.5.1", "AUTH is not offered");
-	else if (*list == '\0')
+	else if (list[strspn(list, "? ")] == '\0')
 		reply_deny(r, 454, "4.7.0", "Authentication is not available");
 	else if (!ch->extended_smtp)
 		reply_deny(r, 503, "5.5.1", "Send EHLO first");
@@ -82,7 +92,7 @@ auth_check(struct channel *ch, struct span mechanism, struct span rest,
 		reply_deny(r, 503, "5.5.1", "Authenticated already");
 	else if (!mechanism_listed(list, mechanism) ||
 	    !span_copy(ch->mechanism, sizeof ch->mechanism, mechanism))
-		reply_deny(r, 504, "5.5.4", "Mechanism is not offered");
+		deny_mechanism(ch, r);
 	else if (rest.len > 0 && memchr(rest.p, ' ', rest.len) != NULL)
 		reply_deny(r, 501, "5.5.4", "Too many arguments");
 	else if (!auth_base64(rest))

@@ -43,6 +43,12 @@ offers_auth(const struct channel *ch)
 	return ch->auth != NULL && !is_hidden(ch, EXT_AUTH);
 }
 
+bool
+auth_is_short(const struct channel *ch)
+{
+	return ch->auth[strcspn(ch->auth, "?")] == '?' || *ch->auth == '\0';
+}
+
 static bool
 offers_size(const struct channel *ch)
 {

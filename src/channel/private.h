@@ -150,6 +150,8 @@ bool	offers_smtputf8(const struct channel *ch);
 bool	offers_dsn(const struct channel *ch);
 bool	offers_tls(const struct channel *ch);
 bool	offers_auth(const struct channel *ch);
+/* Does the list of mechanisms, which is not NULL, lack some for now? */
+bool	auth_is_short(const struct channel *ch);
 bool	offers_next(const struct channel *ch, enum next_extension e);
 
 /* Octets that a message may have: the settings' limit or the next hop's; 0:

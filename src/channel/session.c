@@ -93,7 +93,7 @@ offers_starttls(const struct channel *ch)
 static bool
 offers_auth_now(const struct channel *ch)
 {
-	return offers_auth(ch) && *ch->auth != '\0' &&
+	return offers_auth(ch) && ch->auth[strspn(ch->auth, "? ")] != '\0' &&
 	    (ch->ssl || !ch->set->auth_require_tls);
 }
 
@@ -101,6 +101,9 @@ static void
 write_auth(const struct channel *ch, char *to, size_t size)
 {
 	text_join(to, size, " ", ch->auth, NULL);
+	to[strcspn(to, "?")] = '\0';
+	if (*to != '\0' && to[strlen(to) - 1] == ' ')
+		to[strlen(to) - 1] = '\0';
 }
 
 static bool

@@ -166,9 +166,11 @@ auth_mechanisms(struct auth *a, const struct envelope *env)
 		return own;
 	list = source_mechanisms(a);
 	if (list == NULL)
-		list = "";
-	snprintf(a->offer, sizeof a->offer, "%s%s%s", list,
-	    *list != '\0' && *own != '\0' ? " " : "", own);
+		text_join(a->offer, sizeof a->offer, own,
+		    *own != '\0' ? " ?" : "", NULL);
+	else
+		text_join(a->offer, sizeof a->offer, list,
+		    *list != '\0' && *own != '\0' ? " " : "", own, NULL);
 	return a->offer;
 }
 

@@ -40,9 +40,10 @@ void	auth_limit(struct auth *a, unsigned failures);
 /*
  * The mechanisms to offer to this client, separated by spaces, "" for none
  * (Dovecot is asked; EXTERNAL is among them if env has a CLIENT_USER or a
- * TLS_SUBJECT).  Owned by a, good until the next call.  a may be NULL: then
- * EXTERNAL alone can be there.  Whether a password may cross the line in the
- * clear is decided by who offers AUTH, not here.
+ * TLS_SUBJECT; where Dovecot cannot be asked then, the last word is "?").
+ * Owned by a, good until the next call.  a may be NULL: then EXTERNAL alone can
+ * be there.  Whether a password may cross the line in the clear is decided by
+ * who offers AUTH, not here.
  */
 const char *auth_mechanisms(struct auth *a, const struct envelope *env);
 
