@@ -50,6 +50,8 @@ struct relay_settings {
 	const char *auth;	/* file with the next hops' credentials, or NULL */
 	bool xclient;		/* tell next hops by XCLIENT who the client is */
 	bool debug;		/* log the dialogue with next hops */
+	bool through;		/* clients authenticate to the next hop itself */
+	bool clear;		/* their credentials may go there in clear text */
 	struct logger log;
 };
 
@@ -139,6 +141,43 @@ const struct notes *relay_live_notes(struct relay *r,
 
 /* The transaction is over: after relay_deliver(), or by RSET. */
 void	relay_live_forget(struct relay *r);
+
+/*
+ * AUTH (RFC 4954) between our client and the next hop of the command line,
+ * where set->live and set->through are set.
+ */
+
+/* Whether it can ever be offered.  False with a sentence in error[0..size). */
+bool	relay_auth_possible(const struct relay *r, char *error, size_t size);
+
+/* The mechanisms, separated by blanks, that the next hop offers on the
+   connection that relay_live_hello() opened, and that can be handed through:
+   not EXTERNAL and those with channel binding (-PLUS), which are about
+   our connection, nor ANONYMOUS, which names nobody.  "" if there are none.  Good
+   until the next call. */
+const char *relay_auth_mechanisms(struct relay *r);
+
+/* One line of the client. */
+struct relay_login {
+	const char *mechanism;	/* in upper case; NULL: a further line */
+	const char *response;	/* base64; NULL: AUTH had none */
+	char *user;		/* with 235 it becomes the name that the client
+				   gave, "" if the mechanism has none, */
+	size_t size;		/* in so many octets; may be any octets */
+};
+
+/*
+ * Hands it on; *v becomes what the next hop says to it: 334 with a challenge,
+ * 235 or a refusal; 454 4.7.0 if it does not answer.  A text that repeats the
+ * client's secret is replaced.  With 235 the connection is that user's, and is
+ * not dialled again when it is lost: 451.  l->response is its owner's to wipe.
+ */
+void	relay_auth_step(struct relay *r, const struct envelope *env,
+	    const struct relay_login *l, struct reply *v);
+
+/* The client is nobody: it gave up the exchange, or its session begins anew,
+   and what the next hop knows of it ends, too. */
+void	relay_auth_forget(struct relay *r);
 
 /* Gives back connections for which the client had no use for set->idle
    seconds, four times as long within a transaction.  Returns after how many

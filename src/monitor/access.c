@@ -323,7 +323,9 @@ access_allows(struct access *a, const struct envelope *env,
 {
 	const char *clients = a->set->clients, *bad;
 	const char *client = env->fact[FACT_CLIENT_ADDRESS];
-	const bool user = env->fact[FACT_SASL_USERNAME][0] != '\0';
+	/* The next hop may know a user whose name we do not. */
+	const bool user = env->fact[FACT_SASL_USERNAME][0] != '\0' ||
+	    env->fact[FACT_SASL_METHOD][0] != '\0';
 	const bool local = a->set->local && strcmp(client, "unknown") == 0;
 	char *address;
 	int ours;

@@ -120,7 +120,10 @@ monitor_open(const struct monitor_settings *set, char *error, size_t size)
 		goto bad;
 	if (!open_services(m, error, size))
 		goto bad;
-	if (set->auth != NULL) {
+	if (set->relay.through) {
+		if (!relay_auth_possible(m->relay, error, size))
+			goto bad;
+	} else if (set->auth != NULL) {
 		m->auth = auth_open(set->auth, set->policy_timeout, &set->log,
 		    error, size);
 		if (m->auth == NULL)
@@ -192,18 +195,6 @@ monitor_wants(const struct monitor *m)
 
 /* ---- acting -------------------------------------------------------------- */
 
-/* Remembers who authenticated, "" for nobody; unless XCLIENT might name
-   somebody else, of which nobody tells us. */
-static void
-remember_user(struct monitor *m, const char *user)
-{
-	if (m->known[FACT_SASL_USERNAME] == NULL)
-		return;
-	text_join(m->user, sizeof m->user, user, NULL);
-	m->known[FACT_SASL_USERNAME] = m->user;
-	m->known[FACT_SASL_METHOD] = m->user[0] == '\0' ? "" : m->method;
-}
-
 /* Remembers what the TLS engine said of the client.  RFC 3207 4.2: what the client said in
    the clear is forgotten. */
 static void
@@ -212,7 +203,7 @@ remember_tls(struct monitor *m, const char *report)
 	char *rest = m->report, *name, *value;
 	size_t i;
 
-	remember_user(m, "");
+	monitor_forget_login(m);
 	record_restart(&m->record);
 	m->recipients = 0;
 	for (i = FACT_TLS_PROTOCOL; i <= FACT_TLS_FINGERPRINT; i++)
@@ -225,61 +216,6 @@ remember_tls(struct monitor *m, const char *report)
 			    strcmp(fact_names[i].report, name) == 0)
 				m->known[i] = value;
 	}
-}
-
-/* Waits until the next guess may be looked at.  The channel process writes its
-   replies late; one that was taken over does not, and asks at once. */
-static void
-delay_guess(struct monitor *m)
-{
-	int left;
-
-	while ((left = clock_left(m->next_auth)) > 0)
-		poll(NULL, 0, left);
-}
-
-/* The mechanism, who was asked, and of a failure why.  The name that was tried
-   is told with --log-auth-names only: it may be a password that was typed in
-   the wrong field. */
-static void
-log_auth(struct monitor *m, const struct envelope *env, const struct reply *v)
-{
-	const bool good = v->code == 235;
-	char line[REPLY_TEXT + 128], name[3 * MONITOR_USER];
-	struct notes notes = { .delay = -1, .tried = name };
-	struct envelope noted = *env;
-	const char *why, *tried, *source = auth_asked(m->auth, &why, &tried);
-
-	if (strcmp(m->method, "EXTERNAL") == 0)
-		source = auth_asked(NULL, &why, &tried);
-	text_make_safe(name, text_join(name, sizeof name, tried, NULL), false);
-	if (!good)
-		noted.notes = &notes;
-	logger_put(&m->set->log, good ? LOG_INFO : LOG_WARNING,
-	    good ? "auth-ok" : "auth-failed", &noted,
-	    text_join(line, sizeof line, m->method, " by ", source,
-	    good ? "" : " ", good ? "" : why != NULL ? why : v->text, NULL));
-}
-
-static void
-authenticate(struct monitor *m, const struct question *q, struct reply *v,
-    char *user)
-{
-	const char *mechanism = q->a[0] == '\0' ? NULL : q->a;
-	struct envelope env = *q->env;
-
-	delay_guess(m);
-	auth_step(m->auth, q->env, mechanism, q->b, v, user, MONITOR_USER);
-	m->failures += v->code >= 400;
-	if (v->code == 535)
-		m->next_auth = clock_now() + AUTH_DELAY * 1000;
-	if (v->code == 235)
-		env.fact[FACT_SASL_USERNAME] = user;
-	if (mechanism != NULL)
-		text_join(m->method, sizeof m->method, mechanism, NULL);
-	if (v->code != 334)
-		log_auth(m, &env, v);
-	remember_user(m, v->code == 235 ? user : "");
 }
 
 static int
@@ -339,10 +275,11 @@ is_record(const struct question *q)
 static bool
 may_relay(const struct monitor *m)
 {
-	const char *user = m->known[FACT_SASL_USERNAME];
+	const char *method = m->known[FACT_SASL_METHOD];
 	const char *tls = m->known[FACT_TLS_PROTOCOL];
 
-	return (!m->set->auth_required || user == NULL || user[0] != '\0') &&
+	return (!m->set->auth_required || method == NULL ||
+	    method[0] != '\0') &&
 	    (!m->set->tls_required || tls == NULL || tls[0] != '\0');
 }
 
@@ -523,7 +460,7 @@ handle_oneway(struct monitor *m, const struct question *q)
 		m->recipients = 0;
 		return true;
 	case ASK_ABANDON:
-		auth_abandon(m->auth);
+		monitor_abandon_auth(m);
 		return true;
 	case ASK_STATUS:
 		m->set->status(m->set->log.ctx, q->a, q->number != 0);
@@ -572,11 +509,10 @@ run_question(struct monitor *m, const struct question *q, struct reply *v,
 			snprintf(m->text, sizeof m->text, "%d", errno);
 		break;
 	case ASK_MECHANISMS:
-		text_join(m->text, 512,
-		    auth_mechanisms(m->auth, q->env), NULL);
+		text_join(m->text, 512, monitor_mechanisms(m, q->env), NULL);
 		break;
 	case ASK_AUTH:
-		authenticate(m, q, v, m->text);
+		monitor_authenticate(m, q, v, m->text);
 		break;
 	case ASK_TLS:
 		m->tls = true;

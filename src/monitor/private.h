@@ -42,7 +42,9 @@ struct monitor {
 	unsigned messages;	/* relayed, or tried */
 	size_t recipients;	/* accepted in this transaction, while its end
 				   is heard of */
-	unsigned failures;	/* of AUTH */
+	unsigned failures;	/* of AUTH, */
+	unsigned guesses;	/* and of these, those that the next hop knew
+				   to be wrong */
 	int64_t next_auth;	/* no guess is looked at before this time */
 	unsigned spent;		/* of the budget, at the time: */
 	int64_t refilled;
@@ -79,6 +81,22 @@ void	monitor_log_session(struct monitor *m);
 /* Does what a question asks, and answers it if it wants an answer.  Returns 0,
    or -1 with errno: the channel process cannot be told. */
 int	monitor_handle(struct monitor *m, struct received *r);
+
+/* ---- login.c ---- */
+
+/* The mechanisms that this client may use, good until the next call. */
+const char *monitor_mechanisms(struct monitor *m, const struct envelope *env);
+
+/* One step of AUTH; *v becomes the answer, and user[0..MONITOR_USER) who the
+   client is, or "". */
+void	monitor_authenticate(struct monitor *m, const struct question *q,
+	    struct reply *v, char *user);
+
+/* The client gives up an exchange, or is another one from now on. */
+void	monitor_abandon_auth(struct monitor *m);
+
+/* The client has not authenticated, whatever it did before. */
+void	monitor_forget_login(struct monitor *m);
 
 /* ---- stage.c ---- */
 

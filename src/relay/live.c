@@ -8,6 +8,7 @@
  *    with its first recipient, whose reply is then what it says of both.
  *  - Places that are no next hops take everybody, until there is a message.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -149,4 +150,41 @@ relay_live_idle(struct relay *r)
 			wait = one;
 	}
 	return wait;
+}
+
+/* ---- AUTH -------------------------------------------------------------- */
+
+bool
+relay_auth_possible(const struct relay *r, char *error, size_t size)
+{
+	const struct transport *t = r->usual.transport;
+
+	if (t->live != NULL)
+		return t->live->auth_possible(r, &r->usual, error, size);
+	snprintf(error, size, "--auth relay: needs a next hop: smtp:, smtps: or "
+	    "lmtp:");
+	return false;
+}
+
+const char *
+relay_auth_mechanisms(struct relay *r)
+{
+	return r->usual.transport->live->auth_mechanisms(&r->usual);
+}
+
+void
+relay_auth_step(struct relay *r, const struct envelope *env,
+    const struct relay_login *l, struct reply *v)
+{
+	const struct job j = { .r = r, .env = env, .spool = -1,
+		.deadline = live_deadline(r, LIVE_SECONDS) };
+
+	l->user[0] = '\0';
+	r->usual.transport->live->auth_step(&j, &r->usual, l, v);
+}
+
+void
+relay_auth_forget(struct relay *r)
+{
+	r->usual.transport->live->auth_forget(&r->usual);
 }

@@ -1,5 +1,6 @@
 /*
- * sasl.h - what clients say in SASL: messages as octets, without I/O.
+ * sasl.h - what clients say in SASL, ours and theirs: messages as octets,
+ * without I/O.
  */
 #ifndef RELAY_SASL_H
 #define RELAY_SASL_H
@@ -25,6 +26,15 @@ size_t	sasl_xoauth2(char *to, const struct credentials *c);
 /* Copies the value of "status" in a JSON object, the error of RFC 7628 3.2.2
    and of XOAUTH2, to to[0..size), "" if there is none. */
 void	sasl_status(char *to, size_t size, const char *json);
+
+/*
+ * Who a client says that it is, by the first message p[0..len) of a mechanism,
+ * in to[0..size): who it proves to be, and not for whom it wants to act.  ""
+ * if that mechanism does not tell, or the message is not one of it, or the
+ * name does not fit or has a NUL.
+ */
+void	sasl_name(char *to, size_t size, const char *mechanism, const char *p,
+	    size_t len);
 
 /* SCRAM (RFC 5802), as far as it needs no hash. */
 struct scram {

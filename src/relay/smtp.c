@@ -433,6 +433,8 @@ try_place(struct nexthop *h, const struct envelope *env, int spool,
 	for (i = 0; i < env->nrecipients; i++)
 		v[i].code = 0;
 	h->stale = h->away = false;
+	if (smtp_login_is_lost(h, r))
+		return false;
 	if (h->s.fd != -1 && (!smtp_is_our_account(h) ||
 	    !smtp_is_our_client(h))) {
 		smtp_quit(h, deadline);

@@ -76,6 +76,13 @@ int	nexthop_live_idle(struct nexthop *h, unsigned seconds);
 void	nexthop_where(const struct nexthop *h, char *name, char *tls,
 	    size_t size);
 
+/* AUTH of our client by the next hop: see relay_auth_mechanisms() and what
+   follows it. */
+const char *nexthop_live_mechanisms(const struct nexthop *h);
+void	nexthop_live_auth(struct nexthop *h, const struct envelope *env,
+	    const struct relay_login *login, int64_t deadline, struct reply *v);
+void	nexthop_live_nobody(struct nexthop *h);
+
 /* Ends the transaction without sending, keeps the connection. */
 void	nexthop_abandon(struct nexthop *h, int64_t deadline);
 

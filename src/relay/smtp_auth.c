@@ -89,7 +89,7 @@ smtp_is_our_account(struct nexthop *h)
 	struct credentials c;
 	int found;
 
-	if (h->set->auth == NULL || !h->by_sender)
+	if (h->set->auth == NULL || !h->by_sender || smtp_is_login(h))
 		return true;
 	found = smtp_find_credentials(h, &c, why, sizeof why);
 	if (found == 1)

@@ -101,6 +101,21 @@ check_credentials(struct look *l, const char *what, unsigned *line)
 
 /* ---- Connections ---- */
 
+/* What would our clients be offered? */
+static void
+check_mechanisms(const struct look *l)
+{
+	const char *list = nexthop_live_mechanisms(l->h);
+
+	if (list[0] != '\0')
+		findings_add(l->f, FINDING_GOOD, "--auth relay: %s offers %s",
+		    l->spec, list);
+	else
+		findings_add(l->f, FINDING_DOUBT, "--auth relay: %s offers no "
+		    "AUTH that can be handed through%s", l->spec, l->h->secure ? "" :
+		    " without TLS");
+}
+
 /* Goes as far as MAIL would, over TLS and AUTH, and takes leave. */
 static void
 check_connection(struct look *l)
@@ -122,6 +137,8 @@ check_connection(struct look *l)
 	    c.line != 0 ? ", and accepts user " : "", c.line != 0 ? c.user :
 	    "");
 	credentials_wipe(&c);
+	if (h->live != NULL)
+		check_mechanisms(l);
 	smtp_quit(h, l->f->deadline);
 }
 

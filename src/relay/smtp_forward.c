@@ -160,7 +160,7 @@ smtp_is_our_client(const struct nexthop *h)
 {
 	char line[XCLIENT_MAX];
 
-	if (!h->introduced)
+	if (!h->introduced || smtp_is_login(h))
 		return true;
 	write_xclient(line, h->env, h->introduced_by);
 	return strcmp(line, h->told) == 0;

@@ -99,6 +99,21 @@ is_usable(struct nexthop *h)
 	return h->s.fd != -1 && !stream_has_input(&h->s);
 }
 
+bool
+smtp_live_meet(struct nexthop *h, int64_t deadline, struct reply *r)
+{
+	if (is_usable(h))
+		return true;
+	smtp_hang_up(h);
+	if (smtp_login_is_lost(h, r))
+		return false;
+	smtp_restart(h);
+	while (!smtp_open_next(h, deadline, r) && smtp_has_next(h) &&
+	    clock_left(deadline) > 0)
+		;
+	return h->s.fd != -1;
+}
+
 void
 nexthop_live_hello(struct nexthop *h, const struct envelope *env,
     int64_t deadline, char *text, size_t size)
@@ -110,14 +125,7 @@ nexthop_live_hello(struct nexthop *h, const struct envelope *env,
 		return;
 	h->env = env;
 	h->live->used = clock_now();
-	if (!is_usable(h)) {
-		smtp_hang_up(h);
-		smtp_restart(h);
-		while (!smtp_open_next(h, deadline, &r) && smtp_has_next(h) &&
-		    clock_left(deadline) > 0)
-			;
-	}
-	if (h->s.fd != -1)
+	if (smtp_live_meet(h, deadline, &r))
 		text_join(text, size, "OK\n", h->live->lines, NULL);
 	h->env = NULL;
 }
@@ -377,7 +385,9 @@ nexthop_live_idle(struct nexthop *h, unsigned seconds)
 {
 	int64_t until;
 
-	if (h->live == NULL || h->s.fd == -1)
+	/* A login would be lost with it. */
+	if (h->live == NULL || h->s.fd == -1 || smtp_is_exchange(h) ||
+	    smtp_is_login(h))
 		return -1;
 	until = h->live->used + (int64_t)seconds * 1000 *
 	    (h->dirty ? OPEN_SHARE : 1);

@@ -48,7 +48,7 @@ send_hello(struct nexthop *h, int64_t deadline, struct reply *r)
 	h->can = h->attributes = 0;
 	h->size_max = h->rcpt_max = 0;
 	if (h->live != NULL)
-		h->live->lines[0] = '\0';
+		h->live->lines[0] = h->live->mechanisms[0] = '\0';
 	smtp_add(h, "%s %s\r\n", lmtp ? "LHLO" : "EHLO",
 	    smtp_hello_name(h));
 	if (smtp_command(h, STEP_HELLO, deadline, r))

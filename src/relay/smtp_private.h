@@ -2,8 +2,9 @@
  * smtp_private.h - what the files of the SMTP and LMTP client share.
  *
  * smtp_talk.c sends commands in groups and reads replies, smtp_open.c opens a
- * connection as far as MAIL, smtp_auth.c authenticates, smtp.c has the
- * transaction, smtp_split.c several of them for one message.
+ * connection as far as MAIL, smtp_auth.c authenticates us and smtp_through.c
+ * our client, smtp.c has the transaction, smtp_split.c several of them for one
+ * message.
  */
 #ifndef RELAY_SMTP_PRIVATE_H
 #define RELAY_SMTP_PRIVATE_H
@@ -69,6 +70,8 @@ enum step {
 };
 
 #define LIVE_LINES 2048		/* octets of an answer to EHLO, with NUL */
+#define MECHANISM_NAME 21	/* octets of a name, with NUL: RFC 4422 3.1 */
+#define LIVE_MECHANISMS 512	/* octets of those of AUTH in it, with NUL */
 
 /* What is remembered of a next hop that is asked during the dialogue. */
 struct live {
@@ -85,6 +88,15 @@ struct live {
 	} *to;			/* that were accepted; owned */
 	size_t n;
 	int64_t used;		/* when it was asked last */
+	bool exchange;		/* AUTH is going on: it waits for a response */
+	bool login;		/* it has authenticated our client, who cannot
+				   be asked for that again */
+	char mechanism[MECHANISM_NAME];	/* of this exchange, */
+	unsigned turns;		/* challenges in it so far, */
+	bool named;		/* and name is what its first response said */
+	char name[SMTP_ACCOUNT];	/* that our client gave itself */
+	char mechanisms[LIVE_MECHANISMS];	/* that it may use, separated by
+						   blanks */
 	char lines[LIVE_LINES];	/* of EHLO that our client may see, each with
 				   its newline */
 };
@@ -264,6 +276,24 @@ bool	smtp_live_again(struct nexthop *h);
 
 /* Frees what is remembered. */
 void	smtp_live_close(struct nexthop *h);
+
+/* Connects it, if it is not.  False: *r says why not. */
+bool	smtp_live_meet(struct nexthop *h, int64_t deadline, struct reply *r);
+
+/* ---- smtp_through.c ---- */
+
+/* Learns from a line of EHLO's reply which mechanisms our client may use. */
+void	smtp_note_mechanisms(struct nexthop *h, const char *line);
+
+/* Does it wait for a response of our client? */
+bool	smtp_is_exchange(const struct nexthop *h);
+
+/* Has it authenticated our client? */
+bool	smtp_is_login(const struct nexthop *h);
+
+/* Was that on a connection that is lost?  Then no other takes its place, and *r
+   says so. */
+bool	smtp_login_is_lost(const struct nexthop *h, struct reply *r);
 
 /* ---- smtp_open.c ---- */
 

@@ -81,7 +81,9 @@ offer_rest(struct nexthop *h, const struct envelope *env, int spool,
 	struct nexthop *at = h;
 	unsigned k;
 
-	for (k = 1; k < CONNECTIONS_MAX && at->accepted > 0; k++) {
+	/* Another connection would not be our client's. */
+	for (k = 1; k < CONNECTIONS_MAX && at->accepted > 0 &&
+	    !smtp_is_login(h); k++) {
 		if (some_take(s, env, v, CODE_TOO_MANY, h->part, k - 1) == 0)
 			return;
 		if (at->next == NULL)

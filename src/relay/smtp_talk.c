@@ -118,6 +118,8 @@ smtp_hang_up(struct nexthop *h)
 	stream_close(&h->s);
 	h->held = 0;
 	h->dirty = false;
+	if (h->live != NULL)
+		h->live->exchange = false;
 }
 
 /* The connection failed, with errno or 0 for its end.  Returns false. */
@@ -219,8 +221,10 @@ note_extension(struct nexthop *h, const char *line)
 	const char *arguments;
 	size_t i;
 
-	if (h->live != NULL)
+	if (h->live != NULL) {
 		keep_line(h, line);
+		smtp_note_mechanisms(h, line);
+	}
 	for (i = 0; i < COUNT(offers); i++) {
 		if (smtp_find_word(line, offers[i].keyword) != line)
 			continue;
@@ -319,15 +323,19 @@ read_reply(struct nexthop *h, enum step step, int64_t deadline,
 	char line[REPLY_LINE_MAX];
 	bool more = true;
 	int n, code;
+	long len;
 
 	r->code = 0;
 	r->enh[0] = r->text[0] = '\0';
 	for (n = 0; more; n++) {
-		if (read_reply_line(h, n == 0, line, deadline) == -1)
+		len = read_reply_line(h, n == 0, line, deadline);
+		if (len == -1)
 			return smtp_lost(h, step, errno, r);
 		smtp_show_reply(h, step, line);
 		code = parse_reply_code(line, &more);
-		if (code == 0 || n == REPLY_LINES_MAX)
+		/* A challenge must not be cut. */
+		if (code == 0 || n == REPLY_LINES_MAX || (code == 334 &&
+		    len == REPLY_LINE_MAX - 1))
 			return smtp_garbled(h, step, line, r);
 		if (code != r->code)
 			r->text[0] = '\0';
@@ -357,7 +365,7 @@ smtp_log_refusal(const struct nexthop *h, enum step step,
 	char why[REPLY_TEXT + 128];
 
 	snprintf(why, sizeof why, "%d %s %.*s%s", r->code, r->enh,
-	    (int)strcspn(r->text, "\n"), r->text, hint);
+	    smtp_is_secret(step) ? 0 : (int)strcspn(r->text, "\n"), r->text, hint);
 	smtp_log(h, step_facts[step].name, why);
 }
 
@@ -382,7 +390,8 @@ weigh_refusal(struct nexthop *h, enum step step, struct reply *r)
 	bool repeated = h->kept && (r->code == 421 ||
 	    (step == STEP_MAIL && !live_mail));
 
-	if (smtp_is_secret(step))	/* a text may repeat what we said */
+	/* A text may repeat what we said; what our client said, it knows. */
+	if (smtp_is_secret(step) && !h->set->through)
 		text_join(r->text, sizeof r->text, SMTP_NO_AUTH, NULL);
 	if (r->code == 530 && !repeated)
 		smtp_log_refusal(h, step, r,
@@ -455,6 +464,11 @@ smtp_send_group(struct nexthop *h, enum step step, int64_t deadline,
 	int err = h->error;
 
 	h->error = 0;
+	if (smtp_is_exchange(h) && step != STEP_SASL) {
+		/* It would take this for a response of our client. */
+		smtp_hang_up(h);
+		return smtp_lost(h, step, EPROTO, r);
+	}
 	deadline = clock_within(deadline, BLOCK_SECONDS);
 	if (err == 0 && !stream_has_input(&h->s)) {
 		smtp_show_group(h, step);
@@ -497,7 +511,7 @@ smtp_quit(struct nexthop *h, int64_t deadline)
 	char line[REPLY_LINE_MAX];
 
 	deadline = clock_within(deadline, QUIT_SECONDS);
-	if (h->s.fd != -1 &&
+	if (h->s.fd != -1 && !smtp_is_exchange(h) &&
 	    stream_write(&h->s, "QUIT\r\n", 6, deadline) == 0)
 		stream_line(&h->s, line, sizeof line, deadline);
 	smtp_hang_up(h);

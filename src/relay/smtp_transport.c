@@ -125,9 +125,51 @@ idle_nexthop(struct hop *h, unsigned seconds)
 	return h->state == NULL ? -1 : nexthop_live_idle(h->state, seconds);
 }
 
+static bool
+can_authenticate(const struct relay *r, const struct hop *h, char *error,
+    size_t size)
+{
+	const struct relay_settings *set = r->set;
+
+	if (set->clear || set->tls != TLS_NONE || set->tls_pins != NULL ||
+	    hop_protocol(h) == NEXTHOP_SMTPS ||
+	    strstr(h->where, "unix:") != NULL)
+		return true;
+	snprintf(error, size, "--auth relay: would never be offered without TLS "
+	    "to the next hop: it needs --relay-tls, smtps:, a unix socket or "
+	    "--no-auth-require-tls");
+	return false;
+}
+
+static const char *
+nexthop_mechanisms(struct hop *h)
+{
+	return h->state == NULL ? "" : nexthop_live_mechanisms(h->state);
+}
+
+static void
+authenticate_nexthop(const struct job *j, struct hop *h,
+    const struct relay_login *l, struct reply *v)
+{
+	if (open_nexthop(j, h))
+		nexthop_live_auth(h->state, j->env, l, j->deadline, v);
+	else
+		reply_set(v, 454, "4.7.0", "Local error in processing");
+}
+
+static void
+forget_login(struct hop *h)
+{
+	if (h->state != NULL)
+		nexthop_live_nobody(h->state);
+}
+
 static const struct live_transport live_nexthop = {
 	.hello = hello_nexthop, .offer = offer_nexthop_live,
 	.vrfy = vrfy_nexthop, .forget = forget_nexthop, .idle = idle_nexthop,
+	.auth_possible = can_authenticate,
+	.auth_mechanisms = nexthop_mechanisms,
+	.auth_step = authenticate_nexthop, .auth_forget = forget_login,
 };
 
 static void
@@ -139,6 +181,8 @@ probe_nexthop(struct relay *r, struct hop *h, struct findings *f)
 	char *text = NULL;
 	long len = -1;
 
+	if (n != NULL && r->set->through && h == &r->usual)
+		nexthop_live(n);
 	if (n == NULL) {
 		findings_add(f, FINDING_BAD, "%s: out of memory", h->spec);
 		return;

@@ -42,6 +42,13 @@ struct live_transport {
 	/* See relay_live_forget(), relay_live_idle(). */
 	void (*forget)(struct hop *h, int64_t deadline);
 	int (*idle)(struct hop *h, unsigned seconds);
+	/* See relay_auth_possible() and what follows it. */
+	bool (*auth_possible)(const struct relay *r, const struct hop *h,
+	    char *error, size_t size);
+	const char *(*auth_mechanisms)(struct hop *h);
+	void (*auth_step)(const struct job *j, struct hop *h,
+	    const struct relay_login *l, struct reply *v);
+	void (*auth_forget)(struct hop *h);
 };
 
 struct transport {

@@ -46,7 +46,7 @@ auth_open(const char *source, unsigned timeout, const struct logger *log,
 
 	if (as == NULL) {
 		snprintf(error, size, "authentication source \"%s\" is none "
-		    "of checkpassword:, dovecot:, file:", source);
+		    "of checkpassword:, dovecot:, file:, relay:", source);
 		return NULL;
 	}
 	path = source + strlen(as->prefix);

@@ -9,6 +9,7 @@
 #include "base/logger.h"
 
 #define AUTH_FAILURES_MAX 3	/* refusals in a session */
+#define AUTH_THROUGH "relay:"	/* no source: the next hop authenticates clients */
 #define AUTH_DELAY 2	/* seconds by which session and monitor delay a 535: nothing
 			   in here sleeps */
 
@@ -70,6 +71,10 @@ void	auth_keep_names(struct auth *a);
    name that was tried, "" if there was none or names are not kept. */
 const char *auth_asked(const struct auth *a, const char **why,
 	    const char **name);
+
+/* Takes name as the user's.  Returns false if it is empty, too long or has
+   characters that cannot be shown. */
+bool	auth_take_name(const char *name, char *user, size_t size);
 
 /* The exchange was abandoned by the client ("*"). */
 void	auth_abandon(struct auth *a);

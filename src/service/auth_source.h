@@ -74,10 +74,6 @@ extern const struct auth_source auth_checkpassword, auth_dovecot, auth_file;
 /* Logs that the source failed, whatever the client said: ANSWER_UNSURE. */
 enum answer auth_broken(const struct auth *a, const char *why);
 
-/* Takes name as the user's.  Returns false if it is empty, too long or has
-   characters that cannot be shown. */
-bool	auth_take_name(const char *name, char *user, size_t size);
-
 /* Keeps the name that a client tried, if the log wants it. */
 void	auth_note_name(struct auth *a, const char *name);
 

@@ -63,6 +63,8 @@ forget_speaker(struct session *s)
 	s->client_user[0] = '\0';
 	tls->subject[0] = tls->issuer[0] = tls->fingerprint[0] = '\0';
 	channel_offer_auth(&s->ch, NULL);
+	if (s->options->monitor.auth != NULL)
+		ask_auth_abandon(s->asker);
 }
 
 static void

@@ -114,7 +114,7 @@ static const struct option_row {
 	{ "quarantine", 0, TEXT, AT(const char *, monitor.relay.quarantine),
 	    "maildir:DIR", "", "store what a milter quarantines" },
 	{ "auth", 0, TEXT, AT(const char *, monitor.auth),
-	    "SOURCE", "", "checkpassword: dovecot: file:" },
+	    "SOURCE", "", "checkpassword: dovecot: file: relay:" },
 	{ "auth-senders", 0, TEXT, AT(const char *, monitor.senders),
 	    "FILE", "", "senders that each user may use" },
 	{ "auth-required", 0, FLAG, AT(bool, channel.auth_required),
@@ -547,6 +547,29 @@ is_fingerprints(const char *p)
 	}
 }
 
+/* AUTH by the next hop. */
+static void
+check_through(const struct options *o)
+{
+	const struct relay_settings *relay = &o->monitor.relay;
+	const char *source = o->monitor.auth;
+	const size_t n = sizeof AUTH_THROUGH - 1;
+
+	if (source == NULL || strncmp(source, AUTH_THROUGH, n) != 0)
+		return;
+	if (source[n] != '\0')
+		log_misused("--auth " AUTH_THROUGH " takes nothing after the "
+		    "colon: it is the relay's next hop that is asked");
+	if (!relay->live)
+		log_misused("--auth " AUTH_THROUGH " needs --live");
+	if (relay->auth != NULL)
+		log_misused("--auth " AUTH_THROUGH " and --relay-auth exclude "
+		    "each other: a connection is the client's or ours");
+	if (relay->xclient)
+		log_misused("--auth " AUTH_THROUGH " and --relay-xclient "
+		    "exclude each other");
+}
+
 /* Refuses options that exclude each other, or make no sense alone. */
 static void
 check_options(const struct options *o)
@@ -577,6 +600,7 @@ check_options(const struct options *o)
 	if (c->auth_required && o->monitor.auth == NULL && !o->monitor.tls.ca &&
 	    !o->xclient && !c->proxy_protocol)	/* they may name a user */
 		log_misused("--auth-required needs --auth: nobody could send mail");
+	check_through(o);
 	if (o->monitor.relay.tls_pins != NULL &&
 	    !is_fingerprints(o->monitor.relay.tls_pins))
 		log_misused("--relay-tls-fingerprint: \"%s\" is not a SHA-256 "
@@ -627,6 +651,9 @@ share_options(struct options *o)
 	c->tls = (o->tlscert != NULL || o->monitor.tls.resident != NULL) &&
 	    !c->tls_on_connect;
 	o->monitor.relay.tls_resident = o->monitor.tls.resident;
+	o->monitor.relay.through = o->monitor.auth != NULL &&
+	    strcmp(o->monitor.auth, AUTH_THROUGH) == 0;
+	o->monitor.relay.clear = !c->auth_require_tls;
 	o->monitor.auth_required = c->auth_required;
 	o->monitor.tls_required = c->require_starttls;
 	o->monitor.max_recipients = c->max_recipients;

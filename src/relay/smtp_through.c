@@ -1,0 +1,316 @@
+/*
+ * smtp_through.c - AUTH through: our client authenticates to the next hop
+ * itself.
+ *
+ *  - The mechanisms of the next hop's EHLO are ours, but for those that are
+ *    about the connection and not about the client.
+ *  - Each line of the client goes to the next hop, each reply back, whatever
+ *    the mechanism.  Nothing is kept of it but the name that the client gave.
+ *  - Afterwards the connection is the client's own.  When it is lost, no other
+ *    can take its place: the credentials were not kept.
+ */
+#define _GNU_SOURCE	/* explicit_bzero, memmem */
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/text.h"
+#include "relay/sasl.h"
+#include "relay/smtp_private.h"
+
+#define CANCEL_SECONDS 30	/* for the reply to "*", which nobody awaits */
+#define TURNS_MAX 32		/* challenges of one exchange */
+#define RESPONSE_MAX 12288	/* octets of base64 in a line; RFC 4954 4 */
+#define SECRET_MIN 4		/* octets that are looked for in a reply */
+
+/* ---- What EHLO offers ---- */
+
+/* Can it be handed through?  A channel is bound (RFC 5056), and EXTERNAL is
+   said, of a connection, and there are two. */
+static bool
+is_portable(const char *name)
+{
+	size_t len = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_");
+
+	if (len == 0 || name[len] != '\0')
+		return false;
+	if (len > 5 && strcmp(name + len - 5, "-PLUS") == 0)
+		return false;
+	return strcmp(name, "EXTERNAL") != 0 && strcmp(name, "ANONYMOUS") != 0;
+}
+
+void
+smtp_note_mechanisms(struct nexthop *h, const char *line)
+{
+	char *list = h->live->mechanisms, name[MECHANISM_NAME];
+	size_t len, used;
+
+	if (!h->set->through || !(h->secure || h->set->clear) ||
+	    smtp_find_word(line, "AUTH") != line)
+		return;
+	line += strlen("AUTH");
+	for (line += strspn(line, " ="); *line != '\0';
+	    line += len + strspn(line + len, " ")) {
+		len = strcspn(line, " ");
+		if (len >= sizeof name)
+			continue;
+		for (size_t i = 0; i < len; i++)
+			name[i] = line[i] >= 'a' && line[i] <= 'z'
+			    ? (char)(line[i] - 'a' + 'A') : line[i];
+		name[len] = '\0';
+		used = strlen(list);
+		if (is_portable(name) && smtp_find_word(list, name) == NULL &&
+		    used + len + 2 <= LIVE_MECHANISMS)
+			text_join(list + used, LIVE_MECHANISMS - used,
+			    used == 0 ? "" : " ", name, NULL);
+	}
+}
+
+const char *
+nexthop_live_mechanisms(const struct nexthop *h)
+{
+	return h->live == NULL || h->s.fd == -1 ? "" : h->live->mechanisms;
+}
+
+/* ---- Whose connection it is ---- */
+
+bool
+smtp_is_exchange(const struct nexthop *h)
+{
+	return h->live != NULL && h->live->exchange;
+}
+
+bool
+smtp_is_login(const struct nexthop *h)
+{
+	return h->live != NULL && h->live->login;
+}
+
+bool
+smtp_login_is_lost(const struct nexthop *h, struct reply *r)
+{
+	if (h->s.fd != -1 || !smtp_is_login(h))
+		return false;
+	reply_set(r, 451, "4.4.2", "Connection to next hop lost, and the login "
+	    "with it: connect again");
+	return true;
+}
+
+/* Ends an exchange that our client has given up. */
+static void
+cancel(struct nexthop *h)
+{
+	struct reply r;
+
+	if (!smtp_is_exchange(h))
+		return;
+	smtp_add(h, "*\r\n");
+	/* What accepts that, or asks on, is out of step. */
+	if (smtp_command(h, STEP_SASL, clock_now() + CANCEL_SECONDS * 1000,
+	    &r))
+		smtp_hang_up(h);
+	h->live->exchange = false;
+}
+
+void
+nexthop_live_nobody(struct nexthop *h)
+{
+	if (h->live == NULL)
+		return;
+	cancel(h);
+	explicit_bzero(h->live->name, sizeof h->live->name);
+	if (!h->live->login)
+		return;
+	smtp_quit(h, clock_now() + QUIT_SECONDS * 1000);
+	h->live->login = false;
+}
+
+/* ---- The exchange ---- */
+
+/* Does text have that secret in it, or the token that it is? */
+static bool
+has_secret(const char *text, const char *secret, size_t len)
+{
+	static const char bearer[] = "auth=Bearer ";
+	const size_t n = sizeof bearer - 1;
+
+	if (len > n && memcmp(secret, bearer, n) == 0) {
+		secret += n;
+		len -= n;
+	}
+	return len >= SECRET_MIN &&
+	    memmem(text, strlen(text), secret, len) != NULL;
+}
+
+/* Does the next hop's text repeat what our client said, as base64 or decoded?
+   The parts of a message stand between control characters; the name is
+   none that nobody may see. */
+static bool
+repeats(const struct nexthop *h, const char *text,
+    const struct relay_login *l, const char *said, size_t len)
+{
+	size_t n;
+
+	if (l->response != NULL &&
+	    has_secret(text, l->response, strlen(l->response)))
+		return true;
+	for (; len > 0; said += n, len -= n) {
+		for (n = 0; n < len && (unsigned char)said[n] >= ' '; n++)
+			;
+		if ((strlen(h->live->name) != n ||
+		    memcmp(h->live->name, said, n) != 0) &&
+		    has_secret(text, said, n))
+			return true;
+		n += n < len;
+	}
+	return false;
+}
+
+/* It could not be asked, or makes no sense: RFC 4954 4.  Keeps the words. */
+static void
+fail(struct reply *v)
+{
+	v->code = 454;
+	text_join(v->enh, sizeof v->enh, "4.7.0", NULL);
+}
+
+/* A challenge came.  False, with *v, if the exchange cannot go on. */
+static bool
+take_challenge(struct nexthop *h, struct reply *v)
+{
+	v->enh[0] = '\0';
+	if (strchr(v->text, '\n') != NULL) {
+		smtp_garbled(h, STEP_SASL, "", v);
+		fail(v);
+		return false;
+	}
+	h->live->exchange = true;
+	if (++h->live->turns <= TURNS_MAX)
+		return true;
+	smtp_log(h, "AUTH", "too many challenges");
+	cancel(h);
+	reply_set(v, 454, "4.7.0", "Too many challenges of next hop");
+	return false;
+}
+
+/* Sends the line of our client, and reads what that comes to.  said is its
+   response, decoded. */
+static void
+exchange(struct nexthop *h, const struct relay_login *l, const char *said,
+    size_t len, int64_t deadline, struct reply *v)
+{
+	struct live *live = h->live;
+	bool ok;
+	size_t n;
+
+	if (l->mechanism != NULL)
+		smtp_add(h, "AUTH %s%s%s\r\n", l->mechanism,
+		    l->response == NULL ? "" : " ", l->response == NULL ? ""
+		    : *l->response == '\0' ? "=" : l->response);
+	else
+		smtp_add(h, "%s\r\n", l->response == NULL ? "" : l->response);
+	n = h->held;
+	ok = smtp_command(h, STEP_SASL, deadline, v);
+	explicit_bzero(h->out, n);
+	live->exchange = false;
+	if (ok && v->code == 334 && take_challenge(h, v))
+		return;
+	if (ok && v->code == 235) {
+		live->login = true;
+		text_join(l->user, l->size, live->name, NULL);
+	}
+	/* 538 is about our connection, not about the client's. */
+	if (v->code >= 400 && (h->s.fd == -1 || v->code == 538))
+		fail(v);
+	if (repeats(h, v->text, l, said, len))
+		text_join(v->text, sizeof v->text, v->code == 235
+		    ? "Authentication successful" : "Authentication failed",
+		    NULL);
+	explicit_bzero(live->name, sizeof live->name);
+}
+
+/* May an exchange begin?  The channel has asked the same, but it is not
+   trusted. */
+static bool
+may_begin(struct nexthop *h, const char *mechanism, int64_t deadline,
+    struct reply *v)
+{
+	if (h->live->login || h->live->begun) {
+		reply_set(v, 503, "5.5.1", h->live->login
+		    ? "Authenticated already" : "No AUTH in a transaction");
+		return false;
+	}
+	cancel(h);
+	smtp_abandon(h, deadline);
+	if (!smtp_live_meet(h, deadline, v)) {
+		fail(v);
+		return false;
+	}
+	if (h->live->mechanisms[0] == '\0')
+		reply_set(v, 454, "4.7.0", "Authentication is not available");
+	else if (strpbrk(mechanism, " =") != NULL ||
+	    smtp_find_word(h->live->mechanisms, mechanism) == NULL)
+		reply_set(v, 504, "5.5.4", "Mechanism is not offered");
+	else {
+		text_join(h->live->mechanism, sizeof h->live->mechanism,
+		    mechanism, NULL);
+		h->live->turns = 0;
+		h->live->named = false;
+		return true;
+	}
+	return false;
+}
+
+/* Is there an exchange to go on with? */
+static bool
+may_go_on(const struct nexthop *h, struct reply *v)
+{
+	if (smtp_is_exchange(h))
+		return true;
+	reply_set(v, 503, "5.5.1", "No AUTH exchange is going on");
+	return false;
+}
+
+/* Decodes the response; the name is in the first one. */
+static void
+take_line(struct nexthop *h, const struct relay_login *l, int64_t deadline,
+    struct reply *v)
+{
+	char said[RESPONSE_MAX / 4 * 3];
+	const char *response = l->response == NULL ? "" : l->response;
+	struct span base64 = { response, strlen(response) };
+	long n = base64.len > RESPONSE_MAX ? 0
+	    : text_decode_base64(said, sizeof said, base64);
+
+	if (base64.len > RESPONSE_MAX || n == -1) {
+		cancel(h);
+		if (n == -1)
+			reply_set(v, 501, "5.5.2", "Response is not base64");
+		else
+			reply_set(v, 500, "5.5.6", "Response too long");
+		return;
+	}
+	if (!h->live->named && (l->mechanism == NULL || l->response != NULL)) {
+		sasl_name(h->live->name, sizeof h->live->name,
+		    h->live->mechanism, said, (size_t)n);
+		h->live->named = true;
+	}
+	exchange(h, l, said, (size_t)n, deadline, v);
+	explicit_bzero(said, (size_t)n);
+}
+
+void
+nexthop_live_auth(struct nexthop *h, const struct envelope *env,
+    const struct relay_login *l, int64_t deadline, struct reply *v)
+{
+	if (h->live == NULL) {
+		reply_set(v, 454, "4.7.0", "Local error in processing");
+		return;
+	}
+	h->env = env;
+	if (l->mechanism != NULL ? may_begin(h, l->mechanism, deadline, v)
+	    : may_go_on(h, v))
+		take_line(h, l, deadline, v);
+	h->live->used = clock_now();
+	h->env = NULL;
+}
