@@ -161,6 +161,9 @@ void	smtp_log(const struct nexthop *h, const char *what, const char *why);
 
 /* ---- smtp_show.c ---- */
 
+/* Is it one of AUTH, whose words are secret and may be repeated? */
+bool	smtp_is_secret(enum step step);
+
 /* With -d: logs the commands of a group, and a line of the reply. */
 void	smtp_show_group(const struct nexthop *h, enum step step);
 void	smtp_show_reply(const struct nexthop *h, enum step step,

@@ -69,15 +69,20 @@ smtp_may_repeat(const struct nexthop *h, enum step step, const char *line)
 void
 smtp_show_reply(const struct nexthop *h, enum step step, const char *line)
 {
-	const bool challenge = smtp_is_secret(step) && strncmp(line, "334", 3) == 0;
+	size_t n = strlen(line), shown = n;
 
 	if (!h->set->debug)
 		return;
 	if (smtp_may_repeat(h, step, line))
-		show(h, 'S', "", 0, "***");
-	else
-		show(h, 'S', line, challenge ? 3 : strlen(line),
-		    challenge ? " ***" : "");
+		shown = 0;
+	else if (smtp_is_secret(step) && strncmp(line, "334", 3) == 0)
+		shown = 3;
+	else if (smtp_is_secret(step) && h->set->through && n > 4)
+		/* It may repeat what our client said. */
+		shown = text_enhanced(line + 4) == 0 ? 3
+		    : 4 + text_enhanced(line + 4);
+	show(h, 'S', line, shown, shown == n ? "" : shown == 0 ? "***"
+	    : " ***");
 }
 
 void

@@ -365,7 +365,8 @@ smtp_log_refusal(const struct nexthop *h, enum step step,
 	char why[REPLY_TEXT + 128];
 
 	snprintf(why, sizeof why, "%d %s %.*s%s", r->code, r->enh,
-	    smtp_is_secret(step) ? 0 : (int)strcspn(r->text, "\n"), r->text, hint);
+	    smtp_is_secret(step) ? 0 : (int)strcspn(r->text, "\n"), r->text,
+	    hint);
 	smtp_log(h, step_facts[step].name, why);
 }
 
