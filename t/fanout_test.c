@@ -225,6 +225,30 @@ nexthop_live_idle(struct nexthop *h, unsigned seconds)
 	return -1;
 }
 
+/* Nor does anybody authenticate: t/auth-relay.t has that. */
+const char *
+nexthop_live_mechanisms(const struct nexthop *h)
+{
+	(void)h;
+	return "";
+}
+
+void
+nexthop_live_auth(struct nexthop *h, const struct envelope *e,
+    const struct relay_login *l, int64_t deadline, struct reply *v)
+{
+	(void)l;
+	(void)deadline;
+	reply_set(v, 454, "4.7.0", "Nobody");
+	note("auth", h, e);
+}
+
+void
+nexthop_live_nobody(struct nexthop *h)
+{
+	note("nobody", h, NULL);
+}
+
 /* ---- The world of one test ---- */
 
 static char dir[64], routes[80], out[80];

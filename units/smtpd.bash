@@ -26,7 +26,7 @@ _smtpd() {
 	--log-level) COMPREPLY=($(compgen -W 'err warning notice info' -- "$cur")) ;;
 	--check) COMPREPLY=($(compgen -W 'start connect' -- "$cur")) ;;
 	--user) COMPREPLY=($(compgen -u -- "$cur")) ;;
-	--auth) relay='file: dovecot: checkpassword:' ;;
+	--auth) relay='file: dovecot: checkpassword: relay:' ;;
 	--policy | --milter | --tls-engine) relay='unix: inet:' ;;
 	--quarantine) relay='maildir:' ;;
 	--command-limit) COMPREPLY=($(compgen -W 'NOOP= RCPT= RSET= VRFY=' -- "$cur"))
