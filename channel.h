@@ -220,6 +220,9 @@ struct channel_settings {
 	bool proxy_protocol;		/* a PROXY header comes first */
 	bool xclient;			/* offer XCLIENT to this client */
 	bool xforward;			/* and XFORWARD */
+	bool auth_foreign;		/* others than the hook make the texts of
+					   replies to AUTH, which may repeat
+					   credentials: they are not logged */
 };
 
 /*
@@ -398,6 +401,7 @@ struct channel {
 				   first, or is owned */
 	size_t outlen, outsent, outsize;
 	bool failed;		/* sticky: no memory for a reply */
+	bool hushed;		/* this reply's text is not to be logged */
 	size_t linelen;		/* octets of line gathered */
 	bool guarded;		/* a line may have been a credential: if this one
 				   is no command, so may it be */

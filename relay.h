@@ -167,10 +167,11 @@ struct relay_login {
 };
 
 /*
- * Hands it on; *v becomes what the next hop says to it: 334 with a challenge,
- * 235 or a refusal; 454 4.7.0 if it does not answer.  A text that repeats the
- * client's secret is replaced.  With 235 the connection is that user's, and is
- * not dialled again when it is lost: 451.  l->response is its owner's to wipe.
+ * Hands it on; *v becomes what the next hop says to it, which may repeat the
+ * client's secret and must not be logged: 334 with a challenge, 235 or a
+ * refusal; 454 4.7.0 if it does not answer.  With 235 the connection is that
+ * user's, and is not dialled again when it is lost: 451.  l->response is its
+ * owner's to wipe.
  */
 void	relay_auth_step(struct relay *r, const struct envelope *env,
 	    const struct relay_login *l, struct reply *v);

@@ -60,7 +60,9 @@ auth_step(struct channel *ch, struct span mechanism, struct span response,
 		ch->auth_user[0] = '\0';
 	if (r.code == 535)
 		auth_failed(ch, &r);
+	ch->hushed = ch->set->auth_foreign;
 	reply_answer(ch, &r);
+	ch->hushed = false;
 }
 
 /* The mechanism is not listed: because there is none such, or for now? */

@@ -10,7 +10,7 @@
 
 #define REPLY_LINE 480	/* octets of text in one line; RFC 5321 4.5.3.1.5 */
 
-static const char crlf[] = "\r\n";
+static const char crlf[] = "\r\n", stars[] = "********";
 
 void
 reply_deny(struct reply *r, int code, const char *enh, const char *text)
@@ -45,6 +45,24 @@ append_output(struct channel *ch, const char *p, size_t len)
 	ch->outlen += len;
 }
 
+/* Tells the log a line of a reply that stands behind start; so many octets of it
+   are its codes. */
+static void
+log_reply(const struct channel *ch, size_t start, size_t codes)
+{
+	struct span line = { ch->out + start, ch->outlen - start };
+	char masked[32];
+
+	if (ch->hooks->dialogue == NULL || ch->failed)
+		return;
+	if (ch->hushed && codes + sizeof stars <= sizeof masked) {
+		memcpy(masked, line.p, codes);
+		memcpy(masked + codes, stars, sizeof stars);
+		line = span_of(masked);
+	}
+	ch->hooks->dialogue(ch->ctx, true, line);
+}
+
 /* UTF-8 goes only to clients that asked for it (RFC 6531 3.7.4.2). */
 void
 reply_line(struct channel *ch, int code, bool more, const char *enh,
@@ -53,21 +71,20 @@ reply_line(struct channel *ch, int code, bool more, const char *enh,
 	const char head[] = { (char)('0' + code / 100),
 		(char)('0' + code / 10 % 10), (char)('0' + code % 10),
 		more ? '-' : ' ' };
-	size_t start = ch->outlen;
+	size_t start = ch->outlen, codes;
 	char c;
 
 	append_output(ch, head, sizeof head);
 	append_output(ch, enh, strlen(enh));
 	append_output(ch, " ", enh[0] != '\0');
+	codes = ch->outlen - start;
 	for (size_t i = 0; i < text.len; i++) {
 		c = text.p[i];
 		if (octet_control(c) || (octet_high(c) && !ch->smtp_utf8))
 			c = '?';
 		append_output(ch, &c, 1);
 	}
-	if (ch->hooks->dialogue != NULL && !ch->failed)
-		ch->hooks->dialogue(ch->ctx, true, (struct span){
-		    ch->out + start, ch->outlen - start });
+	log_reply(ch, start, codes);
 	append_output(ch, crlf, 2);
 }
 
@@ -119,7 +136,7 @@ void
 reply_note(struct channel *ch, int code, const char *enh, const char *text)
 {
 	if (code >= 400 && ch->errors++ == 0)
-		reply_set(&ch->refusal, code, enh, text);
+		reply_set(&ch->refusal, code, enh, ch->hushed ? stars : text);
 }
 
 void

@@ -133,8 +133,7 @@ monitor_authenticate(struct monitor *m, const struct question *q,
 void
 monitor_abandon_auth(struct monitor *m)
 {
-	if (m->set->relay.through)
-		relay_auth_forget(m->relay);
+	monitor_forget_login(m);
 	auth_abandon(m->auth);
 }
 

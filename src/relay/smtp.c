@@ -224,8 +224,8 @@ add_orcpt(struct nexthop *h, const char *options)
 }
 
 /*
- * Adds AUTH during the dialogue, where the next hop knows who we are: others
- * refuse it.  What a client says that has not authenticated is not worth more
+ * Adds AUTH during the dialogue, where the next hop knows who we are, or our
+ * client is: others refuse it.  What a client says that has not authenticated is not worth more
  * than AUTH=<> (RFC 4954 5).
  */
 static void
@@ -233,9 +233,9 @@ add_auth(struct nexthop *h, const struct envelope *env)
 {
 	const char *options = env->fact[FACT_MAIL_OPTIONS];
 
-	if (h->live == NULL || !smtp_is_trusted(h))
+	if (h->live == NULL || !(smtp_is_login(h) || smtp_is_trusted(h)))
 		return;
-	if (env->fact[FACT_SASL_USERNAME][0] != '\0')
+	if (smtp_is_login(h) || env->fact[FACT_SASL_USERNAME][0] != '\0')
 		add_option(h, options, "AUTH");
 	else if (smtp_find_word(options, "AUTH") != NULL)
 		smtp_add(h, " AUTH=<>");

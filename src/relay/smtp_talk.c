@@ -363,10 +363,11 @@ smtp_log_refusal(const struct nexthop *h, enum step step,
     const struct reply *r, const char *hint)
 {
 	char why[REPLY_TEXT + 128];
+	const bool secret = smtp_is_secret(step);
 
-	snprintf(why, sizeof why, "%d %s %.*s%s", r->code, r->enh,
-	    smtp_is_secret(step) ? 0 : (int)strcspn(r->text, "\n"), r->text,
-	    hint);
+	snprintf(why, sizeof why, "%d %s%s%.*s%s", r->code, r->enh,
+	    secret ? "" : " ", secret ? 0 : (int)strcspn(r->text, "\n"),
+	    r->text, hint);
 	smtp_log(h, step_facts[step].name, why);
 }
 

@@ -9,7 +9,7 @@
  *  - Afterwards the connection is the client's own.  When it is lost, no other
  *    can take its place: the credentials were not kept.
  */
-#define _GNU_SOURCE	/* explicit_bzero, memmem */
+#define _GNU_SOURCE	/* explicit_bzero */
 #include <string.h>
 
 #include "base/clock.h"
@@ -21,7 +21,6 @@
 #define CANCEL_SECONDS 30	/* for the reply to "*", which nobody awaits */
 #define TURNS_MAX 32		/* challenges of one exchange */
 #define RESPONSE_MAX 12288	/* octets of base64 in a line; RFC 4954 4 */
-#define SECRET_MIN 4		/* octets that are looked for in a reply */
 
 /* ---- What EHLO offers ---- */
 
@@ -127,45 +126,6 @@ nexthop_live_nobody(struct nexthop *h)
 
 /* ---- The exchange ---- */
 
-/* Does text have that secret in it, or the token that it is? */
-static bool
-has_secret(const char *text, const char *secret, size_t len)
-{
-	static const char bearer[] = "auth=Bearer ";
-	const size_t n = sizeof bearer - 1;
-
-	if (len > n && memcmp(secret, bearer, n) == 0) {
-		secret += n;
-		len -= n;
-	}
-	return len >= SECRET_MIN &&
-	    memmem(text, strlen(text), secret, len) != NULL;
-}
-
-/* Does the next hop's text repeat what our client said, as base64 or decoded?
-   The parts of a message stand between control characters; the name is
-   none that nobody may see. */
-static bool
-repeats(const struct nexthop *h, const char *text,
-    const struct relay_login *l, const char *said, size_t len)
-{
-	size_t n;
-
-	if (l->response != NULL &&
-	    has_secret(text, l->response, strlen(l->response)))
-		return true;
-	for (; len > 0; said += n, len -= n) {
-		for (n = 0; n < len && (unsigned char)said[n] >= ' '; n++)
-			;
-		if ((strlen(h->live->name) != n ||
-		    memcmp(h->live->name, said, n) != 0) &&
-		    has_secret(text, said, n))
-			return true;
-		n += n < len;
-	}
-	return false;
-}
-
 /* It could not be asked, or makes no sense: RFC 4954 4.  Keeps the words. */
 static void
 fail(struct reply *v)
@@ -193,11 +153,10 @@ take_challenge(struct nexthop *h, struct reply *v)
 	return false;
 }
 
-/* Sends the line of our client, and reads what that comes to.  said is its
-   response, decoded. */
+/* Sends the line of our client, and reads what that comes to. */
 static void
-exchange(struct nexthop *h, const struct relay_login *l, const char *said,
-    size_t len, int64_t deadline, struct reply *v)
+exchange(struct nexthop *h, const struct relay_login *l, int64_t deadline,
+    struct reply *v)
 {
 	struct live *live = h->live;
 	bool ok;
@@ -222,10 +181,6 @@ exchange(struct nexthop *h, const struct relay_login *l, const char *said,
 	/* 538 is about our connection, not about the client's. */
 	if (v->code >= 400 && (h->s.fd == -1 || v->code == 538))
 		fail(v);
-	if (repeats(h, v->text, l, said, len))
-		text_join(v->text, sizeof v->text, v->code == 235
-		    ? "Authentication successful" : "Authentication failed",
-		    NULL);
 	explicit_bzero(live->name, sizeof live->name);
 }
 
@@ -271,10 +226,10 @@ may_go_on(const struct nexthop *h, struct reply *v)
 	return false;
 }
 
-/* Decodes the response; the name is in the first one. */
-static void
-take_line(struct nexthop *h, const struct relay_login *l, int64_t deadline,
-    struct reply *v)
+/* Decodes the response; the name is in the first one.  False, with *v: it is
+   not one that may be handed on. */
+static bool
+read_response(struct nexthop *h, const struct relay_login *l, struct reply *v)
 {
 	char said[RESPONSE_MAX / 4 * 3];
 	const char *response = l->response == NULL ? "" : l->response;
@@ -282,21 +237,19 @@ take_line(struct nexthop *h, const struct relay_login *l, int64_t deadline,
 	long n = base64.len > RESPONSE_MAX ? 0
 	    : text_decode_base64(said, sizeof said, base64);
 
-	if (base64.len > RESPONSE_MAX || n == -1) {
-		cancel(h);
-		if (n == -1)
-			reply_set(v, 501, "5.5.2", "Response is not base64");
-		else
-			reply_set(v, 500, "5.5.6", "Response too long");
-		return;
-	}
-	if (!h->live->named && (l->mechanism == NULL || l->response != NULL)) {
+	if (base64.len > RESPONSE_MAX)
+		reply_set(v, 500, "5.5.6", "Response too long");
+	else if (n == -1)
+		reply_set(v, 501, "5.5.2", "Response is not base64");
+	else if (!h->live->named &&
+	    (l->mechanism == NULL || l->response != NULL)) {
 		sasl_name(h->live->name, sizeof h->live->name,
 		    h->live->mechanism, said, (size_t)n);
 		h->live->named = true;
 	}
-	exchange(h, l, said, (size_t)n, deadline, v);
-	explicit_bzero(said, (size_t)n);
+	explicit_bzero(said, base64.len < sizeof said ? base64.len
+	    : sizeof said);
+	return base64.len <= RESPONSE_MAX && n != -1;
 }
 
 void
@@ -309,8 +262,12 @@ nexthop_live_auth(struct nexthop *h, const struct envelope *env,
 	}
 	h->env = env;
 	if (l->mechanism != NULL ? may_begin(h, l->mechanism, deadline, v)
-	    : may_go_on(h, v))
-		take_line(h, l, deadline, v);
+	    : may_go_on(h, v)) {
+		if (read_response(h, l, v))
+			exchange(h, l, deadline, v);
+		else
+			cancel(h);
+	}
 	h->live->used = clock_now();
 	h->env = NULL;
 }

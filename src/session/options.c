@@ -653,6 +653,7 @@ share_options(struct options *o)
 	o->monitor.relay.tls_resident = o->monitor.tls.resident;
 	o->monitor.relay.through = o->monitor.auth != NULL &&
 	    strcmp(o->monitor.auth, AUTH_THROUGH) == 0;
+	c->auth_foreign = o->monitor.relay.through;
 	o->monitor.relay.clear = !c->auth_require_tls;
 	o->monitor.auth_required = c->auth_required;
 	o->monitor.tls_required = c->require_starttls;
