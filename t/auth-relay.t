@@ -415,7 +415,7 @@ def a_second_auth_and_auth_in_a_transaction_are_refused_here():
         s.start()
         assert s.say(f"AUTH PLAIN {PLAIN}", f"AUTH PLAIN {PLAIN}") == [
             "235 2.7.0 Ok", "503 5.5.1 Authenticated already"]
-        # Also after EHLO, which changes nothing.
+        # Also after EHLO.
         assert s.offered() == MECHANISMS.split()
         assert s.say(f"AUTH PLAIN {PLAIN}") == [
             "503 5.5.1 Authenticated already"]
@@ -424,7 +424,45 @@ def a_second_auth_and_auth_in_a_transaction_are_refused_here():
         assert s.text() == "250 2.0.0 taken"
         s.finish()
     assert [c.split()[0] for _, c in hop.commands] == [
-        "EHLO", "AUTH", "MAIL", "RCPT", "DATA", "QUIT"], hop.commands
+        "EHLO", "AUTH", "EHLO", "MAIL", "RCPT", "DATA", "QUIT"], hop.commands
+    assert hop.connections == 1
+
+
+@test
+def ehlo_after_auth_tells_what_the_next_hop_has_for_that_user():
+    asked = itertools.count()
+    hop = scripted({"EHLO": lambda dial: "250-next.example.net\r\n" +
+                    ("250-SIZE 1000\r\n250 AUTH PLAIN" if next(asked) == 0
+                     else "250-SIZE 5000\r\n250 DSN"),
+                    "AUTH": "235 2.7.0 Ok"})
+    big = SENDER + " SIZE=3000"
+    with Through(hop) as s:
+        s.start()
+        assert s.say(big)[0][:9] == "552 5.3.4"
+        assert s.say(f"AUTH PLAIN {PLAIN}") == ["235 2.7.0 Ok"]
+        said = s.say(HELLO)[0].splitlines()
+        # Clients that look again must still find AUTH, as with any source.
+        assert {"250-SIZE 5000", "250-DSN"} < set(said), said
+        assert s.offered(said="\n".join(said)) == ["PLAIN"], said
+        # It is asked once: nothing changes after that.
+        s.say(HELLO)
+        assert s.say(big, RCPT) == ["250 2.0.0 taken"] * 2
+        s.finish()
+    assert [c.split()[0] for _, c in hop.commands] == [
+        "EHLO", "AUTH", "EHLO", "MAIL", "RCPT", "QUIT"], hop.commands
+
+
+@test
+def a_login_that_is_lost_in_ehlo_is_not_given_again():
+    asked = itertools.count()
+    hop = scripted({"EHLO": lambda dial: None if next(asked) == 0
+                    else Hop.HANG_UP, "AUTH": "235 2.7.0 Ok"})
+    with Through(hop) as s:
+        s.start()
+        assert s.say(f"AUTH PLAIN {PLAIN}") == ["235 2.7.0 Ok"]
+        assert s.offered() == []
+        assert s.say(SENDER) == [LOST]
+        s.finish()
     assert hop.connections == 1
 
 

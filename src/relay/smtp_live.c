@@ -126,6 +126,8 @@ nexthop_live_hello(struct nexthop *h, const struct envelope *env,
 	h->env = env;
 	h->live->used = clock_now();
 	if (smtp_live_meet(h, deadline, &r))
+		smtp_hello_again(h, deadline);
+	if (h->s.fd != -1)
 		text_join(text, size, "OK\n", h->live->lines, NULL);
 	h->env = NULL;
 }

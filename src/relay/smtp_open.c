@@ -39,9 +39,8 @@ send_helo(struct nexthop *h, int64_t deadline, struct reply *r)
 	return false;
 }
 
-/* A next hop that refuses all this refuses us, not this message: 451. */
-static bool
-send_hello(struct nexthop *h, int64_t deadline, struct reply *r)
+bool
+smtp_say_hello(struct nexthop *h, int64_t deadline, struct reply *r)
 {
 	bool lmtp = h->protocol == NEXTHOP_LMTP;
 
@@ -138,7 +137,7 @@ negotiate_tls(struct nexthop *h, bool must, int64_t deadline, struct reply *r)
 				return smtp_garbled(h, STEP_STARTTLS,
 				    "more than a reply", r);
 			return start_tls(h, must, deadline, r) &&
-			    send_hello(h, deadline, r);
+			    smtp_say_hello(h, deadline, r);
 		}
 		if (h->s.fd == -1)
 			return false;
@@ -183,7 +182,7 @@ greet_place(struct nexthop *h, int64_t deadline, struct reply *r)
 		smtp_make_temporary(r);
 		return false;
 	}
-	if (send_hello(h, deadline, r))
+	if (smtp_say_hello(h, deadline, r))
 		return true;
 	if (!h->closed || h->protocol == NEXTHOP_LMTP || r->code != 451 ||
 	    strcmp(r->enh, "4.4.2") != 0)
@@ -197,7 +196,7 @@ static bool
 introduce(struct nexthop *h, int64_t deadline, struct reply *r)
 {
 	return smtp_xclient(h, deadline, r) &&
-	    (!h->introduced || send_hello(h, deadline, r));
+	    (!h->introduced || smtp_say_hello(h, deadline, r));
 }
 
 /* Opens h->place as far as MAIL.  Where TLS is not demanded and its handshake

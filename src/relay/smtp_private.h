@@ -90,7 +90,8 @@ struct live {
 	int64_t used;		/* when it was asked last */
 	bool exchange;		/* AUTH is going on: it waits for a response */
 	bool login;		/* it has authenticated our client, who cannot
-				   be asked for that again */
+				   be asked for that again, */
+	bool news;		/* and was not asked since what it can */
 	char mechanism[MECHANISM_NAME];	/* of this exchange, */
 	unsigned turns;		/* challenges in it so far, */
 	bool named;		/* and name is what its first response said */
@@ -288,6 +289,10 @@ bool	smtp_live_meet(struct nexthop *h, int64_t deadline, struct reply *r);
 /* Learns from a line of EHLO's reply which mechanisms our client may use. */
 void	smtp_note_mechanisms(struct nexthop *h, const char *line);
 
+/* Learns what it can now that it knows our client.  Mechanisms stay, although
+   it need not tell them any more. */
+void	smtp_hello_again(struct nexthop *h, int64_t deadline);
+
 /* Does it wait for a response of our client? */
 bool	smtp_is_exchange(const struct nexthop *h);
 
@@ -299,6 +304,10 @@ bool	smtp_is_login(const struct nexthop *h);
 bool	smtp_login_is_lost(const struct nexthop *h, struct reply *r);
 
 /* ---- smtp_open.c ---- */
+
+/* EHLO or what it takes for it, and what it says of the next hop.  One that
+   refuses all this refuses us, not this message: *r is 451. */
+bool	smtp_say_hello(struct nexthop *h, int64_t deadline, struct reply *r);
 
 /* The port that a place without one means. */
 const char *smtp_default_port(enum nexthop_protocol protocol);

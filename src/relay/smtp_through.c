@@ -95,6 +95,21 @@ smtp_login_is_lost(const struct nexthop *h, struct reply *r)
 	return true;
 }
 
+void
+smtp_hello_again(struct nexthop *h, int64_t deadline)
+{
+	char mechanisms[LIVE_MECHANISMS];
+	struct reply r;
+
+	if (!h->live->news)
+		return;
+	h->live->news = false;
+	text_join(mechanisms, sizeof mechanisms, h->live->mechanisms, NULL);
+	smtp_say_hello(h, deadline, &r);
+	text_join(h->live->mechanisms, sizeof h->live->mechanisms, mechanisms,
+	    NULL);
+}
+
 /* Ends an exchange that our client has given up. */
 static void
 cancel(struct nexthop *h)
@@ -121,7 +136,7 @@ nexthop_live_nobody(struct nexthop *h)
 	if (!h->live->login)
 		return;
 	smtp_quit(h, clock_now() + QUIT_SECONDS * 1000);
-	h->live->login = false;
+	h->live->login = h->live->news = false;
 }
 
 /* ---- The exchange ---- */
@@ -175,7 +190,7 @@ exchange(struct nexthop *h, const struct relay_login *l, int64_t deadline,
 	if (ok && v->code == 334 && take_challenge(h, v))
 		return;
 	if (ok && v->code == 235) {
-		live->login = true;
+		live->login = live->news = true;
 		text_join(l->user, l->size, live->name, NULL);
 	}
 	/* 538 is about our connection, not about the client's. */
