@@ -396,7 +396,7 @@ hostname = store.example.net
 base_dir = {place}/run
 state_dir = {place}/state
 log_path = {place}/log
-ssl = no
+{ssl}
 {users}default_vsz_limit = 512M
 first_valid_uid = 1
 mail_uid = nobody
@@ -405,7 +405,7 @@ mail_location = maildir:{place}/mail/%n
 mail_plugins = {plugins}
 auth_mechanisms = {mechanisms}
 auth_failure_delay = 0
-passdb {{
+{bearer}passdb {{
   driver = passwd-file
   args = {place}/users
 }}
@@ -433,21 +433,56 @@ service stats {{
 }}
 {listeners}"""
 
+DOVECOT_SUBMISSION = """ssl = required
+ssl_cert = <{place}/mx.pem
+ssl_key = <{place}/mx.key
+service submission-login {{
+  chroot =
+  inet_listener submission {{
+    port = {port}
+  }}
+}}
+submission_relay_host = 127.0.0.1
+submission_relay_port = {onward}
+"""
+
+DOVECOT_BEARER = """passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {place}/oauth2
+}}
+"""
+
+OAUTH2 = """introspection_mode = post
+introspection_url = {url}
+username_attribute = username
+active_attribute = active
+active_value = true
+"""
+
 
 class Dovecot(Peer):
     """Decides about passwords at the socket `auth', its path; takes messages
     by LMTP, for everybody, into Maildirs mail/LOCALPART.  Users have the
     passwords in `users'.  Without root there is no LMTP.  known: only users have
-    mailboxes.  full: these have a mailbox that holds 10 octets."""
+    mailboxes.  full: these have a mailbox that holds 10 octets.  submission: it
+    has that service, which wants STARTTLS with mx.pem and hands on to the port
+    `onward', to be set before start().  bearer: the address of a service that
+    knows tokens (RFC 7662)."""
     needs_root = False
 
     def __init__(self, lmtp=False, users=None, known=False, full=(),
-                 mechanisms="plain login scram-sha-1 scram-sha-256"):
-        self.lmtp = self.needs_root = lmtp
+                 mechanisms="plain login scram-sha-1 scram-sha-256",
+                 submission=False, bearer=None):
+        self.lmtp, self.submission = lmtp, submission
+        self.needs_root = lmtp or submission
         self.known, self.full, self.mechanisms = known, full, mechanisms
+        self.bearer, self.onward = bearer, None
         if not shutil.which("dovecot") or \
                 lmtp and not os.path.exists("/usr/lib/dovecot/lmtp"):
             raise Skip("no Dovecot here (package dovecot-lmtpd)")
+        if submission and not os.path.exists("/usr/lib/dovecot/submission"):
+            raise Skip("no package dovecot-submissiond here")
         super().__init__()
         self.users = users or {}
         self.auth = self.path("run/auth")
@@ -466,21 +501,36 @@ class Dovecot(Peer):
         group = grp.getgrgid(os.getegid()).gr_name
         listeners, users = "", f"default_internal_user = {me}\n" \
             f"default_internal_group = {group}\ndefault_login_user = {me}\n"
-        if self.lmtp:
+        if self.needs_root:
             shutil.chown(self.path("mail"), "nobody")
-            listeners, users = """service lmtp {
+            users = ""
+        if self.lmtp:
+            listeners = """service lmtp {
   unix_listener lmtp {
     mode = 0666
   }
 }
-""", ""
+"""
             self.relays = [f"lmtp:unix:{self.place}/run/lmtp"]
+        at, ssl = self.path("run/lmtp" if self.lmtp else "run/auth"), "ssl = no"
+        if self.submission:
+            self.listen(1)
+            at = "127.0.0.1", self.ports[0]
+            certificate(self.place, "mx", "localhost", "-addext",
+                        "subjectAltName=DNS:localhost,IP:127.0.0.1")
+            ssl = DOVECOT_SUBMISSION.format(
+                place=self.place, port=self.ports[0], onward=self.onward)
+        if self.bearer:
+            self.save("oauth2", OAUTH2.format(url=self.bearer))
         self.save("conf", DOVECOT_CONF.format(
-            place=self.place, protocols="lmtp" * self.lmtp, users=users,
-            plugins="quota" * bool(self.full), mechanisms=self.mechanisms,
+            place=self.place, protocols="lmtp " * self.lmtp
+            + "submission" * self.submission, users=users, ssl=ssl,
+            bearer=DOVECOT_BEARER.format(place=self.place) if self.bearer
+            else "", plugins="quota" * bool(self.full),
+            mechanisms=self.mechanisms
+            + " xoauth2 oauthbearer" * bool(self.bearer),
             mailboxes=mailboxes, listeners=listeners))
-        self.spawn("dovecot", "-F", "-c", self.path("conf"),
-                   at=self.path("run/lmtp" if self.lmtp else "run/auth"))
+        self.spawn("dovecot", "-F", "-c", self.path("conf"), at=at)
         os.chmod(self.path("run"), 0o755)
 
     def messages(self, mailbox):

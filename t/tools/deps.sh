@@ -31,7 +31,7 @@ for target; do
 		packages+=(perl python3 openssl postfix dovecot-lmtpd mailman3
 		    dovecot-submissiond msmtp
 		    postgrey python3-spf-engine socat gsasl haproxy
-		    libnginx-mod-mail swaks curl
+		    libnginx-mod-mail swaks curl node-nodemailer
 		    opendkim opendmarc rspamd redis-server clamav-milter
 		    clamav-daemon spamass-milter spamd python3-dkim
 		    python3-milter
