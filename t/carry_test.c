@@ -72,6 +72,31 @@ Test(carry, xforward_in_xtext)
 	post_free(m);
 }
 
+/* Postfix does that, too. */
+Test(carry, xforward_goes_out_in_one_group_with_mail)
+{
+	static const char group[] = OFFERS2("PIPELINING", "XFORWARD NAME HELO")
+	    "< XFORWARD NAME=+3D+3D...\n< XFORWARD HELO=h\n"
+	    FROM TO;
+	struct post *m = post("a@example.net", "x\r\n");
+	char helo[256], script[4096];
+
+	memset(helo, '=', 255);
+	helo[255] = '\0';
+	m->env.fact[FACT_CLIENT_NAME] = helo;
+	m->env.fact[FACT_CLIENT_HELO] = "h";
+	snprintf(script, sizeof script, "%s> 250 Ok\n> 250 Ok\n> 250 Ok\n"
+	    "> 250 Ok\n" TEXT QUEUED, group);
+	converse("told", script, m, TAKEN);
+	snprintf(script, sizeof script, "%s> 550 5.7.0 No\n> 250 Ok\n> 250 Ok\n"
+	    "> 250 Ok\n" TEXT QUEUED, group);
+	converse("refused", script, m, TAKEN);
+	snprintf(script, sizeof script, "%s> 250 Ok\n> 250 Ok\n"
+	    "> 550 5.1.8 No\n> 503 5.5.1 No\n", group);
+	converse("refused sender", script, m, "550 5.1.8 No\n");
+	post_free(m);
+}
+
 Test(carry, long_xforward_is_split)
 {
 	struct post *m = post("a@example.net", "x\r\n");

@@ -128,12 +128,14 @@ static const char *const stages[] = {
 	OFFERS("PIPELINING") FROM TO,
 	OFFERS("PIPELINING") FROM TO "> 250 Ok\n",
 	OFFERS("XFORWARD NAME") "< XFORWARD NAME=[UNAVAILABLE]\n",
+	OFFERS2("PIPELINING", "XFORWARD NAME")
+	    "< XFORWARD NAME=[UNAVAILABLE]\n" FROM TO,
 	/* Those from here on have the message. */
 	PLAIN MAIL RCPT TEXT,
 	OFFERS("CHUNKING") MAIL RCPT "#\n",
 };
 
-#define FIRST_WITH_MESSAGE 8
+#define FIRST_WITH_MESSAGE 9
 
 static void
 strike(const char *stage, const struct blow *b, bool doubt)

@@ -294,7 +294,7 @@ read_rcpts(struct nexthop *h, size_t *read, size_t end, bool mail,
 
 /*
  * Offers the recipients whose verdict is still open (code 0), in groups.  The
- * first group begins with MAIL.  False: there is no transaction, *r says why.
+ * first begins with MAIL, after what waits in it.  False: there is no transaction, *r says why.
  */
 static bool
 send_envelope(struct nexthop *h, const struct envelope *env, bool eight,
@@ -313,7 +313,8 @@ send_envelope(struct nexthop *h, const struct envelope *env, bool eight,
 		    r))
 			return false;
 		if (!mail) {
-			mail = smtp_read_reply(h, STEP_MAIL, deadline, r);
+			mail = smtp_read_xforward(h, deadline, r) &&
+			    smtp_read_reply(h, STEP_MAIL, deadline, r);
 			if (h->s.fd == -1 && h->timed_out)
 				h->avoid |= CAN_PIPELINING;
 			h->dirty = mail;

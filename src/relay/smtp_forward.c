@@ -102,24 +102,42 @@ write_attribute(char *to, size_t size, const struct envelope *env, size_t i)
 	    ? "[UNAVAILABLE]" : v6 ? "IPV6:" : "", text, NULL);
 }
 
-/* A next hop that wants no XFORWARD after all is not asked to take it again. */
 bool
 smtp_xforward(struct nexthop *h, const struct envelope *env, int64_t deadline,
     struct reply *r)
 {
 	char text[3 * VALUE_MAX + 32];
+	size_t start = 0;	/* of this command */
 
+	h->unread = 0;
 	for (size_t i = 0; i < XFORWARDS && !h->introduced; i++) {
 		if (h->attributes & 1U << i) {
 			write_attribute(text, sizeof text, env, i);
-			smtp_add(h, "%s%s", h->held == 0 ? "XFORWARD" : "",
+			smtp_add(h, "%s%s", h->held == start ? "XFORWARD" : "",
 			    text);
 		}
-		if (h->held == 0 || (i + 1 < XFORWARDS &&
-		    h->held < XFORWARD_LINE))
+		if (h->held == start || (i + 1 < XFORWARDS &&
+		    h->held - start < XFORWARD_LINE))
 			continue;
 		smtp_add(h, "\r\n");
-		if (smtp_command(h, STEP_XFORWARD, deadline, r))
+		h->unread++;
+		start = h->held;
+		if (h->can & CAN_PIPELINING)
+			continue;
+		if (!smtp_send_group(h, STEP_XFORWARD, deadline, r) ||
+		    !smtp_read_xforward(h, deadline, r))
+			return false;
+		start = 0;
+	}
+	return true;
+}
+
+/* A next hop that wants no XFORWARD after all is not asked to take it again. */
+bool
+smtp_read_xforward(struct nexthop *h, int64_t deadline, struct reply *r)
+{
+	for (; h->unread > 0; h->unread--) {
+		if (smtp_read_reply(h, STEP_XFORWARD, deadline, r))
 			continue;
 		if (h->s.fd == -1)
 			return false;

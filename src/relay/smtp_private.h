@@ -144,6 +144,7 @@ struct nexthop {
 	char tls[96];		/* protocol and cipher, of s; or "" */
 	int error;		/* errno of a failed write, until smtp_send_group() */
 	size_t held;		/* octets in out */
+	size_t unread;		/* replies to XFORWARD in this group */
 	char out[BLOCK_MAX];
 	char in[BLOCK_MAX];
 	char told[XCLIENT_MAX];	/* XCLIENT as it was sent */
@@ -342,11 +343,16 @@ bool	smtp_xclient(struct nexthop *h, int64_t deadline, struct reply *r);
    client's. */
 bool	smtp_is_our_client(const struct nexthop *h);
 
-/* Tells the next hop by XFORWARD who the client is, if it wants to know
-   and was not told by XCLIENT.
-   False: the connection is lost. */
+/*
+ * Tells the next hop by XFORWARD who the client is, if it wants to know and was
+ * not told by XCLIENT.  With PIPELINING that waits in the group, whose replies
+ * begin with those that smtp_read_xforward() reads.  False: the connection is
+ * lost.
+ */
 bool	smtp_xforward(struct nexthop *h, const struct envelope *env,
 	    int64_t deadline, struct reply *r);
+bool	smtp_read_xforward(struct nexthop *h, int64_t deadline,
+	    struct reply *r);
 
 /* ---- smtp_auth.c ---- */
 
