@@ -30,10 +30,13 @@ import textwrap
 import threading
 import time
 
+import distance
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 OUT = TOP + "/t/out/bench"
 PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+DISTANCE = 0.02         # seconds from here to the next hop, one way
 CLIENTS_MAX = 512       # connections that a listener may hold
 PATIENCE = 120          # seconds that one load may take
 MB = 1000000
@@ -540,6 +543,8 @@ def smtpds(smtpd):
                         root=True)
     yield Candidate("smtpd -- /bin/true", [smtpd, "--", "/bin/true"])
     yield Candidate("smtpd smtp:", [smtpd, "smtp:[127.0.0.1]:{hop}"], hop=[])
+    yield Candidate("smtpd --live smtp:", [smtpd, "--live",
+                                           "smtp:[127.0.0.1]:{hop}"], hop=[])
     yield Candidate("smtpd lmtp:", [smtpd, "lmtp:[127.0.0.1]:{hop}"],
                     hop=["-L"])
     yield Candidate("smtpd maildir:", [smtpd, "maildir:{tmp}/Maildir"])
@@ -894,6 +899,13 @@ smtp-sink are one process; smtpd is one for each connection, here with its
 super-server; Postfix hands on to smtp-sink, which is not counted, without a
 queue, by its smtpd_proxy_filter."""
 
+DISTANCE_LEGEND = """\
+A session with one message of 1 kB for so many recipients, from connect() to the
+reply to QUIT; MAIL, RCPT and DATA go out together, or, by turns, each waits for
+the reply to the one before.  dot: to the reply to the message.  straight: the
+client is itself that far from smtp-sink; smtpd is where the client is.  Without
+--live the next hop's time begins at the end of the message."""
+
 ACCEPT_LEGEND = """\
 ms CPU: of everything in the container but the client, so of the manager and
 the journal, too.  ms: from connect() to end of file.  bare unit: nothing but
@@ -948,6 +960,8 @@ def show_budgets(results):
                          ("static smtp:", "<= 1.45")):
         line(name + ", CPU of a connection / floor's", budget,
              results.ratio(name, "small cpu", "floor"))
+    line("--live smtp:, CPU of a connection / smtp:'s", "<= 1.1",
+         results.ratio("smtpd --live smtp:", "small cpu", "smtpd smtp:"))
     parts = [results.median(name, "small cpu") for name in (
         "smtpd -- /bin/true", "smtpd discard:", "floor + /bin/true", "floor")]
     if None not in parts:
@@ -965,7 +979,7 @@ def show_budgets(results):
                  "<= %d" % memory, results.median(name + relay, "pss"), "%.0f")
         line("kB of " + name + ", stripped", "<= %d" % size,
              (results.median(name + " discard:", "size") or 0) / 1000, "%.1f")
-    if results.rows.get("smtpd discard:"):
+    if lines:
         print()
         for cells in lines:
             print("%-44s %-24s %8s" % tuple(cells))
@@ -1202,6 +1216,48 @@ def loop_part(args, tmp, everyone, missing, folder):
         print("\n" + LOOP_LEGEND)
 
 
+def distance_part(args, tmp, folder):
+    """What --live adds to the time of a client whose next hop is far."""
+    smtpd = tmp + "/smtpd"
+    if not os.access(smtpd, os.X_OK):
+        return
+    ways = [("straight", None), ("smtpd --live", ["--live"]), ("smtpd", [])]
+    loads = [("1", 1, True), ("100", 100, True), ("20 by turns", 20, False)]
+    results = Results()
+
+    def measure(options, recipients, pipelined):
+        with Hop([]) as hop, distance.Far(hop.port, DISTANCE) as far:
+            try:
+                if options is None:
+                    times = distance.session(far.port, recipients, pipelined)
+                else:
+                    way = Candidate("", [smtpd, *options,
+                                         "smtp:[127.0.0.1]:%d" % far.port])
+                    with under(TCPSERVER, way, hop, tmp) as it:
+                        times = distance.session(it.port, recipients,
+                                                 pipelined)
+            except OSError as error:
+                raise Failed(str(error)) from error
+        return dict(zip(("dot", "quit"), times))
+
+    for _ in rounds("distance", max(3, args.rounds // 3), args, 0.1):
+        for name, options in ways:
+            for load_name, recipients, pipelined in loads:
+                results.attempt(name, load_name, measure, options, recipients,
+                                pipelined)
+    form = [column for load_name, *_ in loads for column in (
+        (load_name, load_name + " quit", "%.0f", 1e3, None),
+        ("ratio", load_name + " quit", "%.2f", 1, "straight"))]
+    form += [("dot", "100 dot", "%.0f", 1e3, None),
+             ("ratio", "100 dot", "%.2f", 1, "straight")]
+    print("\nMilliseconds of a session whose next hop is %.0f ms away:"
+          % (1000 * DISTANCE))
+    show(["by way of"] + [column[0] for column in form],
+         [[name] + [figure(results, name, column) for column in form]
+          for name, _ in ways], folder + "/distance.tsv")
+    print("\n" + DISTANCE_LEGEND)
+
+
 def systemd_part(tmp, missing, folder):
     """What Accept=yes costs, in a container; see accept.py."""
     say("systemd: boots in a container, which takes about a minute")
@@ -1232,6 +1288,8 @@ README = [
     ("STARTTLS", "tls.tsv", (1, 2, 4, 5, 6, 8), (), False),
     ("Beside a filter", "filter.tsv", (1, 2, 4, 6), (), False),
     ("1 kB, connections stay open", "loop.tsv", (1, 2, 3), (), False),
+    ("A next hop 20 ms away", "distance.tsv", (1, 2, 3, 4, 5, 6, 7, 8), (),
+     False),
     ("1 kB, one after the other", "systemd.tsv", (1, 2, 3, 4), (), False),
     ("us/conn, so many at a time", "scale.tsv", (1, 2, 3), (), True),
     ("A message of so many MB", "large.tsv", (1, 2), (), True),
@@ -1277,7 +1335,8 @@ def fill_in(path, folder):
         file.write(text)
 
 
-PARTS = ["main", "scale", "large", "tls", "filter", "loop", "systemd"]
+PARTS = ["main", "scale", "large", "tls", "filter", "loop", "distance",
+         "systemd"]
 
 
 def arguments():
@@ -1326,6 +1385,8 @@ def run(args, tmp):
         filter_part(args, tmp, missing, args.output)
     if "loop" in args.parts:
         loop_part(args, tmp, everyone, missing, args.output)
+    if "distance" in args.parts:
+        distance_part(args, tmp, args.output)
     if "systemd" in args.parts:
         systemd_part(tmp, missing, args.output)
     if results:
