@@ -290,14 +290,14 @@ hears_of_ends(const struct monitor *m)
 	return m->nservices > 0 || m->set->relay.live;
 }
 
-/* May one more recipient be asked about?  Each that is accepted takes memory
-   until the transaction is over. */
+/* May n more recipients be asked about, after so many?  Each that is accepted
+   takes memory until the transaction is over. */
 static bool
-has_room(const struct monitor *m)
+has_room(const struct monitor *m, size_t before, size_t n)
 {
 	const size_t max = m->set->max_recipients;
 
-	return !hears_of_ends(m) || m->recipients < (max == 0
+	return !hears_of_ends(m) || before + n <= (max == 0
 	    || max > WIRE_RECIPIENTS ? WIRE_RECIPIENTS : max);
 }
 
@@ -315,13 +315,15 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 		return q->env != NULL && q->number < STAGES &&
 		    q->number != STAGE_END_OF_MESSAGE && q->fd == -1 &&
 		    (!one || q->env->nrecipients == 1) &&
-		    (q->number != STAGE_RCPT || has_room(m)) &&
+		    (q->number != STAGE_RCPT || has_room(m, m->recipients, 1)) &&
 		    (!m->set->relay.live || q->number < STAGE_MAIL ||
 		    may_relay(m));
 	case ASK_GROUP:
 		return q->env != NULL && q->fd == -1 && q->number <= 1 &&
 		    m->set->relay.live && m->nservices == 0 &&
-		    q->env->nrecipients > 0 && may_relay(m);
+		    q->env->nrecipients > 0 && may_relay(m) &&
+		    has_room(m, q->number == 1 ? 0 : m->recipients,
+		    q->env->nrecipients);
 	case ASK_HELLO:
 		return q->env != NULL && q->fd == -1 && m->set->relay.live;
 	case ASK_UNKNOWN:

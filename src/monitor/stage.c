@@ -263,6 +263,8 @@ monitor_answer_group(struct monitor *m, bool mail, const struct envelope *env,
 		    NULL, &v[0]);
 		goto out;
 	}
+	if (mail)
+		m->recipients = 0;
 	part.nrecipients = 1;
 	reply_set(&v[0], 250, "2.0.0", "");
 	for (size_t i = 0; i < env->nrecipients; i++) {
@@ -277,8 +279,10 @@ monitor_answer_group(struct monitor *m, bool mail, const struct envelope *env,
 	part.nrecipients = mapped.nrecipients = n;
 	if (mail || n > 0)
 		relay_live_offer(m->relay, &mapped, mail ? &v[0] : NULL, w);
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		v[at[i]] = w[i];
+		m->recipients += w[i].code < 400 && !(mail && v[0].code >= 400);
+	}
 	if (mail && v[0].code >= 400)
 		log_hop_refusal(m, env, STAGE_MAIL, &v[0]);
 	else

@@ -312,7 +312,7 @@ struct head {
 };
 
 enum { STAGE, HELLO, RELAY, FORGET, FILE_, MECHANISMS, AUTH, ABANDON, TLS, LOG,
-	STATUS, END };
+	STATUS, END, UNKNOWN, GROUP };
 enum { ENVELOPE = 1, A = 2, B = 4 };
 
 /* The NULs that end the facts, from the first, second, third on. */
@@ -412,6 +412,30 @@ static const struct question {
 	    "b@example.org\0\0b@example.org\0\0", 0), -1 },
 	{ "message-sender", HEAD(RELAY, 0, ENVELOPE, 0, 1, "z@example.org" FACTS
 	    "b@example.org\0\0", 0), -1 },
+	/* About the next hop of --live, for t/sandbox-live.t. */
+	{ "live-hello", HEAD(HELLO, 0, ENVELOPE, 0, 0, FACTS, 0), -1 },
+	{ "live-mail", HEAD(STAGE, 3, ENVELOPE, 0, 0, "a@example.org" FACTS, 0),
+	    -1 },
+	{ "live-boss", HEAD(STAGE, 3, ENVELOPE, 0, 0, "boss@example.org" FACTS,
+	    0), -1 },
+	{ "live-rcpt", HEAD(STAGE, 4, ENVELOPE, 0, 1, "a@example.org" FACTS
+	    "b@example.org\0\0", 0), -1 },
+	{ "live-vrfy", HEAD(STAGE, 7, ENVELOPE, 0, 1, FACTS
+	    "b@example.org\0\0", 0), -1 },
+	{ "live-group", HEAD(GROUP, 1, ENVELOPE, 0, 2, "a@example.org" FACTS
+	    "b@example.org\0\0c@example.org\0\0", 0), -1 },
+	{ "live-more", HEAD(GROUP, 0, ENVELOPE, 0, 2, "a@example.org" FACTS
+	    "d@example.org\0\0e@example.org\0\0", 0), -1 },
+	{ "live-nobody", HEAD(GROUP, 1, ENVELOPE, 0, 0, "a@example.org" FACTS,
+	    0), -1 },
+	{ "live-forget", HEAD(FORGET, 0, 0, 0, 0, "", 0), -1 },
+	{ "live-login", HEAD(AUTH, 0, ENVELOPE | A, 0, 0, FACTS "LOGIN\0", 0),
+	    -1 },
+	{ "live-plain", HEAD(AUTH, 0, ENVELOPE | A | B, 0, 0, FACTS
+	    "PLAIN\0AGpvAHB3\0", 0), -1 },
+	{ "live-response", HEAD(AUTH, 0, ENVELOPE | A | B, 0, 0, FACTS
+	    "\0am8=\0", 0), -1 },
+	{ "live-abandon", HEAD(ABANDON, 0, 0, 0, 0, "", 0), -1 },
 	{ "pause", HEAD(LOG, 6, A | B, 0, 0, "pla", 11), -1 },
 	{ "half", HEAD(LOG, 6, A | B, 0, 0, "pla", 11), -1 },
 	{ NULL, HEAD(0, 0, 0, 0, 0, "", 0), -1 },
@@ -441,18 +465,25 @@ send_question(const struct question *q)
 	return sendmsg(monitor, &msg, MSG_NOSIGNAL);
 }
 
-/* The code of the verdict that an answer has: see struct tail. */
+/* The codes of the verdicts that an answer has, the first of which is "code":
+   see struct tail. */
 static void
 hear_verdict(void)
 {
-	char answer[4096];
-	int code = 0;
+	char answer[4096], name[16] = "code";
+	struct reply r;
+	uint32_t n;
+	ssize_t len = recv(monitor, answer, sizeof answer, 0);
 
-	if (recv(monitor, answer, sizeof answer, 0) > 12)
-		memcpy(&code, answer + 8, sizeof code);
-	else
+	if (len < 8)
 		_exit(1);
-	say("code", code);
+	memcpy(&n, answer, sizeof n);
+	for (uint32_t i = 0; i < n && 8 + (i + 1) * sizeof r <= (size_t)len;
+	    i++) {
+		memcpy(&r, answer + 8 + i * sizeof r, sizeof r);
+		say(name, r.code);
+		snprintf(name, sizeof name, "code-%u", i + 2);
+	}
 }
 
 /* Asks, then waits for a monitor that hangs up. */
@@ -471,10 +502,12 @@ tell(const char *name, size_t len)
 		return;
 	}
 	say("sent", send_question(q));
-	if (strcmp(q->name, "sense") == 0)
+	if (strcmp(q->name, "sense") == 0 || q->head.ask == FORGET ||
+	    q->head.ask == ABANDON)
 		return;
 	if (strcmp(q->name, "external") == 0 || strcmp(q->name, "guess") == 0 ||
 	    strcmp(q->name, "rcpt") == 0 ||
+	    strncmp(q->name, "live-", 5) == 0 ||
 	    strncmp(q->name, "message", 7) == 0) {
 		hear_verdict();
 		return;
