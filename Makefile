@@ -46,7 +46,7 @@ PEERS = $(wildcard t/peers/*.t)
 FUZZERS = $(filter-out replay,$(notdir $(basename $(wildcard t/fuzz/*.c))))
 REPLAY = $(FUZZERS:%=t/out/replay/%)
 # Those whose connections all lead to t/fakes/peer.c.
-PEERED = auth milter nexthop policy sasl
+PEERED = auth live milter nexthop policy sasl
 WITNESS = t/fakes/recorder.o t/fakes/world.o t/fakes/bench.o t/fakes/hop.o \
 	t/transcripts/session.o
 SO = libsmtpd-channel.so.$(ABI)

@@ -49,6 +49,7 @@ static struct peer {
 	bool binary;		/* no octet of the script is special */
 	int report[2];		/* the engine's pipe; borrowed */
 	size_t lines;		/* lines that were read */
+	unsigned dials;		/* connections */
 	char line[4096];	/* what was read of a line */
 	size_t len;
 	char told[4096];	/* the last line that it was told */
@@ -74,6 +75,12 @@ peer_open_binary(const uint8_t *script, size_t len, size_t step)
 {
 	peer_open(script, len, step);
 	peer.binary = true;
+}
+
+unsigned
+peer_dials(void)
+{
+	return peer.dials;
 }
 
 /* Says what comes next, if nothing waits to be read. */
@@ -131,6 +138,7 @@ connect(int fd, __CONST_SOCKADDR_ARG to, socklen_t len)
 		errno = ECONNREFUSED;
 		return -1;
 	}
+	peer.dials++;
 	peer.from = peer.p;
 	peer.closed = peer.reset = false;
 	peer.echo_len = peer.len = peer.told_len = 0;

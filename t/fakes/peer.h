@@ -13,6 +13,9 @@ void	peer_open(const uint8_t *script, size_t len, size_t step);
    said at once, and then the peer hangs up. */
 void	peer_open_binary(const uint8_t *script, size_t len, size_t step);
 
+/* How many connections there were since it was opened. */
+unsigned peer_dials(void);
+
 /* To be defined by the target: called with each line that was read. */
 void	peer_read(const char *line, size_t len);
 

@@ -2,8 +2,8 @@
  * monitor.c - a channel process that asks anything.
  *
  * The first octet chooses what descriptor rides along, whether each question's
- * length is as it should be, and whether two descriptors came before it; then
- * come questions as they cross.
+ * length is as it should be, whether two descriptors came before it, and whether
+ * next hops are live; then come questions as they cross.
  *  - One that passes keeps what monitor.c promises of it, and packed and sent
  *    again it passes again, the same.
  *  - Half of one is the end, as if there were no more: a process that died
@@ -63,7 +63,7 @@ check_string(const char *s)
 }
 
 static void
-check(const struct question *q)
+check(const struct question *q, bool live)
 {
 	const struct envelope *env = q->env;
 	struct stat st;
@@ -80,6 +80,11 @@ check(const struct question *q)
 		demand(env != NULL && env->nrecipients > 0 && (q->fd == -1 ||
 		    (fstat(q->fd, &st) == 0 && S_ISREG(st.st_mode))),
 		    "a message for nobody, or not a file");
+	if (q->ask == ASK_HELLO)
+		demand(live && env != NULL, "no next hop is asked for EHLO");
+	if (q->ask == ASK_GROUP)
+		demand(live && env != NULL && q->number <= 1 &&
+		    env->nrecipients > 0, "a group of nobody, or for nobody");
 	if (q->ask == ASK_TLS)
 		demand(fstat(q->fd, &st) == 0 && S_ISSOCK(st.st_mode),
 		    "TLS on something else than a socket");
@@ -108,19 +113,23 @@ show(void *ctx, const char *text, bool stopping)
 	(void)stopping;
 }
 
-/* A monitor with TLS, a status line and a policy service. */
+/* A monitor with TLS, a status line and a policy service; or with a next hop
+   that is asked during the dialogue, also about AUTH. */
 static const struct monitor *
-the_monitor(void)
+open_monitor(bool live)
 {
 	static struct monitor_settings set;
 	static struct monitor *m;
 	char error[256];
 
-	if (m != NULL)
+	if (m != NULL && set.relay.live == live)
 		return m;
+	monitor_close(m);
 	set.max_recipients = RECIPIENTS;
-	set.relay.spec = "discard:";
-	set.policy = "unix:/nowhere";	/* so that there is a transaction */
+	set.relay.live = set.relay.through = live;
+	set.relay.spec = live ? "smtp:unix:/nowhere" : "discard:";
+	/* So that there is a transaction. */
+	set.policy = live ? NULL : "unix:/nowhere";
 	set.status = show;
 	m = monitor_open(&set, error, sizeof error);
 	demand(m != NULL, "no monitor");
@@ -129,17 +138,17 @@ the_monitor(void)
 
 /* Reads a question and judges it, as the monitor does. */
 static int
-get_question(struct wire *w, struct received *r)
+get_question(const struct monitor *m, struct wire *w, struct received *r)
 {
 	int status = wire_read_question(w, RECIPIENTS, r, 1LL << 60);
 
-	return status == 1 && !monitor_may_be_asked(the_monitor(), &r->q)
+	return status == 1 && !monitor_may_be_asked(m, &r->q)
 	    ? -1 : status;
 }
 
 /* What passed is sent again, the other way round. */
 static void
-repeat(const struct question *q)
+repeat(const struct monitor *m, const struct question *q)
 {
 	struct wire from = { .peer = -1 }, to = { .peer = -1 };
 	struct received again;
@@ -150,7 +159,7 @@ repeat(const struct question *q)
 	from.peer = pair[0];
 	to.peer = pair[1];
 	demand(wire_send_question(&from, q) == 0, "it cannot be sent again");
-	demand(get_question(&to, &again) == 1, "sent again, it is refused");
+	demand(get_question(m, &to, &again) == 1, "sent again, it is refused");
 	demand(again.q.ask == q->ask && again.q.number == q->number &&
 	    same_string(again.q.a, q->a) && same_string(again.q.b, q->b) &&
 	    same_envelope(again.q.env, q->env) &&
@@ -242,6 +251,7 @@ open_now(void)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	const struct monitor *m;
 	struct wire w = { .peer = -1 };
 	struct received r;
 	struct head h;
@@ -253,6 +263,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 1 || size > 32768)
 		return 0;
 	rider(0);
+	m = open_monitor((data[0] & 16) != 0);
 	before = open_now();
 	sent = malloc(size);
 	demand(sent != NULL, "no memory");
@@ -266,7 +277,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		h.len = (uint32_t)(size - 1 - sizeof h);
 		memcpy(sent, &h, sizeof h);
 	}
-	the_monitor();
 	demand(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0,
 	    "no pair");
 	w.peer = pair[1];
@@ -278,13 +288,13 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		send_rider(pair[0], &iov, rider(data[0] & 3));
 	close(pair[0]);
 	while (more == 1) {
-		more = get_question(&w, &r);
+		more = get_question(m, &w, &r);
 		demand(!half(sent + at, size - 1 - at) || more == 0,
 		    "half a question is taken for one");
 		at += sizeof h + r.len;
 		if (more == 1) {
-			check(&r.q);
-			repeat(&r.q);
+			check(&r.q, (data[0] & 16) != 0);
+			repeat(m, &r.q);
 		}
 		wire_dispose(&w, &r);
 	}
