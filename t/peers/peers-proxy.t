@@ -2,15 +2,29 @@
 """peers-proxy.t - smtpd as Postfix's before-queue filter (smtpd_proxy_filter),
 between two of its servers, and XCLIENT between smtpd and Postfix."""
 import os
+import re
 import smtplib
 import sys
 
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
 from peer import Postfix
 from tap import HELLO, Listener, Session, lines, main, test
+from text import manual, under
 
 BEHIND = ["smtpd_proxy_filter=", "smtpd_authorized_xforward_hosts=127.0.0.0/8",
           "smtpd_client_restrictions=permit_mynetworks,reject"]
+
+
+def recipe():
+    """What smtpd(8) says: the -o options of both lines of master.cf, and those
+    of smtpd, but for the filter."""
+    servers, command = under(manual("smtpd.8"), "THE NEXT HOP ANSWERS")
+    options = [re.findall(r"-o (\S+)", line) for line in
+               re.split(r"(?m)^(?=\S)", servers) if line]
+    words = command.replace("\\\n", " ").split()
+    assert words[0] == "smtpd" and words[-1] == "smtp:[127.0.0.1]:10026", words
+    at = words.index("--milter")
+    return *options, words[1:at] + words[at + 2:-1]
 
 
 # Strangers may send to example.net.
@@ -21,13 +35,13 @@ class Filtered:
     """Postfix, smtpd, and the same Postfix again.  Other servers speak for
     clients to its first port by XCLIENT."""
 
-    def __init__(self, *options, extra=(), main=""):
+    def __init__(self, *options, extra=(), main="", behind=BEHIND):
         self.filter = Listener("-n", "-u", "--xforward", "127.0.0.0/8",
                                *options)
         self.mx = Postfix(
             ["smtpd_authorized_xclient_hosts=127.0.0.0/8",
              f"smtpd_proxy_filter=127.0.0.1:{self.filter.port}", *extra],
-            BEHIND, main=MAIN + main)
+            behind, main=MAIN + main)
 
     def __enter__(self):
         self.mx.__enter__()
@@ -107,6 +121,25 @@ def with_live_an_unknown_recipient_is_refused_when_it_is_named():
     assert "reject: RCPT from unknown[127.0.0.1]: 550 5.1.1 " \
         "<no@example.net>" in log, log
     assert "client=client.example.org[192.0.2.7]" in log, log
+
+
+@test
+def the_recipe_of_the_manual_does_it():
+    front, behind, options = recipe()
+    assert front == ["smtpd_proxy_filter=127.0.0.1:10025"], front
+    with Filtered(*options, behind=behind,
+                  main="relay_recipient_maps = inline:{{{{a@example.net=x}}}}"
+                  "\n", extra=["smtpd_reject_unlisted_recipient=no"]) as f:
+        with f.client() as client:
+            client.mail("s@example.org")
+            assert client.rcpt("no@example.net")[0] == 550
+            assert client.rcpt("a@example.net")[0] == 250
+            # The second server takes the filter for one of its own network.
+            code, said = client.data(b"Subject: x\r\n\r\ny\r\n")
+            assert code == 250 and b"queued as" in said, said
+        assert f.mx.arrival()[0] == ["a@example.net"]
+        f.mx.stop()
+        assert "client=client.example.org[192.0.2.7]" in f.mx.read("maillog")
 
 
 @test
