@@ -5,6 +5,7 @@ again; and what it is told beyond addresses."""
 import concurrent.futures
 import os
 import shutil
+import smtplib
 import ssl
 import sys
 import tempfile
@@ -12,7 +13,7 @@ import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
-from tap import (Session, certificate, folder, lines, main, need,
+from tap import (Listener, Session, certificate, folder, lines, main, need,
                  script, test)
 
 EXTENSIONS = ("PIPELINING", "SIZE 1000000", "8BITMIME", "DSN")
@@ -252,6 +253,54 @@ def smtps_answers_during_the_dialogue_and_is_dialled_again():
         assert text(s) == "250 2.0.0 taken"
         s.finish()
     assert hop.connections == 2 and len(hop.messages) == 1
+    shutil.rmtree(place)
+
+
+class Upgraded(Hop):
+    """One of smtp:, under TLS by STARTTLS."""
+
+    def relay(self):
+        return super().relay().replace("smtps:", "smtp:")
+
+    def under(self, connection):
+        for said in ("220 x", "250-x\r\n250 STARTTLS", "220 go"):
+            connection.sendall(said.encode() + b"\r\n")
+            if said != "220 go":
+                connection.recv(4096)
+        return super().under(connection)
+
+    def say(self, connection, number, command, usual):
+        return super().say(connection, number, command, usual) if command \
+            else 220
+
+
+@test
+def requiretls_is_for_a_client_under_tls_and_a_verified_next_hop():
+    need("openssl")
+    place = folder()
+    for name in ("hop", "mx"):
+        certificate(place, name, "localhost", "-addext",
+                    "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    context = ssl.create_default_context(cafile=f"{place}/mx.pem")
+    under = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    under.load_cert_chain(f"{place}/hop.pem", f"{place}/hop.key")
+    for kind, tls, offered in ((Hop, "none", True), (Upgraded, "must", True),
+                               (Upgraded, "may", False)):
+        hop = kind(tls=under, extensions=EXTENSIONS + ("REQUIRETLS",))
+        with Listener("--live", "--relay-tls", tls, "--relay-tls-ca",
+                      f"{place}/hop.pem", "--tlscert", f"{place}/mx.pem",
+                      "--tlskey", f"{place}/mx.key", hop.relay()) as server:
+            with smtplib.SMTP("127.0.0.1", server.port) as client:
+                client.ehlo()
+                assert not client.has_extn("requiretls")
+                client.starttls(context=context)
+                client.ehlo()
+                assert client.has_extn("requiretls") == offered, (kind, tls)
+                code, _ = client.mail("a@example.com", ["REQUIRETLS"])
+                assert code == (250 if offered else 555), (kind, tls, code)
+            server.logged()
+        assert any(c.endswith(" REQUIRETLS") for c in hop.told()) == offered, \
+            hop.commands
     shutil.rmtree(place)
 
 

@@ -109,7 +109,8 @@ can_pass(const struct nexthop *h, const char *options)
 	for (size_t i = 0; i < COUNT(passed); i++)
 		if (smtp_find_word(options, passed[i].name) != NULL &&
 		    (!(h->can & passed[i].can) ||
-		    (passed[i].can == CAN_REQUIRETLS && !h->secure)))
+		    (passed[i].can == CAN_REQUIRETLS &&
+		    !smtp_is_verified(h))))
 			return false;
 	return true;
 }
@@ -294,7 +295,8 @@ read_rcpts(struct nexthop *h, size_t *read, size_t end, bool mail,
 
 /*
  * Offers the recipients whose verdict is still open (code 0), in groups.  The
- * first begins with MAIL, after what waits in it.  False: there is no transaction, *r says why.
+ * first begins with MAIL, after what waits in it.  False: there is no
+ * transaction, *r says why.
  */
 static bool
 send_envelope(struct nexthop *h, const struct envelope *env, bool eight,

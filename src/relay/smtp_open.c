@@ -24,6 +24,14 @@ smtp_default_port(enum nexthop_protocol protocol)
 	return protocol == NEXTHOP_SMTPS ? "465" : "25";
 }
 
+bool
+smtp_is_verified(const struct nexthop *h)
+{
+	return h->secure && !h->place.local &&
+	    (h->protocol == NEXTHOP_SMTPS || h->set->tls == TLS_MUST ||
+	    h->set->tls_pins != NULL);
+}
+
 /* Says HELO (RFC 5321 3.2).  Where it is of no use *r may already say why. */
 static bool
 send_helo(struct nexthop *h, int64_t deadline, struct reply *r)

@@ -310,6 +310,10 @@ bool	smtp_login_is_lost(const struct nexthop *h, struct reply *r);
    refuses all this refuses us, not this message: *r is 451. */
 bool	smtp_say_hello(struct nexthop *h, int64_t deadline, struct reply *r);
 
+/* Is it under TLS, and was its certificate verified?  REQUIRETLS wants both
+   (RFC 8689 4.2.1). */
+bool	smtp_is_verified(const struct nexthop *h);
+
 /* The port that a place without one means. */
 const char *smtp_default_port(enum nexthop_protocol protocol);
 

@@ -209,7 +209,8 @@ keep_line(struct nexthop *h, const char *line)
 
 	for (i = 0; i < COUNT(shown); i++)
 		if (smtp_find_word(line, shown[i]) == line &&
-		    (strcmp(shown[i], "REQUIRETLS") != 0 || h->secure) &&
+		    (strcmp(shown[i], "REQUIRETLS") != 0 ||
+		    smtp_is_verified(h)) &&
 		    used + strlen(line) + 2 < LIVE_LINES)
 			snprintf(to + used, LIVE_LINES - used, "%s\n", line);
 }
