@@ -307,6 +307,34 @@ def a_chunk_goes_to_the_next_hop_only_when_it_is_whole():
     assert hop.messages[0].endswith(b"ab\r\n\r\nx\r\n"), hop.messages
 
 
+@test
+def binary_and_utf8_go_through_where_the_next_hop_has_both():
+    all_of_it = ("CHUNKING", "BINARYMIME", "8BITMIME", "SMTPUTF8")
+    hop = Hop(extensions=all_of_it)
+    octets = b"Subject: gr\xc3\xbcn\r\n\r\n\0\n.\r\n\r"
+    with Live(hop, "--smtputf8", "--no-received") as s:
+        offered = s.start()
+        assert all(word in offered for word in all_of_it), offered
+        assert s.say("MAIL FROM:<j\u00f6@example.com> BODY=BINARYMIME SMTPUTF8",
+                     to("b")) == ["250 2.0.0 taken"] * 2
+        s.send(b"BDAT %d LAST\r\n" % len(octets) + octets)
+        assert s.reply() == "250 2.0.0 taken"
+        s.finish()
+    assert hop.messages == [octets], hop.messages
+    hop.wait()
+    assert hop.told()[1] == "MAIL FROM:<j\u00f6@example.com> " \
+        "BODY=BINARYMIME SMTPUTF8", hop.commands
+    # Without BDAT it cannot be carried.
+    for lacks in all_of_it:
+        hop = Hop(extensions=[w for w in all_of_it if w != lacks])
+        with Live(hop, "--smtputf8") as s:
+            offered = s.start()
+            assert (lacks in offered) == (lacks == "CHUNKING"), (lacks, offered)
+            assert ("BINARYMIME" in offered) == (lacks not in (
+                "CHUNKING", "BINARYMIME")), (lacks, offered)
+            s.finish()
+
+
 class Patient(Hop):
     """Answers MAIL and recipients only when it has seen so many of these."""
 

@@ -13,6 +13,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -114,6 +115,22 @@ smtp_live_meet(struct nexthop *h, int64_t deadline, struct reply *r)
 	return h->s.fd != -1;
 }
 
+/* Removes BINARYMIME from an answer to EHLO: it needs BDAT (RFC 3030 3). */
+static void
+hide_binary(char *lines)
+{
+	static const char word[] = "BINARYMIME";
+	const size_t len = sizeof word - 1;
+	char *p, *end;
+
+	for (p = lines; (end = strchr(p, '\n')) != NULL; p = end + 1)
+		if (strncasecmp(p, word, len) == 0 &&
+		    (p[len] == '\n' || p[len] == ' ')) {
+			memmove(p, end + 1, strlen(end));
+			return;
+		}
+}
+
 void
 nexthop_live_hello(struct nexthop *h, const struct envelope *env,
     int64_t deadline, char *text, size_t size)
@@ -129,6 +146,8 @@ nexthop_live_hello(struct nexthop *h, const struct envelope *env,
 		smtp_hello_again(h, deadline);
 	if (h->s.fd != -1)
 		text_join(text, size, "OK\n", h->live->lines, NULL);
+	if (!(h->can & CAN_CHUNKING))
+		hide_binary(text);
 	h->env = NULL;
 }
 
