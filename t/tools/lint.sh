@@ -17,7 +17,7 @@ say() {
 	printf 'lint: %s\n' "$*"
 }
 
-for f in ./*.[1-8] units/*.[1-8] src/*/*.[1-8] t/tools/*.[1-8]; do
+for f in smtpd.8 units/*.[1-8] src/*/*.[1-8] t/tools/*.[1-8]; do
 	say "$f"
 	mandoc -Tlint -Wwarning "$f"
 done
