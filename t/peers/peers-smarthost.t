@@ -342,9 +342,9 @@ def a_token_that_is_expired_or_for_another_scope_is_451_with_its_status():
 
 
 @test
-def the_program_of_README_fetches_a_token():
+def the_program_of_the_manual_fetches_a_token():
     need("curl")
-    examples = text.under(text.readme("README"), "SEND THROUGH")
+    examples = text.under(text.manual("units/smtpd-recipes.7"), "Tokens")
     program = save("token", *[e for e in examples if e[:2] == "#!"], 0o755)
     lines_ = [e for e in examples if e.startswith("grant_type=")][0]
     form = [l for l in lines_.splitlines() if "=refresh_token&" in l][0]
