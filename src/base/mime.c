@@ -98,7 +98,7 @@ describe(const struct header *h, struct mime_part *p)
 	memset(p, 0, sizeof *p);
 	copy_word(h->type, p->type, sizeof p->type);
 	if (strchr(p->type, '/') == NULL)	/* RFC 2045 5.2 */
-		strcpy(p->type, "text/plain");
+		text_join(p->type, sizeof p->type, "text/plain", NULL);
 	copy_word(h->encoding, word, sizeof word);
 	p->encoding = strcmp(word, "base64") == 0 ? MIME_BASE64
 	    : strcmp(word, "quoted-printable") == 0 ? MIME_QUOTED : MIME_PLAIN;
