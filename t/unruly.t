@@ -84,6 +84,9 @@ def a_program_that_hangs_is_stopped_with_what_it_started():
 
 # --- SCRAM
 
+LONG = "A" * 2000       # more than a line of ours takes: it is not cut
+
+
 @test
 def what_a_server_says_first_is_checked():
     """A hop that says 235 to whatever follows it."""
@@ -104,7 +107,7 @@ def what_a_server_says_first_is_checked():
             ("s=c2FsdA==,r=NONCE1,i=4096", False),
             ("m=x,r=NONCE1,s=c2FsdA==,i=4096", False),
             ("e=other-error", False), ("", False),
-            ("r=NONCE1,s=" + "A" * 2000 + ",i=4096", False)):
+            ("r=NONCE1,s=" + LONG + ",i=4096", False)):
         with provider("SCRAM-SHA-256") as hop:
             finals = []
 
@@ -117,9 +120,11 @@ def what_a_server_says_first_is_checked():
             got, log = sent(hop.relay(), "* jo:secret of jo\n")
             # Our proof goes out where the message makes sense, and the yes
             # of a server that has sent none of its own is no yes.
-            assert got == f"451 4.7.8 {CANNOT}", (first, got, log)
+            assert got == ("451 4.5.0 Next hop broke the protocol" if LONG in
+                           first else f"451 4.7.8 {CANNOT}"), (first, got, log)
             assert len(finals) == good, (first, finals, log)
             assert ("does not prove that it knows" if good else
+                    "not a reply" if LONG in first else
                     "the server's challenge makes no sense") in log, log
             assert not hop.messages
 
