@@ -161,9 +161,11 @@ const char *relay_auth_mechanisms(struct relay *r);
 struct relay_login {
 	const char *mechanism;	/* in upper case; NULL: a further line */
 	const char *response;	/* base64; NULL: AUTH had none */
-	char *user;		/* with 235 it becomes the name that the client
-				   gave, "" if the mechanism has none, */
-	size_t size;		/* in so many octets; may be any octets */
+	char *user;		/* unless the answer is 334, it becomes the name
+				   that the client gave, "" if there was none,
+				   or the mechanism has none, */
+	size_t size;		/* in so many octets, enough for 640; may be any
+				   octets, and a secret if it is refused */
 };
 
 /*

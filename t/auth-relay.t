@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import itertools
 import os
+import re
 import smtplib
 import ssl
 import subprocess
@@ -313,6 +314,40 @@ def the_next_hops_refusal_is_ours_and_the_third_ends_the_session():
         log = s.logged()
         assert log.count("PLAIN by relay: refused with 535 5.7.8") == 3, log
     assert hop.connections == 1
+
+
+@late
+def the_name_that_was_refused_is_recorded_only_where_it_is_asked_for():
+    xoauth2 = b64("user=kim@example.com\1auth=Bearer x\1\1")
+    for options, tried in (((), [None] * 3), (
+            ("--log-auth-names",),
+            ["jo@example.com", "not? mine", "kim@example.com"])):
+        with provider() as hop, Through(hop, *options) as s:
+            s.start()
+            s.say(HELLO)
+            assert s.say("AUTH PLAIN " + b64("\0jo@example.com\0no")) == \
+                [DENIED]
+            got = login(s, ("AUTH LOGIN", b64("not\n mine"), b64("no")))
+            assert got[2] == DENIED, got
+            assert s.say("AUTH XOAUTH2 " + xoauth2)[0][:3] == "334"
+            assert s.say("")[0][:9] == "421 4.7.0"      # the third
+            s.process.wait()
+            log = s.logged()
+        failed = [line for line in log.splitlines()
+                  if "event=auth-failed" in line]
+        names = [re.search(r' tried=("[^"]*"|\S+)', line) for line in failed]
+        assert [n and n[1].strip('"') for n in names] == tried, log
+    with provider() as hop, Through(hop, "--log-auth-names") as s:
+        s.start()
+        s.say(HELLO)
+        got = login(s, ("AUTH LOGIN", b64("kim"), "no*base64"))
+        assert got[2] == "501 5.5.2 Response is not base64", got
+        assert s.say("AUTH PLAIN")[0][:3] == "334"
+        assert s.say("*")[0][:3] == "501"
+        assert s.say(f"AUTH PLAIN {PLAIN}")[0][:3] == "235"
+        _, log = s.finish()
+    assert " user=jo@example.com " in log, log
+    assert "tried=jo" not in log, log
 
 
 @late

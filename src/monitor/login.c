@@ -15,6 +15,9 @@
 #include <string.h>
 #include <syslog.h>
 
+#define TRIED (3 * MONITOR_USER)	/* octets of a name, with NUL, that need
+					   not be a user's */
+
 /* Remembers that somebody has authenticated, whose name may be "" for unknown,
    or nobody has; unless XCLIENT might name somebody else, of which nobody
    tells us. */
@@ -39,14 +42,16 @@ delay_guess(struct monitor *m)
 		poll(NULL, 0, left);
 }
 
-/* The mechanism, who was asked, and of a failure why.  The name that was tried
-   is told with --log-auth-names only: it may be a password that was typed in
-   the wrong field.  What a next hop says is never told: it may repeat one. */
+/* The mechanism, who was asked, and of a failure why.  The name that was tried,
+   name_there if the next hop was asked, is told with --log-auth-names only: it may be a
+   password that was typed in the wrong field.  What a next hop says is never
+   told: it may repeat one. */
 static void
-log_auth(struct monitor *m, const struct envelope *env, const struct reply *v)
+log_auth(struct monitor *m, const struct envelope *env, const struct reply *v,
+    const char *name_there)
 {
 	const bool good = v->code == 235;
-	char line[REPLY_TEXT + 128], name[3 * MONITOR_USER], codes[64];
+	char line[REPLY_TEXT + 128], name[TRIED], codes[64];
 	struct notes notes = { .delay = -1, .tried = name };
 	struct envelope noted = *env;
 	const char *why, *tried, *source = auth_asked(m->auth, &why, &tried);
@@ -55,7 +60,7 @@ log_auth(struct monitor *m, const struct envelope *env, const struct reply *v)
 		source = auth_asked(NULL, &why, &tried);
 	if (m->set->relay.through) {
 		source = AUTH_THROUGH;
-		tried = "";
+		tried = m->set->log_names ? name_there : "";
 		why = codes;
 		snprintf(codes, sizeof codes, "refused with %d %s", v->code,
 		    v->enh);
@@ -76,17 +81,16 @@ is_guess(const struct reply *v)
 	return v->code > 504;
 }
 
-/* Hands a step to the next hop.  What it takes for a name counts only if it can
-   be shown. */
+/* Hands a step to the next hop; name[0..TRIED) becomes what the client calls
+   itself.  If that is taken, it counts only if it can be shown. */
 static void
 ask_next_hop(struct monitor *m, const struct question *q,
-    const char *mechanism, struct reply *v, char *user)
+    const char *mechanism, struct reply *v, char *user, char *name)
 {
-	char name[MONITOR_USER];
 	const struct relay_login l = { .mechanism = mechanism,
-		.response = q->b, .user = name, .size = sizeof name };
+		.response = q->b, .user = name, .size = TRIED };
 
-	user[0] = name[0] = '\0';
+	user[0] = '\0';
 	if (m->guesses >= AUTH_FAILURES_MAX) {
 		relay_auth_forget(m->relay);
 		reply_set(v, 421, "4.7.0", "Too many failed authentications");
@@ -111,10 +115,11 @@ monitor_authenticate(struct monitor *m, const struct question *q,
 {
 	const char *mechanism = q->a[0] == '\0' ? NULL : q->a;
 	struct envelope env = *q->env;
+	char name[TRIED] = "";
 
 	delay_guess(m);
 	if (m->set->relay.through)
-		ask_next_hop(m, q, mechanism, v, user);
+		ask_next_hop(m, q, mechanism, v, user, name);
 	else
 		auth_step(m->auth, q->env, mechanism, q->b, v, user,
 		    MONITOR_USER);
@@ -126,7 +131,7 @@ monitor_authenticate(struct monitor *m, const struct question *q,
 	if (mechanism != NULL)
 		text_join(m->method, sizeof m->method, mechanism, NULL);
 	if (v->code != 334)
-		log_auth(m, &env, v);
+		log_auth(m, &env, v, name);
 	remember_user(m, v->code == 235, v->code == 235 ? user : "");
 }
 

@@ -168,6 +168,14 @@ take_challenge(struct nexthop *h, struct reply *v)
 	return false;
 }
 
+/* The exchange is over: tells the name, and forgets it. */
+static void
+tell_name(struct nexthop *h, const struct relay_login *l)
+{
+	text_join(l->user, l->size, h->live->name, NULL);
+	explicit_bzero(h->live->name, sizeof h->live->name);
+}
+
 /* Sends the line of our client, and reads what that comes to. */
 static void
 exchange(struct nexthop *h, const struct relay_login *l, int64_t deadline,
@@ -189,14 +197,12 @@ exchange(struct nexthop *h, const struct relay_login *l, int64_t deadline,
 	live->exchange = false;
 	if (ok && v->code == 334 && take_challenge(h, v))
 		return;
-	if (ok && v->code == 235) {
+	if (ok && v->code == 235)
 		live->login = live->news = true;
-		text_join(l->user, l->size, live->name, NULL);
-	}
 	/* 538 is about our connection, not about the client's. */
 	if (v->code >= 400 && (h->s.fd == -1 || v->code == 538))
 		fail(v);
-	explicit_bzero(live->name, sizeof live->name);
+	tell_name(h, l);
 }
 
 /* May an exchange begin?  The channel has asked the same, but it is not
@@ -211,6 +217,7 @@ may_begin(struct nexthop *h, const char *mechanism, int64_t deadline,
 		return false;
 	}
 	cancel(h);
+	explicit_bzero(h->live->name, sizeof h->live->name);
 	smtp_abandon(h, deadline);
 	if (!smtp_live_meet(h, deadline, v)) {
 		fail(v);
@@ -278,10 +285,12 @@ nexthop_live_auth(struct nexthop *h, const struct envelope *env,
 	h->env = env;
 	if (l->mechanism != NULL ? may_begin(h, l->mechanism, deadline, v)
 	    : may_go_on(h, v)) {
-		if (read_response(h, l, v))
+		if (read_response(h, l, v)) {
 			exchange(h, l, deadline, v);
-		else
+		} else {
+			tell_name(h, l);
 			cancel(h);
+		}
 	}
 	h->live->used = clock_now();
 	h->env = NULL;
