@@ -312,7 +312,10 @@ def without_certificate_or_key_there_is_no_starttls():
             s.finish()
         with Session(*arguments, "--smtps", "discard:") as s:
             assert s.read.read() == b""
-            assert s.process.wait() == 78 and "config-error" in s.logged()
+            assert s.process.wait() == 78
+            assert ("event=config-error client=unix text=\"--smtps: the "
+                    "connection is closed: TLS is not offered: --tls"
+                    ) in s.logged(), s.logged()
 
 
 @test
@@ -337,6 +340,12 @@ def a_certificate_that_makes_no_sense_ends_the_handshake_with_a_word():
             assert path(cert) in found[0] or path(key) in found[0], log
             ours = re.search("event=config-error.*", log)
             assert ours and re.search(word, ours[0], re.I), log
+        with Session("--tlscert", path(cert), "--tlskey", path(key),
+                     "--smtps", "discard:") as s:
+            assert s.read.read() == b""
+            s.process.wait()
+            ours = re.search("event=config-error.*", s.logged())
+            assert ours and re.search(word, ours[0], re.I), s.logged()
 
 
 @test

@@ -166,6 +166,11 @@ def without_the_engine_or_a_key_starttls_is_not_offered():
         _, log = s.finish()
         assert "event=config-error" in log, log
         assert f"there is no TLS: unix:{WORK}/nobody: No such file" in log, log
+    with Session("--tls-engine", f"unix:{WORK}/nobody", "--smtps", "discard:",
+                 pair=tcp_pair()) as s:
+        assert s.read.read() == b"" and s.process.wait() == 78
+        assert ('event=config-error client=127.0.0.1 text="--smtps: the '
+                "connection is closed: there is no TLS") in s.logged()
 
 
 @test

@@ -620,11 +620,17 @@ session_turn_away(struct session *s, int error, int status)
 int
 session_run(struct session *s, const char *tls_trouble)
 {
+	/* Its client could not read a reply without TLS. */
+	const bool close = s->settings->tls_on_connect &&
+	    tls_trouble[0] != '\0';
+	char text[1024];
 	enum ending why;
 
 	if (tls_trouble[0] != '\0')
-		session_log(s, LOG_ERR, "config-error", tls_trouble);
-	if (tls_trouble[0] != '\0' && s->settings->tls_on_connect)
+		session_log(s, LOG_ERR, "config-error", text_join(text,
+		    sizeof text, close ? "--smtps: the connection is closed: "
+		    : "", tls_trouble, NULL));
+	if (close)
 		return EX_CONFIG;
 	why = talk(s);
 	hang_up(s, why);
