@@ -13,8 +13,34 @@
 #
 # Nothing is left behind whichever way this ends: the mounts are in a mount
 # namespace of our own, and systemd-nspawn goes when this does.
+#
+# Several of these may run at once.  Each container has control groups of its
+# own: in shared ones a systemd that ends removes those in which another is
+# about to start something, which then fails with 219/CGROUP.
 
 set -u
+
+# The folders of control groups that are this container's.
+groups() {
+	while IFS=: read -r number names path; do
+		case $number:$names in
+		0:) type='cgroup2' options= ;;
+		*:name=systemd) type='cgroup' options='name=systemd' ;;
+		*) continue ;;
+		esac
+		awk -v type="$type" -v options="$options" -v path="$path" \
+		    -v name="rig-${RIG##*/}" '$3 == type &&
+		    (options == "" || index($4, options)) { print $2 path "/" name; exit }' \
+		    /proc/self/mounts
+	done </proc/self/cgroup
+}
+
+leave() {
+	for group in $(groups); do
+		[ ! -d "$group" ] || find "$group" -depth -type d -exec rmdir {} +
+	done
+	rmdir "$RIG"
+}
 
 bail() {
 	printf '1..0 # SKIP %s\n' "$1"
@@ -30,7 +56,7 @@ if [ -z "${RIG:-}" ]; then
 	unshare --mount true 2>/dev/null || bail 'no mount namespaces here'
 	RIG=$(mktemp -d) || exit 1
 	export RIG
-	trap 'rmdir "$RIG"' EXIT
+	trap leave EXIT
 	trap 'exit 1' HUP INT TERM
 	unshare --mount --kill-child "$0" "$@"
 	exit
@@ -94,10 +120,23 @@ for unit in apt-daily apt-daily-upgrade man-db dpkg-db-backup e2scrub_all \
 	ln -sf /dev/null "$root/etc/systemd/system/$unit.timer"
 done
 
-systemd-nspawn --quiet --register=no --keep-unit --private-network \
-    --directory="$root" --link-journal=no --console=pipe --boot -- \
-    systemd.unit=rig.target systemd.show_status=no \
-    </dev/null >"$RIG/log" 2>&1
+# Where control groups cannot be made, systemd-nspawn has what there is.
+enter() {
+	for group in $(groups); do
+		for controller in $(cat "${group%/*}/cgroup.controllers"); do
+			echo "+$controller" >"${group%/*}/cgroup.subtree_control"
+		done
+		mkdir "$group" && echo 0 >"$group/cgroup.procs"
+	done
+}
+
+(
+	enter 2>/dev/null
+	exec systemd-nspawn --quiet --register=no --keep-unit \
+	    --machine="rig-$$" --private-network --directory="$root" \
+	    --link-journal=no --console=pipe --boot -- \
+	    systemd.unit=rig.target systemd.show_status=no
+) </dev/null >"$RIG/log" 2>&1
 code=$?
 cat "$root/rig/tap"
 [ $code -eq 0 ] && [ -s "$root/rig/tap" ] && exit 0
