@@ -161,3 +161,13 @@ def matches(pattern, text):
 
 def takes_a_message(port, subject):
     same(codes(talk(port, *message(subject))), TAKEN)
+
+
+def lines_of(session):
+    """How many lines there are in the journal of what a session did, whoever
+    wrote them."""
+    before = len(records())
+    session()
+    wait_for_end()
+    new = records()[before:]
+    return len(new), [r["MESSAGE"] for r in new]

@@ -3,15 +3,16 @@
 smtpd-recipes(7), on a booted machine: a fault is made, the command that is
 printed for it is pasted, and must show the cause.
 """
+import base64
 import os
 import re
 import subprocess
 import sys
 
 sys.path.insert(0, "/rig")
-from booted import (UNITS, ask, box, connection, dropin, enable, matches,
-                    program, prop, run, same, settings, succeeds, systemctl,
-                    until, wait_for_end)
+from booted import (UNITS, ask, box, connection, dropin, enable, lines_of,
+                    matches, program, prop, run, same, settings, succeeds,
+                    systemctl, until, wait_for_end)
 from servers import TAKEN, codes, message, spew, talk
 from tap import main, test
 from text import manual, under
@@ -416,6 +417,49 @@ def the_engine_that_stays_is_restarted_by_a_hook_of_certbot():
 @test
 def connections_are_counted():
     shows(under(CARE, "Several")[0], "^NAccepted=[1-9]", "^NConnections=0")
+
+
+# ---- how many records -------------------------------------------------------
+
+def hangs_up(port):
+    """Looks at the greeting, and goes."""
+    with connection(port) as s:
+        matches("^220 ", ask(s))
+
+
+def stated():
+    """How many lines the unit says that there are: before, and now."""
+    return {what: counts for what, *counts in re.findall(
+        r"^#\t(\S.*?)\t+(\d)\t(\d)$", systemctl("cat", "smtpd@.service"),
+        re.M)}
+
+
+@test
+def a_session_has_as_many_lines_as_the_unit_says():
+    made = run("openssl", "passwd", "-6", "secret")[0].strip()
+    spew("/srv/counted", f"jo:{made}\n")
+    os.chmod("/srv/counted", 0o644)
+    settings(SMTPD_RELAY="discard:", SMTPD_OPTIONS="--no-auth-require-tls "
+             "--auth file:/srv/counted")
+    says, mail = stated(), list(message("counted"))
+    same(len(says), 4)
+    login = "AUTH PLAIN " + base64.b64encode(b"\0jo\0secret").decode()
+    for now, more in enumerate((
+            "LogLevelMax=info\nSyslogLevel=info\n"
+            "UnsetEnvironment=SMTPD_LOG_PRIORITY", None)):
+        dropin(None, more)
+        found = {}
+        for what, *lines in (
+                ("a session with one message", *mail),
+                ("the same with AUTH", mail[0], login, *mail[1:]),
+                ("each further message", *mail[:-1], *mail[1:]),
+                ("a probe, or a client that says nothing", "QUIT")):
+            found[what], texts = lines_of(lambda: talk(25, *lines))
+            print(f"# {what}: {texts}")
+        found["each further message"] -= found["a session with one message"]
+        same(found, {what: int(counts[now]) for what, counts in says.items()})
+    same(lines_of(lambda: hangs_up(25))[0], found[
+        "a probe, or a client that says nothing"])
 
 
 @test

@@ -17,9 +17,10 @@ import threading
 
 sys.path.insert(0, "/rig")
 from booted import (EVENT, JO, SWAKS, UNITS, ask, box, connection, delivered,
-                    dropin, enable, hand_over, instances, matches, program,
-                    prop, records, run, same, settings, shipped, slurp,
-                    succeeds, systemctl, takes_a_message, until, wait_for_end)
+                    dropin, enable, hand_over, instances, lines_of, matches,
+                    program, prop, records, run, same, settings, shipped,
+                    slurp, succeeds, systemctl, takes_a_message, until,
+                    wait_for_end)
 from fakes.provider import Provider
 from servers import MAIL, TAKEN, codes, message, spew, talk
 from tap import main, test
@@ -144,43 +145,6 @@ def a_message_that_is_printed_is_whole_in_the_journal():
                                   "body",
                                   "------------ END MESSAGE ------------"])
     same({r["PRIORITY"] for r in printed[start:start + 6]}, {"5"})
-
-
-def lines_of(session):
-    """How many lines there are in the journal of what a session did, whoever
-    wrote them."""
-    before = len(records())
-    session()
-    wait_for_end()
-    new = records()[before:]
-    return len(new), [r["MESSAGE"] for r in new]
-
-
-def hangs_up(port):
-    """Looks at the greeting, and goes."""
-    with connection(port) as s:
-        matches("^220 ", ask(s))
-
-
-def stated():
-    """How many lines the unit says that there are."""
-    return dict(re.findall(r"^#\t(\S.*?)\t+\d\t(\d)$",
-                           systemctl("cat", "smtpd@.service"), re.M))
-
-
-@test
-def a_session_has_as_many_lines_as_the_unit_says():
-    settings(SMTPD_RELAY="discard:")
-    says = stated()
-    for what, session in (
-            ("a session with one message",
-             lambda: takes_a_message(25, "counted")),
-            ("a probe, or a client that says nothing",
-             lambda: talk(25, "QUIT")),
-            ("a probe, or a client that says nothing",
-             lambda: hangs_up(25))):
-        count, lines = lines_of(session)
-        same((what, str(count), lines), (what, says[what], lines))
 
 
 @test
