@@ -23,6 +23,15 @@ smtpd: event=message-deferred id=A4 client=192.0.2.2 from=<> to=a@example.net si
 smtpd: event=message-refused id=A5 client=192.0.2.3 helo="x event=message-relayed" from=s@example.com to=b@example.net size=9 relay=smtp:mx.example.net:25 reply="550 5.6.0 No"
 smtpd: event=refused id=A6 client=192.0.2.3 from=s@example.com to=c@example.net by="policy inet:127.0.0.1:10023 at RCPT" relay=discard: reply="450 4.2.0 <c@example.net>: Greylisted"
 smtpd: event=refused id=A7 client=192.0.2.3 from=s@example.com to=d@example.net by="policy inet:127.0.0.1:10023 at RCPT" relay=discard: reply="450 4.2.0 <d@example.net>: Greylisted"
+smtpd: event=refused id=A8 client=192.0.2.3 from=s@example.com to=d@example.net by="--relay-clients at RCPT" relay=discard: reply="554 5.7.1 Relay access denied: client 192.0.2.3 is not in --relay-clients"
+smtpd: event=refused id=A9 client=192.0.2.4 from=s@example.com to=d@example.net by="--relay-clients at RCPT" relay=discard: reply="554 5.7.1 Relay access denied: client 192.0.2.4 is not in --relay-clients"
+smtpd: event=refused id=B1 client=192.0.2.4 from=s@example.com to=d@example.net size=9 by="milter inet:127.0.0.1:8891 at END-OF-MESSAGE" relay=discard: reply="550 5.7.1 Spam"
+smtpd: event=milter id=B1 client=192.0.2.4 text="filter inet:127.0.0.1:8891: 2 changes"
+smtpd: event=milter id=B1 client=192.0.2.4 text="filter inet:127.0.0.1:8891: cannot connect"
+smtpd: event=quarantine id=B1 client=192.0.2.4 text="to maildir:/srv/odd: looks odd"
+smtpd: event=routes client=192.0.2.4 text="/etc/smtpd/routes:3: no relay"
+smtpd: event=routes client=192.0.2.5 text="/etc/smtpd/routes:3: no relay"
+smtpd: event=tls-failed client=192.0.2.5 text="the client has closed the connection"
 smtpd: event=auth-failed client=203.0.113.9 text="PLAIN by file: wrong password"
 smtpd: event=auth-failed client=203.0.113.9 tried="j o" text="PLAIN by file: no such user"
 smtpd: event=auth-ok client=192.0.2.1 user=jo text="PLAIN by file:"
@@ -35,14 +44,15 @@ totals|1|messages deferred
 totals|1|messages refused
 totals|5|recipients relayed
 totals|1520|octets relayed
-totals|2|commands refused
+totals|5|commands refused
 totals|1|logins
 totals|2|failed logins
 totals|0|clients lost
 totals|0|timeouts
-totals|0|failed TLS handshakes
+totals|1|failed TLS handshakes
 totals|0|possible duplicates
-totals|0|configuration errors
+totals|1|messages quarantined
+totals|2|configuration errors
 senders|2|1500|jo@example.org
 senders|1|20|<>
 recipients|2|1500|a@example.net
@@ -55,14 +65,21 @@ relays|2|1500|mx.example.net[198.51.100.1]:25
 relays|1|0|/run/lmtp
 relays|1|0|maildir:/srv/box
 deferred|2|450 4.2.0 <>: Greylisted (policy inet:127.0.0.1:10023 at RCPT)
-deferred|1|451 4.4.1 Cannot connect to next hop
-refused|1|550 5.6.0 No
+deferred|1|451 4.4.1 Cannot connect to next hop (smtp:mx.example.net:25)
+refused|2|554 5.7.1 Relay access denied: the client is not in --relay-clients (--relay-clients at RCPT)
+refused|1|550 5.6.0 No (smtp:mx.example.net:25)
+refused|1|550 5.7.1 Spam (milter inet:127.0.0.1:8891 at END-OF-MESSAGE)
 failed logins|2|203.0.113.9
+reasons of failed logins|1|PLAIN by file: no such user
+reasons of failed logins|1|PLAIN by file: wrong password
 names of failed logins|1|j o
 TLS of clients|2|none
 TLS of clients|1|TLSv1.3 TLS_AES_256_GCM_SHA384
 TLS of next hops|2|none
 TLS of next hops|1|TLSv1.3 TLS_AES_128_GCM_SHA256
+failed TLS handshakes|1|the client has closed the connection
+trouble|2|routes: /etc/smtpd/routes:3: no relay
+trouble|1|milter: filter inet:127.0.0.1:8891: cannot connect
 delays|2|0.250|1.750|mx.example.net[198.51.100.1]:25
 """.replace("|", "\t")
 
@@ -81,35 +98,36 @@ totals
       0  timeouts
       0  failed TLS handshakes
       0  possible duplicates
+      0  messages quarantined
       0  configuration errors
 
-senders
+senders of what was relayed
   count  octets  name
       1      12  jo@example.org
 
-recipients
+recipients of what was relayed
   count  octets  name
       1      12  ann@example.net
 
-clients
+clients whose mail was relayed
   count  octets  name
       1      12  192.0.2.1
 
-relays
+where it went
   count  octets  name
       1      12  discard:
 
-refused
-  count  name
-      1  554 5.7.1 Relay access denied
+refused, and by whom
+  count  reason
+      1  554 5.7.1 Relay access denied (discard:)
 
-TLS of clients
-  count  name
+TLS of clients, by messages
+  count  protocol and cipher
       1  none
 
-delays
-  count  median   most  name
-      1   0.001  0.001  discard:
+seconds until the relay had a message
+  count  median  longest  name
+      1   0.001    0.001  discard:
 """
 
 
@@ -161,6 +179,28 @@ def a_table_is_for_people():
            "from=jo@example.org to=x@example.net relay=discard: "
            'reply="554 5.7.1 Relay access denied"\n')
     assert report(log) == (0, TABLE, ""), report(log)[1]
+    # The time of a log's records is above it, as they have it.
+    first, last = log.splitlines()
+    for mark, shown in (("Nov {}8 12:00:00 mx ", "Nov {}8 12:00:00"),
+                        ("2026-11-{}8T12:00:00.1+00:00 mx ",
+                         "2026-11-{}8 12:00:00")):
+        got = report("".join(mark.format(n) + line + "\n"
+                             for n, line in ((1, first), (2, last))))
+        assert got == (0, f"from {shown.format(1)} to {shown.format(2)}\n\n" +
+                       TABLE, ""), got
+    entry = json.dumps({"MESSAGE": "event=session client=unix", "SMTPD_EVENT":
+                        "session", "__REALTIME_TIMESTAMP": "1795953600000000"})
+    os.environ["TZ"] = "UTC"
+    assert report(entry)[1].startswith(
+        "from 2026-11-29 12:00:00 to 2026-11-29 12:00:00\n\ntotals\n"), \
+        report(entry)[1]
+
+
+@test
+def a_log_without_records_is_told():
+    status, got, error = report("Nov 28 12:00:00 mx kernel: up\n")
+    assert status == 0 and "      0  messages relayed\n" in got, got
+    assert error == "smtpd-report: there is no record of smtpd in this\n"
 
 
 @test
