@@ -84,6 +84,13 @@ def files_are_offered_where_a_file_is_wanted():
     assert complete("--routes", f"{where}/ro") == [f"{where}/routes"]
     assert complete(f"print:{where}/ro") == [f"{where}/routes"]
     assert complete("--auth", f"file:{where}/ro") == [f"{where}/routes"]
+    for option in ("--from", "--relay-domains", "--auth-senders", "--record"):
+        assert complete(option, f"{where}/ro") == [f"{where}/routes"], option
+    for option in ("--policy", "--milter", "--tls-engine"):
+        assert complete(option, f"unix:{where}/ro") == [f"{where}/routes"]
+    assert complete("--tls-engine", "") == ["unix:"]
+    assert complete("--auth", "") == ["checkpassword:", "dovecot:", "file:",
+                                      "relay:"]
     assert complete("--size", "") == []
 
 

@@ -27,7 +27,9 @@ _smtpd() {
 	--check) COMPREPLY=($(compgen -W 'start connect' -- "$cur")) ;;
 	--user) COMPREPLY=($(compgen -u -- "$cur")) ;;
 	--auth) relay='file: dovecot: checkpassword: relay:' ;;
-	--policy | --milter | --tls-engine) relay='unix: inet:' ;;
+	--policy | --milter) relay='unix: inet:' ;;
+	--tls-engine) relay='unix:' ;;
+	--from | --relay-domains) _filedir; return ;;
 	--quarantine) relay='maildir:' ;;
 	--command-limit) COMPREPLY=($(compgen -W 'NOOP= RCPT= RSET= VRFY=' -- "$cur"))
 		compopt -o nospace ;;

@@ -81,15 +81,24 @@ def clients_that_guess_are_found_and_others_are_not():
         *session("2001:db8::9", plain("nobody", "wrong")),
         *session("192.0.2.1", plain("jo", "opensesame")),
         *session("192.0.2.2", "MAIL FROM:<a@example.org>",
-                 "RCPT TO:<b@example.org>")]
-    assert sum("event=auth-failed" in r for r in records) == 2, records
-    assert banned(records) == ["203.0.113.9", "2001:db8::9"], records
+                 "RCPT TO:<b@example.org>"),
+        *session("192.0.2.8", plain("jo", "opensesame"),
+                 options=("--auth", "file:/no/users"))]
+    assert sum("event=auth-failed" in r for r in records) == 3, records
+    # By a next hop, which is away, or refuses.
+    form = ('smtpd: event=auth-failed client={} helo="text=" tried=jo '
+            'text="PLAIN by relay: refused with {}"')
+    records += [form.format("192.0.2.8", "454 4.7.0"),
+                form.format("203.0.113.7", "535 5.7.8")]
+    assert banned(records) == ["203.0.113.9", "2001:db8::9",
+                               "203.0.113.7"], records
 
 
 @test
 def a_client_cannot_have_another_banned():
     prepare()
     names = ["x event=auth-failed client=192.0.2.66 ",
+             'x text="PLAIN by file: Temporary authentication failure"',
              "x]: event=auth-failed client=192.0.2.66",
              'x" event=auth-failed client=192.0.2.66 y="',
              "smtpd[1]: event=auth-failed client=192.0.2.66 helo=x"]
@@ -110,10 +119,13 @@ def abuse_is_found_where_that_is_asked_for():
         *session("192.0.2.4", "MAIL FROM:<a@example.org>",
                  "RCPT TO:<b@example.com>",
                  options=("--relay-domains", "example.org")),
-        *session("192.0.2.5", *["PING"] * 3, options=("--max-errors", "2"))]
+        *session("192.0.2.5", *["PING"] * 3, options=("--max-errors", "2")),
+        *session("192.0.2.6", "MAIL FROM:<a@example.org>", *["PING"] * 3,
+                 options=("--max-errors", "2"))]
     assert "Relay access denied" in str(records), records
     assert banned(records) == [], records
-    assert banned(records, "abuse") == ["192.0.2.4", "192.0.2.5"], records
+    assert banned(records, "abuse") == ["192.0.2.4", "192.0.2.5",
+                                        "192.0.2.6"], records
 
 
 @test
