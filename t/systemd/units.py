@@ -276,6 +276,12 @@ def with_hardened_conf_a_message_is_delivered():
     dropin()
 
 
+def opendkim_listens():
+    systemctl("is-active", "opendkim")      # takes the time of a process
+    with socket.socket(socket.AF_UNIX) as s:
+        return s.connect_ex("/run/opendkim/opendkim.sock") == 0
+
+
 @test
 def OpenDKIMs_socket_is_reached_with_milter_conf():
     # As Debian has it: the socket is for the group opendkim.
@@ -292,7 +298,10 @@ PidFile /run/opendkim/opendkim.pid
 """)
     settings(SMTPD_RELAY=f"maildir:{box('milter')}",
              SMTPD_OPTIONS="--milter unix:/run/opendkim/opendkim.sock")
-    dropin("milter")        # which wants OpenDKIM's unit
+    dropin("milter")        # which wants OpenDKIM's unit,
+    matches(r"\bopendkim\.service\b", prop("Wants", "smtpd@dkim.service"))
+    systemctl("start", "opendkim")
+    until(opendkim_listens) # but that need not listen yet when it has started
     takes_a_message(25, "filtered")
     got, = delivered("milter")
     matches("^Authentication-Results: ?mx.example.org; dkim=", got)
