@@ -316,6 +316,11 @@ def routes_of_senders_are_read_with_their_lines():
     assert status == 78, found
     assert [text.split(": ", 1)[0] for text in found["bad"]] == [
         f"{senders}:{n}" for n in (3, 4, 5)], found
+    wrote("routes", "example.org discard:\nexample.com\n")
+    status, found = checked("--routes", routes, "--sender-routes", senders,
+                            "print:")
+    assert [text.split(": ", 1)[0] for text in found["bad"]] == [
+        f"{routes}:2", *[f"{senders}:{n}" for n in (3, 4, 5)]], found
 
 
 @test

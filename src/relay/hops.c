@@ -162,10 +162,16 @@ read_table(struct relay *r, struct routes **table, const char *name, int file,
 bool
 hops_read_routes(struct relay *r)
 {
-	if (!r->broken)
-		r->broken = !read_table(r, &r->table, r->set->routes,
-		    r->routes_file, false) || !read_table(r, &r->senders,
-		    r->set->sender_routes, r->senders_file, true);
+	const struct relay_settings *set = r->set;
+
+	if (r->broken)
+		return false;
+	/* Both, so that the faults of both are told. */
+	if (!read_table(r, &r->table, set->routes, r->routes_file, false))
+		r->broken = true;
+	if (!read_table(r, &r->senders, set->sender_routes, r->senders_file,
+	    true))
+		r->broken = true;
 	return !r->broken;
 }
 
