@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """trouble.py - TROUBLESHOOTING of smtpd(8), smtpd-log(7) and MAINTENANCE of
 smtpd-recipes(7), on a booted machine: a fault is made, the command that is
-printed for it is pasted, and must show the cause.
+printed for it is pasted, and must show the cause.  Last, how many records there
+are of a session, as smtpd@.service states it.
 """
 import base64
 import os
