@@ -320,6 +320,22 @@ def a_client_that_only_looks_leaves_a_record_at_debug_level():
 
 
 @test
+def a_client_that_leaves_before_the_greeting_leaves_a_record_at_debug_level():
+    for reset in (True, False):
+        for debug in (True, False):
+            client, theirs = tcp_pair()
+            if reset:       # as HAProxy's check of TCP does
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                  b"\1\0\0\0\0\0\0\0")
+            client.close()
+            done = subprocess.run([SMTPD, *["-d"] * debug, "discard:"],
+                                  stdin=theirs, stdout=theirs,
+                                  stderr=subprocess.PIPE, check=True)
+            theirs.close()
+            assert done.stderr.count(b"event=session ") == debug, done
+
+
+@test
 def a_client_that_is_gone_before_the_reply_may_send_again():
     place = folder()
     fifo = os.path.join(place, "fifo")

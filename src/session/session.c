@@ -545,8 +545,8 @@ is_probe(const struct session *s, enum ending why)
 {
 	const struct channel *ch = &s->ch;
 
-	return (why == END_QUIT || why == END_EOF || s->reset) &&
-	    ch->mails == 0 && ch->errors == 0 && !ch->authenticated;
+	return (why == END_QUIT || why == END_EOF || why == END_LOST ||
+	    s->reset) && ch->mails == 0 && ch->errors == 0 && !ch->authenticated;
 }
 
 /* Was all that happened in the session messages that were taken?  Each of them
