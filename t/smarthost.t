@@ -334,6 +334,26 @@ def a_program_inherits_neither_the_client_nor_the_file():
     assert "credentials" not in text and "socket:" not in text, text
 
 
+@test
+def a_program_inherits_nothing_that_systemd_told_the_service():
+    program = script(PLACE, f"env >{PLACE}/variables; echo {'t' * 9}")
+    wrote("variables", "")
+    os.chmod(os.path.join(PLACE, "variables"), 0o666)
+    told = {"CREDENTIALS_DIRECTORY": PLACE, "NOTIFY_SOCKET": f"{PLACE}/no",
+            "JOURNAL_STREAM": "1:2", "WATCHDOG_USEC": "1", "LISTENER": "kept"}
+    os.environ.update(told)
+    with provider("XOAUTH2", tokens={"jo": "t" * 9}) as hop:
+        got, log = sent(hop, f"* jo oauth2 {program}\n")
+    for name in told:
+        del os.environ[name]
+    assert got[0][:3] == "250", (got, log)
+    with open(os.path.join(PLACE, "variables")) as f:
+        text = f.read()
+    inherited = {line.partition("=")[0] for line in text.split("\n")}
+    assert inherited & set(told) == {"LISTENER"}, inherited
+    assert "PATH" in inherited
+
+
 # --- what providers say
 
 @test

@@ -38,6 +38,28 @@
 #define CLOSE_AT_EXEC 4U	/* CLOSE_RANGE_CLOEXEC; musl has no header for it */
 #define SEARCH_PATH "/usr/local/bin:/usr/bin:/bin"	/* without PATH */
 
+/* What systemd told the service.  A name that ends in '_' stands for all that
+   begin with it. */
+static const char *const private_variables[] = {
+	"LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM",
+	"INVOCATION_ID", "SYSTEMD_EXEC_PID", "MAINPID", "MANAGERPID", "FDSTORE",
+	"MEMORY_PRESSURE_", "CREDENTIALS_DIRECTORY",
+};
+
+bool
+spawn_is_private(const char *variable)
+{
+	size_t len = strcspn(variable, "="), n, i;
+
+	for (i = 0; i < COUNT(private_variables); i++) {
+		n = strlen(private_variables[i]);
+		if (strncmp(private_variables[i], variable, n) == 0 &&
+		    (n == len || private_variables[i][n - 1] == '_'))
+			return true;
+	}
+	return false;
+}
+
 /* ---- In the child ---- */
 
 /* A function whose frame is left by execve(2) or _exit(2): the address

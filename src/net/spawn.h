@@ -14,7 +14,8 @@
 struct spawn {
 	char *const *argv;	/* argv[0] is looked for in PATH, as execvp(3)
 				   does, if it has no slash */
-	char *const *envp;	/* the whole environment */
+	char *const *envp;	/* the whole environment: of ours only what is
+				   not private, see spawn_is_private() */
 	int input;		/* becomes descriptor 0; -1: /dev/null */
 	int extra;		/* becomes descriptor 3; -1: there is none */
 	/* Gets what the program writes to descriptor 1 or 2, as it comes.
@@ -33,6 +34,10 @@ struct spawn_end {
 	bool late;		/* it was stopped at the deadline */
 	bool alive;		/* not even SIGKILL has ended it: no status */
 };
+
+/* Is "NAME=value" of our environment what systemd told the service, such as
+   CREDENTIALS_DIRECTORY?  No program that we start inherits it. */
+bool	spawn_is_private(const char *variable);
 
 /*
  * Runs the program in a session of its own, with default signals, no signal

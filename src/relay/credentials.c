@@ -465,24 +465,45 @@ split_words(char *command, char *argv[PROGRAM_WORDS + 1])
 	return n > 0;
 }
 
+/* Our environment without what is private in it, to be freed; NULL without
+   memory.  The strings are borrowed. */
+static char **
+inherited(void)
+{
+	size_t n = 0, kept = 0;
+	char **to;
+
+	while (environ[n] != NULL)
+		n++;
+	if ((to = calloc(n + 1, sizeof *to)) == NULL)
+		return NULL;
+	for (size_t i = 0; i < n; i++)
+		if (!spawn_is_private(environ[i]))
+			to[kept++] = environ[i];
+	return to;
+}
+
 bool
 credentials_run(struct credentials *c, const struct logger *log,
     const struct envelope *env, int64_t deadline, char *why, size_t size)
 {
 	char *argv[PROGRAM_WORDS + 1];
 	struct talk *t = calloc(1, sizeof *t);
+	char **environment = inherited();
 	struct spawn_end end;
 	struct spawn what = {
-		.argv = argv, .envp = environ, .input = -1, .extra = -1,
+		.argv = argv, .envp = environment, .input = -1, .extra = -1,
 		.hear = hear_program, .ctx = t, .grace = TERM_GRACE,
 		.deadline = clock_within(deadline, PROGRAM_SECONDS)
 	};
 	const char *wrong = NULL;
 	int error;
 
-	if (t == NULL || !split_words(c->secret, argv)) {
-		snprintf(why, size, t == NULL ? "out of memory" :
-		    "the command has more than %d words", PROGRAM_WORDS);
+	if (t == NULL || environment == NULL || !split_words(c->secret, argv)) {
+		snprintf(why, size, t == NULL || environment == NULL ?
+		    "out of memory" : "the command has more than %d words",
+		    PROGRAM_WORDS);
+		free(environment);
 		free(t);
 		return false;
 	}
@@ -490,6 +511,7 @@ credentials_run(struct credentials *c, const struct logger *log,
 	t->env = env;
 	t->name = argv[0];
 	error = spawn_run(&what, &end);
+	free(environment);
 	log_error_line(t);
 	if (error != 0)
 		snprintf(why, size, "%.128s: %s", argv[0], strerror(error));

@@ -52,14 +52,6 @@ static const struct name {
 	{ ABOUT_DOMAIN, NULL, "domain" },
 };
 
-/* Ours, and nothing to a program: what systemd told the service.  A name that
-   ends in '_' stands for all that begin with it. */
-static const char *const private_variables[] = {
-	"LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM",
-	"INVOCATION_ID", "SYSTEMD_EXEC_PID", "MAINPID", "MANAGERPID", "FDSTORE",
-	"MEMORY_PRESSURE_", "CREDENTIALS_DIRECTORY",
-};
-
 /* Strings for exec. */
 struct vector {
 	char **s;	/* each owned, NULL after the last */
@@ -254,20 +246,14 @@ build_arguments(const struct job *j, struct vector *vec, struct reply *v)
 static bool
 hidden(const char *variable)
 {
-	size_t len = strcspn(variable, "="), n, i;
+	size_t len = strcspn(variable, "="), i;
 
 	for (i = 0; i < COUNT(names); i++)
 		if (names[i].variable != NULL &&
 		    strlen(names[i].variable) == len &&
 		    strncmp(names[i].variable, variable, len) == 0)
 			return true;
-	for (i = 0; i < COUNT(private_variables); i++) {
-		n = strlen(private_variables[i]);
-		if (strncmp(private_variables[i], variable, n) == 0 &&
-		    (n == len || private_variables[i][n - 1] == '_'))
-			return true;
-	}
-	return false;
+	return spawn_is_private(variable);
 }
 
 /* "NAME=value"; what each recipient has of it is separated by newlines. */

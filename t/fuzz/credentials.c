@@ -32,6 +32,12 @@ static struct {
 	int status;
 } program;		/* what it writes, to 1 and then 2, after a NUL */
 
+bool
+spawn_is_private(const char *variable)
+{
+	return *variable == '\0';
+}
+
 /* In place of the one that starts programs. */
 int
 spawn_run(const struct spawn *s, struct spawn_end *end)

@@ -70,6 +70,12 @@ digest_close(struct digest *d)
 	(void)d;
 }
 
+bool
+spawn_is_private(const char *variable)
+{
+	return *variable == '\0';
+}
+
 /* In place of the one that starts programs. */
 int
 spawn_run(const struct spawn *s, struct spawn_end *end)
