@@ -558,6 +558,9 @@ Test(relay, a_broken_route_defers_all_mail_and_is_named)
 		{ "a@.example.org discard:\n", "map:1: a@.example.org: not" },
 		{ "example..org discard:\n", "map:1: example..org: not an" },
 		{ "\"john doe@example.org discard:\n", "map:1: " },
+		{ "*@example.org discard:\n", "map:1: *@example.org: a domain "
+		    "stands alone" },
+		{ "\"a\tb\"@example.org discard:\n", "map:1: " },
 		/* A hop that was refused once is refused again. */
 		{ "a smtps:unix:/x\nb smtps:unix:/x\n", "map:2: smtps: cannot" },
 		{ "a program:\n", "map:1: program:: unknown transport" },

@@ -104,6 +104,9 @@ useless_key(const char *key, const char *at, bool senders)
 {
 	if (strncmp(key, "\xef\xbb\xbf", 3) == 0)
 		return "the file begins with a byte order mark";
+	for (const char *p = key; *p != '\0'; p++)
+		if (iscntrl((unsigned char)*p))
+			return "no address has a control character";
 	if (strcmp(key, "*") == 0 || (senders && (strcmp(key, "<>") == 0 ||
 	    (at == NULL && is_word(key)))))
 		return NULL;
@@ -135,7 +138,10 @@ parse_key(struct routes *r, char *text, unsigned line, char *error,
 	/* As Postfix has domains in its tables of senders. */
 	if (r->senders && text[0] == '@' && strchr(text + 1, '@') == NULL)
 		text++;
-	why = useless_key(text, address_canonical(text), r->senders);
+	if (strncmp(text, "*@", 2) == 0)
+		why = "a domain stands alone, for all of its addresses";
+	else
+		why = useless_key(text, address_canonical(text), r->senders);
 	if (why != NULL) {
 		snprintf(error, size, "%s: %s", text, why);
 		return false;
