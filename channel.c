@@ -293,10 +293,27 @@ line_is_http(const struct channel *ch, struct span line)
 	return span_starts(first, "Host:");
 }
 
+/* Can this be the name of a mechanism (RFC 4422 3.1), and not the credential of
+   a client that left it out? */
+static bool
+is_mechanism(struct span s)
+{
+	bool upper = false, lower = false;
+	size_t i;
+
+	for (i = 0; i < s.len; i++) {
+		upper = upper || (s.p[i] >= 'A' && s.p[i] <= 'Z');
+		lower = lower || (s.p[i] >= 'a' && s.p[i] <= 'z');
+		if (memchr("+/=", s.p[i], 3) != NULL)
+			return false;
+	}
+	return s.len <= 20 && !(upper && lower);
+}
+
 /* May this line have a credential?  A line may that begins like AUTH or is a
    response; that is no command and comes after such a line, at once or later, as
    clients send a response although their AUTH was refused; or with which POP3
-   and IMAP send a password. */
+   and IMAP send a password, or AUTH is misspelt. */
 static bool
 line_is_secret(const struct channel *ch, struct span line)
 {
@@ -310,7 +327,8 @@ line_is_secret(const struct channel *ch, struct span line)
 		return false;
 	return ch->guarded || span_same(first, "PASS") ||
 	    span_same(first, "APOP") || span_same(second, "LOGIN") ||
-	    span_same(second, "AUTHENTICATE");
+	    span_same(second, "AUTHENTICATE") || span_same(second, "PLAIN") ||
+	    span_same(second, "XOAUTH2") || span_same(second, "OAUTHBEARER");
 }
 
 /* The text for an unknown verb.  A client at the wrong port learns which port
@@ -379,10 +397,10 @@ log_line(const struct channel *ch, struct span line)
 
 	if (ch->hooks->dialogue == NULL)
 		return;
+	exact = exact && is_mechanism(mechanism);
 	if (command && (rest.len > 0 || !exact)) {
 		snprintf(text, sizeof text, "AUTH %.*s %s",
-		    exact ? (int)(mechanism.len < 32 ? mechanism.len : 32) : 0,
-		    mechanism.p, stars);
+		    exact ? (int)mechanism.len : 0, mechanism.p, stars);
 		line = span_of(text);
 	} else if (!command && line_is_secret(ch, line)) {
 		line = span_of(stars);
