@@ -65,6 +65,30 @@ class Limited(Hop):
                 say("250 2.0.0 Ok")
 
 
+@test
+def a_connection_has_no_more_transactions_than_the_hop_says():
+    # RFC 9422 4.1; one that a refused recipient ended counts as well.
+    for options, limit, numbers in (
+            ((), "MAILMAX=2", [1, 1, 2, 2]), ((), "MAILMAX=1", [1, 2, 3, 4]),
+            (("--live",), "RCPTMAX=9 MAILMAX=2", [1, 1, 2, 2]),
+            *(((), useless, [1] * 4) for useless in (
+                "MAILMAX=", "MAILMAX=0", "MAILMAX=x", "MAILMAX=-1", "MAILMAX",
+                "XMAILMAX=1"))):
+        with Hop(lambda _, command: "450 4.2.0 Later" if "<no@" in command
+                 else None, extensions=("PIPELINING", f"LIMITS {limit}")
+                 ) as hop, Session(*options, hop.relay()) as s:
+            s.start()
+            s.send(message("x", to=["a@example.net" if options else
+                                    "no@example.net"]))
+            s.replies(4)
+            for _ in range(3):
+                assert s.deliver(to=["a@example.net"])[:3] == "250"
+            s.finish()
+        mails = [number for number, line in hop.commands
+                 if line.startswith("MAIL")]
+        assert mails == numbers, (limit, mails)
+
+
 def people(n):
     return [f"p{i}@example.net" for i in range(n)]
 

@@ -245,6 +245,7 @@ add_auth(struct nexthop *h, const struct envelope *env)
 static void
 add_mail(struct nexthop *h, const struct envelope *env, bool eight)
 {
+	h->mails++;
 	smtp_add(h, "MAIL FROM:<%s>", env->fact[FACT_SENDER]);
 	if ((h->can & CAN_SIZE) && env->size != 0)
 		smtp_add(h, " SIZE=%" PRIu64, env->size);
@@ -422,6 +423,14 @@ count_accepted(const struct reply v[], size_t n)
 	return accepted;
 }
 
+/* Has the connection had all the transactions that the next hop grants?  A
+   login that is our client's would be lost with it: let the hop say so then. */
+static bool
+is_used_up(const struct nexthop *h)
+{
+	return h->mail_max != 0 && h->mails >= h->mail_max && !h->set->through;
+}
+
 /*
  * Offers the envelope to the connection that is open, or else to the next
  * place.  False: *r says why there is no transaction; h->away if another place
@@ -439,7 +448,7 @@ try_place(struct nexthop *h, const struct envelope *env, int spool,
 	if (smtp_login_is_lost(h, r))
 		return false;
 	if (h->s.fd != -1 && (!smtp_is_our_account(h) ||
-	    !smtp_is_our_client(h))) {
+	    !smtp_is_our_client(h) || is_used_up(h))) {
 		smtp_quit(h, deadline);
 		smtp_restart(h);
 	}

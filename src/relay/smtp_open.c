@@ -53,7 +53,7 @@ smtp_say_hello(struct nexthop *h, int64_t deadline, struct reply *r)
 	bool lmtp = h->protocol == NEXTHOP_LMTP;
 
 	h->can = h->attributes = 0;
-	h->size_max = h->rcpt_max = 0;
+	h->size_max = h->rcpt_max = h->mail_max = 0;
 	if (h->live != NULL)
 		h->live->lines[0] = h->live->mechanisms[0] = '\0';
 	smtp_add(h, "%s %s\r\n", lmtp ? "LHLO" : "EHLO",
@@ -167,6 +167,7 @@ connect_place(struct nexthop *h, int64_t deadline, struct reply *r)
 	h->secure = h->place.local;
 	h->tls[0] = '\0';
 	h->closed = h->timed_out = h->quoted = h->introduced = false;
+	h->mails = 0;
 	if (stream_dial(&h->s, &h->place, &h->found.at[h->tried - 1], deadline,
 	    why, sizeof why) == -1) {
 		smtp_log(h, "cannot connect", why);

@@ -39,7 +39,7 @@ enum {
 	CAN_STARTTLS = 1 << 7,
 	CAN_AUTH_PLAIN = 1 << 8,
 	CAN_AUTH_LOGIN = 1 << 9,
-	CAN_LIMIT_RCPT = 1 << 15,
+	CAN_LIMIT = 1 << 15,
 	CAN_DELIVERBY = 1 << 24,
 	CAN_FUTURERELEASE = 1 << 25,
 	CAN_MT_PRIORITY = 1 << 26,
@@ -122,6 +122,8 @@ struct nexthop {
 	unsigned avoid;		/* of these, what failed in this session */
 	uint64_t size_max;	/* the SIZE that it offers, 0: no limit known */
 	uint64_t rcpt_max;	/* its LIMITS RCPTMAX (RFC 9422), likewise */
+	uint64_t mail_max;	/* its LIMITS MAILMAX, likewise */
+	uint64_t mails;		/* that this connection was sent */
 	bool handshake_failed;	/* of TLS, on this opening */
 	bool secure;		/* nobody can listen: TLS, or a unix socket */
 	bool by_sender;		/* the file of credentials has lines of senders */

@@ -46,7 +46,7 @@ static const struct {
 	{ "MT-PRIORITY", NULL, CAN_MT_PRIORITY },
 	{ "REQUIRETLS", NULL, CAN_REQUIRETLS },
 	{ "RRVS", NULL, CAN_RRVS },
-	{ "LIMITS", "RCPTMAX", CAN_LIMIT_RCPT },
+	{ "LIMITS", NULL, CAN_LIMIT },
 	{ "AUTH", "PLAIN", CAN_AUTH_PLAIN },
 	{ "AUTH", "LOGIN", CAN_AUTH_LOGIN },
 	{ "AUTH", "CRAM-MD5", CAN_AUTH_CRAM },
@@ -179,21 +179,18 @@ smtp_find_word(const char *words, const char *name)
 	}
 }
 
-/* Learns how many recipients a transaction may have from the arguments of
-   LIMITS (RFC 9422 4). */
+/* Sets *limit to the one of that name in the arguments of LIMITS (RFC 9422 4),
+   if there is one that makes sense. */
 static void
-note_recipient_limit(struct nexthop *h, const char *arguments)
+note_limit(const char *arguments, const char *name, uint64_t *limit)
 {
-	static const char name[] = "RCPTMAX=";
-	const char *p = smtp_find_word(arguments, "RCPTMAX");
-	struct span value;
+	const char *p = smtp_find_word(arguments, name);
+	size_t n = strlen(name);
+	uint64_t most;
 
-	if (p == NULL || strncasecmp(p, name, sizeof name - 1) != 0)
-		return;
-	p += sizeof name - 1;
-	value = (struct span){ p, strcspn(p, " ") };
-	if (!text_parse_number(value, &h->rcpt_max))
-		h->rcpt_max = 0;
+	if (p != NULL && p[n] == '=' && text_parse_number((struct span){
+	    p + n + 1, strcspn(p + n + 1, " ") }, &most))
+		*limit = most;
 }
 
 /* Keeps a line of EHLO for our client, if it is one that it may see.  What
@@ -237,8 +234,10 @@ note_extension(struct nexthop *h, const char *line)
 		if (offers[i].can == CAN_SIZE && strlen(arguments) < 19 &&
 		    arguments[strspn(arguments, DIGITS)] == '\0')
 			h->size_max = strtoull(arguments, NULL, 10);
-		if (offers[i].can == CAN_LIMIT_RCPT)
-			note_recipient_limit(h, arguments);
+		if (offers[i].can == CAN_LIMIT) {
+			note_limit(arguments, "RCPTMAX", &h->rcpt_max);
+			note_limit(arguments, "MAILMAX", &h->mail_max);
+		}
 	}
 }
 
