@@ -147,16 +147,20 @@ take_ssl(struct channel *ch, const unsigned char *p, size_t len)
 }
 
 /* Reads version 2; proxy_missing() has found it complete.  Returns false if the
-   addresses are cut short. */
+   addresses are cut short, or of no TCP client: that must not have the rights
+   of the proxy. */
 static bool
 proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
 {
 	struct channel_peer *peer = &ch->peer;
 	bool tcp4 = p[13] == 0x11, tcp6 = p[13] == 0x21;
 	size_t used = tcp4 ? 12 : tcp6 ? 36 : 0;
+	int family = p[13] >> 4;
 	unsigned type;
 	struct span v;
 
+	if ((p[12] & 15) != 0 && !tcp4 && !tcp6 && (family == 1 || family == 2))
+		return false;
 	if ((p[12] & 15) == 0 || used == 0)
 		return true;	/* LOCAL, or addresses that say nothing */
 	if (len - PROXY_V2_HEAD < used)
