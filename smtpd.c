@@ -76,7 +76,7 @@ drop_root(const struct options *o)
 }
 
 /* Opens a file for the TLS engine, out of the way of the descriptors that it
-   gets by number.  -1 with more of a sentence in why. */
+   gets by number.  -1 with more in why. */
 static int
 open_key(const char *option, const char *path, char *why, size_t size)
 {
@@ -85,34 +85,33 @@ open_key(const char *option, const char *path, char *why, size_t size)
 	size_t n = strlen(why);
 
 	if (high == -1)
-		snprintf(why + n, size - n, "%s%s%s: %s", n == 0 ?
-		    "TLS is not offered: " : "; ", option, path,
-		    strerror(errno));
+		snprintf(why + n, size - n, "%s%s%s: %s", n == 0 ? "" : "; ",
+		    option, path, strerror(errno));
 	if (fd != -1)
 		close(fd);
 	return high;
 }
 
 /* Certificate and key are opened while we may still be root; only the TLS
-   engine reads them.  Without them there is no TLS, and the log says why. */
+   engine reads them.  If one cannot be opened there is none, and why says so. */
 static void
-open_keys(struct options *o, bool socket, char *why, size_t size)
+open_keys(struct options *o, char *why, size_t size)
 {
 	struct tls_settings *tls = &o->monitor.tls;
 
 	tls->cert = tls->key = -1;
 	why[0] = '\0';
-	if (o->tlscert == NULL && tls->resident == NULL)
+	if (o->tlscert == NULL)
 		return;
-	if (o->tlscert != NULL)
-		tls->cert = open_key("--tlscert ", o->tlscert, why, size);
-	if (o->tlscert != NULL)
-		tls->key = open_key("--tlskey ", o->tlskey, why, size);
-	if (!socket)
-		snprintf(why, size, "TLS is not offered: standard input and "
-		    "output are not one socket");
-	if (why[0] != '\0')
-		o->channel.tls = false;
+	tls->cert = open_key("--tlscert ", o->tlscert, why, size);
+	tls->key = open_key("--tlskey ", o->tlskey, why, size);
+	if (tls->cert != -1 && tls->key != -1)
+		return;
+	if (tls->cert != -1)
+		close(tls->cert);
+	if (tls->key != -1)
+		close(tls->key);
+	tls->cert = tls->key = -1;
 }
 
 /* Reads the rules, which may be root's.  If a line makes no sense, --check says
@@ -200,16 +199,34 @@ find_engine(const struct options *o, int *fd)
 	return path;
 }
 
-/* Without certificate and key of our own the engine that stays must be there,
-   or there is no TLS. */
+/* Whether there can be TLS: by certificate and key of our own, or by the engine
+   that stays, beside which they are for bad days only.  If not, why says it; with
+   --check it says also which of them is missing. */
 static void
-look_for_resident(struct options *o, char *why, size_t size)
+decide_tls(struct options *o, bool socket, const char *missing, char why[512])
 {
 	const struct tls_settings *tls = &o->monitor.tls;
+	const size_t size = 512;
+	char away[200];
 
-	if (tls->resident != NULL && tls->key == -1 && why[0] == '\0' &&
-	    !tls_reachable(tls->resident, why, size))
-		o->channel.tls = false;
+	why[0] = '\0';
+	if (o->tlscert == NULL && tls->resident == NULL)
+		return;
+	if (!socket)
+		snprintf(why, size, "TLS is not offered: standard input and "
+		    "output are not one socket");
+	else if (tls->key != -1)
+		return;
+	else if (tls->resident == NULL)
+		snprintf(why, size, "TLS is not offered: %s", missing);
+	else if (tls_reachable(tls->resident, away, sizeof away)) {
+		if (o->check != CHECK_NO)
+			snprintf(why, size, "%s", missing);
+		return;
+	} else
+		snprintf(why, size, "%s%s%s", away, missing[0] == '\0' ? "" :
+		    "; ", missing);
+	o->channel.tls = false;
 }
 
 /* The path by which smtpd-tls is run: its name, or its descriptor if the user
@@ -337,9 +354,10 @@ main(int argc, char **argv)
 {
 	struct options o;
 	struct stat std[3];
-	char fqdn[CHANNEL_NAME_MAX], trouble[512], bad[512], *engine;
+	char fqdn[CHANNEL_NAME_MAX], missing[300], trouble[512], bad[512];
 	struct log log = { .sink = SINK_STDERR };
 	struct monitor *m;
+	char *engine;
 	int fd;
 
 	(void)argc;
@@ -351,8 +369,7 @@ main(int argc, char **argv)
 	settle(&o, &log, std, fqdn, sizeof fqdn);
 	if (o.check != CHECK_NO)
 		check_begin(&o);
-	open_keys(&o, o.check != CHECK_NO || descriptors_one_socket(std),
-	    trouble, sizeof trouble);
+	open_keys(&o, missing, sizeof missing);
 	open_rules(&o);
 	engine = find_engine(&o, &fd);
 	/* Opens files that only root may be able to read, so it comes first. */
@@ -363,7 +380,8 @@ main(int argc, char **argv)
 	open_record(&o);
 	o.monitor.tls.program = o.monitor.relay.tls_program =
 	    reach_engine(fd, engine);
-	look_for_resident(&o, trouble, sizeof trouble);
+	decide_tls(&o, o.check != CHECK_NO || descriptors_one_socket(std),
+	    missing, trouble);
 	if (o.check != CHECK_NO)
 		_exit(check_run(&o, m, trouble));
 	o.channel.dsn = monitor_dsn(m);

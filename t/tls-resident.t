@@ -221,6 +221,28 @@ def without_the_engine_certificate_and_key_serve():
 
 
 @test
+def beside_the_engine_certificate_and_key_need_not_be_readable():
+    files = ("--tlscert", WORK + "/two.pem", "--tlskey", WORK + "/none.key")
+    with Engine():
+        with Secure(*files) as s:
+            _, log = s.relayed()
+            assert log.count("event=") == log.count("event=message-relayed"), \
+                log
+        done = subprocess.run(
+            [SMTPD, "--check", "--tls-engine", "unix:" + AT, *files,
+             "discard:"], stdin=subprocess.DEVNULL, capture_output=True)
+        assert f"doubt: --tlskey {WORK}/none.key: No such file" in \
+            done.stdout.decode(), done
+        assert b"bad: " not in done.stdout, done
+    with Session("--tls-engine", "unix:" + AT, *files, "discard:",
+                 pair=tcp_pair()) as s:
+        assert "STARTTLS" not in s.start()
+        _, log = s.finish()
+        assert f"there is no TLS: unix:{AT}: No such file or directory; " \
+            f"--tlskey {WORK}/none.key: No such file or directory" in log, log
+
+
+@test
 def a_new_certificate_is_shown_at_once_and_old_sessions_go_on():
     with Engine() as stays, Secure() as old:
         first = old.serial

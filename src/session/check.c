@@ -22,6 +22,7 @@
 #include "base/clock.h"
 #include "base/findings.h"
 #include "base/text.h"
+#include "net/engine.h"
 #include "net/spawn.h"
 #include "session/check.h"
 #include "session/jail.h"
@@ -94,12 +95,14 @@ check_tls(const struct options *o, struct monitor *m, const char *trouble)
 		.input = tls->cert, .extra = tls->key, .hear = hear_engine,
 		.deadline = clock_now() + PATIENCE * 1000 };
 	struct spawn_end end = { .pid = 0 };
+	char away[512];
 	int error;
 
 	(void)m;
 	if (trouble[0] != '\0')	/* the engine that stays is a service */
-		findings_add(&found, o->tlscert == NULL ?
-		    findings_absence(&found, 0) : FINDING_BAD, "%s", trouble);
+		findings_add(&found, tls->resident == NULL ? FINDING_BAD :
+		    tls_reachable(tls->resident, away, sizeof away) ?
+		    FINDING_DOUBT : findings_absence(&found, 0), "%s", trouble);
 	if (trouble[0] == '\0' && o->tlscert != NULL &&
 	    (error = spawn_run(&what, &end)) != 0)
 		findings_add(&found, FINDING_BAD, "%s: %s", tls->program,
