@@ -135,6 +135,25 @@ def a_ticket_of_an_engine_that_is_gone_is_no_error():
 
 
 @test
+def the_key_of_tickets_is_a_new_one_after_SIGHUP_and_the_last_still_opens():
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        with Engine() as stays:
+            using = context(version)
+
+            def resumes(ticket):
+                with Secure(using=using, session=ticket) as s:
+                    return s.socket.session_reused, s.relayed()[0]
+
+            _, first = resumes(None)
+            stays.process.send_signal(signal.SIGHUP)
+            reused, second = resumes(first)
+            assert reused, version
+            stays.process.send_signal(signal.SIGHUP)
+            assert resumes(first)[0] is False, version
+            assert resumes(second)[0] is True, version
+
+
+@test
 def a_resumed_session_has_the_client_certificate_of_the_first():
     show = WORK + "/show"
     with open(show, "w") as f:
@@ -156,6 +175,29 @@ def a_resumed_session_has_the_client_certificate_of_the_first():
                     s.finish()
             assert said[0].startswith("250 2.0.0 user.example.org "), said
             assert said[0] == said[1], said
+
+
+@test
+def a_resumed_session_has_the_name_that_the_first_asked_for():
+    show = WORK + "/name"
+    with open(show, "w") as f:
+        f.write('#!/bin/sh\ncat >/dev/null\necho "250 2.0.0 $TLS_SNI"\n')
+    os.chmod(show, 0o755)
+    with Engine():
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            using = context(version)
+            got, ticket = [], None
+            for host in ("mx.example.org", "mx.example.org", "localhost"):
+                with Secure(using=using, session=ticket, host=host,
+                            relay=("--", show)) as s:
+                    s.send(lines(HELLO))
+                    s.reply()
+                    got.append((s.deliver(), s.socket.session_reused))
+                    ticket = ticket or s.socket.session
+                    s.finish()
+            assert got == [("250 2.0.0 mx.example.org", False),
+                           ("250 2.0.0 mx.example.org", True),
+                           ("250 2.0.0 localhost", False)], (version, got)
 
 
 @test

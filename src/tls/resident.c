@@ -346,8 +346,8 @@ accept_one(struct resident *r)
 	changed = files_changed(r);
 	if (changed || r->reload)
 		load(r);
+	tickets_rotate(r->server, r->reload);
 	r->reload = false;
-	tickets_rotate(r->server);
 	pid = fork();
 	if (pid == 0) {
 		sigemptyset(&none);

@@ -30,6 +30,9 @@ static struct {
 	int64_t made;		/* the newest; 0: there is none */
 } tickets;
 
+/* The name that the client asked for; "": none. */
+static char asked[TLSEXT_MAXLEN_host_name + 1];
+
 /* Which of our keys has that name; -1: none. */
 static int
 find_key(const unsigned char name[16])
@@ -81,12 +84,13 @@ use_key(SSL *ssl, unsigned char *name, unsigned char *iv,
 }
 
 void
-tickets_rotate(struct engine *e)
+tickets_rotate(struct engine *e, bool demanded)
 {
 	struct ticket_key *key = tickets.key;
 	int64_t now = clock_now();
 
-	if (tickets.made != 0 && now - tickets.made < TICKET_LIFE * 1000)
+	if (!demanded && tickets.made != 0 &&
+	    now - tickets.made < TICKET_LIFE * 1000)
 		return;
 	/* After a long rest the last one has nothing left to open. */
 	if (tickets.made == 0 || now - tickets.made >= 2 * TICKET_LIFE * 1000)
@@ -99,18 +103,82 @@ tickets_rotate(struct engine *e)
 	tickets.made = now;
 }
 
+/*
+ * RFC 6066 3, RFC 8446 4.2.11: a session is resumed only for the name that it
+ * was begun for.  OpenSSL keeps the name in the ticket if somebody accepts it,
+ * but compares nothing; and the client's name can be read in its hello alone.
+ */
+
+/* SSL_CTX_set_client_hello_cb(3): keeps the name.  There is one connection in a
+   process, and warm_up()'s one after the other. */
+static int
+note_name(SSL *ssl, int *alert, void *arg)
+{
+	/* ServerNameList with one host_name: lengths, type, length. */
+	static const size_t head = 5;
+	const unsigned char *p;
+	size_t len, n;
+
+	(void)alert;
+	(void)arg;
+	asked[0] = '\0';
+	if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &len)
+	    == 0 || len <= head)
+		return SSL_CLIENT_HELLO_SUCCESS;
+	n = (size_t)p[3] << 8 | p[4];
+	if (n == len - head && n < sizeof asked) {
+		memcpy(asked, p + head, n);
+		asked[n] = '\0';
+	}
+	return SSL_CLIENT_HELLO_SUCCESS;
+}
+
+/* SSL_CTX_set_tlsext_servername_callback(3): there is one certificate, and it
+   is for whatever name. */
+static int
+accept_name(SSL *ssl, int *alert, void *arg)
+{
+	(void)ssl;
+	(void)alert;
+	(void)arg;
+	return SSL_TLSEXT_ERR_OK;
+}
+
+/* SSL_CTX_set_session_ticket_cb(3) */
+static SSL_TICKET_RETURN
+use_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *name,
+    size_t len, SSL_TICKET_STATUS status, void *arg)
+{
+	const char *first;
+
+	(void)ssl;
+	(void)name;
+	(void)len;
+	(void)arg;
+	if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
+		return SSL_TICKET_RETURN_IGNORE_RENEW;
+	first = SSL_SESSION_get0_hostname(session);
+	if (strcmp(first != NULL ? first : "", asked) != 0)
+		return SSL_TICKET_RETURN_IGNORE_RENEW;
+	return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE
+	    : SSL_TICKET_RETURN_USE_RENEW;
+}
+
 void
 tickets_offer(struct engine *e, SSL_CTX *ctx)
 {
 	static const unsigned char place[] = "smtpd-tls";
 
-	tickets_rotate(e);
+	tickets_rotate(e, false);
 	SSL_CTX_clear_options(ctx, SSL_OP_NO_TICKET);
 	SSL_CTX_set_timeout(ctx, TICKET_LIFE);
 	if (!SSL_CTX_set_num_tickets(ctx, 1) ||
 	    !SSL_CTX_set_session_id_context(ctx, place, sizeof place - 1) ||
-	    !SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, use_key))
+	    !SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, use_key) ||
+	    !SSL_CTX_set_session_ticket_cb(ctx, NULL, use_ticket, NULL) ||
+	    !SSL_CTX_set_tlsext_servername_callback(ctx, accept_name))
 		engine_fail(e, EX_OSERR, "no memory");
+	SSL_CTX_set_client_hello_cb(ctx, note_name, NULL);
 }
 
 void

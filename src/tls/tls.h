@@ -102,9 +102,9 @@ void	context_settle(struct engine *e);
 /* Lets ctx give out tickets for resumption (RFC 8446 4.6.1, RFC 5077). */
 void	tickets_offer(struct engine *e, SSL_CTX *ctx);
 
-/* Makes a new key for tickets where it is time; the last one still opens
-   those that it closed. */
-void	tickets_rotate(struct engine *e);
+/* Makes a new key for tickets where it is time, or demanded; the last one still
+   opens those that it closed. */
+void	tickets_rotate(struct engine *e, bool demanded);
 
 /* Wipes the keys of tickets. */
 void	tickets_forget(void);
