@@ -94,8 +94,8 @@ musl/%.o: %.c
 	$(MUSL) $(CPPFLAGS) $(filter-out -DWITH_SYSTEMD,$(ALLCFLAGS)) -MMD \
 	    -c -o $@ $<
 musl/smtpd.o musl/src/session/options.o: .built
-# Static, it needs a third less time, and must be built again for each fix of
-# OpenSSL.
+# Static, it takes 0.7 times the CPU of a session, and must be built again for
+# each fix of OpenSSL.
 smtpd-tls: $(ENGINE:.c=.o) .built
 	$(CC) $(LINK) $(TLS_LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(TLS)
 # One object, in which only what is promised can be seen.
