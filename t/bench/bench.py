@@ -73,6 +73,7 @@ class Candidate:
         self.package = more.get("package")      # where to get it, if not here
         self.plain = more.get("plain", self)    # the same without TLS
         self.prepare = more.get("prepare")      # told port and hop's port
+        self.resumes = more.get("resumes", False)   # sessions, by tickets
         self.settle = more.get("settle")        # waits until it has done all
 
 
@@ -439,6 +440,26 @@ def client_context():
     return context
 
 
+class Resuming:
+    """A context whose handshakes resume the first session that ended."""
+
+    def __init__(self, context):
+        self.context = context
+        self.ticket = None
+
+    def wrap_socket(self, sock, **more):
+        ticket = self.ticket
+        secure = self.context.wrap_socket(sock, session=ticket, **more)
+        if secure.session_reused != (ticket is not None):
+            raise Failed("not resumed")
+        return secure
+
+    def learn(self, sock):
+        """TLS 1.3 brings the ticket with what follows the handshake."""
+        if self.ticket is None and sock.session.has_ticket:
+            self.ticket = sock.session
+
+
 def dialogue(port, length, context):
     """A session with a message, or, with length 0, to the second EHLO."""
     with smtplib.SMTP("127.0.0.1", port, "client.example.com",
@@ -446,10 +467,14 @@ def dialogue(port, length, context):
         client.ehlo()
         if context:
             client.starttls(context=context)
-            if client.sock.cipher()[0] != CIPHER or client.sock.session_reused:
+            if client.sock.cipher()[0] != CIPHER or (
+                    client.sock.session_reused and
+                    not isinstance(context, Resuming)):
                 raise Failed("TLS is not as elsewhere: %s %s" % (
                     client.sock.version(), client.sock.cipher()[0]))
         client.ehlo()
+        if isinstance(context, Resuming):
+            context.learn(client.sock)
         if length:
             client.mail("sender@example.com")
             client.rcpt("recipient@example.org")
@@ -493,6 +518,8 @@ def tls(candidate, tmp, count, length, context):
 
 def talked(candidate, tmp, count, length, context):
     """CPU of a listener and all its children, seconds of count sessions."""
+    if candidate.resumes and context:
+        context = Resuming(context)     # of this listener's tickets
     with Hop(candidate.hop) as hop:
         with under(TCPSERVER, candidate, hop, tmp) as it:
             if it.lasting:
@@ -722,7 +749,7 @@ def postfix(tmp, sessions, name, more):
                      serves=True, root=True, prepare=prepare, settle=settle)
 
 
-def with_resident(smtpd, cert, key, tmp, plain):
+def with_resident(smtpd, cert, key, tmp, plain, resumes):
     """The engine that stays is a child of the super-server, so that what its
     own children use is counted."""
     os.makedirs(tmp + "/tls", exist_ok=True)
@@ -736,8 +763,9 @@ def with_resident(smtpd, cert, key, tmp, plain):
         if os.path.exists(place):
             os.unlink(place)
 
-    return Candidate("smtpd, resident", ["sh", "-c", line, place], serves=True,
-                     prepare=wait, plain=plain)
+    return Candidate("smtpd, resumed" if resumes else "smtpd, resident",
+                     ["sh", "-c", line, place], serves=True, prepare=wait,
+                     plain=plain, resumes=resumes)
 
 
 def tls_candidates(tmp, missing):
@@ -763,7 +791,8 @@ def tls_candidates(tmp, missing):
         some += [Candidate("smtpd discard:", options + ["discard:"]),
                  Candidate("smtpd smtp:", options + ["smtp:[127.0.0.1]:{hop}"],
                            hop=[])]
-        some.append(with_resident(smtpd, cert, key, tmp, some[-2]))
+        some += [with_resident(smtpd, cert, key, tmp, some[-2], resumes)
+                 for resumes in (False, True)]
     else:
         missing.append("smtpd with smtpd-tls")
     for sessions, name in ((1, "Postfix, max_use=1"), (100, "Postfix")):
@@ -874,9 +903,10 @@ super-server's fork).  kB: the stripped program.  xfloor: ratio to "floor"."""
 
 TLS_LEGEND = """\
 TLS 1.3, %s, P-256 for key exchange and certificate,
-no client certificate, no tickets, every handshake a full one; four sessions at
-a time.  us/session: CPU of a session with STARTTLS and no message, of the
-server and all its children; plain:us: the same without TLS (of the floor, where
+no client certificate; every handshake is a full one, but for "resumed", each
+with a ticket of the engine that stays.  Four sessions at a time.  us/session:
+CPU of a session with STARTTLS and no message, of the server and all its
+children; plain:us: the same without TLS (of the floor, where
 stunnel is in front of it); TLS:us: what it adds.  hands/s: sessions by the
 clock.  MB/cpu-s, MB/s: messages of 10 MB.  xstunnel: ratio to "%s".
 Postfix's processes are there already and serve a hundred sessions each; with
