@@ -197,8 +197,10 @@ session_write(struct session *s, size_t most, bool patient)
 			return true;
 		session_restart_clock(s);	/* a command came to its end */
 		n = put_some(s, p, len, patient);
-		if (n == -1)
+		if (n == -1) {
+			s->reset = errno == EPIPE || errno == ECONNRESET;
 			return false;
+		}
 		channel_sent(&s->ch, (size_t)n);
 		most -= (size_t)n;
 		s->before -= (size_t)n < s->before ? (size_t)n : s->before;
@@ -545,8 +547,8 @@ is_probe(const struct session *s, enum ending why)
 {
 	const struct channel *ch = &s->ch;
 
-	return (why == END_QUIT || why == END_EOF || why == END_LOST ||
-	    s->reset) && ch->mails == 0 && ch->errors == 0 && !ch->authenticated;
+	return (why == END_QUIT || why == END_EOF || s->reset) &&
+	    ch->mails == 0 && ch->errors == 0 && !ch->authenticated;
 }
 
 /* Was all that happened in the session messages that were taken?  Each of them

@@ -57,7 +57,7 @@ struct session {
 	bool terminated;	/* it came */
 	bool orphaned;		/* there is no monitor to ask any more */
 	bool quit;		/* the client said so */
-	bool reset;		/* the client reset the connection */
+	bool reset;		/* the client is gone: EPIPE, ECONNRESET */
 	bool soon;		/* acknowledge_soon() was called in this text */
 	bool greeted;		/* the connect hook was called */
 	enum phase shown;	/* what systemd was told last */
