@@ -326,8 +326,10 @@ def judge(fault, got, taken, left, sound):
     if not ended:
         if got.status not in (0, 64, 70, 71, 75, 78):
             wrong.append(f"exit status {got.status}")
-        # A reset connection without a message is a probe.
-        if not got.log and told(fault) != "read 1 of c: ECONNRESET":
+        # A connection that is gone, without a message, is a probe.
+        if not got.log and told(fault) not in ("read 1 of c: ECONNRESET",
+                                               "send 1 of c: EPIPE",
+                                               "send 1 of c: ECONNRESET"):
             wrong.append("nothing in the log")
         if "killed by signal" in got.log or got.status == 70:
             wrong.append("the channel process was ended")
