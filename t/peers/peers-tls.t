@@ -243,7 +243,7 @@ def curl_swaks_and_smtplib_send():
             "-T", "-", f"smtp://localhost:{mx.port}/client.example.org",
             octets=b"Subject: x\r\n\r\ny\r\n")
         assert by(relay.arrival()) == "TLSv1.3"
-        run("swaks", "--server", f"localhost:{mx.port}", "--tls",
+        run("swaks", "-4", "--server", f"localhost:{mx.port}", "--tls",
             "--tls-verify", "--tls-ca-path", WORK + "/ca.pem", "--helo",
             "client.example.org", "--from", "a@example.org", "--to",
             "b@example.org")
