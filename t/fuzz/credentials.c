@@ -61,25 +61,12 @@ spawn_run(const struct spawn *s, struct spawn_end *end)
 	return 0;
 }
 
-static void
-count_line(void *ctx, int priority, const char *event,
-    const struct envelope *env, const char *text)
-{
-	(void)priority;
-	(void)event;
-	(void)env;
-	++*(unsigned *)ctx;
-	for (; *text != '\0'; text++)
-		demand((unsigned char)*text >= ' ' && *text != '\177',
-		    "a log line with control characters");
-}
-
 /* What comes of the program's output, in pieces of step. */
 static bool
 run_program(struct credentials *c, size_t step)
 {
 	unsigned lines = 0;
-	const struct logger log = { count_line, &lines };
+	const struct logger log = { count_printable, &lines };
 	char why[512] = "";
 	bool ok;
 

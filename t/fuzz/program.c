@@ -19,19 +19,6 @@
 
 #define HEAD 2
 
-static void
-count_line(void *ctx, int priority, const char *event,
-    const struct envelope *env, const char *text)
-{
-	(void)priority;
-	(void)event;
-	(void)env;
-	++*(unsigned *)ctx;
-	for (; *text != '\0'; text++)
-		demand((unsigned char)*text >= ' ' && *text != '\177',
-		    "a log line with control characters");
-}
-
 /* What is made of it, taken in pieces of size step. */
 static void
 run(int status, const char *p, size_t len, size_t step, struct reply *v)
@@ -39,7 +26,7 @@ run(int status, const char *p, size_t len, size_t step, struct reply *v)
 	static char name[] = "program", *const argv[] = { name, NULL };
 	unsigned lines = 0;
 	struct relay_settings set = { .program = argv,
-		.log = { count_line, &lines } };
+		.log = { count_printable, &lines } };
 	struct relay r = { .set = &set };
 	struct envelope env = { .fact = { "" } };
 	struct job j = { &r, &env, -1, SPOOL_LF, 0 };
