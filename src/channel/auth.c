@@ -24,7 +24,8 @@ mechanism_listed(const char *list, struct span w)
 	while (rest.len > 0) {
 		struct span one = span_word(&rest);
 
-		if (one.len == w.len && *one.p != '?' && strncasecmp(one.p, w.p, w.len) == 0)
+		if (one.len == w.len && *one.p != '?' &&
+		    strncasecmp(one.p, w.p, w.len) == 0)
 			return true;
 	}
 	return false;

@@ -101,7 +101,8 @@ do_xclient(struct channel *ch, struct span arg)
 	char decoded[CHANNEL_NAME_MAX];
 
 	if (!ch->xclient || is_hidden(ch, EXT_XCLIENT)) {
-		channel_reply(ch, 550, "5.7.0", "XCLIENT is not allowed for this client");
+		channel_reply(ch, 550, "5.7.0",
+		    "XCLIENT is not allowed for this client");
 		return;
 	}
 	while (arg.len > 0)
@@ -193,7 +194,8 @@ do_xforward(struct channel *ch, struct span arg)
 	char decoded[CHANNEL_NAME_MAX];
 
 	if (!ch->xforward || is_hidden(ch, EXT_XFORWARD)) {
-		channel_reply(ch, 550, "5.7.0", "XFORWARD is not allowed for this client");
+		channel_reply(ch, 550, "5.7.0",
+		    "XFORWARD is not allowed for this client");
 		return;
 	}
 	f = ch->forwarded ? ch->forward : nobody;
