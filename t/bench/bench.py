@@ -41,7 +41,6 @@ CLIENTS_MAX = 512       # connections that a listener may hold
 PATIENCE = 120          # seconds that one load may take
 MB = 1000000
 WARM = 20               # sessions until everything is there
-STATIC = os.path.join(HERE, "out", "smtpd-static")   # make STATIC=yes
 STUNNEL = "stunnel, floor"
 LOOP = "examples/loop.c"
 CIPHER = "TLS_AES_256_GCM_SHA384"
@@ -622,9 +621,8 @@ def candidates(args, tmp, missing):
         everyone += smtpds(smtpd)
     else:
         missing.append("smtpd")
-    others = [("static", copied(STATIC, tmp))] if os.path.exists(STATIC) else []
-    for label, path in others + [beside.split("=", 1) for beside in args.beside]:
-        everyone += builds(label, os.path.abspath(path))
+    for label, path in args.beside:
+        everyone += builds(label, path)
     for peer in peers():
         path = find(peer.argv[0]) or fetched(peer.argv[0], peer.package, tmp)
         if path is None:
@@ -768,7 +766,7 @@ def with_resident(smtpd, cert, key, tmp, plain, resumes):
                      plain=plain, resumes=resumes)
 
 
-def tls_candidates(tmp, missing):
+def tls_candidates(args, tmp, missing):
     if find("openssl") is None:
         missing.append("openssl")
         return []
@@ -793,6 +791,9 @@ def tls_candidates(tmp, missing):
                            hop=[])]
         some += [with_resident(smtpd, cert, key, tmp, some[-2], resumes)
                  for resumes in (False, True)]
+        some += [Candidate(label + " discard:", [path] + options[1:] + ["discard:"])
+                 for label, path in args.beside
+                 if os.access(path + "-tls", os.X_OK)]
     else:
         missing.append("smtpd with smtpd-tls")
     for sessions, name in ((1, "Postfix, max_use=1"), (100, "Postfix")):
@@ -1155,7 +1156,8 @@ def large_part(tmp, everyone, folder):
 def tls_part(args, tmp, missing, folder):
     results = Results()
     context = client_context()
-    some = tls_candidates(tmp, missing)
+    some = [c for c in tls_candidates(args, tmp, missing)
+            if re.search(args.only, c.name)]
     for _ in rounds("STARTTLS", max(3, args.rounds // 2), args, 0.2):
         for candidate in some:
             name = candidate.name
@@ -1390,6 +1392,8 @@ def arguments():
     args.rounds = args.rounds or (3 if args.quick else 15)
     args.sessions = args.sessions or (60 if args.quick else 200)
     args.bulk = 1 if args.quick else 10
+    args.beside = [(label, os.path.abspath(path)) for label, _, path in
+                   (beside.partition("=") for beside in args.beside)]
     args.parts = (args.parts or ("main,scale,tls,loop" if args.quick else
                                  ",".join(PARTS))).split(",")
     for part in set(args.parts) - set(PARTS):
