@@ -150,6 +150,7 @@ t/out/san/smtpd-tls: $(ENGINE:%.c=t/out/san/%.o)
 	$(CC) $(SAN) -o $@ $^ $(TLS)
 $(SUITES): t/out/%: t/out/san/t/%.o t/out/san/rooms.a
 	$(CC) $(SAN) -o $@ $^ -lcrypt $(CRITERION)
+t/out/memory_test: t/out/san/src/tls/memory.o
 $(REPLAY): t/out/replay/%: t/out/san/t/fuzz/%.o t/out/san/t/fuzz/replay.o \
     t/out/san/rooms.a
 	@mkdir -p $(@D)

@@ -1,9 +1,7 @@
 /*
  * context.c - OpenSSL as smtpd-tls uses it.
  */
-#define _GNU_SOURCE	/* explicit_bzero */
 #include <arpa/inet.h>
-#include <malloc.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,76 +20,6 @@
 #define SERVER_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20"
 #define SERVER_GROUPS "X25519:P-256:P-384"
 #define CLIENT_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES"
-
-#define HOLE_MAX 65536		/* octets: as large as OpenSSL's buffers */
-#define HOLES_MAX 100000
-
-/* OpenSSL's memory: whatever it frees is wiped, because it is careful with
-   keys once they are keys, but not with the text and DER that they come in. */
-
-static void *
-take(size_t size, const char *file, int line)
-{
-	(void)file, (void)line;
-	return malloc(size);
-}
-
-static void
-wipe(void *p, const char *file, int line)
-{
-	(void)file, (void)line;
-	if (p != NULL)
-		explicit_bzero(p, malloc_usable_size(p));
-	free(p);
-}
-
-static void *
-resize(void *p, size_t size, const char *file, int line)
-{
-	size_t old = p != NULL ? malloc_usable_size(p) : 0;
-	void *fresh;
-
-	if (p != NULL && size != 0 && size <= old)
-		return p;
-	fresh = size != 0 ? malloc(size) : NULL;
-	if (fresh != NULL && p != NULL)
-		memcpy(fresh, p, old);
-	if (fresh != NULL || size == 0)
-		wipe(p, file, line);
-	return fresh;
-}
-
-/*
- * Fills the holes that malloc() would use next, which are in pages full of
- * what lasts: a process that is forked from this one would have each of those
- * pages copied as soon as it writes there.  Only glibc's heap ends at sbrk(0).
- */
-void
-context_settle(struct engine *e)
-{
-	const char *end = sbrk(0);
-	struct hole *p;
-	size_t size;
-	int n = 0;
-
-	while ((p = e->holes) != NULL) {
-		e->holes = p->next;
-		free(p);
-	}
-#ifdef M_MMAP_THRESHOLD
-	mallopt(M_MMAP_THRESHOLD, 4 * HOLE_MAX);
-#endif
-	for (size = HOLE_MAX; size >= sizeof *p && n < HOLES_MAX; n++) {
-		p = malloc(size);
-		if (p != NULL && (const char *)p < end) {
-			p->next = e->holes;
-			e->holes = p;
-			continue;
-		}
-		free(p);
-		size -= size > 1024 ? size / 4 : sizeof *p;
-	}
-}
 
 static bool
 is_address(const char *name)
@@ -140,14 +68,13 @@ context_new(struct engine *e)
 		engine_fail(e, EX_OSERR, "cannot start OpenSSL: %s",
 		    engine_reason("no memory"));
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+	/* A dialogue touches little of a buffer, and no more is wiped; see
+	   pump.c. */
 	SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION |
-	    SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
-	/* A buffer is released, and so wiped, when the records that were read
-	   have been handed on and no further one has begun: that is why we do
-	   without SSL_OP_CLEANSE_PLAINTEXT, a tenth of a large message. */
+	    SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF |
+	    SSL_OP_CLEANSE_PLAINTEXT);
 	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE |
-	    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS |
-	    SSL_MODE_NO_AUTO_CHAIN);
+	    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
 	SSL_CTX_set_read_ahead(ctx, 1);
 	SSL_CTX_set_default_read_buffer_len(ctx, FLOW_BUFFER);
 	if (!e->server && e->verify == NULL && e->pins == NULL)
@@ -172,7 +99,8 @@ context_new(struct engine *e)
 void
 context_start(struct engine *e)
 {
-	if (!CRYPTO_set_mem_functions(take, resize, wipe) ||
+	if (!CRYPTO_set_mem_functions(memory_take, memory_resize,
+	    memory_give) ||
 	    !OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG |
 	    OPENSSL_INIT_NO_ADD_ALL_CIPHERS | OPENSSL_INIT_NO_ATEXIT |
 	    OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS, NULL) ||

@@ -161,7 +161,6 @@ load(struct resident *r)
 		e->ssl = old;
 	}
 	e->rescue = NULL;
-	context_settle(r->server);
 }
 
 /* A context for next hops; NULL if this machine trusts nobody: then each
@@ -288,6 +287,7 @@ serve_one(struct resident *r, int from)
 	struct engine *e = r->server;
 	int argc;
 
+	memory_renew();
 	close(r->listener);
 	close(r->signals);
 	if (!take_over(from, packet, argv, &argc))
@@ -389,7 +389,6 @@ open_resident(struct resident *r)
 		engine_fail(e, EX_OSERR, "no memory");
 	warm_up(r, TLS1_3_VERSION);
 	warm_up(r, TLS1_2_VERSION);
-	context_settle(r->server);
 }
 
 int

@@ -53,10 +53,6 @@ struct engine {
 	int report;		/* descriptor; -1: the report is out */
 	struct blob *trusted;
 	size_t ntrusted;
-	struct hole {
-		struct hole *next;
-		char rest[8];
-	} *holes;		/* what malloc() is not to use */
 	SSL *ssl;
 	bool verified;		/* the peer has a certificate we trust */
 	bool hung;		/* the clear-text end was closed */
@@ -94,8 +90,17 @@ SSL_CTX	*context_new(struct engine *e);
 /* A connection on descriptor 0, with certificates and keys: e->ssl. */
 void	context_connect(struct engine *e, SSL_CTX *ctx);
 
-/* Prepares this process's memory for those that are forked from it. */
-void	context_settle(struct engine *e);
+/* memory.c */
+
+/* OpenSSL's malloc(), realloc() and free(), CRYPTO_set_mem_functions(3).  What
+   is freed is wiped first, whatever size it was taken with. */
+void	*memory_take(size_t size, const char *file, int line);
+void	*memory_resize(void *piece, size_t size, const char *file, int line);
+void	memory_give(void *piece, const char *file, int line);
+
+/* For a process that was just forked: what it takes from now on is in pages of
+   its own.  A page that it shares is copied once it writes there. */
+void	memory_renew(void);
 
 /* tickets.c */
 
