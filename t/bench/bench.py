@@ -791,7 +791,8 @@ def tls_candidates(args, tmp, missing):
                            hop=[])]
         some += [with_resident(smtpd, cert, key, tmp, some[-2], resumes)
                  for resumes in (False, True)]
-        some += [Candidate(label + " discard:", [path] + options[1:] + ["discard:"])
+        some += [Candidate(label + " discard:",
+                           [path] + options[1:] + ["discard:"])
                  for label, path in args.beside
                  if os.access(path + "-tls", os.X_OK)]
     else:
@@ -978,6 +979,34 @@ def show_main(results, folder):
     print("\n" + LEGEND)
 
 
+def print_budgets(lines):
+    if lines:
+        print()
+        for what, budget, value in lines:
+            print("%-44s %-24s %8s" % (what, budget, value))
+
+
+def show_tls_budgets(results, beside):
+    lines = []
+    for name in ("smtpd, resident", "smtpd, resumed"):
+        both = [results.median(name, key + " cpu") for key in ("shake",
+                                                               "plain")]
+        if None not in both:
+            lines.append([name + ", CPU / without TLS", "<= 2",
+                          "%.2f" % (both[0] / both[1])])
+    for label, _ in beside:
+        ratio = results.ratio("smtpd discard:", "more", label + " discard:")
+        if ratio is not None:
+            lines.append(["TLS:us of smtpd / of " + label, "",
+                          "%.2f" % ratio])
+    for label in [label for label, _ in beside if label != "static"]:
+        ratio = results.ratio("static discard:", "more", label + " discard:")
+        if ratio is not None:
+            lines.append(["TLS:us of static / of " + label, "",
+                          "%.2f" % ratio])
+    print_budgets(lines)
+
+
 def show_budgets(results):
     """What a connection may cost, and what was measured just now."""
     lines = []
@@ -986,7 +1015,8 @@ def show_budgets(results):
         if value is not None:
             lines.append([what, budget, form % value])
 
-    for name, budget in (("smtpd discard:", "<= 1.5"), ("smtpd smtp:", "<= 1.95"),
+    for name, budget in (("smtpd discard:", "<= 1.5"),
+                         ("smtpd smtp:", "<= 1.95"),
                          ("static discard:", "<= 1.05"),
                          ("static smtp:", "<= 1.45")):
         line(name + ", CPU of a connection / floor's", budget,
@@ -1010,10 +1040,7 @@ def show_budgets(results):
                  "<= %d" % memory, results.median(name + relay, "pss"), "%.0f")
         line("kB of " + name + ", stripped", "<= %d" % size,
              (results.median(name + " discard:", "size") or 0) / 1000, "%.1f")
-    if lines:
-        print()
-        for cells in lines:
-            print("%-44s %-24s %8s" % tuple(cells))
+    print_budgets(lines)
 
 
 PLOT = """\
@@ -1184,6 +1211,7 @@ def tls_part(args, tmp, missing, folder):
         show(["candidate"] + [column[0] for column in form],
              [[name] + [figure(results, name, column) for column in form]
               for name in results.rows], folder + "/tls.tsv")
+        show_tls_budgets(results, args.beside)
         print("\n" + TLS_LEGEND)
 
 
