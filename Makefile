@@ -38,7 +38,8 @@ TLS_LINK = $(if $(filter yes,$(STATIC)),-static-pie)
 CHANNEL = channel.c $(wildcard src/channel/*.c) src/base/reply.c src/base/text.c
 ROOMS = $(CHANNEL) relay.c $(filter-out $(CHANNEL) src/tls/%,\
 	$(wildcard src/*/*.c))
-ENGINE = $(wildcard src/tls/*.c) src/monitor/confine.c src/base/clock.c
+ENGINE = $(wildcard src/tls/*.c) src/monitor/confine.c \
+	$(addprefix src/base/,clock.c fingerprint.c text.c)
 SRC = $(sort smtpd.c $(ROOMS) $(ENGINE))
 OBJ = $(ROOMS:.c=.o)
 SUITES = $(patsubst t/%.c,t/out/%,$(wildcard t/*_test.c))

@@ -11,8 +11,8 @@
  *    nobody gets the message.  In LMTP only the refused ones drop out.
  *  - The message is sent to next hops first, for they can still say no, then
  *    to what is local, where little can fail.
- *  - If it fails before any place has it, that failure is the reply.  After that
- *    the others are still served, and the reply names those who have the
+ *  - If it fails before any place has it, that failure is the reply.  After
+ *    that the others are still served, and the reply names those who have the
  *    message and those who have not.
  */
 #include <errno.h>
@@ -462,12 +462,12 @@ send_everywhere(const struct job *j, struct reply r[])
 	size_t i;
 
 	if (!hops_read_routes(j->r)) {
-		reply_set(&r[0], 451, "4.3.5", "Local configuration error");
+		reply_config_error(&r[0]);
 		reply_spread(r, env->nrecipients);
 		return;
 	}
 	if (!find_groups(&f)) {
-		reply_set(&r[0], 451, "4.3.0", "Local error in processing");
+		reply_local_error(&r[0]);
 		reply_spread(r, env->nrecipients);
 	} else {
 		send_groups(&f);
@@ -488,12 +488,6 @@ send_everywhere(const struct job *j, struct reply r[])
 
 /* ---- The interface ---- */
 
-static int
-file_open(const char *name)
-{
-	return name == NULL ? -1 : open(name, O_RDONLY | O_CLOEXEC);
-}
-
 struct relay *
 relay_open(const struct relay_settings *set, char *error, size_t size)
 {
@@ -505,9 +499,10 @@ relay_open(const struct relay_settings *set, char *error, size_t size)
 	memset(r, 0, sizeof *r);
 	r->set = set;
 	r->transports = transports;
-	r->routes_file = file_open(set->routes);
-	r->senders_file = file_open(set->sender_routes);
-	r->auth_file = file_open(set->auth);
+	route_file_open(&r->routes, set->routes);
+	route_file_open(&r->senders, set->sender_routes);
+	r->auth_file = set->auth == NULL ? -1
+	    : open(set->auth, O_RDONLY | O_CLOEXEC);
 	if (spec != NULL) {
 		t = hop_transport(r, spec, error, size);
 	} else if (program_check(set->program, error, size)) {
@@ -570,13 +565,13 @@ relay_rcpt(struct relay *r, const struct envelope *env, struct reply *v)
 	bool named;
 
 	if (!hops_read_routes(r)) {
-		reply_set(v, 451, "4.3.5", "Local configuration error");
+		reply_config_error(v);
 		return;
 	}
 	h = hop_route(r, env->recipients[0].address, env->fact[FACT_SENDER],
 	    &named);
 	if (h == NULL)
-		reply_set(v, 451, "4.3.0", "Local error in processing");
+		reply_local_error(v);
 	else if (h->transport->reach == REFUSAL)
 		*v = h->refusal;
 }
@@ -658,12 +653,8 @@ relay_close(struct relay *r)
 	if (r == NULL)
 		return;
 	hops_close(r);
-	routes_close(r->table);
-	routes_close(r->senders);
-	if (r->senders_file != -1)
-		close(r->senders_file);
-	if (r->routes_file != -1)
-		close(r->routes_file);
+	route_file_close(&r->routes);
+	route_file_close(&r->senders);
 	if (r->auth_file != -1)
 		close(r->auth_file);
 }

@@ -69,9 +69,9 @@ struct relay;
 /*
  * Reads the RELAY argument, connects nothing.  The files of routes and
  * credentials are opened here, for they may be readable by root only; a file
- * that cannot be opened is an error when it is needed.  Returns the process's only relay, in
- * static memory; or NULL with one sentence in error[0..size) if the argument
- * makes no sense.
+ * that cannot be opened is an error when it is needed.  Returns the process's
+ * only relay, in static memory; or NULL with one sentence in error[0..size) if
+ * the argument makes no sense.
  */
 struct relay *relay_open(const struct relay_settings *set, char *error,
 	    size_t size);
@@ -152,8 +152,8 @@ bool	relay_auth_possible(const struct relay *r, char *error, size_t size);
 
 /* The mechanisms, separated by blanks, that the next hop offers on the
    connection that relay_live_hello() opened, and that can be handed through:
-   not EXTERNAL and those with channel binding (-PLUS), which are about
-   our connection, nor ANONYMOUS, which names nobody.  "" if there are none.  Good
+   not EXTERNAL and those with channel binding (-PLUS), which are about our
+   connection, nor ANONYMOUS, which names nobody.  "" if there are none.  Good
    until the next call. */
 const char *relay_auth_mechanisms(struct relay *r);
 
@@ -188,14 +188,14 @@ void	relay_auth_forget(struct relay *r);
 int	relay_live_idle(struct relay *r);
 
 /*
- * Relays one message.  What relay_live_offer() has opened is taken up where
- * env has the same sender and recipients, else offered anew.  spool is its descriptor, in relay_form()'s form (or in
- * SPOOL_CRLF if env->body is BODY_BINARYMIME: then no octet of it is
- * changed), at any offset; it is borrowed.  Fills in
- * v[0..env->nrecipients).  Unless lmtp is set they are all the same, and tell
- * the truth about all recipients.  Returns within set->timeout seconds and
- * some for killing a program.  The caller ignores SIGPIPE and SIGXFSZ; while
- * a program runs, SIGCHLD is relay.c's.
+ * Relays one message.  What relay_live_offer() has opened is taken up where env
+ * has the same sender and recipients, else offered anew.  spool is its
+ * descriptor, in relay_form()'s form (or in SPOOL_CRLF if env->body is
+ * BODY_BINARYMIME: then no octet of it is changed), at any offset; it is
+ * borrowed.  Fills in v[0..env->nrecipients).  Unless lmtp is set they are all
+ * the same, and tell the truth about all recipients.  Returns within
+ * set->timeout seconds and some for killing a program.  The caller ignores
+ * SIGPIPE and SIGXFSZ; while a program runs, SIGCHLD is relay.c's.
  */
 void	relay_deliver(struct relay *r, const struct envelope *env, int spool,
 	    struct reply v[]);

@@ -92,8 +92,8 @@ open_key(const char *option, const char *path, char *why, size_t size)
 	return high;
 }
 
-/* Certificate and key are opened while we may still be root; only the TLS
-   engine reads them.  If one cannot be opened there is none, and why says so. */
+/* Opens certificate and key, while we may still be root; only the TLS engine
+   reads them.  If one cannot be opened there is none, and why says so. */
 static void
 open_keys(struct options *o, char *why, size_t size)
 {
@@ -200,8 +200,8 @@ find_engine(const struct options *o, int *fd)
 }
 
 /* Whether there can be TLS: by certificate and key of our own, or by the engine
-   that stays, beside which they are for bad days only.  If not, why says it; with
-   --check it says also which of them is missing. */
+   that stays, beside which they are for bad days only.  If not, why says it;
+   with --check it says also which of them is missing. */
 static void
 decide_tls(struct options *o, bool socket, const char *missing, char why[512])
 {

@@ -609,7 +609,7 @@ Test(relay, routes_that_can_not_be_read_defer)
 	close(fd);
 	v = relay_to("discard:");
 	expect(&v, 451, "4.3.5", "Local configuration error");
-	cr_assert(logged("map: not a readable text file\n"));
+	cr_assert(logged("map: not a text file: it has a NUL\n"));
 }
 
 Test(relay, routed_recipients_go_where_they_are_sent)

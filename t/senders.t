@@ -167,7 +167,7 @@ def a_file_that_cannot_be_used_defers_mail_and_is_told_by_line():
                            "discard:"], text=True, stdin=subprocess.DEVNULL,
                           capture_output=True)
     assert done.returncode == 0, done
-    assert f"good: --auth-senders {PLACE}/senders\n" in done.stdout, done
+    assert f"good: --auth-senders {PLACE}/senders can be used\n" in done.stdout, done
 
 
 @test

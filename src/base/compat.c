@@ -61,7 +61,8 @@ compat_crypt(const char *password, const char *setting, char *hash,
 	return made;
 }
 #else
-#define SCRATCH 32768		/* octets; libcrypt.a's own ALG_SPECIFIC_SIZE is 8192 */
+#define SCRATCH 32768		/* octets; libcrypt.a itself has 8192
+				   (ALG_SPECIFIC_SIZE) */
 
 /*
  * Debian's musl has no crypt(3).  libcrypt.a was built for glibc, but these

@@ -1,7 +1,6 @@
 /*
  * edit.c - changes header and body of a spooled message, into a new spool.
  */
-#define _GNU_SOURCE	/* pread */
 #include "base/edit.h"
 
 #include <errno.h>
@@ -100,6 +99,15 @@ row_is(const struct edit *e, const struct edit_row *row, const char *name,
 	return row->field.hash == hash && row->field.name == len &&
 	    edit_name(e, row, is, sizeof is) == (long)len &&
 	    strncasecmp(is, name, len) == 0;
+}
+
+bool
+edit_is_named(const struct edit *e, const struct edit_row *row,
+    const char *name)
+{
+	size_t len = strlen(name);
+
+	return row_is(e, row, name, len, field_hash(name, len));
 }
 
 int
@@ -315,7 +323,8 @@ edit_insert(struct edit *e, size_t i, const char *name, const char *value)
 	const size_t seen = e->nrows - e->nhidden;
 	const bool before = i <= e->hidden;
 
-	if (!before)	/* our own fields count as one, even if there are none */
+	/* Our own fields count as one, even if there are none. */
+	if (!before)
 		i--;
 	if (put_row(e, before ? i : e->nhidden + (i < seen ? i : seen), name,
 	    value) == -1)

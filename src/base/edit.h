@@ -53,6 +53,10 @@ int	edit_open(struct edit *e, int fd, bool crlf, uint64_t size,
 /* The i-th field that is not hidden, from 0, or NULL. */
 const struct edit_row *edit_row(const struct edit *e, size_t i);
 
+/* Whether the field has that name, in any case. */
+bool	edit_is_named(const struct edit *e, const struct edit_row *row,
+	    const char *name);
+
 /* Copies the field's name or value to to[0..size), as far as it has room, as it
    is, without the line end after it.  Returns the octets copied, or -1 with
    errno. */

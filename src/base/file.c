@@ -1,19 +1,23 @@
 /*
- * file.c - files written and copied whole, and tables that grow.
+ * file.c - files read, written and copied whole, and found; tables that grow.
  */
-#define _GNU_SOURCE	/* reallocarray */
+#define _GNU_SOURCE	/* reallocarray, explicit_bzero, memfd_create */
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
 
-#define COPY (1 << 20)		/* octets after which a copy looks at the clock */
+#define COPY (1 << 20)		/* octets between two looks at the clock */
+#define READ_STEP 65536		/* octets by which a buffer grows */
 
 int
 file_write_all(int fd, const char *p, size_t len)
@@ -30,6 +34,84 @@ file_write_all(int fd, const char *p, size_t len)
 		len -= (size_t)n;
 	}
 	return 0;
+}
+
+/* Makes room for more octets.  realloc(3) would leave a copy of what was read.
+   Returns false without memory. */
+static bool
+grow_text(char **text, size_t have, size_t size)
+{
+	char *more = malloc(size);
+
+	if (more == NULL)
+		return false;
+	if (*text != NULL) {
+		memcpy(more, *text, have);
+		explicit_bzero(*text, have);
+		free(*text);
+	}
+	*text = more;
+	return true;
+}
+
+long
+file_read_all(int fd, size_t most, char **text)
+{
+	size_t have = 0, size = READ_STEP;
+	struct stat st;
+	ssize_t n = 1;
+	int error;
+
+	*text = NULL;
+	/* One octet more than the file has, to see its end. */
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	    (uint64_t)st.st_size < most)
+		size = (size_t)st.st_size + 2;
+	while (n != 0) {
+		if ((*text == NULL || have + 1 == size) && !grow_text(text,
+		    have, size = *text == NULL ? size : 2 * size))
+			break;
+		n = read(fd, *text + have, size - 1 - have);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n == -1)
+			break;
+		have += (size_t)n;
+		if (have > most) {
+			errno = EFBIG;
+			break;
+		}
+	}
+	if (n == 0) {
+		(*text)[have] = '\0';
+		return (long)have;
+	}
+	error = errno;
+	if (*text != NULL)
+		explicit_bzero(*text, have);
+	free(*text);
+	*text = NULL;
+	errno = error;
+	return -1;
+}
+
+const char *
+file_search_path(void)
+{
+	const char *path = getenv("PATH");
+
+	return path != NULL ? path : "/usr/local/bin:/usr/bin:/bin";
+}
+
+bool
+file_in_path(const char **path, const char *name, char *to, size_t size)
+{
+	const char *folder = *path, *end = folder + strcspn(folder, ":");
+	int n = snprintf(to, size, "%.*s%s%s", (int)(end - folder), folder,
+	    end == folder ? "" : "/", name);
+
+	*path = *end == ':' ? end + 1 : NULL;
+	return n >= 0 && (size_t)n < size;
 }
 
 int

@@ -1,11 +1,12 @@
 /*
- * file.h - files written and copied whole, and tables that grow.
+ * file.h - files read, written and copied whole, and found; tables that grow.
  */
 #ifndef BASE_FILE_H
 #define BASE_FILE_H
 
 #include <sys/types.h>
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +19,24 @@ int	file_write_all(int fd, const char *p, size_t len);
    the file to.  Returns 0, or -1 with errno: ETIMEDOUT at the deadline, if it
    is not 0; EIO if from has less. */
 int	file_copy(int to, int from, off_t size, int64_t deadline);
+
+/*
+ * Reads all that is left of fd into memory, with a NUL after it: *text, which
+ * the caller frees.  Returns its octets without that, or -1 with errno, EFBIG
+ * if there are more than most; then *text is NULL, and what was read is wiped.
+ */
+long	file_read_all(int fd, size_t most, char **text);
+
+/* $PATH, or what takes its place where it is not set. */
+const char *file_search_path(void);
+
+/*
+ * Writes the next file of that name that execvp(3) would try, of *path, the
+ * rest of file_search_path(), to to[0..size).  *path moves on, and is NULL
+ * after the last.  False if it does not fit.
+ */
+bool	file_in_path(const char **path, const char *name, char *to,
+	    size_t size);
 
 /*
  * For files that an option names: fd is one that was opened before root was

@@ -92,21 +92,17 @@ void
 findings_add_program(struct findings *f, const char *what,
     const char *program)
 {
-	const char *path = getenv("PATH"), *end;
+	const char *path = file_search_path();
 	char file[PATH_MAX];
 	int error = ENOENT, one;
 
 	if (strchr(program, '/') != NULL) {
 		error = try_program(program);
 		path = NULL;
-	} else if (path == NULL) {
-		path = "/usr/local/bin:/usr/bin:/bin";
 	}
-	for (; path != NULL && error != 0; path = *end == ':' ? end + 1 : NULL) {
-		end = path + strcspn(path, ":");
-		snprintf(file, sizeof file, "%.*s%s%s", (int)(end - path), path,
-		    end == path ? "" : "/", program);
-		one = try_program(file);
+	while (path != NULL && error != 0) {
+		one = file_in_path(&path, program, file, sizeof file)
+		    ? try_program(file) : ENAMETOOLONG;
 		if (one != ENOENT)
 			error = one;
 	}

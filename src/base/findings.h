@@ -12,7 +12,7 @@ struct envelope;
 
 enum finding {
 	FINDING_GOOD,
-	FINDING_DOUBT,		/* mail flows, but this is not as it should be */
+	FINDING_DOUBT,		/* mail flows, but something is wrong */
 	FINDING_BAD,		/* some mail would be refused or deferred */
 	FINDINGS
 };

@@ -17,7 +17,8 @@ struct logger {
 	void *ctx;
 };
 
-/* text is made safe where it stands. */
+/* Tells l of an event; text is made safe where it stands.  The second one makes
+   the text by a format, and cuts it to 1500 octets. */
 void	logger_put(const struct logger *l, int priority, const char *event,
 	    const struct envelope *env, char *text);
 void	logger_printf(const struct logger *l, int priority, const char *event,

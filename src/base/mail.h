@@ -36,7 +36,8 @@ enum body {
 /* One recipient.  Both strings belong to the envelope's owner. */
 struct recipient {
 	const char *address;	/* byte for byte, without angle brackets */
-	const char *options;	/* "NOTIFY=NEVER ORCPT=rfc822;a@example.org", or "" */
+	const char *options;	/* "NOTIFY=NEVER ORCPT=rfc822;a@example.org",
+				   or "" */
 };
 
 /*

@@ -22,7 +22,7 @@ struct words {
 	bool local;		/* they could be a local part */
 };
 
-/* A line end that a blank follows: RFC 5322 2.2.3.  Returns its octets, or 0. */
+/* Octets of a line end that a blank follows (RFC 5322 2.2.3), or 0. */
 static size_t
 fold_length(const char *p, const char *end)
 {

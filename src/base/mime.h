@@ -34,7 +34,7 @@ struct mime_part {
 	enum mime_encoding encoding;
 	bool attachment;	/* Content-Disposition: says so */
 	bool message;		/* it is a message */
-	struct span body;	/* as it stands in the message; empty for that */
+	struct span body;	/* as it stands; of a message it is empty */
 };
 
 struct mime {
@@ -56,7 +56,7 @@ void	mime_read(struct mime *m, struct span message);
 size_t	mime_decode(enum mime_encoding encoding, struct span s, size_t *at,
 	    char *to, size_t size);
 
-/* Can mime_utf8() read that? */
+/* Whether mime_utf8() knows that charset. */
 bool	mime_charset_known(const char *charset);
 
 /* The character that an octet is in a charset (in any case), as UTF-8, in
@@ -68,8 +68,8 @@ size_t	mime_utf8(const char *charset, unsigned char octet, char to[4]);
    line, cut to fit; to[0..size) with NUL. */
 void	mime_words(struct span value, char *to, size_t size);
 
-/* The value of a parameter (RFC 2045 5.1, RFC 2231) of a field, as UTF-8, cut to
-   fit.  False, with "", if there is none. */
+/* The value of a parameter (RFC 2045 5.1, RFC 2231) of a field, as UTF-8, in
+   to[0..size), cut to fit.  False, with "", if there is none. */
 bool	mime_parameter(struct span value, const char *name, char *to,
 	    size_t size);
 

@@ -30,30 +30,14 @@ cut_add(struct cut *c, const char *p, size_t n)
 
 /* ---- encodings ---- */
 
-static int
-hex_digit(char c)
-{
-	return c >= '0' && c <= '9' ? c - '0'
-	    : c >= 'A' && c <= 'F' ? c - 'A' + 10
-	    : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static int
-base64_digit(char c)
-{
-	return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z'
-	    ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52
-	    : c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
 /* The octet that two hexadecimal digits at s.p[at] are, or -1. */
 static int
 hex_octet(struct span s, size_t at)
 {
-	if (s.len - at < 2 || hex_digit(s.p[at]) == -1 ||
-	    hex_digit(s.p[at + 1]) == -1)
+	if (s.len - at < 2 || text_hex_digit(s.p[at]) == -1 ||
+	    text_hex_digit(s.p[at + 1]) == -1)
 		return -1;
-	return hex_digit(s.p[at]) * 16 + hex_digit(s.p[at + 1]);
+	return text_hex_digit(s.p[at]) * 16 + text_hex_digit(s.p[at + 1]);
 }
 
 /* How many octets at s.p[at], which follow a "=", are a soft line break
@@ -101,7 +85,7 @@ decode_quantum(struct span s, size_t *at, char *to)
 	size_t n = 0;
 
 	for (; *at < s.len && n < 4; ++*at) {
-		int digit = base64_digit(s.p[*at]);
+		int digit = text_base64_digit(s.p[*at]);
 
 		if (s.p[*at] == '=')
 			*at = s.len - 1;

@@ -1,5 +1,5 @@
 /*
- * network.c - lists of networks, as options have them.
+ * network.c - is an address in a network, as options name it?
  */
 #include "base/network.h"
 
@@ -10,12 +10,13 @@
 
 #include "base/text.h"
 
+/* What IPv4 has in front of it among the 16 octets of IPv6. */
+static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
+
 /* Reads an address as 16 octets of IPv6; IPv4 becomes ::ffff:a.b.c.d. */
 static bool
 read_address(unsigned char to[16], const char *s, bool *v4)
 {
-	static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
-
 	*v4 = strchr(s, ':') == NULL;
 	if (!*v4)
 		return inet_pton(AF_INET6, s, to) == 1;
@@ -55,8 +56,7 @@ network_has(const char *net, size_t len, const char *address)
 		return 0;
 	bits += v4 ? 96 : 0;
 	/* ::/0 and its like are of IPv6, and IPv4 is not in them. */
-	if (bits < 96 && memcmp(a, (const unsigned char[12]){ [10] = 0xff,
-	    [11] = 0xff }, 12) == 0)
+	if (bits < 96 && memcmp(a, mapped, sizeof mapped) == 0)
 		return 0;
 	bytes = (size_t)bits / 8;
 	mask = 0xff00U >> bits % 8 & 0xff;

@@ -1,5 +1,5 @@
 /*
- * network.h - lists of networks, as options have them.
+ * network.h - is an address in a network, as options name it?
  */
 #ifndef BASE_NETWORK_H
 #define BASE_NETWORK_H

@@ -66,7 +66,7 @@ reply_spread(struct reply r[], size_t n)
 }
 
 /* What the client is told when the system refuses something: */
-enum { NO_ROOM, TOO_MANY, MISTAKE, TROUBLE };
+enum told { NO_ROOM, TOO_MANY, MISTAKE, TROUBLE };
 
 static const struct {
 	int code;
@@ -89,13 +89,30 @@ static const struct {
 	{ EPERM, MISTAKE }, { EROFS, MISTAKE }, { 0, TROUBLE },
 };
 
+static void
+set_told(struct reply *r, enum told n)
+{
+	reply_set(r, told[n].code, told[n].enh, told[n].text);
+}
+
+void
+reply_local_error(struct reply *r)
+{
+	set_told(r, TROUBLE);
+}
+
+void
+reply_config_error(struct reply *r)
+{
+	set_told(r, MISTAKE);
+}
+
 void
 reply_errno(struct reply *r, int error)
 {
-	size_t i = 0, n;
+	size_t i = 0;
 
 	while (failures[i].error != 0 && failures[i].error != error)
 		i++;
-	n = failures[i].told;
-	reply_set(r, told[n].code, told[n].enh, told[n].text);
+	set_told(r, (enum told)failures[i].told);
 }

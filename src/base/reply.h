@@ -18,8 +18,15 @@ bool	reply_same(const struct reply *a, const struct reply *b);
 /* Copies r[0] to r[1..n). */
 void	reply_spread(struct reply r[], size_t n);
 
+/* Replaces *r by 451 4.3.0, for a failure of this machine, such as a lack of
+   memory. */
+void	reply_local_error(struct reply *r);
+
+/* Replaces *r by 451 4.3.5, where the administrator has to mend something. */
+void	reply_config_error(struct reply *r);
+
 /* Replaces *r by what the client is told when a system call failed with that
-   errno: always 4yz, 4.3.5 where the administrator has to mend something. */
+   errno: always 4yz, and one of the two above or 452. */
 void	reply_errno(struct reply *r, int error);
 
 #endif

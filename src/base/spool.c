@@ -9,15 +9,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/spool.h"
 
 #define COPY_SHORT 4096		/* octets that are not worth a sendfile() */
-
-/* ---- The spool ---- */
 
 void
 spool_open(struct spool *s, enum spool_form form, int (*file)(void *ctx),
@@ -33,16 +30,22 @@ spool_open(struct spool *s, enum spool_form form, int (*file)(void *ctx),
 	s->held = 0;
 }
 
+const char *
+spool_folder(void)
+{
+	const char *dir = getenv("TMPDIR");
+
+	return dir == NULL || *dir == '\0' ? "/var/tmp" : dir;
+}
+
 int
 spool_file(void *ctx)
 {
-	const char *dir = getenv("TMPDIR");
+	const char *dir = spool_folder();
 	char *name;
 	int fd;
 
 	(void)ctx;
-	if (dir == NULL || *dir == '\0')
-		dir = "/var/tmp";
 	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (fd != -1 || (errno != EOPNOTSUPP && errno != EISDIR))
 		return fd;
@@ -56,7 +59,8 @@ spool_file(void *ctx)
 	return fd;
 }
 
-/* Has s->fd be what is to hold size octets.  Returns 0, or -1 with errno. */
+/* Makes s->fd a file that can hold that many octets.  Returns 0, or -1 with
+   errno. */
 static int
 make_room(struct spool *s, uint64_t size)
 {

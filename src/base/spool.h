@@ -29,7 +29,7 @@ struct spool {
 	uint64_t size;		/* octets put in, before conversion */
 	uint64_t stored;	/* octets in fd */
 	bool cr;		/* a CR is held back: is LF next? */
-	int (*file)(void *ctx);	/* opens an unlinked file: fd, or -1 and errno */
+	int (*file)(void *ctx);	/* as spool_file(), with ctx */
 	void *ctx;
 	size_t held;		/* octets in buffer */
 };
@@ -53,7 +53,12 @@ int	spool_finish(struct spool *s);
    and twice. */
 void	spool_close(struct spool *s);
 
-/* An unlinked file in $TMPDIR or /var/tmp: descriptor, or -1 and errno. */
+/* The folder for messages that are too large for memory: $TMPDIR or
+   /var/tmp. */
+const char *spool_folder(void);
+
+/* A new file in spool_folder() that has no name: its descriptor, which the
+   caller owns, or -1 with errno.  ctx means nothing. */
 int	spool_file(void *ctx);
 
 #endif

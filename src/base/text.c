@@ -6,6 +6,7 @@
  */
 #include <stdarg.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/text.h"
 
@@ -32,6 +33,17 @@ text_printable(const char *p, size_t len)
 	if (code < least[n] || code > 0x10ffff)
 		return 0;
 	return code >= 0xd800 && code <= 0xdfff ? 0 : n;
+}
+
+bool
+text_is_printable(const char *p, size_t len)
+{
+	size_t n;
+
+	for (; len > 0; p += n, len -= n)
+		if ((n = text_printable(p, len)) == 0)
+			return false;
+	return true;
 }
 
 void
@@ -99,6 +111,22 @@ text_number(char to[TEXT_NUMBER], uint64_t n, size_t digits)
 		n /= 10;
 	} while (n > 0 || p > to + TEXT_NUMBER - 1 - digits);
 	return p;
+}
+
+const char *
+text_find_word(const char *words, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (;;) {
+		words += strspn(words, " ");
+		if (*words == '\0')
+			return NULL;
+		if (strncasecmp(words, name, n) == 0 &&
+		    (words[n] == '\0' || words[n] == ' ' || words[n] == '='))
+			return words;
+		words += strcspn(words, " ");
+	}
 }
 
 size_t
@@ -181,12 +209,12 @@ text_encode_base64(char *to, const char *p, size_t len)
 	return (size_t)(to - start);
 }
 
-static int
-sextet(char c)
+int
+text_base64_digit(char c)
 {
-	const char *p = c == '\0' ? NULL : strchr(base64_digits, c);
-
-	return p == NULL ? -1 : (int)(p - base64_digits);
+	return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z'
+	    ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52
+	    : c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
 long
@@ -199,7 +227,7 @@ text_decode_base64(char *to, size_t size, struct span s)
 	if (s.len % 4 != 0)
 		return -1;
 	for (i = 0; i < s.len && s.p[i] != '='; i++) {
-		if ((digit = sextet(s.p[i])) == -1)
+		if ((digit = text_base64_digit(s.p[i])) == -1)
 			return -1;
 		bits = (bits << 6 | (unsigned)digit) & 0xfff;
 		if (i % 4 == 0)
@@ -217,15 +245,15 @@ text_decode_base64(char *to, size_t size, struct span s)
 	return (long)n;
 }
 
-static const char hex_digits[] = "0123456789ABCDEF";
+static const char hex_digits[] = "0123456789ABCDEFabcdef";
 
-/* The value of a hexadecimal digit in upper case, or -1. */
-static int
-hex_value(char c)
+int
+text_hex_digit(char c)
 {
 	const char *p = c == '\0' ? NULL : strchr(hex_digits, c);
+	int n = p == NULL ? -1 : (int)(p - hex_digits);
 
-	return p == NULL ? -1 : (int)(p - hex_digits);
+	return n > 15 ? n - 6 : n;
 }
 
 size_t
@@ -259,9 +287,11 @@ text_decode_xtext(char *to, size_t size, struct span s)
 		if (c == '+') {
 			if (s.len - i < 3)
 				return -1;
-			high = hex_value(s.p[i + 1]);
-			low = hex_value(s.p[i + 2]);
-			if (high < 0 || low < 0)
+			high = text_hex_digit(s.p[i + 1]);
+			low = text_hex_digit(s.p[i + 2]);
+			/* RFC 3461 4: in upper case. */
+			if (high < 0 || low < 0 || s.p[i + 1] >= 'a' ||
+			    s.p[i + 2] >= 'a')
 				return -1;
 			c = (char)(high << 4 | low);
 			i += 2;

@@ -32,6 +32,9 @@ unsigned text_parse_port(const char *s);
    begins no UTF-8 character.  len is at least 1. */
 size_t	text_printable(const char *p, size_t len);
 
+/* Is all of p[0..len) that? */
+bool	text_is_printable(const char *p, size_t len);
+
 /* Copies text to safe, which has room for as many octets and may be text
    itself.  What cannot be shown becomes '?'; '\n' stays if lines is set. */
 void	text_make_safe(char *safe, const char *text, bool lines);
@@ -40,12 +43,21 @@ void	text_make_safe(char *safe, const char *text, bool lines);
    what cannot be shown becomes '?'.  Returns its length. */
 size_t	text_one_line(char *to, size_t size, const char *text);
 
+/* The first of the words, which blanks separate, that is name, in any case, or
+   begins with "name="; or NULL. */
+const char *text_find_word(const char *words, const char *name);
+
 /* How many octets at p are digits. */
 size_t	text_digits(const char *p);
 
 /* How many octets at p are an enhanced status code (RFC 3463 2) that a blank
    or the string's end follows, or 0. */
 size_t	text_enhanced(const char *p);
+
+/* The value of a digit of base64 (RFC 4648 4), or of a hexadecimal one in any
+   case; -1: it is none. */
+int	text_base64_digit(char c);
+int	text_hex_digit(char c);
 
 /* Base64 of p[0..len) in to, which has room for 4 * ((len + 2) / 3) + 1.
    Returns the length without the NUL. */

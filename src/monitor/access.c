@@ -6,7 +6,6 @@
  * that names a further host in its local part (user%host@domain), which the
  * next hop might follow.
  */
-#define _GNU_SOURCE	/* O_CLOEXEC */
 #include "monitor/access.h"
 
 #include <errno.h>
@@ -127,33 +126,17 @@ take_lines(struct access *a)
 static int
 read_file(struct access *a)
 {
-	int fd = file_again(a->fd, a->set->domains);
-	size_t room = 0;
-	ssize_t n = 1;
-	char *more;
+	int fd = file_again(a->fd, a->set->domains), error;
+	long n;
 
 	if (fd == -1)
 		return -1;
-	a->len = 0;
-	while (n > 0 && room <= FILE_MAX) {
-		if (room - a->len < 4096) {
-			room += 65536;
-			more = realloc(a->text, room);
-			if (more == NULL) {
-				n = -1;
-				break;
-			}
-			a->text = more;
-		}
-		n = read(fd, a->text + a->len, room - a->len - 1);
-		a->len += n > 0 ? (size_t)n : 0;
-	}
-	if (n > 0) {
-		errno = EFBIG;
-		n = -1;
-	}
+	n = file_read_all(fd, FILE_MAX, &a->text);
+	error = errno;
 	close(fd);
-	return (int)n;
+	errno = error;
+	a->len = n == -1 ? 0 : (size_t)n;
+	return n == -1 ? -1 : 0;
 }
 
 /* Reads the file once.  Returns false if it cannot be used; that was logged. */
@@ -253,8 +236,9 @@ access_check(struct access *a, struct findings *f)
 {
 	if (a->fd == -1 && a->set->domains == NULL)
 		return;
-	if (read_domains(a))	/* what keeps it from that is logged */
-		findings_add(f, FINDING_GOOD, "--relay-domains %s",
+	/* What keeps it from that is logged. */
+	if (read_domains(a))
+		findings_add(f, FINDING_GOOD, "--relay-domains %s can be used",
 		    a->set->domains);
 }
 
@@ -348,7 +332,7 @@ access_allows(struct access *a, const struct envelope *env,
 	if (ours == 1)
 		return true;
 	if (ours == -1)
-		reply_set(r, 451, "4.3.5", "Local configuration error");
+		reply_config_error(r);
 	else
 		reply_set(r, 554, "5.7.1", "Relay access denied");
 	if (why != NULL)

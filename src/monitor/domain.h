@@ -7,9 +7,9 @@
 #include "monitor/wire.h"
 
 /*
- * Gives the sender and the recipients of r's envelope that have none the domain,
- * which is borrowed; the null sender stays null.  r owns the new strings.  False:
- * no memory.
+ * Gives the sender and the recipients of r's envelope that have none the
+ * domain, which is borrowed; the null sender stays null.  r owns the new
+ * strings.  False: no memory.
  */
 bool	domain_complete(struct received *r, const char *domain);
 

@@ -9,11 +9,9 @@
 #include "monitor/from.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -30,10 +28,7 @@
 
 struct from {
 	const char *address;	/* of all senders, or NULL: */
-	const char *name;	/* of the file */
-	int fd;			/* the file, or -1; owned */
-	struct routes *table;	/* once it was read; owned */
-	bool broken;		/* it makes no sense */
+	struct route_file file;
 	const struct logger *log;
 };
 
@@ -83,32 +78,21 @@ from_open(const char *what, const struct logger *log, char *error, size_t size)
 	struct from *f = &only;
 	bool file = strchr("/.", *what) != NULL || strchr(what, '@') == NULL;
 
-	*f = (struct from){ .fd = -1, .log = log };
+	*f = (struct from){ .log = log };
 	if (*what == '\0' || (!file && !is_address(what))) {
-		snprintf(error, size, "--from %s: must be an address, or a file "
-		    "of SENDER ADDRESS lines", what);
+		snprintf(error, size, "--from %s: not an address, nor a file of "
+		    "SENDER ADDRESS lines", what);
 		return NULL;
 	}
-	if (file) {
-		f->name = what;
-		f->fd = open(what, O_RDONLY | O_CLOEXEC);
-	} else {
-		f->address = what;
-	}
+	route_file_open(&f->file, file ? what : NULL);
+	f->address = file ? NULL : what;
 	return f;
 }
 
-/* Reads the file, once.  False if it cannot be used. */
 static bool
-read_file(struct from *f)
+read_table(struct from *f)
 {
-	if (f->name == NULL || f->table != NULL)
-		return true;
-	if (!f->broken)
-		f->table = routes_read(f->fd, f->name, true, f->log,
-		    route_address, f);
-	f->broken = f->table == NULL;
-	return !f->broken;
+	return route_file_read(&f->file, true, f->log, route_address, f);
 }
 
 /* Looks for the address that mail of this sender, "" for the null sender, has
@@ -122,12 +106,12 @@ sender_of(struct from *f, const char *sender, const char **address,
 	void *found = NULL;
 
 	*address = f == NULL ? NULL : f->address;
-	if (f == NULL || f->name == NULL)
+	if (f == NULL || f->file.name == NULL)
 		return true;
-	if (!read_file(f))
-		reply_set(v, 451, "4.3.5", "Local configuration error");
-	else if (!routes_find(f->table, sender, &found, &kind))
-		reply_set(v, 451, "4.3.0", "Local error in processing");
+	if (!read_table(f))
+		reply_config_error(v);
+	else if (!routes_find(f->file.table, sender, &found, &kind))
+		reply_local_error(v);
 	else
 		return *address = found, true;
 	return false;
@@ -161,28 +145,23 @@ from_check(struct from *f, struct expected *senders, struct findings *found)
 {
 	if (f == NULL) {
 		senders->others = true;
-	} else if (f->name == NULL) {
+	} else if (f->file.name == NULL) {
 		findings_add(found, FINDING_GOOD, "--from: mail is sent as %s",
 		    f->address);
 		expected_add(senders, f->address);
-	} else if (read_file(f)) {
+	} else if (read_table(f)) {
 		findings_add(found, FINDING_GOOD, "--from %s can be used",
-		    f->name);
+		    f->file.name);
 		senders->others = true;
-		routes_each(f->table, expect_address, senders);
+		routes_each(f->file.table, expect_address, senders);
 	}
 }
 
 void
 from_close(struct from *f)
 {
-	if (f == NULL)
-		return;
-	routes_close(f->table);
-	f->table = NULL;
-	if (f->fd != -1)
-		close(f->fd);
-	f->fd = -1;
+	if (f != NULL)
+		route_file_close(&f->file);
 }
 
 /* ---- In the header ---- */
@@ -193,18 +172,6 @@ struct named {
 	const struct edit_row *row;		/* the first From: */
 };
 
-/* Has the row that name? */
-static bool
-is_named(const struct edit *e, const struct edit_row *row, const char *name)
-{
-	char is[16];
-	size_t len = strlen(name);
-
-	return row->field.name == len && row->field.hash == field_hash(name,
-	    len) && edit_name(e, row, is, sizeof is) == (long)len &&
-	    strncasecmp(is, name, len) == 0;
-}
-
 static void
 count_fields(const struct edit *e, struct named *n)
 {
@@ -212,10 +179,10 @@ count_fields(const struct edit *e, struct named *n)
 
 	*n = (struct named){ .row = NULL };
 	for (size_t i = 0; (row = edit_row(e, i)) != NULL; i++) {
-		if (is_named(e, row, "From") && n->from++ == 0)
+		if (edit_is_named(e, row, "From") && n->from++ == 0)
 			n->row = row;
-		n->sender += is_named(e, row, "Sender");
-		n->reply_to += is_named(e, row, "Reply-To");
+		n->sender += edit_is_named(e, row, "Sender");
+		n->reply_to += edit_is_named(e, row, "Reply-To");
 	}
 }
 

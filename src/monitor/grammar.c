@@ -18,14 +18,7 @@
 static bool
 is_printable(const char *s)
 {
-	size_t len = strlen(s), n;
-
-	for (; len > 0; s += n, len -= n) {
-		n = text_printable(s, len);
-		if (n == 0)
-			return false;
-	}
-	return true;
+	return text_is_printable(s, strlen(s));
 }
 
 static bool

@@ -43,9 +43,9 @@ delay_guess(struct monitor *m)
 }
 
 /* The mechanism, who was asked, and of a failure why.  The name that was tried,
-   name_there if the next hop was asked, is told with --log-auth-names only: it may be a
-   password that was typed in the wrong field.  What a next hop says is never
-   told: it may repeat one. */
+   name_there if the next hop was asked, is told with --log-auth-names only: it
+   may be a password that was typed in the wrong field.  What a next hop says is
+   never told: it may repeat one. */
 static void
 log_auth(struct monitor *m, const struct envelope *env, const struct reply *v,
     const char *name_there)

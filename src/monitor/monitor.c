@@ -195,8 +195,8 @@ monitor_wants(const struct monitor *m)
 
 /* ---- acting -------------------------------------------------------------- */
 
-/* Remembers what the TLS engine said of the client.  RFC 3207 4.2: what the client said in
-   the clear is forgotten. */
+/* Remembers what the TLS engine said of the client.  RFC 3207 4.2: what the
+   client said in the clear is forgotten. */
 static void
 remember_tls(struct monitor *m, const char *report)
 {
@@ -384,9 +384,9 @@ override_facts(const struct monitor *m, struct envelope *env)
 			env->fact[i] = m->known[i];
 }
 
-/* Puts the client that XFORWARD names in the place of the one that is connected,
-   for the log, services, programs and next hops.  m->client stays: what a
-   client may do is not XFORWARD's affair, nor who it is to AUTH. */
+/* Puts the client that XFORWARD names in the place of the one that is
+   connected, for the log, services, programs and next hops.  m->client stays:
+   what a client may do is not XFORWARD's affair, nor who it is to AUTH. */
 static void
 forward_facts(struct monitor *m, const struct question *q,
     struct envelope *env)

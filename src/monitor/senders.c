@@ -6,21 +6,16 @@
  */
 #include "monitor/senders.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #include "relay/routes.h"
 
 #define BETWEEN " \t,"		/* logins */
 
 struct senders {
-	const char *name;	/* of the file */
-	int fd;			/* the file, or -1; owned */
-	struct routes *table;	/* once it was read; owned */
-	bool broken;		/* it makes no sense */
+	struct route_file file;
 	const struct logger *log;
 };
 
@@ -40,20 +35,15 @@ senders_open(const char *file, const struct logger *log)
 {
 	static struct senders only;
 
-	only = (struct senders){ .name = file, .log = log,
-		.fd = open(file, O_RDONLY | O_CLOEXEC) };
+	route_file_open(&only.file, file);
+	only.log = log;
 	return &only;
 }
 
-/* Reads the file, once.  False if it cannot be used. */
 static bool
-read_file(struct senders *s)
+read_logins(struct senders *s)
 {
-	if (s->table == NULL && !s->broken)
-		s->table = routes_read(s->fd, s->name, true, s->log,
-		    take_logins, s);
-	s->broken = s->table == NULL;
-	return !s->broken;
+	return route_file_read(&s->file, true, s->log, take_logins, s);
 }
 
 /* Is user among logins, whatever the case? */
@@ -83,12 +73,12 @@ senders_allow(struct senders *s, const struct envelope *env, struct reply *v)
 
 	if (s == NULL || sender[0] == '\0')
 		return true;
-	if (!read_file(s)) {
-		reply_set(v, 451, "4.3.5", "Local configuration error");
+	if (!read_logins(s)) {
+		reply_config_error(v);
 		return false;
 	}
-	if (!routes_find(s->table, sender, &logins, &kind)) {
-		reply_set(v, 451, "4.3.0", "Local error in processing");
+	if (!routes_find(s->file.table, sender, &logins, &kind)) {
+		reply_local_error(v);
 		return false;
 	}
 	if (user[0] == '\0' ? logins == NULL || kind == ROUTE_ANY
@@ -106,18 +96,15 @@ senders_allow(struct senders *s, const struct envelope *env, struct reply *v)
 void
 senders_check(struct senders *s, struct findings *f)
 {
-	if (s != NULL && read_file(s))	/* what keeps it from that is logged */
-		findings_add(f, FINDING_GOOD, "--auth-senders %s", s->name);
+	/* What keeps it from that is logged. */
+	if (s != NULL && read_logins(s))
+		findings_add(f, FINDING_GOOD, "--auth-senders %s can be used",
+		    s->file.name);
 }
 
 void
 senders_close(struct senders *s)
 {
-	if (s == NULL)
-		return;
-	if (s->fd != -1)
-		close(s->fd);
-	routes_close(s->table);
-	s->fd = -1;
-	s->table = NULL;
+	if (s != NULL)
+		route_file_close(&s->file);
 }

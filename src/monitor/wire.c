@@ -212,7 +212,7 @@ unpack_envelope(struct envelope *env, struct recipient *rows,
 	return true;
 }
 
-/* Reads the strings of a question by its head.  Returns false if they are none. */
+/* Reads a question's strings, by its head.  Returns false if they are none. */
 static bool
 unpack_question(struct received *r, const struct head *h)
 {

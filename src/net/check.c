@@ -16,8 +16,8 @@ stream_check(const char *where, const char *what, struct findings *f)
 	int status, error = 0;
 
 	if (!place_parse(where, strlen(where), &place)) {
-		findings_add(f, FINDING_BAD, "%s: %s is no place to connect to",
-		    what, where);
+		findings_add(f, FINDING_BAD, "%s: %s is not a place to connect "
+		    "to", what, where);
 		return;
 	}
 	if (place.local || f->connect) {
@@ -32,6 +32,7 @@ stream_check(const char *where, const char *what, struct findings *f)
 		findings_add(f, FINDING_GOOD, "%s can be %s", what,
 		    s.fd != -1 ? "connected to" : "resolved");
 	else
-		findings_add(f, findings_absence(f, error), "%s: %s", what, why);
+		findings_add(f, findings_absence(f, error), "%s: %s", what,
+		    why);
 	stream_close(&s);
 }

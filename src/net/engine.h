@@ -53,7 +53,7 @@ int	tls_start(const struct tls_job *j, char *report, size_t size);
  */
 void	tls_await_end(int *process);
 
-/* Whether somebody listens at "unix:PATH".  False with a sentence in
+/* Whether an engine listens at "unix:PATH".  False with a sentence in
    why[0..size). */
 bool	tls_reachable(const char *resident, char *why, size_t size);
 

@@ -35,8 +35,7 @@
 #define END_RETRY 20		/* until waitid(2) is asked again */
 #define OUT_OF_THE_WAY 10	/* no program gets a descriptor from here on */
 #define CHILD_STACK 32768	/* octets, until it has become the program */
-#define CLOSE_AT_EXEC 4U	/* CLOSE_RANGE_CLOEXEC; musl has no header for it */
-#define SEARCH_PATH "/usr/local/bin:/usr/bin:/bin"	/* without PATH */
+#define CLOSE_AT_EXEC 4U	/* CLOSE_RANGE_CLOEXEC, which musl lacks */
 
 /* What systemd told the service.  A name that ends in '_' stands for all that
    begin with it. */
@@ -87,7 +86,7 @@ reset_signals(void)
 static LEFT_OPEN int
 execute(char *const argv[], char *const envp[])
 {
-	const char *path = getenv("PATH"), *end;
+	const char *path = file_search_path();
 	char file[PATH_MAX];
 	int error = ENOENT;
 
@@ -95,12 +94,8 @@ execute(char *const argv[], char *const envp[])
 		execve(argv[0], argv, envp);
 		return errno;
 	}
-	for (path = path != NULL ? path : SEARCH_PATH; path != NULL;
-	    path = *end == ':' ? end + 1 : NULL) {
-		end = path + strcspn(path, ":");
-		if (snprintf(file, sizeof file, "%.*s%s%s",
-		    (int)(end - path), path, end > path ? "/" : "", argv[0])
-		    >= (int)sizeof file)
+	while (path != NULL) {
+		if (!file_in_path(&path, argv[0], file, sizeof file))
 			continue;
 		execve(file, argv, envp);
 		if (errno == EACCES)
@@ -114,10 +109,10 @@ execute(char *const argv[], char *const envp[])
 /* What the child is told, and tells. */
 struct child {
 	const struct spawn *spawn;
-	const int *given;	/* become descriptors 0 to n - 1; -1: /dev/null */
+	const int *given;	/* descriptors 0 to n - 1; -1: /dev/null */
 	int n;
 	pid_t parent;
-	int error;		/* errno of a failure; 0: it is the program now */
+	int error;		/* errno of a failure; 0: it has become it */
 };
 
 /* The program has no descriptor from this on.  They are still open when it is

@@ -159,8 +159,8 @@ dial(const struct sockaddr *to, socklen_t len, int64_t deadline)
 	return -1;
 }
 
-/* The same for a unix socket.  If its queue is full a connect() that does not
-   block fails, and poll() cannot wait for a place: it has to block. */
+/* Connects to a unix socket, likewise.  If its queue is full a connect() that
+   does not block fails, and poll() cannot wait for a place: it has to block. */
 static int
 dial_path(const char *path, int64_t deadline)
 {

@@ -7,7 +7,6 @@
 #include <sys/wait.h>
 
 #include <ctype.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 
 #include "base/address.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/text.h"
 #include "net/spawn.h"
 #include "relay/credentials.h"
@@ -32,39 +32,10 @@
 long
 credentials_read(int fd, char **text, bool *open)
 {
-	size_t have = 0, size = FILE_MAX;
 	struct stat st;
-	ssize_t n;
-	int err = 0;
 
-	*open = false;
-	if (fstat(fd, &st) == 0) {
-		*open = (st.st_mode & S_IROTH) != 0;
-		if (S_ISREG(st.st_mode) && st.st_size < FILE_MAX)
-			size = (size_t)st.st_size + 1;
-	}
-	*text = malloc(size);
-	if (*text == NULL)
-		err = ENOMEM;
-	while (err == 0 && have < size) {
-		n = read(fd, *text + have, size - have);
-		if (n == 0)
-			break;
-		if (n > 0)
-			have += (size_t)n;
-		else if (errno != EINTR)
-			err = errno;
-	}
-	if (err == 0 && have == size)
-		err = EFBIG;
-	if (err == 0)
-		return (long)have;
-	if (*text != NULL)
-		explicit_bzero(*text, have);
-	free(*text);
-	*text = NULL;
-	errno = err;
-	return -1;
+	*open = fstat(fd, &st) == 0 && (st.st_mode & S_IROTH) != 0;
+	return file_read_all(fd, FILE_MAX - 1, text);
 }
 
 /* ---- Lines ---- */

@@ -41,10 +41,9 @@ struct credentials {
 };
 
 /*
- * Reads the file behind fd, which is borrowed, into *text, which the caller
- * wipes and frees.  *open becomes whether anyone may read the file.  Returns
- * the count of octets, or -1 with errno, EFBIG if the file has 1 MiB or more,
- * and *text NULL.
+ * Reads the file fd, which is borrowed, into *text, which the caller
+ * wipes and frees.  *open becomes whether anyone may read the file.  Returns as
+ * file_read_all(): EFBIG if the file has 1 MiB or more.
  */
 long	credentials_read(int fd, char **text, bool *open);
 
@@ -59,9 +58,9 @@ int	credentials_find(const char *text, size_t len,
 	    const struct credentials_for *who, struct credentials *c,
 	    bool *senders, char *why, size_t size);
 
-/* Adds to f the number of each line of text[0..len) that makes no sense, or that
-   nothing can ever match, with the reason; and for each program whether it may
-   be executed.  name is the file's. */
+/* Adds to f the number of each line of text[0..len) that makes no sense, or
+   that nothing can ever match, with the reason; and for each program whether it
+   may be executed.  name is the file's. */
 void	credentials_check(const char *text, size_t len, const char *name,
 	    struct findings *f);
 

@@ -108,14 +108,14 @@ expected_find(struct expected *e, struct relay *r, const struct hop *h,
 	const struct expected *from = r->expected;
 	struct search s = { .to = e, .relay = r, .hop = h };
 
-	if (r->table != NULL)
-		routes_each(r->table, note_recipients_route, &s);
+	if (r->routes.table != NULL)
+		routes_each(r->routes.table, note_recipients_route, &s);
 	for (size_t i = 0; i < from->n; i++)
 		note_sender(&s, from->sender[i].address);
 	if (!from->others)
 		return;
-	if (r->senders != NULL)
-		routes_each(r->senders, note_senders_route, &s);
+	if (r->senders.table != NULL)
+		routes_each(r->senders.table, note_senders_route, &s);
 	credentials_each_sender(text, len, note_sender, &s);
 	/* No address is "@". */
 	e->others = e->others || comes(&s, "@");

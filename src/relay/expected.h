@@ -32,8 +32,8 @@ void	expected_add(struct expected *e, const char *sender);
 void	expected_add_key(struct expected *e, const char *key);
 
 /*
- * Adds those whose mail comes to h, of the senders of r->expected, of the routes
- * by sender, and of the credentials text[0..len).  The routes were read.
+ * Adds those whose mail comes to h, of the senders of r->expected, of the
+ * routes by sender, and of the credentials text[0..len).  The routes were read.
  */
 void	expected_find(struct expected *e, struct relay *r, const struct hop *h,
 	    const char *text, size_t len);

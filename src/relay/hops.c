@@ -147,32 +147,15 @@ hops_vary(const struct relay_settings *set)
 	return set->routes != NULL || set->sender_routes != NULL;
 }
 
-/* Reads a file of routes, if there is one and it was not read.  False if a line
-   of it cannot be used. */
-static bool
-read_table(struct relay *r, struct routes **table, const char *name, int file,
-    bool senders)
-{
-	if (name != NULL && *table == NULL)
-		*table = routes_read(file, name, senders, &r->set->log,
-		    route_hop, r);
-	return name == NULL || *table != NULL;
-}
-
 bool
 hops_read_routes(struct relay *r)
 {
-	const struct relay_settings *set = r->set;
-
-	if (r->broken)
-		return false;
+	const struct logger *log = &r->set->log;
 	/* Both, so that the faults of both are told. */
-	if (!read_table(r, &r->table, set->routes, r->routes_file, false))
-		r->broken = true;
-	if (!read_table(r, &r->senders, set->sender_routes, r->senders_file,
-	    true))
-		r->broken = true;
-	return !r->broken;
+	bool routes = route_file_read(&r->routes, false, log, route_hop, r);
+	bool senders = route_file_read(&r->senders, true, log, route_hop, r);
+
+	return routes && senders;
 }
 
 struct hop *
@@ -183,10 +166,11 @@ hop_route(struct relay *r, const char *address, const char *sender,
 	void *h = NULL, *by_sender = NULL;
 
 	*named = false;
-	if (r->table != NULL && !routes_find(r->table, address, &h, &kind))
+	if (r->routes.table != NULL &&
+	    !routes_find(r->routes.table, address, &h, &kind))
 		return NULL;
-	if (kind <= ROUTE_ANY && r->senders != NULL) {
-		if (!routes_find(r->senders, sender, &by_sender, &other))
+	if (kind <= ROUTE_ANY && r->senders.table != NULL) {
+		if (!routes_find(r->senders.table, sender, &by_sender, &other))
 			return NULL;
 		if (other > kind)
 			h = by_sender;

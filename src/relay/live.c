@@ -93,7 +93,7 @@ relay_live_offer(struct relay *r, const struct envelope *env,
 			offer_hop(r, h, &part, deadline, NULL, v + i);
 			continue;
 		}
-		reply_set(&v[i], 451, "4.3.0", "Local error in processing");
+		reply_local_error(&v[i]);
 		reply_spread(v + i, n);
 	}
 }

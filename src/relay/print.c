@@ -102,10 +102,10 @@ print_head(const struct envelope *env, size_t *len)
 }
 
 /*
- * Puts text into s as the journal keeps it.  The journal drops empty lines, such
- * as the one after the header: they get a blank.  It takes "<0>" at a line's
- * beginning for a priority, and would shout the line at every terminal: such a
- * line gets one of ours in front, which it takes in its place.
+ * Puts text into s as the journal keeps it.  The journal drops empty lines,
+ * such as the one after the header: they get a blank.  It takes "<0>" at a
+ * line's beginning for a priority, and would shout the line at every terminal:
+ * such a line gets one of ours in front, which it takes in its place.
  */
 static void
 put_for_journal(struct spool *s, const char *p, size_t len)
@@ -267,8 +267,8 @@ print_append(const struct job *j, int fd, const struct page *page)
 	return -1;
 }
 
-/* Prints to standard error, or appends to a file where one is named.  Returns 0,
-   or -1 with errno. */
+/* Prints to standard error, or appends to a file where one is named.  Returns
+   0, or -1 with errno. */
 static int
 print_to(const struct job *j, const char *file, const struct page *page)
 {
@@ -302,7 +302,7 @@ deliver_page(const struct job *j, struct hop *h, struct reply r[])
 		logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env,
 		    "%s: standard error is the client, name a file",
 		    h->transport->name);
-		reply_set(&r[0], 451, "4.3.5", "Local configuration error");
+		reply_config_error(&r[0]);
 	} else if (!page.shown &&
 	    (page.head = print_head(j->env, &page.len)) == NULL) {
 		job_fail(j, h->spec, ENOMEM, &r[0]);

@@ -354,7 +354,7 @@ judge_end(const struct run *run, const struct spawn_end *end, struct reply *v)
 	} else if (!WIFEXITED(end->status)) {
 		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
 		    "%s: killed by signal %d", name, WTERMSIG(end->status));
-		reply_set(v, 451, "4.3.0", "Local error in processing");
+		reply_local_error(v);
 	} else {
 		outcome_judge(j, WEXITSTATUS(end->status), run->out.first, v);
 	}

@@ -8,6 +8,7 @@
  */
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,8 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "relay/routes.h"
+
+#define FILE_MAX (1 << 30)	/* octets of a file */
 
 struct route {
 	const char *key;	/* "user@domain", "domain", ".domain" or "*" */
@@ -210,7 +213,8 @@ compile(regex_t *re, char *text, char *error, size_t size)
 static bool
 parse_pattern(struct routes *r, char *text, char *error, size_t size)
 {
-	struct pattern *rows = table_grow(r->patterns, r->npatterns, sizeof *rows);
+	struct pattern *rows = table_grow(r->patterns, r->npatterns,
+	    sizeof *rows);
 	char *result;
 	void *h;
 
@@ -324,23 +328,15 @@ static const char *
 read_text(struct routes *r, int borrowed, const char *name)
 {
 	int fd = file_again(borrowed, name);
-	FILE *f = fd == -1 ? NULL : fdopen(fd, "r");
+	long len = fd == -1 ? -1 : file_read_all(fd, FILE_MAX, &r->text);
 	const char *why = NULL;
-	size_t room = 0;
-	ssize_t len;
 
-	if (f == NULL) {
+	if (len == -1)
 		why = strerror(errno);
-		if (fd != -1)
-			close(fd);
-		return why;
-	}
-	len = getdelim(&r->text, &room, '\0', f);
-	if (ferror(f) || (len > 0 && r->text[len - 1] == '\0'))
-		why = "not a readable text file";
-	else if (len < 0 && r->text != NULL)
-		r->text[0] = '\0';	/* an empty one */
-	fclose(f);
+	else if (strlen(r->text) != (size_t)len)
+		why = "not a text file: it has a NUL";
+	if (fd != -1)
+		close(fd);
 	return why;
 }
 
@@ -352,7 +348,7 @@ parse_text(struct routes *r, const char *name, const struct logger *log)
 	unsigned number = 0, first = 0;
 	bool good = true;
 
-	while (p != NULL && (line = logical_line(&p, &number, &first)) != NULL)
+	while ((line = logical_line(&p, &number, &first)) != NULL)
 		if (!parse_route(r, line, first, error, sizeof error)) {
 			logger_printf(log, LOG_ERR, "routes", NULL,
 			    "%s:%u: %s", name, first, error);
@@ -484,6 +480,36 @@ routes_each(const struct routes *r, void (*row)(void *ctx, const char *key,
 		row(ctx, r->keys[i].key, r->keys[i].hop);
 	for (size_t i = 0; i < r->npatterns; i++)
 		row(ctx, NULL, r->patterns[i].hop);
+}
+
+void
+route_file_open(struct route_file *f, const char *name)
+{
+	*f = (struct route_file){ .name = name, .fd = name == NULL ? -1
+	    : open(name, O_RDONLY | O_CLOEXEC) };
+}
+
+bool
+route_file_read(struct route_file *f, bool senders, const struct logger *log,
+    void *(*hop)(void *ctx, const char *result, char *error, size_t size),
+    void *ctx)
+{
+	if (f->name == NULL || f->table != NULL)
+		return true;
+	if (!f->broken)
+		f->table = routes_read(f->fd, f->name, senders, log, hop, ctx);
+	f->broken = f->table == NULL;
+	return !f->broken;
+}
+
+void
+route_file_close(struct route_file *f)
+{
+	routes_close(f->table);
+	f->table = NULL;
+	if (f->fd != -1)
+		close(f->fd);
+	f->fd = -1;
 }
 
 void

@@ -115,8 +115,8 @@ take_until(struct span *rest, char end, struct span *part)
 	return true;
 }
 
-/* Takes the header of RFC 5801 4 off *rest: what it says of channel binding, and
-   the identity to act as. */
+/* Takes the header of RFC 5801 4 off *rest: what it says of channel binding,
+   and the identity to act as. */
 static bool
 take_gs2(struct span *rest, struct span *identity)
 {

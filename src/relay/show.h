@@ -12,8 +12,8 @@
 
 /*
  * Writes envelope, subject and parts, a line each, and then the texts, decoded,
- * to a spool.  message has lines that end in CRLF or LF; nothing in it or in the
- * envelope can drive a terminal.  colours adds those of the three lines.
+ * to a spool.  message has lines that end in CRLF or LF; nothing in it or in
+ * the envelope can drive a terminal.  colours adds those of the three lines.
  */
 void	show_message(struct spool *to, const struct envelope *env,
 	    struct span message, bool colours);

@@ -30,12 +30,9 @@
 #define GROUP_MAX 8192		/* octets after which a group is sent */
 
 static bool
-is_printable(const char *p)
+is_printable(const char *s)
 {
-	for (; *p != '\0'; p++)
-		if ((unsigned char)*p < ' ' || *p == '\177')
-			return false;
-	return true;
+	return text_is_printable(s, strlen(s));
 }
 
 /* True if no octet of p[0..len) is above 127. */
@@ -107,7 +104,7 @@ static bool
 can_pass(const struct nexthop *h, const char *options)
 {
 	for (size_t i = 0; i < COUNT(passed); i++)
-		if (smtp_find_word(options, passed[i].name) != NULL &&
+		if (text_find_word(options, passed[i].name) != NULL &&
 		    (!(h->can & passed[i].can) ||
 		    (passed[i].can == CAN_REQUIRETLS &&
 		    !smtp_is_verified(h))))
@@ -169,7 +166,7 @@ can_carry_to(const struct nexthop *h, const struct recipient *to,
 static void
 add_option(struct nexthop *h, const char *options, const char *name)
 {
-	const char *p = smtp_find_word(options, name);
+	const char *p = text_find_word(options, name);
 
 	if (p != NULL)
 		smtp_add(h, " %.*s", (int)strcspn(p, " "), p);
@@ -200,7 +197,7 @@ code_point(const char *p, size_t n)
 static void
 add_orcpt(struct nexthop *h, const char *options)
 {
-	const char *p = smtp_find_word(options, "ORCPT");
+	const char *p = text_find_word(options, "ORCPT");
 	size_t len, i, n;
 
 	if (p == NULL)
@@ -226,8 +223,8 @@ add_orcpt(struct nexthop *h, const char *options)
 
 /*
  * Adds AUTH during the dialogue, where the next hop knows who we are, or our
- * client is: others refuse it.  What a client says that has not authenticated is not worth more
- * than AUTH=<> (RFC 4954 5).
+ * client is: others refuse it.  What a client says that has not authenticated
+ * is not worth more than AUTH=<> (RFC 4954 5).
  */
 static void
 add_auth(struct nexthop *h, const struct envelope *env)
@@ -238,7 +235,7 @@ add_auth(struct nexthop *h, const struct envelope *env)
 		return;
 	if (smtp_is_login(h) || env->fact[FACT_SASL_USERNAME][0] != '\0')
 		add_option(h, options, "AUTH");
-	else if (smtp_find_word(options, "AUTH") != NULL)
+	else if (text_find_word(options, "AUTH") != NULL)
 		smtp_add(h, " AUTH=<>");
 }
 
@@ -564,7 +561,7 @@ offer_again(struct nexthop *h, const struct envelope *env, int spool,
 	same.recipients = to;
 	same.nrecipients = n;
 	if (!ok)
-		reply_set(r, 451, "4.3.0", "Local error in processing");
+		reply_local_error(r);
 	else
 		ok = smtp_try_places(h, &same, spool, deadline, again, r);
 	/* The client was told that it is accepted. */

@@ -87,10 +87,10 @@ void	nexthop_live_nobody(struct nexthop *h);
 void	nexthop_abandon(struct nexthop *h, int64_t deadline);
 
 /*
- * For --check: adds what keeps its places from being used by mail of the senders
- * from: names, sockets, lines of the credentials; if f->connect is set it opens
- * each address as far as MAIL, with TLS and AUTH, for each account that they
- * have.  spec is what the administrator calls it.
+ * For --check: adds what keeps its places from being used by mail of the
+ * senders from: names, sockets, lines of the credentials; if f->connect is set
+ * it opens each address as far as MAIL, with TLS and AUTH, for each account
+ * that they have.  spec is what the administrator calls it.
  */
 void	nexthop_check(struct nexthop *h, const char *spec,
 	    const struct expected *from, struct findings *f);

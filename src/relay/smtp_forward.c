@@ -46,8 +46,8 @@ void
 smtp_note_attributes(struct nexthop *h, const char *line)
 {
 	for (size_t i = 0; i < COUNT(rows); i++)
-		if (smtp_find_word(line, rows[i].command) == line &&
-		    smtp_find_word(line + strlen(rows[i].command),
+		if (text_find_word(line, rows[i].command) == line &&
+		    text_find_word(line + strlen(rows[i].command),
 		    rows[i].name) != NULL)
 			h->attributes |= 1U << i;
 }

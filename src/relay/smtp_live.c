@@ -177,12 +177,12 @@ static bool
 wants_reports(const struct live *l)
 {
 	const char *mail = second(l->sender);
-	bool wants = smtp_find_word(mail, "RET") != NULL ||
-	    smtp_find_word(mail, "ENVID") != NULL;
+	bool wants = text_find_word(mail, "RET") != NULL ||
+	    text_find_word(mail, "ENVID") != NULL;
 
 	for (size_t i = 0; !wants && i < l->n; i++)
-		wants = smtp_find_word(second(l->to[i].text), "NOTIFY") != NULL
-		    || smtp_find_word(second(l->to[i].text), "ORCPT") != NULL;
+		wants = text_find_word(second(l->to[i].text), "NOTIFY") != NULL
+		    || text_find_word(second(l->to[i].text), "ORCPT") != NULL;
 	return wants;
 }
 
@@ -227,7 +227,7 @@ resume(struct nexthop *h, const struct envelope *env, int spool,
 
 	smtp_hang_up(h);
 	if (!ok)
-		reply_set(r, 451, "4.3.0", "Local error in processing");
+		reply_local_error(r);
 	else if (l->again) {
 		ok = false;
 		reply_set(r, 451, "4.4.2", "Connection to next hop lost");
@@ -355,7 +355,7 @@ nexthop_live_offer(struct nexthop *h, const struct envelope *env,
 	struct reply r;
 
 	if (h->live == NULL) {
-		reply_set(&r, 451, "4.3.0", "Local error in processing");
+		reply_local_error(&r);
 		refuse_all(env, &r, v);
 		if (mail != NULL)
 			*mail = r;

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/mechanism.h"
 #include "base/reply.h"
 #include "net/stream.h"
 #include "relay/credentials.h"
@@ -70,7 +71,6 @@ enum step {
 };
 
 #define LIVE_LINES 2048		/* octets of an answer to EHLO, with NUL */
-#define MECHANISM_NAME 21	/* octets of a name, with NUL: RFC 4422 3.1 */
 #define LIVE_MECHANISMS 512	/* octets of those of AUTH in it, with NUL */
 
 /* What is remembered of a next hop that is asked during the dialogue. */
@@ -92,7 +92,7 @@ struct live {
 	bool login;		/* it has authenticated our client, who cannot
 				   be asked for that again, */
 	bool news;		/* and was not asked since what it can */
-	char mechanism[MECHANISM_NAME];	/* of this exchange, */
+	char mechanism[MECHANISM_MAX + 1];	/* of this exchange, */
 	unsigned turns;		/* challenges in it so far, */
 	bool named;		/* and name is what its first response said */
 	char name[SMTP_ACCOUNT];	/* that our client gave itself */
@@ -213,9 +213,6 @@ bool	smtp_command(struct nexthop *h, enum step step, int64_t deadline,
 /* The next hop broke the protocol: closes the connection.  Returns false. */
 bool	smtp_garbled(struct nexthop *h, enum step step, const char *line,
 	    struct reply *r);
-
-/* The word, of those in words, that is name or begins with "name=". */
-const char *smtp_find_word(const char *words, const char *name);
 
 /* Makes a refusal temporary: it is about our configuration, or about the next
    hop, and not about this message. */
@@ -368,8 +365,8 @@ bool	smtp_authenticate(struct nexthop *h, int64_t deadline,
 	    struct reply *r);
 
 /* Finds our credentials with h->place for the sender of h->env, and sets
-   h->by_sender: 1 with *c, which the caller wipes, 0 if we need none, or -1 with
-   a sentence in why[0..size). */
+   h->by_sender: 1 with *c, which the caller wipes, 0 if we need none, or -1
+   with a sentence in why[0..size). */
 int	smtp_find_credentials(struct nexthop *h, struct credentials *c,
 	    char *why, size_t size);
 

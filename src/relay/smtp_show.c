@@ -11,7 +11,7 @@
 #include "base/text.h"
 #include "relay/smtp_private.h"
 
-/* Logs a line of the dialogue; whose is 'C' for ours, 'S' for the next hop's. */
+/* Logs a line of the dialogue; whose: 'C' for ours, 'S' for the next hop's. */
 static void
 show(const struct nexthop *h, char whose, const char *line, size_t len,
     const char *masked)

@@ -184,7 +184,7 @@ nexthop_send(struct nexthop *h, const struct envelope *env, int spool,
 		send_parts(h, env, spool, form, deadline, &s, v);
 	} else {
 		nexthop_abandon(h, deadline);
-		reply_set(&r, 451, "4.3.0", "Local error in processing");
+		reply_local_error(&r);
 		fail_all(env, &r, v);
 	}
 	some_close(&s);

@@ -162,29 +162,12 @@ smtp_garbled(struct nexthop *h, enum step step, const char *line,
 	return false;
 }
 
-/* The word, of those in words, that is name or begins with "name=". */
-const char *
-smtp_find_word(const char *words, const char *name)
-{
-	size_t n = strlen(name);
-
-	for (;;) {
-		words += strspn(words, " ");
-		if (*words == '\0')
-			return NULL;
-		if (strncasecmp(words, name, n) == 0 &&
-		    (words[n] == '\0' || words[n] == ' ' || words[n] == '='))
-			return words;
-		words += strcspn(words, " ");
-	}
-}
-
 /* Sets *limit to the one of that name in the arguments of LIMITS (RFC 9422 4),
    if there is one that makes sense. */
 static void
 note_limit(const char *arguments, const char *name, uint64_t *limit)
 {
-	const char *p = smtp_find_word(arguments, name);
+	const char *p = text_find_word(arguments, name);
 	size_t n = strlen(name);
 	uint64_t most;
 
@@ -205,7 +188,7 @@ keep_line(struct nexthop *h, const char *line)
 	size_t i, used = strlen(to);
 
 	for (i = 0; i < COUNT(shown); i++)
-		if (smtp_find_word(line, shown[i]) == line &&
+		if (text_find_word(line, shown[i]) == line &&
 		    (strcmp(shown[i], "REQUIRETLS") != 0 ||
 		    smtp_is_verified(h)) &&
 		    used + strlen(line) + 2 < LIVE_LINES)
@@ -224,12 +207,12 @@ note_extension(struct nexthop *h, const char *line)
 		smtp_note_mechanisms(h, line);
 	}
 	for (i = 0; i < COUNT(offers); i++) {
-		if (smtp_find_word(line, offers[i].keyword) != line)
+		if (text_find_word(line, offers[i].keyword) != line)
 			continue;
 		arguments = line + strlen(offers[i].keyword);
 		arguments += strspn(arguments, " =");
 		if (offers[i].argument == NULL ||
-		    smtp_find_word(arguments, offers[i].argument) != NULL)
+		    text_find_word(arguments, offers[i].argument) != NULL)
 			h->can |= offers[i].can;
 		if (offers[i].can == CAN_SIZE && strlen(arguments) < 19 &&
 		    arguments[strspn(arguments, DIGITS)] == '\0')

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/mechanism.h"
 #include "base/reply.h"
 #include "base/text.h"
 #include "relay/sasl.h"
@@ -24,28 +25,21 @@
 
 /* ---- What EHLO offers ---- */
 
-/* Can it be handed through?  A channel is bound (RFC 5056), and EXTERNAL is
-   said, of a connection, and there are two. */
+/* Can it be handed through?  ANONYMOUS names nobody. */
 static bool
-is_portable(const char *name)
+is_offered_on(const char *name)
 {
-	size_t len = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_");
-
-	if (len == 0 || name[len] != '\0')
-		return false;
-	if (len > 5 && strcmp(name + len - 5, "-PLUS") == 0)
-		return false;
-	return strcmp(name, "EXTERNAL") != 0 && strcmp(name, "ANONYMOUS") != 0;
+	return mechanism_is_portable(name) && strcmp(name, "ANONYMOUS") != 0;
 }
 
 void
 smtp_note_mechanisms(struct nexthop *h, const char *line)
 {
-	char *list = h->live->mechanisms, name[MECHANISM_NAME];
+	char *list = h->live->mechanisms, name[MECHANISM_MAX + 1];
 	size_t len, used;
 
 	if (!h->set->through || !(h->secure || h->set->clear) ||
-	    smtp_find_word(line, "AUTH") != line)
+	    text_find_word(line, "AUTH") != line)
 		return;
 	line += strlen("AUTH");
 	for (line += strspn(line, " ="); *line != '\0';
@@ -58,7 +52,7 @@ smtp_note_mechanisms(struct nexthop *h, const char *line)
 			    ? (char)(line[i] - 'a' + 'A') : line[i];
 		name[len] = '\0';
 		used = strlen(list);
-		if (is_portable(name) && smtp_find_word(list, name) == NULL &&
+		if (is_offered_on(name) && text_find_word(list, name) == NULL &&
 		    used + len + 2 <= LIVE_MECHANISMS)
 			text_join(list + used, LIVE_MECHANISMS - used,
 			    used == 0 ? "" : " ", name, NULL);
@@ -226,7 +220,7 @@ may_begin(struct nexthop *h, const char *mechanism, int64_t deadline,
 	if (h->live->mechanisms[0] == '\0')
 		reply_set(v, 454, "4.7.0", "Authentication is not available");
 	else if (strpbrk(mechanism, " =") != NULL ||
-	    smtp_find_word(h->live->mechanisms, mechanism) == NULL)
+	    text_find_word(h->live->mechanisms, mechanism) == NULL)
 		reply_set(v, 504, "5.5.4", "Mechanism is not offered");
 	else {
 		text_join(h->live->mechanism, sizeof h->live->mechanism,

@@ -47,7 +47,7 @@ offer_nexthop(const struct job *j, struct hop *h, struct reply r[])
 		nexthop_offer(h->state, j->env, j->spool, j->deadline, r);
 		return;
 	}
-	reply_set(&r[0], 451, "4.3.0", "Local error in processing");
+	reply_local_error(&r[0]);
 	reply_spread(r, j->env->nrecipients);
 }
 
@@ -98,7 +98,7 @@ offer_nexthop_live(const struct job *j, struct hop *h, struct reply *mail,
 		nexthop_live_offer(h->state, j->env, j->deadline, mail, v);
 		return;
 	}
-	reply_set(&failed, 451, "4.3.0", "Local error in processing");
+	reply_local_error(&failed);
 	if (mail != NULL)
 		*mail = failed;
 	for (size_t i = 0; i < j->env->nrecipients; i++)

@@ -107,9 +107,8 @@ struct relay {
 					   spec; NULL: none yet; owned */
 	struct hop usual;		/* the relay on the command line */
 	struct hop quarantine;		/* a Maildir, if there is one */
-	int routes_file, senders_file, auth_file;	/* open, or -1; owned */
-	struct routes *table, *senders;	/* once they were read; owned */
-	bool broken;			/* one of them makes no sense */
+	struct route_file routes, senders;	/* by recipient, by sender */
+	int auth_file;			/* of credentials, or -1; owned */
 	unsigned delivered;		/* messages put into Maildirs */
 	const struct expected *expected;	/* by --check; borrowed */
 	size_t looked_at;		/* of these, for all hops */
@@ -134,13 +133,13 @@ bool	hop_add(struct relay *r, struct hop *h, const struct transport *t,
 /* The form in which a hop wants the message. */
 enum spool_form hop_form(const struct relay *r, const struct hop *h);
 
-/* Reads the files of routes, once.  False if a line of them cannot be used: then
-   nothing can be routed. */
+/* Reads the files of routes, once.  False if a line of them cannot be used:
+   then nothing can be routed. */
 bool	hops_read_routes(struct relay *r);
 
 /* The hop for an address: by its route, unless that is "*"; by the sender's; by
-   "*"; by the command line.  *named becomes whether a route names the address or its domain.
-   NULL: no memory.  hops_read_routes() comes first. */
+   "*"; by the command line.  *named becomes whether a route names the address
+   or its domain.  NULL: no memory.  hops_read_routes() comes first. */
 struct hop *hop_route(struct relay *r, const char *address,
 	    const char *sender, bool *named);
 

@@ -85,13 +85,10 @@ auth_broken(const struct auth *a, const char *why)
 bool
 auth_take_name(const char *name, char *user, size_t size)
 {
-	size_t len = strlen(name), i, n;
+	size_t len = strlen(name);
 
-	if (len == 0 || len >= size)
+	if (len == 0 || len >= size || !text_is_printable(name, len))
 		return false;
-	for (i = 0; i < len; i += n)
-		if ((n = text_printable(name + i, len - i)) == 0)
-			return false;
 	memcpy(user, name, len + 1);
 	return true;
 }

@@ -12,12 +12,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/mechanism.h"
 #include "base/reply.h"
 #include "base/text.h"
 #include "net/stream.h"
 #include "service/auth_source.h"
 
-#define MECHANISM_MAX 20	/* octets of a mechanism's name; RFC 4422 3.1 */
 #define DOVECOT_MAX 16384	/* octets of a line of Dovecot's protocol */
 #define DOVECOT_LINES 256	/* lines of a handshake, or until an answer */
 
@@ -35,20 +35,6 @@ next_word(char **rest, const char **word)
 	return *word != NULL;
 }
 
-/* A name that SASL allows (RFC 4422 3.1), and that can do without what only a
-   TLS library knows (channel binding, the client's certificate). */
-static bool
-is_mechanism(const char *name)
-{
-	size_t len = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_");
-
-	if (len == 0 || len > MECHANISM_MAX || name[len] != '\0')
-		return false;
-	if (len > 5 && strcmp(name + len - 5, "-PLUS") == 0)
-		return false;
-	return strcmp(name, "EXTERNAL") != 0;
-}
-
 /* One "MECH name property..." line.  A mechanism that is PRIVATE or ANONYMOUS
    is not offered. */
 static void
@@ -57,7 +43,7 @@ learn_mechanism(struct dovecot *d, char *rest)
 	size_t len = strlen(d->offer);
 	const char *name, *property;
 
-	if (!next_word(&rest, &name) || !is_mechanism(name))
+	if (!next_word(&rest, &name) || !mechanism_is_portable(name))
 		return;
 	while (next_word(&rest, &property))
 		if (strcasecmp(property, "PRIVATE") == 0 ||

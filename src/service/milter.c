@@ -322,7 +322,8 @@ forget_milter(void *ctx)
 		m->state = MILTER_OPEN;
 }
 
-/* What holds without a question.  Returns false if the filter is to be asked. */
+/* Sets *r by what is known already.  Returns false if the filter is to be
+   asked. */
 static bool
 is_decided(struct milter *m, const struct event *ev, struct reply *r)
 {

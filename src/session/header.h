@@ -26,8 +26,8 @@ struct header {
 };
 
 /*
- * Begins a message; h->hold is set before.  Without guard all octets are emitted as they come.  With
- * it:
+ * Begins a message; h->hold is set before.  Without guard all octets are
+ * emitted as they come.  With it:
  * - if the first line is no header field (it begins with a blank, or no name
  *   and colon are in it), an empty line is put in front of the message;
  * - mbox separators ("From ", ">From ") in front of a header field become

@@ -9,8 +9,9 @@
 
 /*
  * Closes all descriptors but 0 and 1, which are the client, and these; record
- * is that of --record, or -1.  Log and key are not for the channel process, nor is what our starter left open.
- * Descriptor 2 becomes a copy of signals, which cannot be written to.
+ * is that of --record, or -1.  Log and key are not for the channel process, nor
+ * is what our starter left open.  Descriptor 2 becomes a copy of signals, which
+ * cannot be written to.
  */
 void	jail_close_files(int signals, int peer, int record);
 

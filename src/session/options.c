@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fingerprint.h"
 #include "base/text.h"
 #include "session/log.h"
 #include "session/options.h"
@@ -371,10 +372,10 @@ read_times(const char *option, const char *arg, unsigned to[3])
 }
 
 /*
- * A file among systemd's credentials (LoadCredential=): %d, or the variable that
- * has their folder, in front of the file's name, as a unit's ExecStart= has
- * them.  systemd replaces neither in what comes out of a variable.  Returns arg,
- * or a new string, which lasts as long as the process.
+ * A file among systemd's credentials (LoadCredential=): %d, or the variable
+ * that has their folder, in front of the file's name, as a unit's ExecStart=
+ * has them.  systemd replaces neither in what comes out of a variable.  Returns
+ * arg, or a new string, which lasts as long as the process.
  */
 static const char *
 find_credential(const char *option, const char *arg)
@@ -528,25 +529,6 @@ read_options(struct options *o, char **argv)
 	return argv + optind;
 }
 
-/* Is this a list of SHA-256 in hexadecimal digits, with or without colons
-   between octets? */
-static bool
-is_fingerprints(const char *p)
-{
-	size_t i;
-
-	for (;; p++) {
-		for (i = 0; i < 32; i++, p += 2) {
-			if (i > 0 && *p == ':')
-				p++;
-			if (strspn(p, "0123456789abcdefABCDEF") < 2)
-				return false;
-		}
-		if (*p != ',')
-			return *p == '\0';
-	}
-}
-
 /* AUTH by the next hop. */
 static void
 check_through(const struct options *o)
@@ -602,7 +584,7 @@ check_options(const struct options *o)
 		log_misused("--auth-required needs --auth: nobody could send mail");
 	check_through(o);
 	if (o->monitor.relay.tls_pins != NULL &&
-	    !is_fingerprints(o->monitor.relay.tls_pins))
+	    !fingerprint_are(o->monitor.relay.tls_pins))
 		log_misused("--relay-tls-fingerprint: \"%s\" is not a SHA-256 "
 		    "in hexadecimal digits", o->monitor.relay.tls_pins);
 	if (o->monitor.relay.quarantine != NULL &&

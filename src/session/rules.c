@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -272,30 +271,22 @@ parse_rule(struct rule *r, char *line)
 static char *
 read_file(const char *name)
 {
-	char *text = malloc(FILE_MAX + 1);
 	int fd = open(name, O_RDONLY | O_CLOEXEC), error;
-	size_t len = 0;
-	ssize_t n = -1;
+	char *text;
+	long n;
 
-	while (text != NULL && fd != -1 &&
-	    (n = read(fd, text + len, FILE_MAX + 1 - len)) > 0)
-		len += (size_t)n;
-	if (len > FILE_MAX) {
-		errno = EFBIG;
-		n = -1;
-	}
+	if (fd == -1)
+		return NULL;
+	n = file_read_all(fd, FILE_MAX, &text);
 	error = errno;
-	if (fd != -1)
-		close(fd);
-	if (n == 0) {
-		text[len] = '\0';
-		if (strlen(text) == len)
-			return text;
+	close(fd);
+	if (n != -1 && strlen(text) != (size_t)n) {	/* it has a NUL */
+		free(text);
+		text = NULL;
 		error = EILSEQ;
 	}
-	free(text);
 	errno = error;
-	return NULL;
+	return text;
 }
 
 bool

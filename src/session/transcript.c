@@ -151,23 +151,13 @@ put_escaped(struct transcript *t, char c)
 	put(t, code, strlen(code));
 }
 
-/* Can a line be written as it is? */
-static bool
-is_plain(const char *p, size_t len)
-{
-	for (size_t i = 0, n; i < len; i += n)
-		if ((n = text_printable(p + i, len - i)) == 0)
-			return false;
-	return true;
-}
-
 /* One line of the client's or ours; end: CRLF follows it. */
 static void
 put_line(struct transcript *t, char whose, const char *p, size_t len, bool end)
 {
 	size_t n;
 
-	if (end && len <= LINE && is_plain(p, len)) {
+	if (end && len <= LINE && text_is_printable(p, len)) {
 		put(t, (const char[]){ whose, ':', ' ' }, len > 0 ? 3 : 2);
 		put(t, p, len);
 		put(t, "\n", 1);

@@ -1,6 +1,6 @@
 /*
- * digest.c - the role "digest" of smtpd-tls: hashes a password for SCRAM-SHA-256
- * (RFC 5802 3) and CRAM-MD5 (RFC 2195), once, and ends.
+ * digest.c - the role "digest" of smtpd-tls: hashes a password for
+ * SCRAM-SHA-256 (RFC 5802 3) and CRAM-MD5 (RFC 2195), once, and ends.
  */
 #define _GNU_SOURCE	/* explicit_bzero */
 #include <errno.h>

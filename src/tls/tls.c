@@ -38,6 +38,7 @@
 #include <openssl/x509v3.h>
 
 #include "base/clock.h"
+#include "base/fingerprint.h"
 #include "monitor/confine.h"
 #include "tls/tls.h"
 
@@ -128,8 +129,8 @@ engine_fail(struct engine *e, int status, const char *fmt, ...)
 
 /*
  * What OpenSSL complained of first; otherwise is what it means if it did not.
- * context_start() has left out the words of libcrypto: where libssl, or the system,
- * has none either there is the number, for "openssl errstr".
+ * context_start() has left out the words of libcrypto: where libssl, or the
+ * system, has none either there is the number, for "openssl errstr".
  */
 const char *
 engine_reason(const char *otherwise)
@@ -257,7 +258,7 @@ option(struct engine *e, int c, const char *word)
 		e->sni = host(e, optarg);
 		break;
 	case 'f':
-		if (!pins_valid(optarg))
+		if (!fingerprint_are(optarg))
 			engine_fail(e, EX_USAGE, "\"%s\" is not a SHA-256",
 			    optarg);
 		e->pins = optarg;

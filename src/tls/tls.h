@@ -134,10 +134,6 @@ void	certs_demand(struct engine *e, SSL_CTX *ctx);
    names? */
 bool	pins_match(const struct engine *e);
 
-/* Is this a list of SHA-256 in hexadecimal digits, with or without colons
-   between octets, separated by commas? */
-bool	pins_valid(const char *list);
-
 /* digest.c */
 
 /* Answers one question (see net/digest.h), and exits. */
