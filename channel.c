@@ -47,10 +47,11 @@ static const struct verb verbs[] = {
 	{ "LHLO", ANY, VERB_ARG | VERB_CLEAR | VERB_ANON | VERB_LMTP, do_ehlo,
 	    "LHLO hostname", 0, NULL },
 	/* RFC 1870 3: 26, 6152 2: 17, 6531 3.1: 10, 3461 5: 500, 4954 3: 500 */
-	{ "MAIL", IN(READY), VERB_ARG, do_mail,
+	{ "MAIL", IN(READY), VERB_ARG | VERB_NEXT, do_mail,
 	    "MAIL FROM:<address> [SP parameters]", 26 + 17 + 10 + 500 + 500,
 	    NULL },
-	{ "RCPT", IN(MAIL) | IN(RCPT), VERB_ARG | VERB_UNLIMITED, do_rcpt,
+	{ "RCPT", IN(MAIL) | IN(RCPT), VERB_ARG | VERB_UNLIMITED | VERB_NEXT,
+	    do_rcpt,
 	    "RCPT TO:<address> [SP parameters]", 500, NULL },
 	{ "DATA", IN(RCPT), VERB_NOARG, do_data, "DATA", 0, NULL },
 	{ "BDAT", ANY, VERB_RAW | VERB_UNLIMITED, do_bdat,
@@ -245,8 +246,8 @@ check_verb(struct channel *ch, const struct verb *v, struct span line,
     struct span arg, struct reply *r)
 {
 	char text[128];
-	size_t more = v->more + (ch->next != NULL && (v->run == do_mail ||
-	    v->run == do_rcpt) ? NEXT_MORE : 0);
+	size_t more = v->more +
+	    (ch->next != NULL && (v->flags & VERB_NEXT) != 0 ? NEXT_MORE : 0);
 	size_t max = COMMAND_MAX - 2 + (ch->extended_smtp ? more : 0);
 	bool missing = arg.len == 0 && (v->flags & VERB_ARG) != 0;
 	bool extra = arg.len > 0 && (v->flags & VERB_NOARG) != 0;
@@ -310,10 +311,13 @@ is_mechanism(struct span s)
 	return s.len <= 20 && !(upper && lower);
 }
 
-/* May this line have a credential?  A line may that begins like AUTH or is a
-   response; that is no command and comes after such a line, at once or later, as
-   clients send a response although their AUTH was refused; or with which POP3
-   and IMAP send a password, or AUTH is misspelt. */
+/*
+ * May this line have a credential?
+ *  - It begins like AUTH, or is a response.
+ *  - It is no command and comes after such a line, at once or later: clients
+ *    send a response although their AUTH was refused.
+ *  - POP3 and IMAP send a password so; or AUTH is misspelt.
+ */
 static bool
 line_is_secret(const struct channel *ch, struct span line)
 {
@@ -527,6 +531,12 @@ channel_offer_xclient(struct channel *ch, bool offered)
 }
 
 void
+channel_offer_xforward(struct channel *ch, bool offered)
+{
+	ch->xforward = offered;
+}
+
+void
 channel_offer(struct channel *ch, unsigned hidden, const char *const *keywords)
 {
 	ch->hidden = hidden;
@@ -537,12 +547,6 @@ void
 channel_pause(struct channel *ch)
 {
 	ch->paused = true;
-}
-
-void
-channel_offer_xforward(struct channel *ch, bool offered)
-{
-	ch->xforward = offered;
 }
 
 void

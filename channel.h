@@ -220,8 +220,8 @@ struct channel_settings {
 	bool proxy_protocol;		/* a PROXY header comes first */
 	bool xclient;			/* offer XCLIENT to this client */
 	bool xforward;			/* and XFORWARD */
-	bool auth_foreign;		/* others than the hook make the texts of
-					   replies to AUTH, which may repeat
+	bool auth_foreign;		/* a next hop makes the texts of replies
+					   to AUTH, which may repeat
 					   credentials: they are not logged */
 };
 
@@ -229,9 +229,9 @@ struct channel_settings {
  * The program's side of the dialogue.  Every hook may be NULL, which means yes.
  * ctx is the one that channel_init() got.  A span is valid during the call; it
  * is printable ASCII or UTF-8, without control characters, except in body,
- * dialogue and received.  r is the reply that the client will get; the hook may change it,
- * and must not use it after it has returned.  Everything else about the session
- * stands in the channel.
+ * dialogue and received.  r is the reply that the client will get; the hook may
+ * change it, and must not use it after it has returned.  Everything else about
+ * the session stands in the channel.
  */
 struct channel_hooks {
 	/* The greeting, 220.  A PROXY header or XCLIENT has set the peer.  421
@@ -393,8 +393,8 @@ struct channel {
 	const struct channel_next *next;	/* see channel_offer_next() */
 	bool paused;		/* see channel_pause() */
 	bool mail_waits;	/* MAIL is not answered yet, */
-	size_t waiting;		/* nor are so many RCPTs, which stand behind
-				   nrcpttos */
+	size_t waiting;		/* nor are so many RCPTs, which stand in
+				   rcpttos after the first nrcpttos */
 	const struct channel_hooks *hooks;
 	void *ctx;		/* for hooks, and for verbs of the program */
 	char *out;		/* replies that are not yet written: points to
@@ -403,8 +403,8 @@ struct channel {
 	bool failed;		/* sticky: no memory for a reply */
 	bool hushed;		/* this reply's text is not to be logged */
 	size_t linelen;		/* octets of line gathered */
-	bool guarded;		/* a line may have been a credential: if this one
-				   is no command, so may it be */
+	bool guarded;		/* a line may have been a credential: so may
+				   this one, if it is no command */
 	bool overlong;		/* the line had more, which was dropped */
 	size_t keptlen;		/* octets of kept that are used */
 	struct channel_kept *more;	/* strings that do not fit in kept;
@@ -423,7 +423,8 @@ struct channel {
 	char first[CHANNEL_OUT];
 	char kept[CHANNEL_KEPT];	/* strings of the envelope */
 	struct recipient few[CHANNEL_FEW];
-	struct channel_forward forward;	/* if forwarded; everybody may read it */
+	/* If forwarded; everybody may read it. */
+	struct channel_forward forward;
 	char line[CHANNEL_LINE_MAX + 1];
 };
 

@@ -8,23 +8,6 @@
 #include "base/text.h"
 #include "channel/private.h"
 
-static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-/* How many digits s begins with. */
-static size_t
-count_digits(struct span s)
-{
-	size_t n = 0;
-
-	while (n < s.len && is_digit(s.p[n]))
-		n++;
-	return n;
-}
-
 /* RFC 2852 4: [+-] 1*9DIGIT ";" mode ["T"].  To return a message (R) there
    must be time for its delivery. */
 static bool
@@ -36,7 +19,7 @@ is_by(struct span s)
 
 	if (sign)
 		s = span_skip(s, 1);
-	n = count_digits(s);
+	n = span_digits(s);
 	for (size_t i = 0; i < n; i++)
 		zero = zero && s.p[i] == '0';
 	if (n == 0 || n > 9 || n == s.len || s.p[n] != ';')
@@ -51,7 +34,7 @@ is_by(struct span s)
 static bool
 is_seconds(struct span s)
 {
-	return s.len > 0 && s.len <= 9 && count_digits(s) == s.len;
+	return s.len > 0 && s.len <= 9 && span_digits(s) == s.len;
 }
 
 /* Does s have the form of like, in which 0 is a digit? */
@@ -59,7 +42,7 @@ static bool
 has_form(struct span s, const char *like)
 {
 	for (size_t i = 0; like[i] != '\0'; i++)
-		if (i >= s.len || (like[i] == '0' ? !is_digit(s.p[i])
+		if (i >= s.len || (like[i] == '0' ? !octet_digit(s.p[i])
 		    : (s.p[i] | 32) != (like[i] | 32)))
 			return false;
 	return true;
@@ -87,7 +70,7 @@ take_time(struct span *s)
 		return false;
 	*s = span_skip(*s, 19);
 	if (s->len > 0 && s->p[0] == '.') {
-		n = count_digits(span_skip(*s, 1));
+		n = span_digits(span_skip(*s, 1));
 		if (n == 0)
 			return false;
 		*s = span_skip(*s, n + 1);
@@ -124,7 +107,7 @@ is_priority(struct span s)
 {
 	if (s.len > 0 && s.p[0] == '-')
 		s = span_skip(s, 1);
-	return s.len == 1 && is_digit(s.p[0]);
+	return s.len == 1 && octet_digit(s.p[0]);
 }
 
 /* RFC 8689 2: it takes no value. */
@@ -187,12 +170,16 @@ next_parameter(const struct channel *ch, struct span name, struct span value,
 }
 
 uint64_t
+smaller_limit(uint64_t ours, uint64_t theirs)
+{
+	return ours == 0 || (theirs != 0 && theirs < ours) ? theirs : ours;
+}
+
+uint64_t
 size_limit(const struct channel *ch)
 {
-	uint64_t ours = ch->set->data_size_limit;
-	uint64_t theirs = ch->next == NULL ? 0 : ch->next->size;
-
-	return ours == 0 || (theirs != 0 && theirs < ours) ? theirs : ours;
+	return smaller_limit(ch->set->data_size_limit,
+	    ch->next == NULL ? 0 : ch->next->size);
 }
 
 void

@@ -45,8 +45,8 @@ append_output(struct channel *ch, const char *p, size_t len)
 	ch->outlen += len;
 }
 
-/* Tells the log a line of a reply that stands behind start; so many octets of it
-   are its codes. */
+/* Tells the log the line of a reply that begins at start of the output; so many
+   octets of it are its codes. */
 static void
 log_reply(const struct channel *ch, size_t start, size_t codes)
 {

@@ -67,9 +67,8 @@ offers_body(const struct channel *ch)
 static bool
 take_size(struct channel *ch, struct span value)
 {
-	for (size_t i = 0; i < value.len; i++)
-		if (value.p[i] < '0' || value.p[i] > '9')
-			return false;
+	if (span_digits(value) != value.len)
+		return false;
 	if (!text_parse_number(value, &ch->declared))
 		ch->declared = UINT64_MAX;
 	return value.len > 0 && value.len <= 20;

@@ -34,9 +34,13 @@ struct span span_trim(struct span s);
 /* Takes the first word off *s, and the blanks after it. */
 struct span span_word(struct span *s);
 
+bool	octet_digit(char c);		/* an ASCII digit */
 bool	octet_alnum(char c);		/* an ASCII letter or digit */
 bool	octet_control(char c);		/* a C0 control character, or DEL */
 bool	octet_high(char c);		/* not ASCII */
+
+/* How many digits s begins with. */
+size_t	span_digits(struct span s);
 
 bool	span_clean(struct span s);	/* no octet_control() in s */
 bool	span_ascii(struct span s);	/* no octet_high() in s */
@@ -135,9 +139,10 @@ bool	parse_path(struct span *s, struct span *out);
 
 /* ---- parameter.c ---- */
 
-#define NEXT_MORE 80	/* octets that extensions of the next hop add to a line:
-			   RFC 2852 4: 17, 4865 5: 34, 6710 4: 15, 8689 2: 11;
-			   7293 4: 33 */
+/* A flag of verbs whose line is longer by these octets where there is a next
+   hop: RFC 2852 4: 17, 4865 5: 34, 6710 4: 15, 8689 2: 11; 7293 4: 33. */
+#define VERB_NEXT (1U << 31)
+#define NEXT_MORE 80
 
 /* Is the extension withdrawn, by channel_offer() or because the next hop lacks
    it? */
@@ -152,12 +157,6 @@ bool	offers_tls(const struct channel *ch);
 bool	offers_auth(const struct channel *ch);
 /* Does the list of mechanisms, which is not NULL, lack some for now? */
 bool	auth_is_short(const struct channel *ch);
-bool	offers_next(const struct channel *ch, enum next_extension e);
-
-/* Octets that a message may have: the settings' limit or the next hop's; 0:
-   any. */
-uint64_t size_limit(const struct channel *ch);
-
 
 /* Takes "name" or "name=value" off *s.  Without a value, value->p is NULL.
    Returns false if it is neither. */
@@ -171,6 +170,16 @@ void	parse_rcpt_parameters(struct channel *ch, struct span s,
 	    struct reply *r);
 
 /* ---- next.c ---- */
+
+/* The smaller of two limits, each of which is none if it is 0. */
+uint64_t smaller_limit(uint64_t ours, uint64_t theirs);
+
+/* Octets that a message may have: the settings' limit or the next hop's; 0:
+   any. */
+uint64_t size_limit(const struct channel *ch);
+
+/* Does the next hop have the extension, and may this session use it? */
+bool	offers_next(const struct channel *ch, enum next_extension e);
 
 /*
  * Checks a parameter of an extension that the next hop has.  False: it is none.

@@ -42,9 +42,9 @@ write_size(const struct channel *ch, char *to, size_t size)
 /* The smaller of our limit and the next hop's; 0: there is none that LIMITS
    can tell, for one can have six digits (RFC 9422 4). */
 static uint64_t
-smaller_limit(uint64_t ours, uint64_t theirs)
+told_limit(uint64_t ours, uint64_t theirs)
 {
-	uint64_t n = ours == 0 || (theirs != 0 && theirs < ours) ? theirs : ours;
+	uint64_t n = smaller_limit(ours, theirs);
 
 	return n <= LIMIT_MAX ? n : 0;
 }
@@ -52,14 +52,14 @@ smaller_limit(uint64_t ours, uint64_t theirs)
 static uint64_t
 message_limit(const struct channel *ch)
 {
-	return smaller_limit(ch->set->max_messages,
+	return told_limit(ch->set->max_messages,
 	    ch->next == NULL ? 0 : ch->next->messages);
 }
 
 static uint64_t
 recipient_limit(const struct channel *ch)
 {
-	return smaller_limit(ch->set->max_recipients,
+	return told_limit(ch->set->max_recipients,
 	    ch->next == NULL ? 0 : ch->next->recipients);
 }
 
@@ -191,9 +191,16 @@ put_extension(struct channel *ch, char held[EXTENSION_LINE], const char *line)
 }
 
 static void
+put_extensions(struct channel *ch, char held[EXTENSION_LINE],
+    const char *const *lines)
+{
+	for (; lines != NULL && *lines != NULL; lines++)
+		put_extension(ch, held, *lines);
+}
+
+static void
 list_extensions(struct channel *ch, char held[EXTENSION_LINE])
 {
-	const char *const *more;
 	char line[EXTENSION_LINE];
 
 	for (size_t i = 0; i < COUNT(extensions); i++) {
@@ -205,12 +212,8 @@ list_extensions(struct channel *ch, char held[EXTENSION_LINE])
 				if (offers_next(ch, (enum next_extension)k))
 					put_extension(ch, held,
 					    ch->next->lines[k]);
-			for (more = ch->set->keywords;
-			    more != NULL && *more != NULL; more++)
-				put_extension(ch, held, *more);
-			for (more = ch->keywords;
-			    more != NULL && *more != NULL; more++)
-				put_extension(ch, held, *more);
+			put_extensions(ch, held, ch->set->keywords);
+			put_extensions(ch, held, ch->keywords);
 		}
 		if (is_hidden(ch, (enum extension)i) ||
 		    keyword_given(ch->keywords, e->name) ||

@@ -64,9 +64,15 @@ span_word(struct span *s)
 }
 
 bool
+octet_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+bool
 octet_alnum(char c)
 {
-	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+	return octet_digit(c) || (c >= 'a' && c <= 'z') ||
 	    (c >= 'A' && c <= 'Z');
 }
 
@@ -80,6 +86,16 @@ bool
 octet_high(char c)
 {
 	return ((unsigned char)c & 0x80) != 0;
+}
+
+size_t
+span_digits(struct span s)
+{
+	size_t n = 0;
+
+	while (n < s.len && octet_digit(s.p[n]))
+		n++;
+	return n;
 }
 
 bool
@@ -143,14 +159,7 @@ utf8_octet(unsigned *state, char octet)
 bool
 span_printable(struct span s)
 {
-	size_t n;
-
-	for (; s.len > 0; s = span_skip(s, n)) {
-		n = text_printable(s.p, s.len);
-		if (n == 0)
-			return false;
-	}
-	return true;
+	return text_is_printable(s.p, s.len);
 }
 
 bool

@@ -129,8 +129,7 @@ static bool
 is_protocol(struct span v)
 {
 	for (size_t i = 0; i < v.len; i++)
-		if (!(v.p[i] >= '0' && v.p[i] <= '9') && v.p[i] != '-' &&
-		    !((v.p[i] | 32) >= 'a' && (v.p[i] | 32) <= 'z'))
+		if (!octet_alnum(v.p[i]) && v.p[i] != '-')
 			return false;
 	return true;
 }
