@@ -80,7 +80,8 @@ check_refusal(struct hop *h, char *error, size_t size)
 	size_t len = text_enhanced(p);
 	char enh[12] = "5.0.0";
 
-	if (*p == '2' ? len > 0 : len == 0 && text_digits(p) == 1 && p[1] == '.') {
+	if (*p == '2' ? len > 0
+	    : len == 0 && text_digits(p) == 1 && p[1] == '.') {
 		snprintf(error, size, "%s: the status code must be 4.y.z or "
 		    "5.y.z", h->spec);
 		return false;
@@ -109,9 +110,9 @@ static const struct transport transport_error = {
 
 /* What TRANSPORT: can be. */
 static const struct transport *const transports[] = {
-	&transport_print, &transport_show, &transport_discard, &transport_maildir,
-	&transport_smtp, &transport_smtps, &transport_lmtp, &transport_error,
-	NULL
+	&transport_print, &transport_show, &transport_discard,
+	&transport_maildir, &transport_smtp, &transport_smtps, &transport_lmtp,
+	&transport_error, NULL
 };
 
 void
@@ -135,17 +136,12 @@ relay_syntax(char *to, size_t size)
 bool
 relay_needs_tls(const struct relay_settings *set)
 {
-	const struct transport *const *t;
+	const struct transport *t = set->spec == NULL ? NULL
+	    : hop_named(transports, set->spec);
 
 	/* With credentials it makes digests, on a unix socket too. */
-	if (set->tls != TLS_NONE || set->tls_pins != NULL ||
-	    set->auth != NULL || hops_vary(set))
-		return true;
-	for (t = transports; set->spec != NULL && *t != NULL; t++)
-		if (strncmp((*t)->name, set->spec, strlen((*t)->name)) == 0 &&
-		    set->spec[strlen((*t)->name)] == ':')
-			return (*t)->tls;
-	return false;
+	return set->tls != TLS_NONE || set->tls_pins != NULL ||
+	    set->auth != NULL || hops_vary(set) || (t != NULL && t->tls);
 }
 
 /* ---- To several places ---- */
@@ -404,8 +400,8 @@ log_part(const struct fan *f, const struct group *g)
 		part.recipients = g->env.recipients + i;
 		part.nrecipients = n;
 		if (v->code == 0)
-			snprintf(text, sizeof text, "not tried: another part of "
-			    "the message was refused");
+			snprintf(text, sizeof text, "not tried: another part "
+			    "of the message was refused");
 		else
 			snprintf(text, sizeof text, "%d %s %s", v->code, v->enh,
 			    v->text);
@@ -432,20 +428,21 @@ note_groups(struct fan *f)
 static void
 send_groups(struct fan *f)
 {
-	size_t i, good = 0, bad = 0, failed;
+	const struct group *end = f->groups + f->ngroups;
+	size_t good = 0, bad = 0, failed;
+	struct group *g;
 
-	for (i = 0; i < f->ngroups; i++)
-		offer_group(f, &f->groups[i]);
+	for (g = f->groups; g < end; g++)
+		offer_group(f, g);
 	if (!f->r->set->lmtp)
 		agree_count(f->v, f->env->nrecipients, &bad);
-	for (i = 0; i < f->ngroups; i++) {
+	for (g = f->groups; g < end; g++) {
 		if (!f->r->set->lmtp && bad > 0 && good == 0) {
-			abandon_group(f, &f->groups[i]);
+			abandon_group(f, g);
 			continue;
 		}
-		send_group(f, &f->groups[i]);
-		good += agree_count(f->groups[i].v, f->groups[i].env.nrecipients,
-		    &failed);
+		send_group(f, g);
+		good += agree_count(g->v, g->env.nrecipients, &failed);
 		bad += failed;
 	}
 }

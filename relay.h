@@ -38,20 +38,24 @@ struct relay_settings {
 	unsigned idle;		/* seconds for which a client that says nothing
 				   holds them, without a transaction */
 	bool lmtp;		/* we serve LMTP: verdicts may differ */
-	int print;		/* descriptor of "print:"; -1: it is the client */
+	int print;		/* descriptor of "print:"; -1: none, as it is
+				   the client */
 	bool print_journal;	/* systemd's journal is what reads there */
 	unsigned timeout;	/* seconds for one message, all in all */
 	enum tls_level tls;	/* of smtp: and lmtp: next hops */
-	const char *tls_ca;	/* file of CA certificates; NULL: the system's */
+	const char *tls_ca;	/* file of CA certificates; NULL: those of the
+				   system */
 	const char *tls_pins;	/* SHA-256 of the next hops' certificates, which
 				   demands TLS; or NULL */
 	const char *tls_program;	/* path of smtpd-tls, or NULL */
-	const char *tls_resident;	/* "unix:PATH" of one that stays, NULL */
-	const char *auth;	/* file with the next hops' credentials, or NULL */
-	bool xclient;		/* tell next hops by XCLIENT who the client is */
+	const char *tls_resident;	/* "unix:PATH" of one that stays, or
+					   NULL */
+	const char *auth;	/* file of credentials for next hops, or NULL */
+	bool xclient;		/* next hops are told by XCLIENT who the client
+				   is */
 	bool debug;		/* log the dialogue with next hops */
-	bool through;		/* clients authenticate to the next hop itself */
-	bool clear;		/* their credentials may go there in clear text */
+	bool through;		/* clients authenticate to the next hop */
+	bool clear;		/* and may do so in clear text */
 	struct logger log;
 };
 

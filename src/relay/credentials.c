@@ -414,7 +414,8 @@ check_output(struct talk *t)
 		return "its first line of output is too long";
 	for (i = 0; i < t->len; i++)
 		if ((unsigned char)t->first[i] < ' ' || t->first[i] == '\177')
-			return "its first line of output has control characters";
+			return "its first line of output has control "
+			    "characters";
 	return NULL;
 }
 

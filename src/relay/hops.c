@@ -10,16 +10,27 @@
 #include "relay/transport.h"
 
 const struct transport *
+hop_named(const struct transport *const table[], const char *spec)
+{
+	size_t len = strcspn(spec, ":");
+
+	for (; *table != NULL; table++)
+		if (spec[len] == ':' && strlen((*table)->name) == len &&
+		    memcmp((*table)->name, spec, len) == 0)
+			return *table;
+	return NULL;
+}
+
+const struct transport *
 hop_transport(const struct relay *r, const char *spec, char *error,
     size_t size)
 {
-	const struct transport *const *t;
-	size_t len = strcspn(spec, ":");
+	const struct transport *const *t, *found;
+	size_t len;
 
-	for (t = r->transports; *t != NULL; t++)
-		if (spec[len] == ':' && strlen((*t)->name) == len &&
-		    memcmp((*t)->name, spec, len) == 0)
-			return *t;
+	found = hop_named(r->transports, spec);
+	if (found != NULL)
+		return found;
 	len = (size_t)snprintf(error, size, "%s: unknown transport; it must be "
 	    "one of", spec);
 	for (t = r->transports; *t != NULL && len < size; t++)

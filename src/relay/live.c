@@ -161,8 +161,8 @@ relay_auth_possible(const struct relay *r, char *error, size_t size)
 
 	if (t->live != NULL)
 		return t->live->auth_possible(r, &r->usual, error, size);
-	snprintf(error, size, "--auth relay: needs a next hop: smtp:, smtps: or "
-	    "lmtp:");
+	snprintf(error, size, "--auth relay: needs a next hop: smtp:, smtps: "
+	    "or lmtp:");
 	return false;
 }
 

@@ -122,15 +122,11 @@ take_explanation(const struct outcome *o, const char *line, struct reply *v)
 	reply_set(v, o->code, enh, line);
 }
 
-/*
- * What became of a program that exited and said line first.  Its status
- * decides whether it has the message; a line may explain that, or refuse it
- * in other words, or make a success a refusal, and never the other way round.
- * If one of the two is temporary, so is the reply; but a status that has no
- * meaning of its own leaves that to the line.
- */
+/* If one of the two is temporary, so is the reply; but a status that has no
+   meaning of its own leaves that to the line. */
 void
-outcome_judge(const struct job *j, int status, const char *line, struct reply *v)
+outcome_judge(const struct job *j, int status, const char *line,
+    struct reply *v)
 {
 	const struct outcome *o = outcomes;
 	char enh[12];

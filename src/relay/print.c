@@ -158,6 +158,9 @@ write_parts(int fd, struct iovec *part, int n, int64_t deadline)
 	return 0;
 }
 
+/* The kinds of the two transports. */
+enum { AS_IT_IS, SHOWN };
+
 /* What is to be printed: a message as it is, below head, or as a person reads
    it. */
 struct page {
@@ -190,9 +193,8 @@ static int
 print_page(const struct job *j, int fd, const struct page *page)
 {
 	static char end[] = "\n------------ END MESSAGE ------------\n";
-	void (*put)(struct spool *, const char *, size_t) = page->shown
-	    ? NULL : isatty(fd) ? show_visibly : fd == j->r->set->print && j->r->set->print_journal
-	    ? put_for_journal : NULL;
+	const struct relay_settings *set = j->r->set;
+	void (*put)(struct spool *, const char *, size_t) = NULL;
 	struct spool *s = NULL;
 	struct iovec part[3];
 	struct view w;
@@ -201,6 +203,10 @@ print_page(const struct job *j, int fd, const struct page *page)
 
 	if (view_open(&w, j->spool) == -1)
 		return -1;
+	if (!page->shown && isatty(fd))
+		put = show_visibly;
+	else if (!page->shown && set->print_journal && fd == set->print)
+		put = put_for_journal;
 	text = w.p;
 	part[0] = (struct iovec){ page->head, page->len };
 	part[1] = (struct iovec){ w.p, w.len };
@@ -267,6 +273,15 @@ print_append(const struct job *j, int fd, const struct page *page)
 	return -1;
 }
 
+/* Opens a file to append to, which is made if need be.  A FIFO that nobody
+   reads is an error (O_NONBLOCK).  Returns its descriptor, or -1 with errno. */
+static int
+open_page(const char *file)
+{
+	return open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
+	    O_NOCTTY | O_NONBLOCK, 0600);
+}
+
 /* Prints to standard error, or appends to a file where one is named.  Returns
    0, or -1 with errno. */
 static int
@@ -275,14 +290,13 @@ print_to(const struct job *j, const char *file, const struct page *page)
 	struct flock none = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
 	int fd = j->r->set->print, status = -1, error;
 
-	if (file != NULL)	/* O_NONBLOCK: a FIFO that nobody reads is an error */
-		fd = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
-		    O_NOCTTY | O_NONBLOCK, 0600);
+	if (file != NULL)
+		fd = open_page(file);
 	/* Standard error may be something that knows no locks. */
 	if (fd != -1 && (lock_file(fd, j->deadline) == 0 ||
 	    (file == NULL && errno != ETIMEDOUT)))
-		status = (file != NULL ? print_append : print_page)(j, fd,
-		    page);
+		status = file != NULL ? print_append(j, fd, page)
+		    : print_page(j, fd, page);
 	error = errno;
 	if (file == NULL)
 		fcntl(fd, F_SETLK, &none);
@@ -296,7 +310,7 @@ static void
 deliver_page(const struct job *j, struct hop *h, struct reply r[])
 {
 	const char *file = *h->where != '\0' ? h->where : NULL;
-	struct page page = { .shown = h->transport == &transport_show };
+	struct page page = { .shown = h->transport->kind == SHOWN };
 
 	if (file == NULL && j->r->set->print == -1) {
 		logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env,
@@ -366,8 +380,7 @@ probe_print(struct relay *r, struct hop *h, struct findings *f)
 		    h->transport->name);
 		return;
 	}
-	fd = open(h->where, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
-	    O_NOCTTY | O_NONBLOCK, 0600);
+	fd = open_page(h->where);
 	if (fd == -1)
 		findings_add(f, FINDING_BAD, "%s: %s", h->spec,
 		    strerror(errno));
@@ -377,14 +390,14 @@ probe_print(struct relay *r, struct hop *h, struct findings *f)
 		close(fd);
 }
 
+#define PAGE \
+	.reach = LOCAL, .form = SPOOL_LF, .check = check_print, \
+	.deliver = deliver_page, .probe = probe_print
+
 const struct transport transport_print = {
-	.name = "print", .syntax = "print: print:FILE", .reach = LOCAL,
-	.form = SPOOL_LF, .check = check_print, .deliver = deliver_page,
-	.probe = probe_print,
+	.name = "print", .syntax = "print: print:FILE", .kind = AS_IT_IS, PAGE
 };
 
 const struct transport transport_show = {
-	.name = "show", .syntax = "show: show:FILE", .reach = LOCAL,
-	.form = SPOOL_LF, .check = check_print, .deliver = deliver_page,
-	.probe = probe_print,
+	.name = "show", .syntax = "show: show:FILE", .kind = SHOWN, PAGE
 };

@@ -35,9 +35,8 @@ is_printable(const char *s)
 	return text_is_printable(s, strlen(s));
 }
 
-/* True if no octet of p[0..len) is above 127. */
-static bool
-is_ascii_span(const char *p, size_t len)
+bool
+smtp_is_ascii(const char *p, size_t len)
 {
 	uint64_t word, all = 0;
 
@@ -53,7 +52,7 @@ is_ascii_span(const char *p, size_t len)
 static bool
 is_ascii(const char *p)
 {
-	return is_ascii_span(p, strlen(p));
+	return smtp_is_ascii(p, strlen(p));
 }
 
 enum {
@@ -112,7 +111,6 @@ can_pass(const struct nexthop *h, const char *options)
 	return true;
 }
 
-/* False: the next hop cannot carry this message, and *r says why. */
 bool
 smtp_can_carry(struct nexthop *h, const struct envelope *env, int spool,
     struct reply *r)
@@ -122,7 +120,8 @@ smtp_can_carry(struct nexthop *h, const struct envelope *env, int spool,
 	    !(h->can & CAN_8BITMIME);
 	bool binary = env->body == BODY_BINARYMIME &&
 	    !((h->can & CAN_BINARYMIME) && (h->can & CAN_CHUNKING));
-	int found = spool != -1 && (utf8 || eight) ? find_eight_bit(h, spool) : 0;
+	int found = spool != -1 && (utf8 || eight) ? find_eight_bit(h, spool)
+	    : 0;
 
 	if (!is_printable(env->fact[FACT_SENDER]) ||
 	    !is_printable(env->fact[FACT_MAIL_OPTIONS]))
@@ -205,7 +204,7 @@ add_orcpt(struct nexthop *h, const char *options)
 	len = strcspn(p, " ");
 	for (i = 0; i < len && (n = text_printable(p + i, len - i)) > 0; i += n)
 		;
-	if ((h->can & CAN_SMTPUTF8) || is_ascii_span(p, len)) {
+	if ((h->can & CAN_SMTPUTF8) || smtp_is_ascii(p, len)) {
 		smtp_add(h, " %.*s", (int)len, p);
 		return;
 	}
@@ -376,7 +375,7 @@ is_undeclared_eight_bit(struct nexthop *h, const struct envelope *env,
 	if (env->body != BODY_7BIT || !(h->can & CAN_8BITMIME))
 		return false;
 	for (; (n = pread(spool, h->in, sizeof h->in, offset)) > 0; offset += n)
-		if (!is_ascii_span(h->in, (size_t)n))
+		if (!smtp_is_ascii(h->in, (size_t)n))
 			return true;
 	return false;
 }

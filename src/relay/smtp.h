@@ -58,10 +58,10 @@ void	nexthop_send(struct nexthop *h, const struct envelope *env, int spool,
 
 /*
  * The next hop during the dialogue: nexthop_live() comes first, and makes it
- * one that is asked then.  See relay.h for what the others do.  The open
- * transaction is taken up by nexthop_offer().
+ * one that is asked then.  False: no memory.  See relay.h for what the others
+ * do.  The open transaction is taken up by nexthop_offer().
  */
-void	nexthop_live(struct nexthop *h);
+bool	nexthop_live(struct nexthop *h);
 void	nexthop_live_hello(struct nexthop *h, const struct envelope *env,
 	    int64_t deadline, char *text, size_t size);
 void	nexthop_live_offer(struct nexthop *h, const struct envelope *env,

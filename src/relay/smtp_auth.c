@@ -243,12 +243,9 @@ auth_token(struct attempt *a, const char *mechanism, const char *p, size_t len,
 static bool
 auth_oauthbearer(struct attempt *a)
 {
-	const struct place *place = &a->h->place;
-	const char *port = place->port[0] != '\0' ? place->port :
-	    smtp_default_port(a->h->protocol);
 	char message[SASL_MESSAGE];
-	bool ok = auth_token(a, "OAUTHBEARER", message,
-	    sasl_oauthbearer(message, a->c, place->host, port), "AQ==");
+	bool ok = auth_token(a, "OAUTHBEARER", message, sasl_oauthbearer(
+	    message, a->c, a->h->place.host, smtp_port(a->h)), "AQ==");
 
 	explicit_bzero(message, sizeof message);
 	return ok;
@@ -485,8 +482,6 @@ is_offered(const struct nexthop *h, bool token)
 static void
 log_no_credentials(const struct nexthop *h)
 {
-	const char *port = h->place.port[0] != '\0' ? h->place.port :
-	    smtp_default_port(h->protocol);
 	char why[512 + PLACE_HOST_MAX];
 
 	if (h->place.local)
@@ -494,7 +489,7 @@ log_no_credentials(const struct nexthop *h)
 		    h->set->auth, h->place.host);
 	else
 		snprintf(why, sizeof why, "%.400s has no entry for [%s]:%s",
-		    h->set->auth, h->place.host, port);
+		    h->set->auth, h->place.host, smtp_port(h));
 	smtp_log(h, "server offers AUTH, but", why);
 }
 

@@ -72,8 +72,9 @@ check_line(struct look *l, const char *what, unsigned *line, size_t i)
 		    "a password of " : "a password", c.program ?
 		    (int)strcspn(c.secret, " \t") : 0, c.secret);
 	else if (found == 0)
-		findings_add(l->f, FINDING_DOUBT, "--relay-auth %s has no line%s"
-		    " %s: it gets no password%s", h->set->auth, whose, what,
+		findings_add(l->f, FINDING_DOUBT, "--relay-auth %s has no "
+		    "line%s %s: it gets no password%s", h->set->auth, whose,
+		    what,
 		    strcmp(l->sender[i], OTHERS) == 0 && h->by_sender ?
 		    " with mail of other senders than the file's" : "");
 	else if (found == -1)
@@ -112,8 +113,8 @@ check_mechanisms(const struct look *l)
 		    l->spec, list);
 	else
 		findings_add(l->f, FINDING_DOUBT, "--auth relay: %s offers no "
-		    "AUTH that can be handed through%s", l->spec, l->h->secure ? "" :
-		    " without TLS");
+		    "AUTH that can be handed through%s", l->spec,
+		    l->h->secure ? "" : " without TLS");
 }
 
 /* Goes as far as MAIL would, over TLS and AUTH, and takes leave. */
@@ -185,7 +186,8 @@ check_socket(const struct nexthop *h, const char *spec, struct findings *f)
 	    sizeof why) == 0)
 		findings_add(f, FINDING_GOOD, "%s can be connected to", spec);
 	else
-		findings_add(f, findings_absence(f, errno), "%s: %s", spec, why);
+		findings_add(f, findings_absence(f, errno), "%s: %s", spec,
+		    why);
 	stream_close(&s);
 }
 
@@ -244,8 +246,8 @@ nexthop_check(struct nexthop *h, const char *spec, const struct expected *from,
 	if (from->others || l.n == 0)
 		sender[l.n++] = OTHERS;
 	if (from->more)
-		findings_add(f, FINDING_DOUBT, "%s: not all of its senders were "
-		    "looked at", spec);
+		findings_add(f, FINDING_DOUBT, "%s: not all of its senders "
+		    "were looked at", spec);
 	l.line = calloc(places * l.n, sizeof *l.line);
 	if (l.line == NULL) {
 		findings_add(f, FINDING_BAD, "%s: out of memory", spec);

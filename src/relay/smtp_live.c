@@ -28,10 +28,11 @@
 
 #define OPEN_SHARE 4		/* an open transaction is held so much longer */
 
-void
+bool
 nexthop_live(struct nexthop *h)
 {
 	h->live = calloc(1, sizeof *h->live);
+	return h->live != NULL;
 }
 
 static void
@@ -138,8 +139,6 @@ nexthop_live_hello(struct nexthop *h, const struct envelope *env,
 	struct reply r;
 
 	text[0] = '\0';
-	if (h->live == NULL)
-		return;
 	h->env = env;
 	h->live->used = clock_now();
 	if (smtp_live_meet(h, deadline, &r))
@@ -352,15 +351,6 @@ void
 nexthop_live_offer(struct nexthop *h, const struct envelope *env,
     int64_t deadline, struct reply *mail, struct reply v[])
 {
-	struct reply r;
-
-	if (h->live == NULL) {
-		reply_local_error(&r);
-		refuse_all(env, &r, v);
-		if (mail != NULL)
-			*mail = r;
-		return;
-	}
 	h->env = env;
 	if (mail != NULL || !h->live->begun)
 		begin(h, env, deadline, mail, v);
@@ -375,13 +365,10 @@ nexthop_live_vrfy(struct nexthop *h, const struct envelope *env,
     int64_t deadline, struct reply *r)
 {
 	const char *address = env->recipients[0].address;
+	const bool ascii = smtp_is_ascii(address, strlen(address));
 	struct reply said;
-	bool ascii = true;
 
-	for (const char *p = address; *p != '\0'; p++)
-		ascii = ascii && (unsigned char)*p < 128;
-	if (h->live == NULL || !is_usable(h) ||
-	    (!ascii && !(h->can & CAN_SMTPUTF8)))
+	if (!is_usable(h) || (!ascii && !(h->can & CAN_SMTPUTF8)))
 		return;
 	h->env = env;
 	smtp_add(h, "VRFY <%s>%s\r\n", address, ascii ? "" : " SMTPUTF8");
@@ -394,8 +381,6 @@ nexthop_live_vrfy(struct nexthop *h, const struct envelope *env,
 void
 nexthop_live_forget(struct nexthop *h, int64_t deadline)
 {
-	if (h->live == NULL)
-		return;
 	forget_envelope(h->live);
 	h->live->used = clock_now();
 	smtp_abandon(h, deadline);
@@ -407,8 +392,7 @@ nexthop_live_idle(struct nexthop *h, unsigned seconds)
 	int64_t until;
 
 	/* A login would be lost with it. */
-	if (h->live == NULL || h->s.fd == -1 || smtp_is_exchange(h) ||
-	    smtp_is_login(h))
+	if (h->s.fd == -1 || smtp_is_exchange(h) || smtp_is_login(h))
 		return -1;
 	until = h->live->used + (int64_t)seconds * 1000 *
 	    (h->dirty ? OPEN_SHARE : 1);

@@ -24,6 +24,13 @@ smtp_default_port(enum nexthop_protocol protocol)
 	return protocol == NEXTHOP_SMTPS ? "465" : "25";
 }
 
+const char *
+smtp_port(const struct nexthop *h)
+{
+	return h->place.port[0] != '\0' ? h->place.port
+	    : smtp_default_port(h->protocol);
+}
+
 bool
 smtp_is_verified(const struct nexthop *h)
 {
@@ -96,7 +103,8 @@ start_tls(struct nexthop *h, bool verify, int64_t deadline, struct reply *r)
 	const char *pins = h->set->tls_pins;	/* which say it all */
 	const bool by_name = verify && pins == NULL;
 	struct tls_job j = {
-		.resident = h->set->tls_resident, .program = h->set->tls_program,
+		.resident = h->set->tls_resident,
+		.program = h->set->tls_program,
 		.words = { "client", by_name ? "--verify" : "--sni",
 		    h->place.host }, .fd = h->s.fd,
 		.deadline = clock_within(deadline, TLS_SECONDS),
@@ -227,7 +235,8 @@ open_place(struct nexthop *h, int64_t deadline, struct reply *r)
 			ok = greet_place(h, deadline, r);
 		}
 	}
-	if (ok && introduce(h, deadline, r) && smtp_authenticate(h, deadline, r))
+	if (ok && introduce(h, deadline, r) &&
+	    smtp_authenticate(h, deadline, r))
 		return true;
 	smtp_quit(h, deadline);
 	return false;

@@ -40,16 +40,16 @@ enum {
 	CAN_STARTTLS = 1 << 7,
 	CAN_AUTH_PLAIN = 1 << 8,
 	CAN_AUTH_LOGIN = 1 << 9,
-	CAN_LIMIT = 1 << 15,
-	CAN_DELIVERBY = 1 << 24,
-	CAN_FUTURERELEASE = 1 << 25,
-	CAN_MT_PRIORITY = 1 << 26,
-	CAN_REQUIRETLS = 1 << 27,
-	CAN_RRVS = 1 << 28,
-	CAN_AUTH_SCRAM = 1 << 20,
-	CAN_AUTH_CRAM = 1 << 21,
-	CAN_AUTH_OAUTHBEARER = 1 << 22,
-	CAN_AUTH_XOAUTH2 = 1 << 23
+	CAN_AUTH_SCRAM = 1 << 10,
+	CAN_AUTH_CRAM = 1 << 11,
+	CAN_AUTH_OAUTHBEARER = 1 << 12,
+	CAN_AUTH_XOAUTH2 = 1 << 13,
+	CAN_LIMIT = 1 << 14,
+	CAN_DELIVERBY = 1 << 15,
+	CAN_FUTURERELEASE = 1 << 16,
+	CAN_MT_PRIORITY = 1 << 17,
+	CAN_REQUIRETLS = 1 << 18,
+	CAN_RRVS = 1 << 19
 };
 
 enum step {
@@ -80,10 +80,10 @@ struct live {
 	bool given_back;	/* the connection was, by us */
 	bool dsn;		/* it had DSN when the transaction began */
 	struct reply lost;	/* why, and why not again; code 0: it was not */
-	char *sender;		/* and the parameters of MAIL behind its NUL;
+	char *sender;		/* and after its NUL the parameters of MAIL;
 				   owned */
 	struct live_recipient {
-		char *text;	/* address, and parameters behind its NUL;
+		char *text;	/* address, and after its NUL parameters;
 				   owned */
 	} *to;			/* that were accepted; owned */
 	size_t n;
@@ -126,7 +126,7 @@ struct nexthop {
 	uint64_t mails;		/* that this connection was sent */
 	bool handshake_failed;	/* of TLS, on this opening */
 	bool secure;		/* nobody can listen: TLS, or a unix socket */
-	bool by_sender;		/* the file of credentials has lines of senders */
+	bool by_sender;		/* the credentials have lines of senders */
 	char account[SMTP_ACCOUNT];	/* whose credentials it has; "": none */
 	bool dirty;		/* a transaction is open: RSET comes first */
 	bool kept;		/* from another message, not heard of since */
@@ -144,7 +144,8 @@ struct nexthop {
 	unsigned char *part;	/* of the open transactions: which connection
 				   has each recipient; owned; NULL: this one */
 	char tls[96];		/* protocol and cipher, of s; or "" */
-	int error;		/* errno of a failed write, until smtp_send_group() */
+	int error;		/* errno of a failed write; smtp_send_group()
+				   reports it */
 	size_t held;		/* octets in out */
 	size_t unread;		/* replies to XFORWARD in this group */
 	char out[BLOCK_MAX];
@@ -164,9 +165,6 @@ const char *smtp_name(const struct nexthop *h, char name[SMTP_NAME_MAX]);
 void	smtp_log(const struct nexthop *h, const char *what, const char *why);
 
 /* ---- smtp_show.c ---- */
-
-/* Is it one of AUTH, whose words are secret and may be repeated? */
-bool	smtp_is_secret(enum step step);
 
 /* With -d: logs the commands of a group, and a line of the reply. */
 void	smtp_show_group(const struct nexthop *h, enum step step);
@@ -222,10 +220,13 @@ void	smtp_make_temporary(struct reply *r);
 void	smtp_log_refusal(const struct nexthop *h, enum step step,
 	    const struct reply *r, const char *hint);
 
-/* Removes control characters from line[0..len). */
+/* Removes control characters from line[0..len), and adds a NUL. */
 void	smtp_strip(char *line, size_t len);
 
 /* ---- smtp.c ---- */
+
+/* Is no octet of p[0..len) above 127? */
+bool	smtp_is_ascii(const char *p, size_t len);
 
 /* The next hop takes no more recipients in this transaction: RFC 5321
    4.5.3.1.10. */
@@ -313,8 +314,9 @@ bool	smtp_say_hello(struct nexthop *h, int64_t deadline, struct reply *r);
    (RFC 8689 4.2.1). */
 bool	smtp_is_verified(const struct nexthop *h);
 
-/* The port that a place without one means. */
+/* The port that a place without one means; and that of h->place. */
 const char *smtp_default_port(enum nexthop_protocol protocol);
+const char *smtp_port(const struct nexthop *h);
 
 /* Starts from the beginning of the list of places. */
 void	smtp_restart(struct nexthop *h);

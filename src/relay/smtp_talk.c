@@ -101,7 +101,6 @@ smtp_name(const struct nexthop *h, char name[SMTP_NAME_MAX])
 	    ":" : "", h->place.port, NULL);
 }
 
-/* Tells the administrator about the next hop. */
 void
 smtp_log(const struct nexthop *h, const char *what, const char *why)
 {
@@ -135,8 +134,8 @@ smtp_lost(struct nexthop *h, enum step step, int err, struct reply *r)
 	h->closed = err != ETIMEDOUT;
 	h->timed_out = err == ETIMEDOUT;
 	h->quoted = false;
-	snprintf(why, sizeof why, "%s%s", err == 0 ? "connection closed" :
-	    strerror(err), step == STEP_GREETING && !h->place.local &&
+	snprintf(why, sizeof why, "%s%s", stream_reason(err),
+	    step == STEP_GREETING && !h->place.local &&
 	    h->protocol != NEXTHOP_SMTPS ? " (does it want TLS from the "
 	    "start, smtps:?)" : "");
 	if (!h->stale)
@@ -148,7 +147,6 @@ smtp_lost(struct nexthop *h, enum step step, int err, struct reply *r)
 	return false;
 }
 
-/* It says what makes no sense.  Returns false. */
 bool
 smtp_garbled(struct nexthop *h, enum step step, const char *line,
     struct reply *r)
@@ -214,9 +212,10 @@ note_extension(struct nexthop *h, const char *line)
 		if (offers[i].argument == NULL ||
 		    text_find_word(arguments, offers[i].argument) != NULL)
 			h->can |= offers[i].can;
-		if (offers[i].can == CAN_SIZE && strlen(arguments) < 19 &&
-		    arguments[strspn(arguments, DIGITS)] == '\0')
-			h->size_max = strtoull(arguments, NULL, 10);
+		if (offers[i].can == CAN_SIZE && !text_parse_number(
+		    (struct span){ arguments, strlen(arguments) },
+		    &h->size_max))
+			h->size_max = 0;
 		if (offers[i].can == CAN_LIMIT) {
 			note_limit(arguments, "RCPTMAX", &h->rcpt_max);
 			note_limit(arguments, "MAILMAX", &h->mail_max);
@@ -231,7 +230,6 @@ note_line(struct nexthop *h, const char *line)
 	smtp_note_attributes(h, line);
 }
 
-/* Takes control characters out. */
 void
 smtp_strip(char *line, size_t len)
 {
@@ -479,8 +477,6 @@ smtp_send_group(struct nexthop *h, enum step step, int64_t deadline,
 	return false;
 }
 
-
-/* Sends a command and hears its reply. */
 bool
 smtp_command(struct nexthop *h, enum step step, int64_t deadline,
     struct reply *r)
@@ -489,7 +485,6 @@ smtp_command(struct nexthop *h, enum step step, int64_t deadline,
 	    smtp_read_reply(h, step, deadline, r);
 }
 
-/* Says QUIT, if there is a connection. */
 void
 smtp_quit(struct nexthop *h, int64_t deadline)
 {

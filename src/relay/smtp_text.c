@@ -124,9 +124,10 @@ send_text(struct nexthop *h, int spool, int64_t deadline, struct reply *r)
 	}
 	if (n == -1)
 		return spool_error(h, errno, r);
+	if (last != '\n' && last != '\r')
+		add_octets(h, "\r", 1, deadline);
 	if (last != '\n')
-		add_octets(h, last == '\r' ? "\n" : "\r\n", last == '\r' ? 1 : 2,
-		    deadline);
+		add_octets(h, "\n", 1, deadline);
 	add_octets(h, ".\r\n", 3, deadline);
 	return smtp_send_group(h, STEP_END, deadline, r);
 }

@@ -62,7 +62,7 @@ smtp_note_mechanisms(struct nexthop *h, const char *line)
 const char *
 nexthop_live_mechanisms(const struct nexthop *h)
 {
-	return h->live == NULL || h->s.fd == -1 ? "" : h->live->mechanisms;
+	return h->s.fd == -1 ? "" : h->live->mechanisms;
 }
 
 /* ---- Whose connection it is ---- */
@@ -123,8 +123,6 @@ cancel(struct nexthop *h)
 void
 nexthop_live_nobody(struct nexthop *h)
 {
-	if (h->live == NULL)
-		return;
 	cancel(h);
 	explicit_bzero(h->live->name, sizeof h->live->name);
 	if (!h->live->login)
@@ -272,10 +270,6 @@ void
 nexthop_live_auth(struct nexthop *h, const struct envelope *env,
     const struct relay_login *l, int64_t deadline, struct reply *v)
 {
-	if (h->live == NULL) {
-		reply_set(v, 454, "4.7.0", "Local error in processing");
-		return;
-	}
 	h->env = env;
 	if (l->mechanism != NULL ? may_begin(h, l->mechanism, deadline, v)
 	    : may_go_on(h, v)) {

@@ -14,8 +14,7 @@
 static enum nexthop_protocol
 hop_protocol(const struct hop *h)
 {
-	return h->transport == &transport_lmtp ? NEXTHOP_LMTP
-	    : h->transport == &transport_smtps ? NEXTHOP_SMTPS : NEXTHOP_SMTP;
+	return (enum nexthop_protocol)h->transport->kind;
 }
 
 static bool
@@ -27,16 +26,26 @@ check_places(struct hop *h, char *error, size_t size)
 	return false;
 }
 
+/* A new next hop; live: one that is asked during the dialogue.  NULL: no
+   memory. */
+static struct nexthop *
+new_nexthop(const struct relay *r, const struct hop *h, bool live)
+{
+	struct nexthop *n = nexthop_open(r->set, hop_protocol(h), h->where,
+	    r->auth_file);
+
+	if (n == NULL || !live || nexthop_live(n))
+		return n;
+	nexthop_close(n);
+	return NULL;
+}
+
 /* Has a next hop that may be connected.  False: no memory. */
 static bool
 open_nexthop(const struct job *j, struct hop *h)
 {
-	if (h->state == NULL) {
-		h->state = nexthop_open(j->r->set, hop_protocol(h), h->where,
-		    j->r->auth_file);
-		if (h->state != NULL && j->r->set->live)
-			nexthop_live(h->state);
-	}
+	if (h->state == NULL)
+		h->state = new_nexthop(j->r, h, j->r->set->live);
 	return h->state != NULL;
 }
 
@@ -135,9 +144,9 @@ can_authenticate(const struct relay *r, const struct hop *h, char *error,
 	    hop_protocol(h) == NEXTHOP_SMTPS ||
 	    strstr(h->where, "unix:") != NULL)
 		return true;
-	snprintf(error, size, "--auth relay: would never be offered without TLS "
-	    "to the next hop: it needs --relay-tls, smtps:, a unix socket or "
-	    "--no-auth-require-tls");
+	snprintf(error, size, "--auth relay: would never be offered without "
+	    "TLS to the next hop: it needs --relay-tls, smtps:, a unix socket "
+	    "or --no-auth-require-tls");
 	return false;
 }
 
@@ -175,14 +184,12 @@ static const struct live_transport live_nexthop = {
 static void
 probe_nexthop(struct relay *r, struct hop *h, struct findings *f)
 {
-	struct nexthop *n = nexthop_open(r->set, hop_protocol(h), h->where,
-	    r->auth_file);
+	struct nexthop *n = new_nexthop(r, h, r->set->through &&
+	    h == &r->usual);
 	struct expected from = { .others = r->set->auth == NULL };
 	char *text = NULL;
 	long len = -1;
 
-	if (n != NULL && r->set->through && h == &r->usual)
-		nexthop_live(n);
 	if (n == NULL) {
 		findings_add(f, FINDING_BAD, "%s: out of memory", h->spec);
 		return;
@@ -199,29 +206,25 @@ probe_nexthop(struct relay *r, struct hop *h, struct findings *f)
 	expected_free(&from);
 }
 
+/* What the three have in common. */
+#define NEXTHOP \
+	.reach = REMOTE, .form = SPOOL_CRLF, .dsn = true, \
+	.check = check_places, .offer = offer_nexthop, \
+	.deliver = deliver_nexthop, .abandon = abandon_nexthop, \
+	.where = where_nexthop, .probe = probe_nexthop, \
+	.close = close_nexthop, .live = &live_nexthop
+
 const struct transport transport_smtp = {
-	.name = "smtp", .syntax = "smtp:[HOST]:PORT smtp:unix:PATH", .reach = REMOTE,
-	.form = SPOOL_CRLF, .dsn = true, .forwards = true,
-	.check = check_places, .offer = offer_nexthop,
-	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
-	.where = where_nexthop, .probe = probe_nexthop,
-	.close = close_nexthop, .live = &live_nexthop,
+	.name = "smtp", .syntax = "smtp:[HOST]:PORT smtp:unix:PATH",
+	.kind = NEXTHOP_SMTP, .forwards = true, NEXTHOP
 };
 
 const struct transport transport_smtps = {
-	.name = "smtps", .syntax = "smtps:[HOST]:PORT", .reach = REMOTE,
-	.form = SPOOL_CRLF, .dsn = true, .forwards = true, .tls = true,
-	.check = check_places, .offer = offer_nexthop,
-	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
-	.where = where_nexthop, .probe = probe_nexthop,
-	.close = close_nexthop, .live = &live_nexthop,
+	.name = "smtps", .syntax = "smtps:[HOST]:PORT",
+	.kind = NEXTHOP_SMTPS, .forwards = true, .tls = true, NEXTHOP
 };
 
 const struct transport transport_lmtp = {
 	.name = "lmtp", .syntax = "lmtp:[HOST]:PORT lmtp:unix:PATH",
-	.reach = REMOTE, .form = SPOOL_CRLF, .dsn = true,
-	.check = check_places, .offer = offer_nexthop,
-	.deliver = deliver_nexthop, .abandon = abandon_nexthop,
-	.where = where_nexthop, .probe = probe_nexthop,
-	.close = close_nexthop, .live = &live_nexthop,
+	.kind = NEXTHOP_LMTP, NEXTHOP
 };

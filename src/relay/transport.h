@@ -22,7 +22,7 @@ struct job {
 	int64_t deadline;		/* as clock_now() counts */
 };
 
-/* In this order groups of recipients are served backwards: see relay.c. */
+/* Where a transport leads: see find_groups() in relay.c. */
 enum reach {
 	LOCAL,		/* within this machine */
 	REMOTE,		/* a next hop, which can refuse before it has data */
@@ -54,6 +54,8 @@ struct live_transport {
 struct transport {
 	const char *name;	/* "maildir" */
 	const char *syntax;	/* "maildir:DIR", for --help */
+	int kind;		/* a number of its file's, where that has
+				   several transports */
 	enum reach reach;
 	enum spool_form form;	/* in which it wants the message */
 	bool crlf;		/* --crlf makes that SPOOL_CRLF */
@@ -92,7 +94,7 @@ struct hop {
 	void *state;			/* the transport's; NULL at first */
 	struct reply refusal;		/* error: only */
 	struct hop *link;		/* of all hops, */
-	struct hop *alike;		/* and of those whose spec hashes alike */
+	struct hop *alike;		/* and of those in one bucket */
 };
 
 #define HOP_BUCKETS 4096	/* so that 100000 hops are read in a second */
@@ -103,8 +105,9 @@ struct relay {
 	const struct relay_settings *set;
 	const struct transport *const *transports;	/* NULL-terminated */
 	struct hop *hops;		/* all of them; owned, but for: */
-	struct hop **buckets;		/* HOP_BUCKETS lists of those of routes, by
-					   spec; NULL: none yet; owned */
+	struct hop **buckets;		/* HOP_BUCKETS lists of those of
+					   routes, by spec; NULL: none yet;
+					   owned */
 	struct hop usual;		/* the relay on the command line */
 	struct hop quarantine;		/* a Maildir, if there is one */
 	struct route_file routes, senders;	/* by recipient, by sender */
@@ -112,14 +115,19 @@ struct relay {
 	unsigned delivered;		/* messages put into Maildirs */
 	const struct expected *expected;	/* by --check; borrowed */
 	size_t looked_at;		/* of these, for all hops */
-	struct notes notes;		/* of the last message, and its texts: */
+	struct notes notes;		/* of the last message; their texts: */
 	char nexthop[WHERE_MAX], nexthop_tls[WHERE_MAX];
 };
 
-extern const struct transport transport_print, transport_show, transport_maildir,
-    transport_program, transport_smtp, transport_smtps, transport_lmtp;
+extern const struct transport transport_print, transport_show,
+    transport_maildir, transport_program, transport_smtp, transport_smtps,
+    transport_lmtp;
 
 /* ---- hops.c ---- */
+
+/* The one of a NULL-terminated table that spec names, or NULL. */
+const struct transport *hop_named(const struct transport *const table[],
+	    const char *spec);
 
 /* The transport that spec names, or NULL with a sentence in error. */
 const struct transport *hop_transport(const struct relay *r, const char *spec,
