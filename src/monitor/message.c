@@ -55,13 +55,6 @@ monitor_log_refusal(struct monitor *m, const struct envelope *env,
     enum stage stage, const char *by, const struct notes *where,
     const struct reply *v)
 {
-	static const char *const names[STAGES] = {
-		[STAGE_CONNECT] = "CONNECT", [STAGE_HELO] = "HELO",
-		[STAGE_EHLO] = "EHLO", [STAGE_MAIL] = "MAIL",
-		[STAGE_RCPT] = "RCPT", [STAGE_DATA] = "DATA",
-		[STAGE_END_OF_MESSAGE] = "END-OF-MESSAGE",
-		[STAGE_VRFY] = "VRFY",
-	};
 	char text[512];
 	struct notes notes = { .delay = -1 };
 	struct envelope noted = *env;
@@ -69,7 +62,8 @@ monitor_log_refusal(struct monitor *m, const struct envelope *env,
 	if (where != NULL)
 		notes = *where;
 	notes.by = text;
-	text_join(text, sizeof text, by, " at ", names[stage], NULL);
+	text_join(text, sizeof text, by, " at ",
+	    service_stage_names[stage], NULL);
 	noted.notes = &notes;
 	monitor_log(m, LOG_NOTICE, "refused", &noted, v);
 }

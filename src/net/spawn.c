@@ -367,3 +367,17 @@ spawn_run(const struct spawn *s, struct spawn_end *end)
 	sigprocmask(SIG_SETMASK, &old_mask, NULL);
 	return error;
 }
+
+const char *
+spawn_describe(const struct spawn_end *end, char why[SPAWN_WHY])
+{
+	if (end->late)
+		snprintf(why, SPAWN_WHY, "stopped, as it took too long");
+	else if (WIFEXITED(end->status))
+		snprintf(why, SPAWN_WHY, "exit status %d",
+		    WEXITSTATUS(end->status));
+	else
+		snprintf(why, SPAWN_WHY, "killed by signal %d",
+		    WTERMSIG(end->status));
+	return why;
+}

@@ -4,7 +4,6 @@
  */
 #define _GNU_SOURCE	/* explicit_bzero, environ */
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include <ctype.h>
 #include <stdio.h>
@@ -459,7 +458,7 @@ bool
 credentials_run(struct credentials *c, const struct logger *log,
     const struct envelope *env, int64_t deadline, char *why, size_t size)
 {
-	char *argv[PROGRAM_WORDS + 1];
+	char *argv[PROGRAM_WORDS + 1], how[SPAWN_WHY];
 	struct talk *t = calloc(1, sizeof *t);
 	char **environment = inherited();
 	struct spawn_end end;
@@ -487,15 +486,9 @@ credentials_run(struct credentials *c, const struct logger *log,
 	log_error_line(t);
 	if (error != 0)
 		snprintf(why, size, "%.128s: %s", argv[0], strerror(error));
-	else if (end.late)
-		snprintf(why, size, "%.128s: stopped, as it took too long",
-		    argv[0]);
-	else if (WIFSIGNALED(end.status))
-		snprintf(why, size, "%.128s: killed by signal %d", argv[0],
-		    WTERMSIG(end.status));
-	else if (WEXITSTATUS(end.status) != 0)
-		snprintf(why, size, "%.128s: exit status %d", argv[0],
-		    WEXITSTATUS(end.status));
+	else if (end.late || end.status != 0)
+		snprintf(why, size, "%.128s: %s", argv[0],
+		    spawn_describe(&end, how));
 	else if ((wrong = check_output(t)) != NULL)
 		snprintf(why, size, "%.128s: %s", argv[0], wrong);
 	else {

@@ -346,6 +346,7 @@ judge_end(const struct run *run, const struct spawn_end *end, struct reply *v)
 {
 	const struct job *j = run->j;
 	const char *name = j->r->set->program[0];
+	char why[SPAWN_WHY];
 
 	if (end->late) {
 		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
@@ -353,7 +354,7 @@ judge_end(const struct run *run, const struct spawn_end *end, struct reply *v)
 		reply_set(v, 451, "4.3.0", "The relay took too long");
 	} else if (!WIFEXITED(end->status)) {
 		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
-		    "%s: killed by signal %d", name, WTERMSIG(end->status));
+		    "%s: %s", name, spawn_describe(end, why));
 		reply_local_error(v);
 	} else {
 		outcome_judge(j, WEXITSTATUS(end->status), run->out.first, v);

@@ -181,7 +181,8 @@ settle_external(const struct envelope *env, const char *authzid, size_t len,
 	if (strlen(authzid) != len || (len != 0 && strcmp(authzid, name) != 0))
 		auth_answer(v, ANSWER_NO);
 	else
-		auth_answer(v, auth_take_name(name, user, size) ? ANSWER_YES : ANSWER_NO);
+		auth_answer(v, auth_take_name(name, user, size) ? ANSWER_YES
+		    : ANSWER_NO);
 }
 
 /* An empty password is never right, whatever a source makes of it. */
@@ -194,8 +195,9 @@ settle(struct auth *a, const char *name, const char *password,
 
 	assert(a != NULL);	/* EXTERNAL alone has none */
 	auth_note_name(a, name);
-	if (auth_take_name(name, known, size < sizeof known ? size : sizeof known) &&
-	    password[0] != '\0' && strlen(password) < PASSWORD_MAX)
+	if (size > sizeof known)
+		size = sizeof known;
+	if (auth_take_name(name, known, size) && password[0] != '\0' && strlen(password) < PASSWORD_MAX)
 		answer = a->source->check(a, known, password);
 	if (answer == ANSWER_YES)
 		memcpy(user, known, strlen(known) + 1);
@@ -265,7 +267,7 @@ take_response(struct auth *a, const struct envelope *env, enum turn turn,
 	explicit_bzero(text, sizeof text);
 }
 
-/* Mechanisms that are spoken here, and the auth_challenge that begins them. */
+/* Mechanisms that are spoken here, and the challenge that begins them. */
 static const struct {
 	const char *name;
 	enum turn turn;
@@ -323,7 +325,8 @@ take_step(struct auth *a, const struct envelope *env, const char *name,
 	user[0] = '\0';
 	if (name != NULL) {
 		auth_abandon(a);
-		if ((turn = begin_exchange(a, env, name, &first, v)) == TURN_NONE)
+		turn = begin_exchange(a, env, name, &first, v);
+		if (turn == TURN_NONE)
 			return;
 		/* RFC 4954 4: an initial response that is empty. */
 		if (response != NULL && strcmp(response, "=") == 0)
@@ -334,8 +337,7 @@ take_step(struct auth *a, const struct envelope *env, const char *name,
 	} else if (response == NULL)
 		response = "";
 	if (response != NULL && text_decode_base64(NULL, 0,
-	    (struct span){ response, strlen(response) }) ==
-	    -1) {
+	    (struct span){ response, strlen(response) }) == -1) {
 		auth_abandon(a);
 		reply_set(v, 501, "5.5.2", "Response is not base64");
 		return;

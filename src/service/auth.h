@@ -9,9 +9,9 @@
 #include "base/logger.h"
 
 #define AUTH_FAILURES_MAX 3	/* refusals in a session */
-#define AUTH_THROUGH "relay:"	/* no source: the next hop authenticates clients */
-#define AUTH_DELAY 2	/* seconds by which session and monitor delay a 535: nothing
-			   in here sleeps */
+#define AUTH_THROUGH "relay:"	/* no source: the next hop is asked */
+#define AUTH_DELAY 2		/* seconds by which session and monitor delay a
+				   535: nothing in here sleeps */
 
 /*
  * AUTH (RFC 4954) by "checkpassword:PROGRAM [ARG]...", "dovecot:PATH" or
@@ -26,7 +26,11 @@
  */
 struct auth;
 
-/* Borrows log, copies source; otherwise like policy_open(). */
+/*
+ * Reads source, which is copied; log is borrowed, timeout is seconds for one
+ * question.  Asks nothing yet.  Returns NULL with a sentence in error[0..size)
+ * if source makes no sense.
+ */
 struct auth *auth_open(const char *source, unsigned timeout,
 	    const struct logger *log, char *error, size_t size);
 

@@ -15,18 +15,18 @@
 
 #include "base/clock.h"
 #include "net/spawn.h"
-#include "net/stream.h"
 #include "service/auth_source.h"
 
 #define ARGS_MAX 16		/* words of a checkpassword command */
 #define CHECKPASSWORD_MAX 512	/* octets; checkpassword's interface */
 
-/* The command, within where, and what it runs when the password is right. */
+/* The command, whose words are in where. */
 struct checkpassword {
 	char *argv[ARGS_MAX + 2];
 };
 
-/* Splits the command at its blanks. */
+/* Splits the command at its blanks: argv ends in the program that is run when
+   the password is right, and NULL. */
 static bool
 open_checkpassword(struct auth *a, char *error, size_t size)
 {
@@ -73,11 +73,11 @@ fill_pipe(const char *message, size_t len)
 	return -1;
 }
 
-/* checkpassword(8): 0 is yes, 1 is no */
+/* checkpassword(8): exit status 0 is yes, 1 is no. */
 static enum answer
 check_program(struct auth *a, const char *user, const char *password)
 {
-	char message[CHECKPASSWORD_MAX], why[64];
+	char message[CHECKPASSWORD_MAX], why[SPAWN_WHY];
 	size_t u = strlen(user) + 1, p = strlen(password) + 1;
 	struct checkpassword *c = a->state;
 	static char path[] = "PATH=/usr/local/bin:/usr/bin:/bin";
@@ -93,7 +93,7 @@ check_program(struct auth *a, const char *user, const char *password)
 		return ANSWER_NO;
 	memcpy(message, user, u);
 	memcpy(message + u, password, p);
-	message[u + p] = '\0';	/* timestamp: nothing to auth_answer */
+	message[u + p] = '\0';	/* timestamp: none */
 	what.extra = fill_pipe(message, u + p + 1);
 	explicit_bzero(message, sizeof message);
 	if (what.extra == -1)
@@ -102,14 +102,9 @@ check_program(struct auth *a, const char *user, const char *password)
 	close(what.extra);
 	if (error != 0)
 		return auth_broken(a, strerror(error));
-	if (end.late)
-		return auth_broken(a, stream_reason(ETIMEDOUT));
-	if (WIFEXITED(end.status) && WEXITSTATUS(end.status) <= 1)
+	if (!end.late && WIFEXITED(end.status) && WEXITSTATUS(end.status) <= 1)
 		return WEXITSTATUS(end.status) == 0 ? ANSWER_YES : ANSWER_NO;
-	snprintf(why, sizeof why, WIFEXITED(end.status) ? "exit status %d" :
-	    "killed by signal %d", WIFEXITED(end.status) ?
-	    WEXITSTATUS(end.status) : WTERMSIG(end.status));
-	return auth_broken(a, why);
+	return auth_broken(a, spawn_describe(&end, why));
 }
 
 static void

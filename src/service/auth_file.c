@@ -110,7 +110,8 @@ auth_file_choose(const char *own, const char *cheap, const char *dear,
 	uint64_t least = auth_file_cost(cheap), most = auth_file_cost(dear);
 
 	chosen[0] = is_usable(own) ? own : cheap;
-	chosen[1] = is_usable(own) && auth_file_cost(own) == most ? cheap : dear;
+	chosen[1] = is_usable(own) && auth_file_cost(own) == most ? cheap
+	    : dear;
 	if (!is_usable(chosen[0]))
 		return 0;
 	return least == most ? 1 : 2;
@@ -127,23 +128,23 @@ struct found {
 
 /* Takes hash, of line n, into what was found. */
 static void
-compare_hash(struct found *f, const char *found, unsigned n)
+compare_hash(struct found *f, const char *hash, unsigned n)
 {
-	if (!is_usable(found))
+	if (!is_usable(hash))
 		return;
-	if (!compat_crypt_knows(found)) {
+	if (!compat_crypt_knows(hash)) {
 		if (f->unknown_line == 0)
 			f->unknown_line = n;
 		return;
 	}
 	if (f->cheap[0] == '\0' ||
-	    auth_file_cost(found) < auth_file_cost(f->cheap)) {
-		snprintf(f->cheap, sizeof f->cheap, "%s", found);
+	    auth_file_cost(hash) < auth_file_cost(f->cheap)) {
+		snprintf(f->cheap, sizeof f->cheap, "%s", hash);
 		f->cheap_line = n;
 	}
 	if (f->dear[0] == '\0' ||
-	    auth_file_cost(found) > auth_file_cost(f->dear)) {
-		snprintf(f->dear, sizeof f->dear, "%s", found);
+	    auth_file_cost(hash) > auth_file_cost(f->dear)) {
+		snprintf(f->dear, sizeof f->dear, "%s", hash);
 		f->dear_line = n;
 	}
 }
@@ -177,24 +178,33 @@ read_users(FILE *file, const char *user, struct found *f)
 	return whole;
 }
 
+/* Opens the file as it is now.  NULL with errno. */
+static FILE *
+open_again(const struct auth *a)
+{
+	const struct users *u = a->state;
+	int fd = file_again(u->fd, a->where), failure;
+	FILE *file = fd == -1 ? NULL : fdopen(fd, "r");
+
+	if (file == NULL && fd != -1) {
+		failure = errno;
+		close(fd);
+		errno = failure;
+	}
+	return file;
+}
+
 /* Reads the file as it is now.  Returns false, with errno, if that fails. */
 static bool
 read_file_again(const struct auth *a, const char *user, struct found *f)
 {
-	const struct users *u = a->state;
+	FILE *file = open_again(a);
 	char buffer[4096];
-	int fd, failure;
-	FILE *file;
+	int failure;
 	bool whole;
 
-	if ((fd = file_again(u->fd, a->where)) == -1)
+	if (file == NULL)
 		return false;
-	if ((file = fdopen(fd, "r")) == NULL) {
-		failure = errno;
-		close(fd);
-		errno = failure;
-		return false;
-	}
 	setvbuf(file, buffer, _IOFBF, sizeof buffer);
 	whole = read_users(file, user, f);
 	failure = errno;
@@ -336,9 +346,7 @@ probe_line(const struct auth *a, char *line, unsigned n, struct findings *f)
 static void
 probe_file(struct auth *a, struct findings *f)
 {
-	const struct users *u = a->state;
-	int fd = file_again(u->fd, a->where);
-	FILE *file = fd == -1 ? NULL : fdopen(fd, "r");
+	FILE *file = open_again(a);
 	char *line = NULL;
 	size_t size = 0, users = 0;
 

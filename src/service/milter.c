@@ -4,13 +4,12 @@
  *
  * - The connection is made at the client's greeting, and lives as long as the
  *   session.
- * - One row of events[] for each step: the filter may do without it, or without
- *   answering it.
- * - A filter that is away, slow, or talks nonsense has no further say in the
- *   session: --milter-default tells what becomes of the mail.  What it began to
- *   change is dropped.
+ * - Each step is a struct event, which tells how the filter says that it does
+ *   without it, or does not answer it.
+ * - A filter that cannot be reached, is too slow or breaks the protocol has no
+ *   further say in the session: --milter-default tells what becomes of the
+ *   mail.  What it began to change is dropped.
  */
-#define _GNU_SOURCE	/* pread */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,7 +71,8 @@ static bool
 read_service(struct milter *m, const char *s)
 {
 	const char *rest = strchr(s, ':'), *at;
-	bool local = strncmp(s, "unix:", 5) == 0 || strncmp(s, "local:", 6) == 0;
+	bool local = strncmp(s, "unix:", 5) == 0 ||
+	    strncmp(s, "local:", 6) == 0;
 	struct place to;
 
 	if (rest == NULL || strlen(s) >= sizeof m->where - 8 || (!local &&
@@ -444,6 +444,8 @@ show_field(struct milter_change *c, const struct edit_row *row,
 	long len;
 
 	len = edit_name(&c->edit, row, name, FIELD_NAME_MAX);
+	if (len == -1)
+		m->fault = "the message cannot be read";
 	if (len == -1 || !begin_event(m, &at_field, &c->message->env, NULL))
 		return;
 	milter_add(m, name, (size_t)len);

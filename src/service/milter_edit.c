@@ -4,7 +4,6 @@
  * Nothing of it holds before the filter has accepted: milter_commit().  What
  * it sends is checked as a client's octets are.
  */
-#define _GNU_SOURCE	/* strcasestr */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -147,9 +146,9 @@ change_sender(struct milter_change *c, char *address, const char *options)
 		old += strspn(old, " ");
 		len = strcspn(old, " ");
 		if (len == 0 || len + 2 > sizeof rest - n ||
-		    (strcasestr(new, " RET=") != NULL &&
+		    (text_find_word(new, "RET") != NULL &&
 		    strncasecmp(old, "RET=", 4) == 0) ||
-		    (strcasestr(new, " ENVID=") != NULL &&
+		    (text_find_word(new, "ENVID") != NULL &&
 		    strncasecmp(old, "ENVID=", 6) == 0))
 			continue;
 		rest[n++] = ' ';

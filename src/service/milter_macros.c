@@ -4,14 +4,9 @@
  */
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/text.h"
 #include "service/milter_private.h"
-
-#ifndef VERSION
-#define VERSION "1.0"
-#endif
 
 #define VALUE_MAX 1024		/* octets of a value, with NUL */
 
@@ -63,7 +58,9 @@ client_name(struct asked *a)
 {
 	const char *name = a->env->fact[FACT_CLIENT_NAME];
 
-	return is_local(a->env) ? "localhost" : *name == '\0' ? "unknown" : name;
+	if (is_local(a->env))
+		return "localhost";
+	return *name == '\0' ? "unknown" : name;
 }
 
 static const char *
@@ -115,19 +112,14 @@ cipher_bits(struct asked *a)
 static const char *
 author(struct asked *a)
 {
-	const char *p = a->env->fact[FACT_MAIL_OPTIONS];
-	size_t len;
+	const char *p = text_find_word(a->env->fact[FACT_MAIL_OPTIONS], "AUTH");
+	long n = p == NULL || p[4] != '=' ? -1 : text_decode_xtext(a->value,
+	    sizeof a->value, (struct span){ p + 5, strcspn(p + 5, " ") });
 
-	for (; *p != '\0'; p += len + strspn(p + len, " ")) {
-		len = strcspn(p, " ");
-		if (strncasecmp(p, "AUTH=", 5) != 0)
-			continue;
-		if (text_decode_xtext(a->value, sizeof a->value,
-		    (struct span){ p + 5, len - 5 }) >= VALUE_MAX)
-			return "";
-		return strcmp(a->value, "<>") == 0 ? "" : a->value;
-	}
-	return "";
+	if (n < 0 || n >= VALUE_MAX)
+		return "";
+	a->value[n] = '\0';
+	return strcmp(a->value, "<>") == 0 ? "" : a->value;
 }
 
 static const char *

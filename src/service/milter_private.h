@@ -62,7 +62,7 @@ enum milter_state {
 	MILTER_MESSAGE_DONE,	/* nothing about this message */
 	MILTER_SESSION_DONE,	/* nothing in this session: it accepts */
 	MILTER_REFUSED,		/* nothing: its verdict holds for all */
-	MILTER_FAILED		/* nothing: it is away, or talks nonsense */
+	MILTER_FAILED		/* nothing: it cannot be asked */
 };
 
 struct milter {

@@ -58,17 +58,6 @@ struct question {
 	char *prepend;
 };
 
-static const char *const states[STAGES] = {
-	[STAGE_CONNECT] = "CONNECT",
-	[STAGE_HELO] = "HELO",
-	[STAGE_EHLO] = "EHLO",
-	[STAGE_MAIL] = "MAIL",
-	[STAGE_RCPT] = "RCPT",
-	[STAGE_DATA] = "DATA",
-	[STAGE_END_OF_MESSAGE] = "END-OF-MESSAGE",
-	[STAGE_VRFY] = "VRFY",
-};
-
 static bool
 is_control(char c)
 {
@@ -105,8 +94,8 @@ parse_stages(const char *list)
 	for (;; list += len + 1) {
 		len = strcspn(list, ",=");
 		for (one = 0, i = 0; i < STAGES; i++)
-			if (strlen(states[i]) == len &&
-			    strncasecmp(states[i], list, len) == 0)
+			if (strlen(service_stage_names[i]) == len &&
+			    strncasecmp(service_stage_names[i], list, len) == 0)
 				one = 1U << i;
 		if (one == 0)
 			return 0;
@@ -193,7 +182,8 @@ put_number(struct policy *p, const char *name, uint64_t n)
 	put_attribute(p, name, value);
 }
 
-/* Certificates' names are in xtext (SMTPD_POLICY_README: ccert_*). */
+/* Certificates' names are in xtext (SMTPD_POLICY_README: ccert_*), as Postfix
+   writes it: with "=" as it is. */
 static void
 put_xtext(struct policy *p, const char *name, const char *s)
 {
@@ -214,19 +204,15 @@ put_xtext(struct policy *p, const char *name, const char *s)
 static uint64_t
 announced_size(const char *options)
 {
-	uint64_t n = 0;
-	const char *p;
+	const char *p = text_find_word(options, "SIZE");
+	uint64_t n;
 
-	for (p = options; *p != '\0'; p += strcspn(p, " ")) {
-		p += strspn(p, " ");
-		if (strncasecmp(p, "SIZE=", 5) == 0)
-			break;
-	}
-	if (*p == '\0')
+	if (p == NULL || p[4] != '=')
 		return 0;
-	for (p += 5; '0' <= *p && *p <= '9' && n < UINT64_MAX / 10; p++)
-		n = n * 10 + (uint64_t)(*p - '0');
-	return n;
+	p += 5;
+	/* More digits than 64 bits hold are more than anybody takes. */
+	return text_parse_number((struct span){ p, text_digits(p) }, &n) ? n
+	    : text_digits(p) > 0 ? UINT64_MAX : 0;
 }
 
 /* RFC 3848's and RFC 6531's names stand for three protocols. */
@@ -246,11 +232,13 @@ put_client(struct policy *p, const struct envelope *env)
 	const char *name = local ? "localhost" : env->fact[FACT_CLIENT_NAME];
 	const char *from = env->fact[FACT_CLIENT_PORT];
 
+	if (*name == '\0')
+		name = "unknown";
 	put_attribute(p, "client_address",
 	    local ? "127.0.0.1" : env->fact[FACT_CLIENT_ADDRESS]);
-	put_attribute(p, "client_name", *name == '\0' ? "unknown" : name);
+	put_attribute(p, "client_name", name);
 	put_attribute(p, "client_port", *from == '\0' ? "unknown" : from);
-	put_attribute(p, "reverse_client_name", *name == '\0' ? "unknown" : name);
+	put_attribute(p, "reverse_client_name", name);
 }
 
 /* Writes the question; false if it has no room. */
@@ -268,7 +256,7 @@ write_question(const struct question *q)
 	snprintf(instance, sizeof instance, "%s.%x", p->session, p->message);
 	p->len = 0;
 	put_attribute(p, "request", "smtpd_access_policy");
-	put_attribute(p, "protocol_state", states[q->stage]);
+	put_attribute(p, "protocol_state", service_stage_names[q->stage]);
 	put_attribute(p, "protocol_name", protocol(fact[FACT_CLIENT_PROTOCOL]));
 	put_client(p, env);
 	put_attribute(p, "server_address", fact[FACT_SERVER_ADDRESS]);
@@ -292,7 +280,8 @@ write_question(const struct question *q)
 	put_attribute(p, "ccert_pubkey_fingerprint", "");
 	put_attribute(p, "encryption_protocol", fact[FACT_TLS_PROTOCOL]);
 	put_attribute(p, "encryption_cipher", fact[FACT_TLS_CIPHER]);
-	put_number(p, "encryption_keysize", fact_cipher_bits(fact[FACT_TLS_CIPHER]));
+	put_number(p, "encryption_keysize",
+	    fact_cipher_bits(fact[FACT_TLS_CIPHER]));
 	put_attribute(p, "policy_context", "");
 	if (p->len >= sizeof p->request)
 		return false;
@@ -374,31 +363,9 @@ static void
 refuse_unsure(const struct question *q, const char *why)
 {
 	logger_printf(q->p->log, LOG_ERR, "policy", q->env,
-	    "policy service %s: %s: %s", q->p->service, states[q->stage], why);
+	    "policy service %s: %s: %s", q->p->service,
+	    service_stage_names[q->stage], why);
 	reply_set(q->v, 451, "4.3.5", "Policy service not available");
-}
-
-/*
- * Length of the RFC 3463 status at the start of text, with the blanks after
- * it, which goes to enh[0..12); 0 if there is none.
- */
-static size_t
-status(const char *text, char *enh)
-{
-	size_t detail, len, subject;
-
-	subject = strspn(text[0] == '\0' || text[1] != '.' ? "" : text + 2,
-	    "0123456789");
-	if (strchr("245", text[0]) == NULL || subject < 1 || subject > 3 ||
-	    text[2 + subject] != '.')
-		return 0;
-	detail = strspn(text + 3 + subject, "0123456789");
-	len = 3 + subject + detail;
-	if (detail < 1 || detail > 3 || (text[len] != ' ' && text[len] != '\0'))
-		return 0;
-	memcpy(enh, text, len);
-	enh[len] = '\0';
-	return len + strspn(text + len, " ");
 }
 
 /* One row for each action: what to do, and the reply that it implies. */
@@ -414,11 +381,12 @@ struct action {
 static void
 set_reply(struct reply *v, const struct action *as, const char *text)
 {
-	char enh[12] = "";
+	size_t len = text_enhanced(text);
+	char enh[12] = "4.7.1";
 
-	text += status(text, enh);
-	if (enh[0] == '\0')
-		memcpy(enh, "4.7.1", sizeof "4.7.1");
+	if (len > 0)
+		snprintf(enh, sizeof enh, "%.*s", (int)len, text);
+	text += len + strspn(text + len, " ");
 	enh[0] = (char)('0' + as->code / 100);	/* RFC 2034 4 */
 	reply_set(v, as->code, enh, *text == '\0' ? as->text : text);
 }
@@ -450,7 +418,7 @@ static void
 do_log(struct question *q, const struct action *as, const char *text)
 {
 	logger_printf(q->p->log, as->code, "policy", q->env, "%s: %s",
-	    states[q->stage], *text == '\0' ? as->text : text);
+	    service_stage_names[q->stage], *text == '\0' ? as->text : text);
 }
 
 /* Actions on a message mean nothing where none is on its way. */
@@ -460,7 +428,7 @@ in_transaction(const struct question *q, const struct action *as)
 	if (STAGE_MAIL <= q->stage && q->stage <= STAGE_END_OF_MESSAGE)
 		return true;
 	logger_printf(q->p->log, LOG_WARNING, "policy", q->env,
-	    "%s ignored at %s", as->name, states[q->stage]);
+	    "%s ignored at %s", as->name, service_stage_names[q->stage]);
 	return false;
 }
 

@@ -26,6 +26,9 @@ enum stage {
 	STAGES
 };
 
+/* Their names in the policy protocol, and in the log. */
+extern const char *const service_stage_names[STAGES];
+
 #define SERVICE_PREPEND 2048	/* octets of header fields, with NUL */
 
 /* What becomes of mail when a filter cannot be asked. */

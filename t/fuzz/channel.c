@@ -4,10 +4,10 @@
  * The first four octets choose settings, hooks that refuse, and a size of
  * pieces; the rest is what the client sends, where an octet 31 may stand for
  * 4096, so that long lines are short inputs.  It is sent whole, octet by octet,
- * in such pieces with replies left waiting, and with MAIL and RCPTs in groups: in each way the same octets
- * must be taken, the same replies given, the same hooks called, the same
- * messages relayed, and the dialogue must end in the same place.  What the
- * recorder promises hooks (recorder.h) must be kept.
+ * in such pieces with replies left waiting, and with MAIL and RCPTs in groups:
+ * in each way the same octets must be taken, the same replies given, the same
+ * hooks called, the same messages relayed, and the dialogue must end in the
+ * same place.  What the recorder promises hooks (recorder.h) must be kept.
  */
 #include <stdint.h>
 #include <stdio.h>

@@ -38,6 +38,13 @@ spawn_is_private(const char *variable)
 	return *variable == '\0';
 }
 
+const char *
+spawn_describe(const struct spawn_end *end, char why[SPAWN_WHY])
+{
+	snprintf(why, SPAWN_WHY, "status %d", end->status);
+	return why;
+}
+
 /* In place of the one that starts programs. */
 int
 spawn_run(const struct spawn *s, struct spawn_end *end)

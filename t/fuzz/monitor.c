@@ -2,8 +2,8 @@
  * monitor.c - a channel process that asks anything.
  *
  * The first octet chooses what descriptor rides along, whether each question's
- * length is as it should be, whether two descriptors came before it, and whether
- * next hops are live; then come questions as they cross.
+ * length is as it should be, whether two descriptors came before it, and
+ * whether next hops are live; then come questions as they cross.
  *  - One that passes keeps what monitor.c promises of it, and packed and sent
  *    again it passes again, the same.
  *  - Half of one is the end, as if there were no more: a process that died
