@@ -448,6 +448,23 @@ def it_ends_when_nobody_came_and_takes_its_socket_along():
 
 
 @test
+def a_file_in_the_place_of_its_socket_is_left_alone():
+    with open(AT, "w") as file:
+        file.write("precious")
+    try:
+        done = subprocess.run(
+            [engine.ENGINE, "resident", "--listen", AT, "--cert",
+             WORK + "/one.pem", "--key", WORK + "/one.key"],
+            capture_output=True)
+        assert done.returncode == 71, done
+        assert f"cannot listen on {AT}: " in done.stderr.decode(), done
+        with open(AT) as file:
+            assert file.read() == "precious"
+    finally:
+        os.unlink(AT)
+
+
+@test
 def systemd_may_have_opened_the_socket():
     for kind in ("pem", "key"):
         shutil.copy(f"{WORK}/one.{kind}", f"{WORK}/now.{kind}")

@@ -62,15 +62,18 @@ static int
 listen_on(struct engine *e, const char *path)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct stat st;
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
 	    0);
 
 	if (strlen(path) >= sizeof address.sun_path)
 		engine_fail(e, EX_USAGE, "--listen: %s is too long", path);
 	memcpy(address.sun_path, path, strlen(path) + 1);
-	/* A socket on which no program listens is left over. */
+	/* A socket on which no program listens is left over; any other file
+	   refuses the connection as well. */
 	if (fd != -1 && connect(fd, (struct sockaddr *)&address,
-	    sizeof address) == -1 && errno == ECONNREFUSED)
+	    sizeof address) == -1 && errno == ECONNREFUSED &&
+	    lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
 		unlink(path);
 	if (fd == -1 || bind(fd, (struct sockaddr *)&address, sizeof address)
 	    == -1 || listen(fd, SOMAXCONN) == -1)
