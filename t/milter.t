@@ -585,6 +585,18 @@ def an_unknown_command_can_be_refused_in_the_filters_words():
 
 
 @test
+def with_rules_too_a_filter_hears_of_an_unknown_command():
+    rules = PLACE + "/rules"
+    with open(rules, "w") as file:
+        file.write("VRFY * 502 No\n")
+    with Filter(PLACE, {"U": [packet("y", b"502 5.5.1 Not here\0")]}) as f, \
+            Session("--rules", rules, "--milter", f.place, "discard:") as s:
+        s.start()
+        assert s.say("FOO bar")[0] == "502 5.5.1 Not here"
+        s.finish()
+
+
+@test
 def a_filter_hears_of_recipients_that_were_refused_if_it_asks():
     with Filter(PLACE, steps=0x800) as f, \
             Session("--milter", f.place, "--proxy-protocol",

@@ -489,31 +489,25 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 	}
 }
 
-static const struct channel_hooks hooks = {
-	.connect = on_connect,
-	.helo = on_helo,
-	.mail = on_mail,
-	.rcpt = on_rcpt,
-	.data = on_data,
-	.body = on_body,
-	.end = on_end,
-	.vrfy = on_vrfy,
-	.expn = on_expn,
-	.noop = on_noop,
-	.rset = on_rset,
-	.quit = on_quit,
-	.starttls = on_starttls,
-	.auth = on_auth,
-};
-
 void
 faults_hook(struct channel_hooks *h)
 {
-	*h = hooks;
-	h->refused = session_hooks.refused;
-	h->forget = session_hooks.forget;
-	h->dialogue = session_hooks.dialogue;
-	h->received = session_hooks.received;
+	*h = session_hooks;
+	h->connect = on_connect;
+	h->helo = on_helo;
+	h->mail = on_mail;
+	h->rcpt = on_rcpt;
+	h->group = NULL;	/* a rule is about one command */
+	h->data = on_data;
+	h->body = on_body;
+	h->end = on_end;
+	h->vrfy = on_vrfy;
+	h->expn = on_expn;
+	h->noop = on_noop;
+	h->rset = on_rset;
+	h->quit = on_quit;
+	h->starttls = on_starttls;
+	h->auth = on_auth;
 }
 
 /* ---- what is done to a reply --------------------------------------------- */
