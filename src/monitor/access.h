@@ -8,7 +8,8 @@
 #include "base/findings.h"
 #include "base/logger.h"
 
-#define ACCESS_CLIENTS "127.0.0.0/8,::1,unix,auth"	/* where none are given */
+/* The clients, where none are given. */
+#define ACCESS_CLIENTS "127.0.0.0/8,::1,unix,auth"
 
 struct access_settings {
 	const char *clients;	/* --relay-clients, or NULL */

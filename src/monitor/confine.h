@@ -36,7 +36,8 @@
  * that is not worth a mail, while to an intruder it is all the same.
  */
 #define CONFINE_LOAD(member) \
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, member))
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, \
+	    offsetof(struct seccomp_data, member))
 #define CONFINE_RETURN(what) BPF_STMT(BPF_RET | BPF_K, what)
 #define CONFINE_IF(name, yes, no) \
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, yes, no)
@@ -53,7 +54,7 @@
 	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, option, 0, 1), \
 	    CONFINE_RETURN(SECCOMP_RET_ALLOW), \
 	    CONFINE_RETURN(SECCOMP_RET_ERRNO | EPERM)
-/* What newer architectures lack, another call does. */
+/* aarch64 and riscv64 have no poll, dup2 and time: libc makes these calls. */
 #ifndef __NR_poll
 #define __NR_poll __NR_ppoll
 #endif
@@ -89,7 +90,7 @@
 	    CONFINE_ALLOW(exit_group, rt_sigreturn, restart_syscall, brk, \
 	        munmap, mremap), \
 	    CONFINE_ALLOW(madvise, clock_gettime, read, write, close, shutdown)
-/* Memory, but none that can be executed; and a parent to ask is no secret. */
+/* mmap and mprotect, without PROT_EXEC. */
 #define CONFINE_END \
 	CONFINE_IF(mmap, 1, 0), CONFINE_IF(mprotect, 0, 2), \
 	    CONFINE_LOAD(args[2]), \

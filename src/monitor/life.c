@@ -7,36 +7,22 @@
  * the child's status.
  */
 #define _GNU_SOURCE	/* _Fork */
-#include "base/clock.h"
-#include "base/compat.h"
-#include "base/file.h"
-#include "base/reply.h"
-#include "base/text.h"
-#include "monitor/confine.h"
-#include "monitor/private.h"
-#include "monitor/record.h"
-#include "monitor/seal.h"
-#include "monitor/wire.h"
-#include "net/engine.h"
-
-#include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <syslog.h>
 #include <unistd.h>
+
+#include "base/clock.h"
+#include "base/compat.h"
+#include "base/file.h"
+#include "monitor/confine.h"
+#include "monitor/private.h"
 
 /* Records and questions of a session: so many at once, and so many a second. */
 #define BURST 2000
@@ -65,16 +51,14 @@ detach_client(const struct monitor *m)
 static int
 throttle(struct monitor *m)
 {
-	int64_t now;
+	int64_t now, earned;
 
 	if (m->spent < BURST)
 		return 0;
 	now = clock_now();
-	if (now > m->refilled) {
-		m->spent -= (unsigned)((now - m->refilled) * RATE / 1000 <
-		    m->spent ? (now - m->refilled) * RATE / 1000 : m->spent);
-		m->refilled = now;
-	}
+	earned = (now - m->refilled) * RATE / 1000;
+	m->spent -= earned < m->spent ? (unsigned)earned : m->spent;
+	m->refilled = now;
 	return m->spent < BURST ? 0 : 10;
 }
 
@@ -195,8 +179,10 @@ monitor_start(struct monitor *m, int signals, const char *const known[FACTS])
 		return -1;
 	confine_secrets();
 	memcpy(m->known, known, sizeof m->known);
-	signal(SIGCHLD, SIG_DFL);	/* ignored, it would cost us the status */
-	m->child = _Fork();	/* no handlers: we have neither threads nor stdio */
+	/* Were it ignored, we would not get the status. */
+	signal(SIGCHLD, SIG_DFL);
+	/* Without handlers of libc's: we have neither threads nor stdio. */
+	m->child = _Fork();
 	if (m->child == -1) {
 		close(pair[0]);
 		close(pair[1]);

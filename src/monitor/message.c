@@ -94,8 +94,8 @@ log_verdicts(struct monitor *m, const struct envelope *env,
 	}
 }
 
-/* Whether the message is the client's own: one recipient's reply is that of the
-   address. */
+/* The reply that the recipient of that address has, of v[0..env->nrecipients);
+   NULL if env has none such. */
 static const struct reply *
 find_reply(const struct envelope *env, const struct reply v[],
     const char *address)

@@ -7,39 +7,24 @@
  * session.  The client's address, TLS and user are the monitor's own facts:
  * they replace those of the question.
  */
-#define _GNU_SOURCE	/* explicit_bzero, strsep, _Fork */
-#include "base/clock.h"
-#include "base/compat.h"
-#include "base/file.h"
-#include "base/reply.h"
-#include "base/text.h"
-#include "monitor/confine.h"
-#include "monitor/domain.h"
-#include "monitor/grammar.h"
-#include "monitor/private.h"
-#include "monitor/record.h"
-#include "monitor/seal.h"
-#include "monitor/wire.h"
-#include "net/engine.h"
-
+#define _GNU_SOURCE	/* strsep */
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
-#include <sys/wait.h>
-#include <sysexits.h>
 #include <syslog.h>
 #include <unistd.h>
+
+#include "base/clock.h"
+#include "base/reply.h"
+#include "base/spool.h"
+#include "base/text.h"
+#include "monitor/domain.h"
+#include "monitor/grammar.h"
+#include "monitor/private.h"
+#include "net/engine.h"
 
 /* Adds one service to those that are asked.  NULL is none.  Returns false with
    a sentence in error[0..size). */
@@ -106,8 +91,8 @@ monitor_open(const struct monitor_settings *set, char *error, size_t size)
 	if (m->relay == NULL)
 		return NULL;
 	if (set->relay.live && !relay_live_possible(m->relay)) {
-		snprintf(error, size, "--live needs a next hop: smtp:, smtps: or "
-		    "lmtp:");
+		snprintf(error, size, "--live needs a next hop: smtp:, smtps: "
+		    "or lmtp:");
 		goto bad;
 	}
 	m->access = access_open(&set->access, &set->log, error, size);
@@ -315,7 +300,8 @@ monitor_may_be_asked(const struct monitor *m, const struct question *q)
 		return q->env != NULL && q->number < STAGES &&
 		    q->number != STAGE_END_OF_MESSAGE && q->fd == -1 &&
 		    (!one || q->env->nrecipients == 1) &&
-		    (q->number != STAGE_RCPT || has_room(m, m->recipients, 1)) &&
+		    (q->number != STAGE_RCPT ||
+		    has_room(m, m->recipients, 1)) &&
 		    (!m->set->relay.live || q->number < STAGE_MAIL ||
 		    may_relay(m));
 	case ASK_GROUP:
@@ -440,8 +426,8 @@ monitor_get_question(struct monitor *m, struct received *r)
 		m->set->about(m->set->log.ctx, r->q.env);
 	if (status == 1 && r->q.ask == ASK_MESSAGE &&
 	    (!monitor_may_send_all(m, r->q.env) ||
-	    !senders_allow(m->senders, r->q.env, &denied) || (m->nservices > 0 &&
-	    !record_has(&m->record, r->q.env)))) {
+	    !senders_allow(m->senders, r->q.env, &denied) ||
+	    (m->nservices > 0 && !record_has(&m->record, r->q.env)))) {
 		errno = EBADMSG;
 		return -1;
 	}
@@ -490,7 +476,8 @@ run_question(struct monitor *m, const struct question *q, struct reply *v,
 {
 	switch (q->ask) {
 	case ASK_STAGE:
-		monitor_answer_stage(m, (enum stage)q->number, q->env, v, m->text);
+		monitor_answer_stage(m, (enum stage)q->number, q->env, v,
+		    m->text);
 		break;
 	case ASK_UNKNOWN:
 		monitor_answer_unknown(m, q->a, q->env, v);

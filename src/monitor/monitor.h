@@ -22,7 +22,7 @@ struct tls_settings {
 
 struct monitor_settings {
 	struct relay_settings relay;
-	const char *domain;	/* of addresses that have none; NULL: they stay */
+	const char *domain;	/* of addresses that have none, or NULL */
 	const char *from;	/* the sender of all mail, or a file of them */
 	struct access_settings access;
 	const char *policy;	/* "unix:PATH", "inet:HOST:PORT", or NULL */
@@ -56,8 +56,8 @@ struct monitor_settings {
 	void *ended_ctx;
 };
 
-#define MONITOR_FIELDS (64 * 1024)	/* octets of our header fields, which may
-					   exceed --size */
+#define MONITOR_FIELDS (64 * 1024)	/* octets of our header fields, which
+					   may exceed --size */
 #define MONITOR_USER 256	/* octets of a user's name, with NUL */
 #define MONITOR_REPORT 4096	/* octets of a TLS report, with NUL */
 

@@ -49,7 +49,7 @@ struct monitor {
 	unsigned spent;		/* of the budget, at the time: */
 	int64_t refilled;
 	bool tls;		/* it was served, which is once */
-	int engine;		/* pidfd of the smtpd-tls that serves it, or -1 */
+	int engine;		/* pidfd of its smtpd-tls, or -1 */
 	bool ended;		/* ASK_END came, */
 	int status;		/* to exit with this */
 	int64_t end;		/* of the session: a deadline */

@@ -79,8 +79,8 @@ tell_refusal(struct monitor *m, size_t i, const struct envelope *env,
 }
 
 void
-monitor_answer_unknown(struct monitor *m, const char *line, const struct envelope *env,
-    struct reply *v)
+monitor_answer_unknown(struct monitor *m, const char *line,
+    const struct envelope *env, struct reply *v)
 {
 	struct reply answer;
 
@@ -165,8 +165,8 @@ ask_service(struct monitor *m, size_t i, enum stage stage,
 }
 
 void
-monitor_answer_stage(struct monitor *m, enum stage stage, const struct envelope *env,
-    struct reply *v, char *prepend)
+monitor_answer_stage(struct monitor *m, enum stage stage,
+    const struct envelope *env, struct reply *v, char *prepend)
 {
 	struct envelope mapped;
 	size_t i, first = stage == STAGE_RCPT ? count_deaf(m) : m->nservices;

@@ -15,7 +15,7 @@
 #define WIRE_TEXT 4096		/* octets of an answer's string, with NUL */
 #define WIRE_USUAL 1024		/* octets of a question, and its recipients: */
 #define WIRE_FEW 8		/* with more of them it needs memory */
-#define WIRE_STRINGS (64 * 1024)	/* octets of strings beside recipients */
+#define WIRE_STRINGS (64 * 1024)	/* octets of all other strings */
 #define WIRE_RECIPIENT 2048	/* octets of one recipient's two strings */
 #define WIRE_RECIPIENTS 1000000	/* where --max-recipients sets no limit */
 

@@ -53,8 +53,8 @@ int	spawn_run(const struct spawn *s, struct spawn_end *end);
 
 #define SPAWN_WHY 40		/* octets of that phrase, with NUL */
 
-/* Writes how a program ended, if that was not by exit status 0: "exit status 1",
-   "killed by signal 9", "stopped, as it took too long".  Returns why. */
+/* Writes how a program ended: "exit status 1", "killed by signal 9", "stopped,
+   as it took too long".  Returns why. */
 const char *spawn_describe(const struct spawn_end *end, char why[SPAWN_WHY]);
 
 #endif
