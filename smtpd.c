@@ -41,10 +41,6 @@
 
 #define RECORD_MAX ((uint64_t)1 << 28)	/* octets of a session's transcript */
 
-#ifndef LIBEXEC
-#define LIBEXEC "/usr/local/libexec"
-#endif
-
 /* Gives up root: becomes nobody, or the user of --user with all its groups. */
 static void
 drop_root(const struct options *o)
@@ -346,7 +342,8 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	}
 	s->socket = socket;
 	s->signals = signals;
-	return parted ? session_run(s, tls_trouble) : session_turn_away(s, error, EX_OSERR);
+	return parted ? session_run(s, tls_trouble)
+	    : session_turn_away(s, error, EX_OSERR);
 }
 
 int
@@ -385,5 +382,6 @@ main(int argc, char **argv)
 	if (o.check != CHECK_NO)
 		_exit(check_run(&o, m, trouble));
 	o.channel.dsn = monitor_dsn(m);
-	_exit(start(&o, m, trouble, descriptors_one_socket(std)));	/* no stdio to flush */
+	/* There is no stdio to flush. */
+	_exit(start(&o, m, trouble, descriptors_one_socket(std)));
 }

@@ -197,7 +197,8 @@ settle(struct auth *a, const char *name, const char *password,
 	auth_note_name(a, name);
 	if (size > sizeof known)
 		size = sizeof known;
-	if (auth_take_name(name, known, size) && password[0] != '\0' && strlen(password) < PASSWORD_MAX)
+	if (auth_take_name(name, known, size) && password[0] != '\0' &&
+	    strlen(password) < PASSWORD_MAX)
 		answer = a->source->check(a, known, password);
 	if (answer == ANSWER_YES)
 		memcpy(user, known, strlen(known) + 1);

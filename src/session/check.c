@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "base/findings.h"
+#include "base/spool.h"
 #include "base/text.h"
 #include "net/engine.h"
 #include "net/spawn.h"
@@ -30,6 +31,13 @@
 #define PATIENCE 60		/* seconds for all that is connected to */
 
 static struct findings found;	/* --check runs once in a process */
+
+/* What is looked at. */
+struct subject {
+	const struct options *o;
+	struct monitor *m;
+	const char *trouble;	/* why there is no TLS, or "" */
+};
 
 void
 check_begin(struct options *o)
@@ -43,12 +51,11 @@ check_begin(struct options *o)
 }
 
 static void
-check_user(const struct options *o, struct monitor *m, const char *trouble)
+check_user(const struct subject *s)
 {
+	const struct options *o = s->o;
 	const struct passwd *pw = getpwuid(geteuid());
 
-	(void)m;
-	(void)trouble;
 	if (o->user != NULL && pw != NULL && strcmp(pw->pw_name, o->user) != 0)
 		findings_add(&found, FINDING_DOUBT, "--user %s has no effect: "
 		    "this is not started as root, and stays %s", o->user,
@@ -85,9 +92,11 @@ hear_engine(void *ctx, int descriptor, const char *p, size_t len)
 }
 
 static void
-check_tls(const struct options *o, struct monitor *m, const char *trouble)
+check_tls(const struct subject *s)
 {
+	const struct options *o = s->o;
 	const struct tls_settings *tls = &o->monitor.tls;
+	const char *trouble = s->trouble;
 	char *argv[] = { (char *)(uintptr_t)tls->program, "check", "--certfd",
 		"0", "--keyfd", "3", tls->ca == NULL ? NULL : "--ca",
 		(char *)(uintptr_t)tls->ca, NULL };
@@ -98,7 +107,6 @@ check_tls(const struct options *o, struct monitor *m, const char *trouble)
 	char away[512];
 	int error;
 
-	(void)m;
 	if (trouble[0] != '\0')	/* the engine that stays is a service */
 		findings_add(&found, tls->resident == NULL ? FINDING_BAD :
 		    tls_reachable(tls->resident, away, sizeof away) ?
@@ -114,45 +122,35 @@ check_tls(const struct options *o, struct monitor *m, const char *trouble)
 }
 
 static void
-check_monitor(const struct options *o, struct monitor *m, const char *trouble)
+check_monitor(const struct subject *s)
 {
-	(void)o;
-	(void)trouble;
-	monitor_check(m, &found);
+	monitor_check(s->m, &found);
 }
 
 /* Where messages above 1 MiB are kept. */
 static void
-check_spool(const struct options *o, struct monitor *m, const char *trouble)
+check_spool(const struct subject *s)
 {
-	const char *dir = getenv("TMPDIR");
-	int fd;
+	int fd = spool_file(NULL);
 
-	(void)o;
-	(void)m;
-	(void)trouble;
-	if (dir == NULL || *dir == '\0')
-		dir = "/var/tmp";
-	fd = open(dir, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-	if (fd == -1 && errno != EOPNOTSUPP && errno != EISDIR)
+	(void)s;
+	if (fd == -1)
 		findings_add(&found, FINDING_BAD, "%s, for messages above 1 "
-		    "MiB: %s", dir, strerror(errno));
+		    "MiB: %s", spool_folder(), strerror(errno));
 	if (fd != -1)
 		close(fd);
 }
 
 /* The CAs for next hops, which smtpd-tls reads by this name. */
 static void
-check_relay_ca(const struct options *o, struct monitor *m, const char *trouble)
+check_relay_ca(const struct subject *s)
 {
-	const char *name = o->monitor.relay.tls_ca, *wrong = NULL;
+	const char *name = s->o->monitor.relay.tls_ca, *wrong = NULL;
 	char *line = NULL;
 	size_t size = 0;
 	ssize_t n = 0;
 	FILE *f;
 
-	(void)m;
-	(void)trouble;
 	if (name == NULL)
 		return;
 	f = fopen(name, "re");
@@ -174,25 +172,22 @@ check_relay_ca(const struct options *o, struct monitor *m, const char *trouble)
 
 /* A mistake in the file was found when it was read. */
 static void
-check_rules(const struct options *o, struct monitor *m, const char *trouble)
+check_rules(const struct subject *s)
 {
-	(void)m;
-	(void)trouble;
-	if (o->faults != NULL)
+	if (s->o->faults != NULL)
 		findings_add(&found, FINDING_GOOD, "--rules %s makes sense",
-		    o->rules);
+		    s->o->rules);
 }
 
 /* What a session would append to or make is looked at only. */
 static void
-check_record(const struct options *o, struct monitor *m, const char *trouble)
+check_record(const struct subject *s)
 {
+	const struct options *o = s->o;
 	const char *slash, *where = o->record;
 	char folder[PATH_MAX];
 	struct stat st;
 
-	(void)m;
-	(void)trouble;
 	if (o->record == NULL)
 		return;
 	if (stat(o->record, &st) == -1 && errno == ENOENT) {
@@ -213,18 +208,17 @@ check_record(const struct options *o, struct monitor *m, const char *trouble)
 
 /* Tries the jail in a process of its own, for there is no way out of it. */
 static void
-check_jail(const struct options *o, struct monitor *m, const char *trouble)
+check_jail(const struct subject *s)
 {
-	char text[JAIL_TEXT] = "";
-	int pipes[2], status;
+	const struct options *o = s->o;
+	char text[JAIL_TEXT] = "", why[SPAWN_WHY];
+	int pipes[2], status = 0;
 	ssize_t n;
 	pid_t pid;
 
-	(void)m;
-	(void)trouble;
 	if (pipe(pipes) == -1 || (pid = fork()) == -1) {
-		findings_add(&found, FINDING_BAD, "cannot start a second process: %s",
-		    strerror(errno));
+		findings_add(&found, FINDING_BAD, "cannot start a second "
+		    "process: %s", strerror(errno));
 		return;
 	}
 	if (pid == 0) {
@@ -238,7 +232,11 @@ check_jail(const struct options *o, struct monitor *m, const char *trouble)
 	text[n > 0 ? n : 0] = '\0';
 	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
 		;
-	if (text[0] != '\0')
+	if (status != 0)
+		findings_add(&found, FINDING_BAD, "confinement: its trial "
+		    "failed: %s", spawn_describe(&(struct spawn_end){
+		    .status = status }, why));
+	else if (text[0] != '\0')
 		findings_add(&found, o->monitor.require_sandbox ? FINDING_BAD
 		    : FINDING_DOUBT, "confinement: %s", text);
 	else
@@ -248,8 +246,7 @@ check_jail(const struct options *o, struct monitor *m, const char *trouble)
 
 /* To check one more thing, add a row; or, where it is the monitor's, a line in
    src/monitor/check.c. */
-static void (*const checks[])(const struct options *o, struct monitor *m,
-    const char *trouble) = {
+static void (*const checks[])(const struct subject *s) = {
 	check_user, check_jail, check_spool, check_tls, check_rules,
 	check_record, check_relay_ca, check_monitor,
 };
@@ -257,13 +254,14 @@ static void (*const checks[])(const struct options *o, struct monitor *m,
 int
 check_run(const struct options *o, struct monitor *m, const char *trouble)
 {
+	const struct subject s = { o, m, trouble };
 	static const char *const names[FINDINGS] = { "good", "doubt", "bad" };
 	static const char *const levels[FINDINGS] = { "<6>", "<4>", "<3>" };
 
 	signal(SIGPIPE, SIG_IGN);
 	found.deadline = clock_now() + PATIENCE * 1000;
 	for (size_t i = 0; i < COUNT(checks); i++)
-		checks[i](o, m, trouble);
+		checks[i](&s);
 	monitor_close(m);
 	if (found.lost)
 		findings_add(&found, FINDING_BAD, "out of memory");

@@ -17,7 +17,8 @@
 #include "session/session.h"
 #include "session/transcript.h"
 
-#define RECEIVED_MAX 100	/* more Received: fields are a loop: RFC 5321 6.3 */
+#define RECEIVED_MAX 100	/* Received: fields; more are a loop: RFC 5321
+				   6.3 */
 
 /* A span as a string that lasts as long as buf; the channel's lines fit. */
 static const char *
@@ -334,12 +335,10 @@ on_refused(void *ctx, const struct reply *r)
 static void
 log_spool(struct session *s, const struct envelope *env)
 {
-	const char *dir = getenv("TMPDIR");
 	char text[512];
 
 	snprintf(text, sizeof text, "the message cannot be kept in %.200s: %s",
-	    dir == NULL || *dir == '\0' ? "/var/tmp" : dir,
-	    strerror(s->spool.error));
+	    spool_folder(), strerror(s->spool.error));
 	ask_log(s->asker, LOG_ERR, "spool", env, text);
 }
 

@@ -69,7 +69,8 @@ static const struct event {
 	{ "rewritten", "5dcfc71592af454da77781bd6ce01d11", false, false },
 	{ "relay", "5b1f43de37284816b7d5a93bd533939a", false, false },
 	{ "nexthop", "5b1f43de37284816b7d5a93bd533939a", false, false },
-	{ "duplicate-possible", "16402bd99eeb45c39706071e6753eeb8", true, false },
+	{ "duplicate-possible", "16402bd99eeb45c39706071e6753eeb8", true,
+	    false },
 	{ "partial", "16402bd99eeb45c39706071e6753eeb8", true, false },
 	{ "config-error", "5034ac5f87124b00a639fb6ef62b04d7", false, false },
 	{ "routes", "5034ac5f87124b00a639fb6ef62b04d7", false, false },
@@ -231,7 +232,8 @@ send_journal(const struct log *l, const struct record *r, int priority,
 	snprintf(fixed[0], sizeof fixed[0], "PRIORITY=%d", priority);
 	snprintf(fixed[1], sizeof fixed[1], "MESSAGE_ID=%s", id);
 	snprintf(fixed[2], sizeof fixed[2], "SYSLOG_IDENTIFIER=smtpd");
-	snprintf(fixed[3], sizeof fixed[3], "SYSLOG_FACILITY=%d", LOG_MAIL >> 3);
+	snprintf(fixed[3], sizeof fixed[3], "SYSLOG_FACILITY=%d",
+	    LOG_MAIL >> 3);
 	for (i = 0; i < 4; i++)
 		if (i != 1 || id[0] != '\0')
 			fields[n++] = (struct iovec){ fixed[i],

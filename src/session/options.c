@@ -1,7 +1,6 @@
 /*
  * options.c - the command line.
  */
-#define ENGINE_PATH 108		/* octets of sun_path, with NUL */
 #define _GNU_SOURCE	/* getopt_long */
 #include <getopt.h>
 #include <limits.h>
@@ -18,17 +17,14 @@
 #include "session/log.h"
 #include "session/options.h"
 
-#ifndef VERSION
-#define VERSION "1.0"
-#endif
-
+#define ENGINE_PATH 108		/* octets of sun_path, with NUL */
 #define TLS_TIMEOUT 60		/* seconds for a handshake */
 
 enum kind {
 	FLAG,		/* bool, becomes true */
 	UNSET,		/* bool, true until the option is given */
 	UNSIGNED,	/* unsigned */
-	TOTAL,	/* size_t */
+	TOTAL,		/* size_t */
 	TIME,		/* unsigned, seconds, at least 1; s, m, h, d */
 	SIZE,		/* uint64_t, octets; K, M, G */
 	TEXT,		/* const char *, borrowed from argv */
@@ -46,8 +42,8 @@ enum kind {
 #define AT(type, member) (unsigned short)(offsetof(struct options, member) + \
     0 * sizeof((type *)0 == &((struct options *)0)->member))
 
-/* Arrays, not pointers: 40 rows of pointers would be relocated at each start,
-   which touches a page more. */
+/* Arrays, not pointers: rows of pointers would be relocated at each start, which
+   writes to pages of the program. */
 static const struct option_row {
 	char name[24];
 	char letter;		/* 0: it has none */
@@ -153,7 +149,8 @@ static const struct option_row {
 	    "NET,...", "", "clients that may send XCLIENT" },
 	{ "xforward", 0, TEXT, AT(const char *, xforward),
 	    "NET,...", "", "clients that may send XFORWARD" },
-	{ "bare-newline", 0, NEWLINES, AT(enum bare_newline, channel.bare_newline),
+	{ "bare-newline", 0, NEWLINES,
+	    AT(enum bare_newline, channel.bare_newline),
 	    "HOW", "reject", "lone CR or LF: reject, normalize, unix" },
 	{ "crlf", 0, FLAG, AT(bool, monitor.relay.crlf),
 	    "", "", "programs and Maildirs get CRLF" },
@@ -203,7 +200,7 @@ print_help(void)
 	    "options:\n", usage, transports);
 	for (row = rows; row < rows + ROWS; row++) {
 		text_join(name, sizeof name, "--", row->name,
-		    strchr("[", row->argument[0]) != NULL ? "" : " ",
+		    row->argument[0] == '[' ? "" : " ",
 		    row->argument, NULL);
 		dprintf(STDOUT_FILENO, "  %c%c%c %-24s %s%s%s%s\n",
 		    row->letter == 0 ? ' ' : '-',
@@ -393,8 +390,8 @@ find_credential(const char *option, const char *arg)
 	if (rest == NULL)
 		return arg;
 	if (dir == NULL || *dir == '\0')
-		log_misused("--%s %s: there is no $CREDENTIALS_DIRECTORY; under "
-		    "systemd LoadCredential= sets it", option, arg);
+		log_misused("--%s %s: there is no $CREDENTIALS_DIRECTORY; "
+		    "under systemd LoadCredential= sets it", option, arg);
 	room = strlen(dir) + strlen(arg) + 2;
 	path = malloc(room);
 	if (path == NULL)
@@ -566,8 +563,8 @@ check_options(const struct options *o)
 		log_misused("--tlscert and --tlskey belong together");
 	if (engine != NULL && (strncmp(engine, "unix:/", 6) != 0 ||
 	    strlen(engine) >= sizeof "unix:" - 1 + ENGINE_PATH))
-		log_misused("--tls-engine: \"%s\" is not unix:PATH, with a path "
-		    "from / of less than %d octets", engine, ENGINE_PATH);
+		log_misused("--tls-engine: \"%s\" is not unix:PATH, with a "
+		    "path from / of less than %d octets", engine, ENGINE_PATH);
 	if (c->tls_on_connect && !tls)
 		log_misused("--smtps needs --tlscert or --tls-engine");
 	if (o->monitor.tls.ca != NULL && o->tlscert == NULL)
@@ -577,11 +574,13 @@ check_options(const struct options *o)
 		    "--proxy-protocol");
 	if (o->monitor.auth != NULL && !tls && c->auth_require_tls &&
 	    !c->proxy_protocol)		/* the proxy may say so */
-		log_misused("--auth would never be offered without TLS: it needs "
-		    "--tlscert, --proxy-protocol or --no-auth-require-tls");
+		log_misused("--auth would never be offered without TLS: it "
+		    "needs --tlscert, --tls-engine, --proxy-protocol or "
+		    "--no-auth-require-tls");
 	if (c->auth_required && o->monitor.auth == NULL && !o->monitor.tls.ca &&
 	    !o->xclient && !c->proxy_protocol)	/* they may name a user */
-		log_misused("--auth-required needs --auth: nobody could send mail");
+		log_misused("--auth-required needs --auth: nobody could send "
+		    "mail");
 	check_through(o);
 	if (o->monitor.relay.tls_pins != NULL &&
 	    !fingerprint_are(o->monitor.relay.tls_pins))
@@ -601,7 +600,8 @@ check_options(const struct options *o)
 	if (o->hostname != NULL && (o->hostname[0] == '\0' ||
 	    strlen(o->hostname) >= CHANNEL_NAME_MAX ||
 	    o->hostname[strcspn(o->hostname, " \t\r\n")] != '\0'))
-		log_misused("--hostname: \"%s\" is not a host name", o->hostname);
+		log_misused("--hostname: \"%s\" is not a host name",
+		    o->hostname);
 }
 
 static void
@@ -624,7 +624,7 @@ read_relay(struct options *o, char **rest, bool program)
 	o->monitor.relay.spec = rest[0];
 }
 
-/* What one option tells two rooms. */
+/* Copies what one option tells several parts. */
 static void
 share_options(struct options *o)
 {

@@ -15,8 +15,10 @@ struct transcript;
 enum check {
 	CHECK_NO,
 	CHECK_FILES,		/* --check: what this host has */
-	CHECK_START,		/* --check=start: other services may come later */
-	CHECK_CONNECT		/* --check=connect: next hops and services too */
+	CHECK_START,		/* --check=start: what other services provide
+				   may come later */
+	CHECK_CONNECT		/* --check=connect: next hops and services,
+				   too */
 };
 
 struct options {

@@ -111,8 +111,7 @@ peer_of_environment(struct channel_peer *peer)
 		    inet_pton(AF_INET6, address, binary) != 1)
 			continue;
 		snprintf(peer->address, sizeof peer->address, "%s", address);
-		if (port != NULL && strlen(port) <= 5 &&
-		    port[strspn(port, "0123456789")] == '\0')
+		if (port != NULL && text_parse_port(port) != 0)
 			snprintf(peer->port, sizeof peer->port, "%s", port);
 		return true;
 	}

@@ -158,7 +158,8 @@ parse_reply(struct rule *r, const char *code, char *rest)
 	if (r->stage == RULE_TEXT && r->code < 400)
 		return "TEXT can only be refused, with 400 or more";
 	if (!unescape(rest))
-		return "in a reply, a backslash is followed by n or a backslash";
+		return "in a reply, a backslash is followed by n or another "
+		    "backslash";
 	if (strlen(rest) >= REPLY_TEXT)
 		return "the reply is too long";
 	r->text = *rest != '\0' ? rest : r->code < 400 ? "OK"

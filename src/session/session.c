@@ -22,7 +22,8 @@
 #include "session/session.h"
 #include "session/transcript.h"
 
-#define LOOK_UP 1000		/* milliseconds that we read on without a look */
+#define LOOK_UP 1000		/* milliseconds of reading without a look at
+				   deadlines and SIGTERM */
 #define ENGINE_GRACE 5		/* seconds in which it delivers the last
 				   replies */
 
@@ -84,9 +85,7 @@ session_facts(const struct session *s)
 
 	env.size = ch->declared;
 	env.smtputf8 = ch->smtp_utf8;
-	env.body = ch->body == BODY_BINARYMIME ? BODY_BINARYMIME
-	    : ch->body == BODY_8BITMIME	       ? BODY_8BITMIME
-					       : BODY_7BIT;
+	env.body = ch->body;
 	return env;
 }
 
@@ -159,7 +158,8 @@ ready(struct session *s, bool patient)
 {
 	struct pollfd p = { .fd = s->out, .events = POLLOUT };
 
-	return (patient ? session_wait(s, s->out, POLLOUT) : poll(&p, 1, 0)) > 0;
+	return patient ? session_wait(s, s->out, POLLOUT) > 0
+	    : poll(&p, 1, 0) > 0;
 }
 
 /* Writes some of p[0..len).  Returns how many octets, or -1 if the client
@@ -278,7 +278,7 @@ fill(struct session *s, char *in, size_t size, enum ending *why)
 	bool header = s->ch.smtp_state == PHASE_PROXY && s->socket;
 	bool text = in_text(s) && s->socket;
 	ssize_t n;
-	int ready;
+	int waited;
 
 	for (;;) {
 		/* Where there was some of a message there is more, mostly. */
@@ -286,19 +286,16 @@ fill(struct session *s, char *in, size_t size, enum ending *why)
 		    clock_now() - s->looked < LOOK_UP &&
 		    (n = recv(s->in, in, size, MSG_DONTWAIT)) > 0)
 			return n;
-		/* Text comes behind DATA's reply, and right behind BDAT. */
+		/* Text comes after DATA's reply, and right after BDAT. */
 		if (text && (s->looked != 0 ||
 		    s->ch.smtp_state == PHASE_BDAT))
 			acknowledge_soon(s);
 		s->looked = text ? clock_now() : 0;
 		s->soon = s->soon && text;
-		ready = session_wait(s, s->in, POLLIN);
-		if (ready == 0) {
-			*why = END_TIMEOUT;
-			return -1;
-		}
-		if (ready == -1) {
-			*why = session_interrupted(s);
+		waited = session_wait(s, s->in, POLLIN);
+		if (waited != 1) {
+			*why = waited == 0 ? END_TIMEOUT
+			    : session_interrupted(s);
 			return -1;
 		}
 		/* A PROXY header is looked at before it is taken: a TLS
@@ -346,7 +343,6 @@ start_tls(struct session *s)
 		return false;
 	}
 	fd = ask_tls(s->asker, s->in, report, MONITOR_REPORT);
-
 	if (fd == -1) {
 		session_log(s, LOG_WARNING, "tls-failed", report);
 		return false;
@@ -392,8 +388,7 @@ hang_up(struct session *s, enum ending why)
 		[END_TIMEOUT] = { "4.4.2", "Timed out" },
 		[END_TERM] = { "4.3.2", "Shutting down" },
 		[END_ORPHAN] = { "4.3.0", "Internal error, try again" },
-		[END_RULE] = { NULL, NULL },
-		[END_TLS] = { NULL, NULL },
+		[END_TLS] = { NULL, NULL },	/* as all others */
 	};
 
 	if (words[why][0] == NULL || s->ch.smtp_state == PHASE_PROXY)
@@ -623,7 +618,7 @@ int
 session_run(struct session *s, const char *tls_trouble)
 {
 	/* Its client could not read a reply without TLS. */
-	const bool close = s->settings->tls_on_connect &&
+	const bool close = s->options->channel.tls_on_connect &&
 	    tls_trouble[0] != '\0';
 	char text[1024];
 	enum ending why;
@@ -656,7 +651,6 @@ session_open(struct options *o, const struct channel_hooks *hook,
 	s->options = o;
 	s->faults = o->faults;
 	s->transcript = o->transcript;
-	s->settings = &o->channel;
 	s->asker = a;
 	s->in = STDIN_FILENO;
 	s->out = STDOUT_FILENO;

@@ -33,7 +33,6 @@ struct session {
 	char in_buffer[INPUT];	/* what was read */
 	struct spool spool;	/* its buffer comes first */
 	const struct options *options;
-	struct channel_settings *settings;
 	struct asker *asker;
 	int in, out;		/* the client; the same socket, or two */
 	bool socket;		/* they are one */
@@ -53,7 +52,8 @@ struct session {
 	size_t before;		/* octets of output before the last reply, as a
 				   fault noted them */
 	int64_t pause;		/* before the next reply is written; 0 */
-	int signals;		/* readable when SIGTERM came; -1: it is obeyed */
+	int signals;		/* readable when SIGTERM came; -1: once that
+				   was obeyed */
 	bool terminated;	/* it came */
 	bool orphaned;		/* there is no monitor to ask any more */
 	bool quit;		/* the client said so */

@@ -34,7 +34,7 @@ struct transcript {
 	int error;		/* errno of the first failure, or 0 */
 	bool begun;
 	size_t held, len;
-	char line[LINE];	/* octets of the client's that are no line yet */
+	char line[LINE];	/* octets of the client that are no line yet */
 	char out[8192];
 };
 
