@@ -110,15 +110,15 @@ load_certificate(struct engine *e, const struct source *s)
 	X509 *leaf = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL), *x;
 
 	if (leaf == NULL)
-		engine_fail(e, EX_CONFIG, "the certificate %s is not one in PEM form",
-		    name_of(s));
+		engine_fail(e, EX_CONFIG, "the certificate %s is not one in "
+		    "PEM form", name_of(s));
 	if (SSL_use_certificate(e->ssl, leaf) != 1)
-		engine_fail(e, EX_CONFIG, "the certificate %s cannot be used: %s",
-		    name_of(s), engine_reason("no memory"));
+		engine_fail(e, EX_CONFIG, "the certificate %s cannot be used: "
+		    "%s", name_of(s), engine_reason("no memory"));
 	while ((x = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)) != NULL)
 		if (SSL_add0_chain_cert(e->ssl, x) != 1)
-			engine_fail(e, EX_CONFIG, "the chain of the certificate %s "
-			    "cannot be used: %s", name_of(s),
+			engine_fail(e, EX_CONFIG, "the chain of the "
+			    "certificate %s cannot be used: %s", name_of(s),
 			    engine_reason("no memory"));
 	if (!pem_ended())
 		engine_fail(e, EX_CONFIG, "the chain of the certificate %s is "
@@ -178,11 +178,11 @@ load_key(struct engine *e, const struct source *s, X509 *leaf,
 	explicit_bzero(p, len);
 	free(p);
 	if (key == NULL)
-		engine_fail(e, EX_CONFIG, "the key %s is not an unencrypted private "
-		    "key in PEM form", name_of(s));
+		engine_fail(e, EX_CONFIG, "the key %s is not an unencrypted "
+		    "private key in PEM form", name_of(s));
 	if (X509_check_private_key(leaf, key) != 1)
-		engine_fail(e, EX_CONFIG, "the key %s does not match the certificate "
-		    "%s", name_of(s), name_of(cert));
+		engine_fail(e, EX_CONFIG, "the key %s does not match the "
+		    "certificate %s", name_of(s), name_of(cert));
 	if (SSL_use_PrivateKey(e->ssl, key) != 1)
 		engine_fail(e, EX_CONFIG, "the key %s cannot be used: %s",
 		    name_of(s), engine_reason("no memory"));
@@ -204,11 +204,12 @@ certs_load(struct engine *e)
 		leaf = load_certificate(e, &e->cert[i]);
 		kinds[i] = load_key(e, &e->key[i], leaf, &e->cert[i]);
 		X509_free(leaf);
-		for (j = 0; j < i; j++)
-			if (kinds[j] == kinds[i])
-				engine_fail(e, EX_CONFIG, "the certificates %s and %s "
-				    "have the same kind of key",
-				    name_of(&e->cert[j]), name_of(&e->cert[i]));
+		for (j = 0; j < i && kinds[j] != kinds[i]; j++)
+			;
+		if (j < i)
+			engine_fail(e, EX_CONFIG, "the certificates %s and %s "
+			    "have the same kind of key", name_of(&e->cert[j]),
+			    name_of(&e->cert[i]));
 	}
 	for (i = 0; i < e->ncerts; i++) {
 		if (e->cert[i].fd != -1)
@@ -238,8 +239,8 @@ system_ca(struct engine *e)
 	for (i = 0; i < sizeof places / sizeof places[0]; i++)
 		if (access(places[i], R_OK) == 0)
 			return places[i];
-	engine_fail(e, EX_CONFIG, "there is no file of CA certificates in any of the "
-	    "usual places");
+	engine_fail(e, EX_CONFIG, "there is no file of CA certificates in any "
+	    "of the usual places");
 }
 
 /*
@@ -269,8 +270,8 @@ load_trusted(struct engine *e)
 		OPENSSL_free(header);
 	}
 	if (!pem_ended())
-		engine_fail(e, EX_CONFIG, "the CA certificates %s are damaged: %s",
-		    s.path, engine_reason("no memory"));
+		engine_fail(e, EX_CONFIG, "the CA certificates %s are damaged: "
+		    "%s", s.path, engine_reason("no memory"));
 	if (e->ntrusted == 0)
 		engine_fail(e, EX_CONFIG, "there are no CA certificates in %s",
 		    s.path);

@@ -5,13 +5,12 @@
 #include <stdio.h>
 #include <sysexits.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <openssl/x509v3.h>
 
 #include "tls/tls.h"
 
-#define SOON (14 * 86400)	/* seconds before its end that are worth a word */
+#define SOON (14 * 86400)	/* seconds before its end when it is told */
 
 /* Is there a gap between the certificates that clients are shown? */
 static bool
@@ -53,7 +52,8 @@ check_certificate(X509 *leaf, STACK_OF(X509) *chain)
 		return printf("bad certificate of \"%s\": the certificates "
 		    "after it are not its chain\n", name), EX_CONFIG;
 	if (X509_cmp_time(X509_get0_notAfter(leaf), &soon) < 0)
-		printf("doubt certificate of \"%s\" expires on %s\n", name, end);
+		printf("doubt certificate of \"%s\" expires on %s\n", name,
+		    end);
 	else
 		printf("good certificate of \"%s\" is valid until %s\n", name,
 		    end);

@@ -49,8 +49,8 @@ set_names(struct engine *e)
 		ok = (int)SSL_ctrl(e->ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME,
 		    TLSEXT_NAMETYPE_host_name, (void *)(uintptr_t)sni);
 	if (ok != 1)
-		engine_fail(e, EX_USAGE, "\"%s\" cannot be the name of a server",
-		    sni);
+		engine_fail(e, EX_USAGE, "\"%s\" cannot be the name of a "
+		    "server", sni);
 }
 
 /*

@@ -65,7 +65,6 @@ scram(const struct digest_question *q, const char *password, const char *salt,
 	return ok;
 }
 
-/* Reads the question, answers it, exits. */
 void
 digest_run(struct engine *e)
 {

@@ -81,8 +81,8 @@ refuse(struct engine *e, int err)
 		    "trusted: %s", e->verify,
 		    X509_verify_cert_error_string(verdict));
 	if (ERR_peek_error() == 0)
-		engine_fail(e, EX_PROTOCOL, "the connection ended during the TLS "
-		    "handshake%s%s", err != 0 ? ": " : "",
+		engine_fail(e, EX_PROTOCOL, "the connection ended during the "
+		    "TLS handshake%s%s", err != 0 ? ": " : "",
 		    err != 0 ? strerror(err) : "");
 	engine_fail(e, EX_PROTOCOL, "the TLS handshake failed: %s",
 	    engine_reason("an error without a name"));
@@ -126,8 +126,8 @@ pump_handshake(struct engine *e)
 		}
 	}
 	if (in_time)
-		engine_fail(e, EX_IOERR, "the clear-text end was closed during the "
-		    "TLS handshake");
+		engine_fail(e, EX_IOERR, "the clear-text end was closed during "
+		    "the TLS handshake");
 	engine_fail(e, EX_TEMPFAIL, "the TLS handshake did not end within %d s",
 	    (int)(e->timeout / 1000));
 }
@@ -271,7 +271,6 @@ idle(const struct flow *f)
 	return f->done || f->conn != 0 || f->clear != 0;
 }
 
-/* Returns the exit status. */
 int
 pump_run(struct engine *e)
 {

@@ -39,6 +39,7 @@
 
 #include "base/clock.h"
 #include "base/fingerprint.h"
+#include "base/text.h"
 #include "monitor/confine.h"
 #include "tls/tls.h"
 
@@ -104,7 +105,6 @@ send_report(struct engine *e, struct text *t)
 	e->report = -1;
 }
 
-/* Reports what went wrong, if the report is still open, and exits. */
 void
 engine_fail(struct engine *e, int status, const char *fmt, ...)
 {
@@ -190,18 +190,16 @@ static const struct option handed_options[] = {
 	{ NULL, 0, NULL, 0 },
 };
 
-/* The number in text, which must be digits alone and in min..max. */
+/* The number in text, from min, which is not negative, to max. */
 static int
 number(struct engine *e, const char *text, int min, int max)
 {
-	long n = 0;
-	size_t i;
+	uint64_t n;
 
-	for (i = 0; text[i] >= '0' && text[i] <= '9' && n <= max; i++)
-		n = n * 10 + (text[i] - '0');
-	if (i == 0 || text[i] != '\0' || n < min || n > max)
-		engine_fail(e, EX_USAGE, "\"%s\" is not a number from %d to %d", text,
-		    min, max);
+	if (!text_parse_number((struct span){ text, strlen(text) }, &n) ||
+	    n < (unsigned)min || n > (unsigned)max)
+		engine_fail(e, EX_USAGE, "\"%s\" is not a number from %d to "
+		    "%d", text, min, max);
 	return (int)n;
 }
 
@@ -305,10 +303,11 @@ engine_options(struct engine *e, int argc, char *argv[])
 	while ((c = getopt_long(argc, argv, "+:", known, NULL)) != -1)
 		option(e, c, argv[optind - 1]);
 	if (optind != argc)
-		engine_fail(e, EX_USAGE, "argument %s is one too many", argv[optind]);
+		engine_fail(e, EX_USAGE, "argument %s is one too many",
+		    argv[optind]);
 	if (e->server && (e->ncerts == 0 || e->ncerts != e->nkeys))
-		engine_fail(e, EX_USAGE, "a server needs certificates, and a key for "
-		    "each");
+		engine_fail(e, EX_USAGE, "a server needs certificates, and a "
+		    "key for each");
 }
 
 /* Descriptors and rights */
@@ -364,8 +363,8 @@ check_descriptors(struct engine *e)
 		len = sizeof type;
 		if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == -1 ||
 		    type != SOCK_STREAM)
-			engine_fail(e, EX_USAGE, "descriptor %d, %s, is not a stream "
-			    "socket", fd, what[fd]);
+			engine_fail(e, EX_USAGE, "descriptor %d, %s, is not a "
+			    "stream socket", fd, what[fd]);
 		flags = fcntl(fd, F_GETFL);
 		if (flags == -1 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) == -1)
 			engine_fail(e, EX_OSERR, "descriptor %d: %s", fd,
