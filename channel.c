@@ -11,11 +11,9 @@
  * - A handler (do_x, in src/channel) parses, asks its hook, and commits if the
  *   reply is below 400.
  */
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/text.h"
 #include "channel.h"

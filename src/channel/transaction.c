@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/text.h"
 #include "channel/private.h"
 
 /* Strings that do not fit in the channel's own memory. */

@@ -14,7 +14,6 @@
 #include <string.h>
 #include <strings.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -22,7 +21,6 @@
 #include "base/file.h"
 #include "base/network.h"
 #include "base/reply.h"
-#include "base/text.h"
 
 #define FILE_MAX (16 << 20)	/* octets of a file of domains */
 

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
-#include <unistd.h>
 
 #include "base/address.h"
 #include "base/edit.h"
@@ -59,7 +58,7 @@ is_address(const char *p)
 	return true;
 }
 
-/* As routes_read()'s hop. */
+/* As route_file_read()'s hop. */
 static void *
 route_address(void *ctx, const char *result, char *error, size_t size)
 {

@@ -32,8 +32,9 @@ event_of(const struct reply *v)
 			     : "message-refused";
 }
 
-void
-monitor_log(struct monitor *m, int priority, const char *event,
+/* Logs a verdict about all recipients of env. */
+static void
+log_verdict(struct monitor *m, int priority, const char *event,
     const struct envelope *env, const struct reply *v)
 {
 	char text[REPLY_TEXT + 24], code[TEXT_NUMBER];
@@ -65,7 +66,7 @@ monitor_log_refusal(struct monitor *m, const struct envelope *env,
 	text_join(text, sizeof text, by, " at ",
 	    service_stage_names[stage], NULL);
 	noted.notes = &notes;
-	monitor_log(m, LOG_NOTICE, "refused", &noted, v);
+	log_verdict(m, LOG_NOTICE, "refused", &noted, v);
 }
 
 /* One record for all recipients that share a verdict, so usually one; where:
@@ -89,7 +90,7 @@ log_verdicts(struct monitor *m, const struct envelope *env,
 				break;
 		one.recipients = env->recipients + i;
 		one.nrecipients = n;
-		monitor_log(m, v[i].code < 400 ? LOG_INFO : LOG_WARNING,
+		log_verdict(m, v[i].code < 400 ? LOG_INFO : LOG_WARNING,
 		    event_of(&v[i]), &one, &v[i]);
 	}
 }

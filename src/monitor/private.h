@@ -125,10 +125,6 @@ void	monitor_answer_group(struct monitor *m, bool mail,
 /* The form of a message's spool: filters read also what is dropped. */
 enum spool_form monitor_form(const struct monitor *m);
 
-/* Logs a verdict about all recipients of env. */
-void	monitor_log(struct monitor *m, int priority, const char *event,
-	    const struct envelope *env, const struct reply *v);
-
 /* Logs a refusal at a stage, and by whom: "policy service unix:/x"; with what
    is noted of a next hop, or NULL. */
 void	monitor_log_refusal(struct monitor *m, const struct envelope *env,

@@ -19,7 +19,7 @@ struct senders {
 	const struct logger *log;
 };
 
-/* As routes_read()'s hop: the logins, as they stand in the file. */
+/* As route_file_read()'s hop: the logins, as they stand in the file. */
 static void *
 take_logins(void *ctx, const char *result, char *error, size_t size)
 {

@@ -30,8 +30,10 @@ expected_add(struct expected *e, const char *sender)
 	memcpy(rows[e->n++].address, sender, len + 1);
 }
 
-void
-expected_add_key(struct expected *e, const char *key)
+/* Adds the key of a row of routes by sender (routes.h): an address, a domain,
+   "<>", or "*", NULL or ".domain" for others. */
+static void
+add_key(struct expected *e, const char *key)
 {
 	char domain[320];
 
@@ -80,7 +82,7 @@ note_senders_route(void *ctx, const char *key, const void *hop)
 	struct search *s = ctx;
 
 	if (hop == s->hop && has_room(s))
-		expected_add_key(s->to, key);
+		add_key(s->to, key);
 }
 
 static bool

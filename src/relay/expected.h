@@ -27,10 +27,6 @@ struct expected {
 /* Adds a sender, once. */
 void	expected_add(struct expected *e, const char *sender);
 
-/* The key of a row of routes by sender (routes.h): an address, a domain, "<>",
-   or "*", NULL or ".domain" for others. */
-void	expected_add_key(struct expected *e, const char *key);
-
 /*
  * Adds those whose mail comes to h, of the senders of r->expected, of the
  * routes by sender, and of the credentials text[0..len).  The routes were read.

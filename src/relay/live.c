@@ -9,7 +9,6 @@
  *  - Places that are no next hops take everybody, until there is a message.
  */
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/reply.h"

@@ -17,7 +17,6 @@
 
 #include "base/clock.h"
 #include "base/reply.h"
-#include "base/text.h"
 #include "relay/show.h"
 #include "relay/transport.h"
 

@@ -358,8 +358,23 @@ parse_text(struct routes *r, const char *name, const struct logger *log)
 	return good;
 }
 
-struct routes *
-routes_read(int fd, const char *name, bool senders, const struct logger *log,
+static void
+free_routes(struct routes *r)
+{
+	if (r == NULL)
+		return;
+	for (size_t i = 0; i < r->npatterns; i++)
+		regfree(&r->patterns[i].re);
+	free(r->keys);
+	free(r->patterns);
+	free(r->text);
+	free(r);
+}
+
+/* Reads the file name, of which fd, if it is not -1, was opened before.
+   Returns NULL if it cannot be used, which is logged. */
+static struct routes *
+read_routes(int fd, const char *name, bool senders, const struct logger *log,
     void *(*hop)(void *ctx, const char *result, char *error, size_t size),
     void *ctx)
 {
@@ -377,7 +392,7 @@ routes_read(int fd, const char *name, bool senders, const struct logger *log,
 		    why);
 	else if (parse_text(r, name, log))
 		return r;
-	routes_close(r);
+	free_routes(r);
 	return NULL;
 }
 
@@ -497,7 +512,7 @@ route_file_read(struct route_file *f, bool senders, const struct logger *log,
 	if (f->name == NULL || f->table != NULL)
 		return true;
 	if (!f->broken)
-		f->table = routes_read(f->fd, f->name, senders, log, hop, ctx);
+		f->table = read_routes(f->fd, f->name, senders, log, hop, ctx);
 	f->broken = f->table == NULL;
 	return !f->broken;
 }
@@ -505,22 +520,9 @@ route_file_read(struct route_file *f, bool senders, const struct logger *log,
 void
 route_file_close(struct route_file *f)
 {
-	routes_close(f->table);
+	free_routes(f->table);
 	f->table = NULL;
 	if (f->fd != -1)
 		close(f->fd);
 	f->fd = -1;
-}
-
-void
-routes_close(struct routes *r)
-{
-	if (r == NULL)
-		return;
-	for (size_t i = 0; i < r->npatterns; i++)
-		regfree(&r->patterns[i].re);
-	free(r->keys);
-	free(r->patterns);
-	free(r->text);
-	free(r);
 }

@@ -17,18 +17,32 @@ enum route_kind {
 	ROUTE_NAMED	/* by a key that names it, its domain or one above */
 };
 
+/* A file of routes that is opened at the start, for it may be root's only, and
+   read when it is needed, once. */
+struct route_file {
+	const char *name;	/* NULL: there is none; borrowed */
+	int fd;			/* -1: it could not be opened; owned */
+	struct routes *table;	/* NULL: it was not read; owned */
+	bool broken;		/* it cannot be used, which was logged */
+};
+
+/* name may be NULL.  A failure is told by route_file_read(). */
+void	route_file_open(struct route_file *f, const char *name);
+
 /*
- * Reads the file name, of which fd, if it is not -1, was opened before; it is
- * borrowed.  Keys are senders' or recipients': a sender may be "<>", a word
- * without a domain, and a domain may have an '@' in front.  hop(ctx, ...) says
- * what right-hand sides mean: something that ctx owns (or result, which lives
- * as long as the table), or NULL with a sentence in error[0..size).  Returns
- * NULL if there is anything in it that makes no sense, after it was logged with
- * its line.
+ * Reads f->table, unless it is there, or there is no file.  Keys are senders'
+ * or recipients': a sender may be "<>", a word without a domain, and a domain
+ * may have an '@' in front.  hop(ctx, ...) says what right-hand sides mean:
+ * something that ctx owns (or result, which lives as long as the table), or
+ * NULL with a sentence in error[0..size).  False if there is anything in it
+ * that makes no sense, after it was logged with its line.
  */
-struct routes *routes_read(int fd, const char *name, bool senders,
+bool	route_file_read(struct route_file *f, bool senders,
 	    const struct logger *log, void *(*hop)(void *ctx,
 	    const char *result, char *error, size_t size), void *ctx);
+
+/* Closes and frees what f has.  Legal twice. */
+void	route_file_close(struct route_file *f);
 
 /*
  * Looks for an address, in the order of transport(5): the whole of it, without
@@ -44,29 +58,5 @@ bool	routes_find(const struct routes *r, const char *address,
    hop() returned for it. */
 void	routes_each(const struct routes *r, void (*row)(void *ctx,
 	    const char *key, const void *h), void *ctx);
-
-/* Frees what routes_read() returned.  NULL is legal. */
-void	routes_close(struct routes *r);
-
-/* A file of routes that is opened at the start, for it may be root's only, and
-   read when it is needed, once. */
-struct route_file {
-	const char *name;	/* NULL: there is none; borrowed */
-	int fd;			/* -1: it could not be opened; owned */
-	struct routes *table;	/* NULL: it was not read; owned */
-	bool broken;		/* it cannot be used, which was logged */
-};
-
-/* name may be NULL.  A failure is told by route_file_read(). */
-void	route_file_open(struct route_file *f, const char *name);
-
-/* Makes f->table as routes_read() does, unless it is there, or there is no
-   file.  False if the file cannot be used. */
-bool	route_file_read(struct route_file *f, bool senders,
-	    const struct logger *log, void *(*hop)(void *ctx,
-	    const char *result, char *error, size_t size), void *ctx);
-
-/* Closes and frees what f has.  Legal twice. */
-void	route_file_close(struct route_file *f);
 
 #endif

@@ -9,11 +9,8 @@
  *  - After the end of a message was sent, it is never sent again.
  * It keeps no queue.
  */
-#define _GNU_SOURCE	/* explicit_bzero */
-#include <sys/stat.h>
 
 #include <assert.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

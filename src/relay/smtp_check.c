@@ -8,9 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/envelope.h"
-#include "base/reply.h"
 #include "relay/expected.h"
 #include "relay/smtp_private.h"
 

@@ -6,7 +6,6 @@
  * stays: another client gets another connection.
  */
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/text.h"

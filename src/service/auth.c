@@ -309,12 +309,6 @@ begin_exchange(struct auth *a, const struct envelope *env, const char *name,
 	return spoken[i].turn;
 }
 
-void
-auth_limit(struct auth *a, unsigned failures)
-{
-	a->limit = failures;
-}
-
 static void
 take_step(struct auth *a, const struct envelope *env, const char *name,
     const char *response, struct reply *v, char *user, size_t size)

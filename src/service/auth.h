@@ -8,7 +8,9 @@
 #include "base/findings.h"
 #include "base/logger.h"
 
-#define AUTH_FAILURES_MAX 3	/* refusals in a session */
+#define AUTH_FAILURES_MAX 3	/* refusals (535) in a session: the monitor
+				   counts them, as the channel process may not
+				   be trusted to */
 #define AUTH_THROUGH "relay:"	/* no source: the next hop is asked */
 #define AUTH_DELAY 2		/* seconds by which session and monitor delay a
 				   535: nothing in here sleeps */
@@ -35,14 +37,6 @@ struct auth *auth_open(const char *source, unsigned timeout,
 	    const struct logger *log, char *error, size_t size);
 
 /*
- * After that many refusals (535) of a session auth_step() says 421 4.7.0 and
- * asks the source no more; 0 is no limit.  auth_open() sets
- * AUTH_FAILURES_MAX.  The monitor counts here what the channel process, which
- * speaks to the client, may not be trusted to count.
- */
-void	auth_limit(struct auth *a, unsigned failures);
-
-/*
  * The mechanisms to offer to this client, separated by spaces, "" for none
  * (Dovecot is asked; EXTERNAL is among them if env has a CLIENT_USER or a
  * TLS_SUBJECT; where Dovecot cannot be asked then, the last word is "?").
@@ -53,15 +47,15 @@ void	auth_limit(struct auth *a, unsigned failures);
 const char *auth_mechanisms(struct auth *a, const struct envelope *env);
 
 /*
- * One step of an exchange.  mechanism is in upper case for the first step
- * and NULL for the further ones; response is base64 as the client sent it,
- * NULL if it sent none.  Fills in *v: 334 with the base64 challenge as its
- * text, 235 with the user's name in user[0..size), or a refusal (535 5.7.8;
- * 454 4.7.0 when the source does not answer; 504 5.5.4 unknown mechanism;
- * 501 5.5.2; 500 5.5.6 too long; 421 4.7.0
- * after too many refusals).  Wipes its copies of every credential before
- * it returns, and logs none; response is its owner's to wipe.  user is "" but
- * for 235.  a may be NULL if the mechanism is EXTERNAL.
+ * One step of an exchange.  mechanism is in upper case for the first step and
+ * NULL for the further ones; response is base64 as the client sent it, NULL if
+ * it sent none.  Fills in *v: 334 with the base64 challenge as its text, 235
+ * with the user's name in user[0..size), or a refusal (535 5.7.8; 454 4.7.0
+ * when the source does not answer; 504 5.5.4 unknown mechanism; 501 5.5.2; 500
+ * 5.5.6 too long; 421 4.7.0 after AUTH_FAILURES_MAX refusals, when the source
+ * is not asked any more).  Wipes its copies of every credential before it
+ * returns, and logs none; response is its owner's to wipe.  user is "" but for
+ * 235.  a may be NULL if the mechanism is EXTERNAL.
  */
 void	auth_step(struct auth *a, const struct envelope *env,
 	    const char *mechanism, const char *response, struct reply *v,

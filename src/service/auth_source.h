@@ -59,7 +59,8 @@ struct auth {
 	unsigned timeout;	/* seconds for one question */
 	const struct logger *log;
 	enum turn turn;
-	unsigned failures, limit;	/* 535s, and how many there may be */
+	unsigned failures, limit;	/* 535s, and how many there may be;
+					   0: any */
 	const char *why;	/* the source refused, for the log: a phrase
 				   that is not for the client; or NULL */
 	bool keeps_names;	/* the log wants the name that was tried: */

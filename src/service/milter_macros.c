@@ -31,8 +31,9 @@ struct asked {
 	char value[VALUE_MAX];
 };
 
-const char *
-milter_domain(const char *address)
+/* The host part of an address, or "". */
+static const char *
+domain_of(const char *address)
 {
 	const char *at = strrchr(address, '@');
 
@@ -135,7 +136,7 @@ mailer(struct asked *a)
 static const char *
 mail_host(struct asked *a)
 {
-	return milter_domain(a->env->fact[FACT_SENDER]);
+	return domain_of(a->env->fact[FACT_SENDER]);
 }
 
 static const char *
@@ -155,7 +156,7 @@ static const char *
 rcpt_host(struct asked *a)
 {
 	return a->refusal != NULL ? a->refusal->enh
-	    : milter_domain(recipient(a));
+	    : domain_of(recipient(a));
 }
 
 static const char *

@@ -129,9 +129,6 @@ void	milter_disconnect(struct milter *m);
 
 /* ---- milter_macros.c ---- */
 
-/* The host part of an address, or "". */
-const char *milter_domain(const char *address);
-
 /* Writes the macros of a stage in a packet of their own.  refusal is that of a
    recipient which somebody else has refused, or NULL. */
 void	milter_macros(struct milter *m, enum symbols stage, char event,

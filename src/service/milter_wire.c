@@ -5,10 +5,8 @@
  * looks once, at the end.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "service/milter_private.h"

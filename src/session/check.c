@@ -6,7 +6,6 @@
  */
 #define _GNU_SOURCE	/* environ */
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <pwd.h>
 #include <signal.h>
@@ -16,7 +15,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sysexits.h>
-#include <syslog.h>
 #include <unistd.h>
 
 #include "base/clock.h"

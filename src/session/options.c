@@ -42,8 +42,8 @@ enum kind {
 #define AT(type, member) (unsigned short)(offsetof(struct options, member) + \
     0 * sizeof((type *)0 == &((struct options *)0)->member))
 
-/* Arrays, not pointers: rows of pointers would be relocated at each start, which
-   writes to pages of the program. */
+/* Arrays, not pointers: rows of pointers would be relocated at each start, and
+   pages of the program be written to. */
 static const struct option_row {
 	char name[24];
 	char letter;		/* 0: it has none */

@@ -3,7 +3,7 @@
  *
  *	STAGE GLOB [once|first N] ACTION
  */
-#define _GNU_SOURCE	/* FNM_CASEFOLD, strcasestr */
+#define _GNU_SOURCE	/* FNM_CASEFOLD */
 #include "session/rules.h"
 
 #include <errno.h>

@@ -3,7 +3,6 @@
  */
 #include <stdarg.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/text.h"

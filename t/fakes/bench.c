@@ -209,7 +209,7 @@ open_auth(struct bench *b, const char *kind, const char *name)
 	snprintf(source, sizeof source, "%s:%s", kind, bench_path(b, name));
 	a = auth_open(source, 1, &b->logger, error, sizeof error);
 	cr_assert_not_null(a, "%s", error);
-	auth_limit(a, 0);
+	a->limit = 0;
 	return a;
 }
 
