@@ -265,9 +265,10 @@ Test(auth, after_three_failures_the_source_is_not_asked)
 	struct auth *a;
 	int i;
 
-	bench_save(b, "check", "#!/bin/sh\nread -r x <&3\necho >>${0%/*}/asked\n"
-	    "exit 1\n", 0700);
-	snprintf(source, sizeof source, "checkpassword:%s", bench_path(b, "check"));
+	bench_save(b, "check", "#!/bin/sh\nread -r x <&3\n"
+	    "echo >>${0%/*}/asked\nexit 1\n", 0700);
+	snprintf(source, sizeof source, "checkpassword:%s",
+	    bench_path(b, "check"));
 	a = auth_open(source, 10, &b->logger, b->text, sizeof b->text);
 	cr_assert_not_null(a);
 	cr_assert_eq(step(b, a, "LOGIN", B64("joe")), 334);
@@ -354,13 +355,15 @@ Test(auth, file_with_nothing_but_nonsense_is_no_refusal)
 	bench_save(b, "users", "joe:secret\n", 0600);
 	cr_assert_eq(step(b, a, "PLAIN", B64("\0joe\0secret")), 454);
 	cr_assert_eq(step(b, a, "PLAIN", B64("\0nobody\0secret")), 454);
-	cr_assert(strstr(b->log, "users: line 1: crypt(3) does not support this hash"));
+	cr_assert(strstr(b->log,
+	    "users: line 1: crypt(3) does not support this hash"));
 	bench_save(b, "users", "joe:$9$nonsense\n" "eve:" OPENSSL "\n", 0600);
 	cr_assert_eq(step(b, a, "PLAIN", B64("\0joe\0secret")), 454);
 	cr_assert_eq(step(b, a, "PLAIN", B64("\0eve\0secret")), 235);
 	cr_assert_eq(step(b, a, "PLAIN", B64("\0eve\0x")), 535);
 	cr_assert_eq(step(b, a, "PLAIN", B64("\0nobody\0secret")), 535);
-	cr_assert(strstr(b->log, "users: line 2: crypt(3) does not support this hash"));
+	cr_assert(strstr(b->log,
+	    "users: line 2: crypt(3) does not support this hash"));
 	auth_close(a);
 	bench_close(b);
 }
@@ -571,8 +574,9 @@ Test(auth, checkpassword_has_every_signal_s_default)
 	struct auth *a;
 	int n;
 
-	bench_save(b, "check", "#!/bin/sh\ngrep -E '^Sig(Ign|Blk)' /proc/self/status "
-	    ">${0%/*}/signals\nexit 0\n", 0700);
+	bench_save(b, "check", "#!/bin/sh\n"
+	    "grep -E '^Sig(Ign|Blk)' /proc/self/status >${0%/*}/signals\n"
+	    "exit 0\n", 0700);
 	for (n = SIGRTMIN; n <= SIGRTMAX; n++)
 		signal(n, SIG_IGN);
 	a = open_auth(b, "checkpassword", "check");

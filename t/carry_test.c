@@ -476,7 +476,8 @@ Test(carry, tells_where_it_was_refused)
 	for (i = 0; i < COUNT(cases); i++) {
 		start(&p, cases[i].peer);
 		relay_once(p.where, &settings, NEXTHOP_SMTP);
-		cr_expect_not_null(strstr(hop_log, cases[i].want), "%s", hop_log);
+		cr_expect_not_null(strstr(hop_log, cases[i].want), "%s",
+		    hop_log);
 		finish(&p, cases[i].want);
 	}
 }

@@ -72,7 +72,8 @@ exec_smtpd(const struct session *s, int fd, char *file)
 		smtpd(), "-n", "-H", "mx.example.org", "--no-received",
 		"--crlf"
 	};
-	char *relay[] = { "--", "t/fakes/deliver", file, "{sender}", "{recipient}" };
+	char *relay[] = { "--", "t/fakes/deliver", file, "{sender}",
+		"{recipient}" };
 	size_t n = 6;
 	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 

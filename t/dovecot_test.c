@@ -206,7 +206,8 @@ Test(dovecot, one_that_fails)
 		    "not be understood" },
 		{ { HELLO, "<", big, "w" }, "not be understood" },
 		{ { "<", "<", many, "w" }, "handshake too long" },
-		{ { HELLO, "<", many, "w" }, "no reply to our request in 256 lines" },
+		{ { HELLO, "<", many, "w" },
+		    "no reply to our request in 256 lines" },
 	};
 	size_t i;
 

@@ -165,6 +165,8 @@ Test(driver, replies_that_wait_hold_the_client_back)
 Test(driver, sees_what_is_odd_wherever_it_stands)
 {
 	static const char odd[] = "\r\n.";	/* and NUL */
+	static const char begin[] =
+	    "HELO a\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nDATA\r\n";
 	enum { LINE = 50, N = 5 * LINE };
 	struct channel_settings set = recorder_plain;
 	struct recorder fast, slow;
@@ -180,8 +182,8 @@ Test(driver, sees_what_is_odd_wherever_it_stands)
 		in[N] = '\0';
 		recorder_open(&fast, &set, NULL, 0);
 		recorder_open(&slow, &set, NULL, 0);
-		recorder_say(&fast, "HELO a\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nDATA\r\n");
-		recorder_say(&slow, "HELO a\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nDATA\r\n");
+		recorder_say(&fast, begin);
+		recorder_say(&slow, begin);
 		recorder_feed(&fast, in, N, whole);
 		recorder_feed(&slow, in, N, (struct pace){ .step = 1 });
 		recorder_say(&fast, ".\r\n");
@@ -479,7 +481,8 @@ Test(peer, is_what_the_proxy_header_says)
 
 		recorder_open(&r, &set, NULL, 0);
 		cr_expect_eq(r.ch.smtp_state, PHASE_PROXY);
-		recorder_feed(&r, p->header, p->len, (struct pace){ .step = 1 });
+		recorder_feed(&r, p->header, p->len,
+		    (struct pace){ .step = 1 });
 		cr_expect_eq(r.ch.smtp_state, PHASE_CONNECT, "header %zu", i);
 		cr_expect_str_eq(r.ch.peer.address, p->address);
 		cr_expect_str_eq(r.ch.peer.port, p->port);

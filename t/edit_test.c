@@ -63,7 +63,8 @@ expect(const char *text, void (*change)(struct edit *e), const char *want)
 		edit_close(&e);
 		got = read(new, is, sizeof is);
 		cr_expect(got == (ssize_t)m && memcmp(is, out, m) == 0,
-		    "crlf %d: \"%.*s\" is not \"%s\"", crlf, (int)got, is, want);
+		    "crlf %d: \"%.*s\" is not \"%s\"", crlf, (int)got, is,
+		    want);
 		cr_expect_eq(size, strlen(want) + lines(want),
 		    "crlf %d: %s: %zu octets", crlf, want, (size_t)size);
 		close(new);

@@ -192,11 +192,11 @@ Test(failure, log_names_the_address_of_a_name)
 	start_at(&q, listener, ONE);
 	snprintf(where, sizeof where, "two.example.net:%u", port);
 	cr_expect_str_eq(relay_once(where, &settings, NEXTHOP_SMTP), TAKEN);
-	snprintf(wanted, sizeof wanted, "nexthop two.example.net[127.0.0.2]:%u: "
-	    "DATA: ", port);
+	snprintf(wanted, sizeof wanted,
+	    "nexthop two.example.net[127.0.0.2]:%u: DATA: ", port);
 	cr_expect_neq(strstr(hop_log, wanted), NULL, "%s", hop_log);
-	snprintf(wanted, sizeof wanted, "nexthop two.example.net[127.0.0.1]:%u: "
-	    "took the message: ", port);
+	snprintf(wanted, sizeof wanted,
+	    "nexthop two.example.net[127.0.0.1]:%u: took the message: ", port);
 	cr_expect_neq(strstr(hop_record, wanted), NULL, "%s", hop_record);
 	finish(&p, "lost");
 	finish(&q, "took");
@@ -254,7 +254,8 @@ Test(failure, deadline_holds_for_name_resolution)
 
 Test(failure, next_mechanism_is_tried)
 {
-	static const char *const codes[] = { "502", "503", "504", "534", "535" };
+	static const char *const codes[] = { "502", "503", "504", "534",
+		"535" };
 	struct relay_settings set = settings;
 	char text[512], path[128], script[2048];
 	const char *got;

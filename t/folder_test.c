@@ -184,8 +184,8 @@ Test(folder, print_keeps_empty_lines_and_priorities_in_the_journal)
 		n = read(p[0], text, sizeof text - 1);
 		cr_assert_gt(n, 0);
 		text[n] = '\0';
-		cr_assert(strstr(text, read_by == 1 ? kept : seeds) != NULL, "%s",
-		    text);
+		cr_assert(strstr(text, read_by == 1 ? kept : seeds) != NULL,
+		    "%s", text);
 		close(p[0]);
 	}
 }

@@ -60,7 +60,8 @@ expect(bool guard, const char *in, const char *want)
 
 Test(header, a_field_comes_first_as_it_was)
 {
-	expect(true, "Subject: x\r\n\r\nbody\r\n", "Subject: x\r\n\r\nbody\r\n");
+	expect(true, "Subject: x\r\n\r\nbody\r\n",
+	    "Subject: x\r\n\r\nbody\r\n");
 	expect(true, "Subject \t: x\r\n", "Subject \t: x\r\n");
 	expect(true, "From: x\r\n y\r\n", "From: x\r\n y\r\n");
 	expect(true, "From : x\r\n", "From : x\r\n");

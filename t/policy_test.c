@@ -26,8 +26,8 @@ static void *
 open_policy(struct bench *b)
 {
 	char error[256] = "";
-	void *p = service_policy.open(b->place, &(struct service_settings){ .timeout = 1, .log = &b->logger }, error,
-	    sizeof error);
+	void *p = service_policy.open(b->place, &(struct service_settings){
+	    .timeout = 1, .log = &b->logger }, error, sizeof error);
 
 	cr_assert_not_null(p, "%s", error);
 	return p;
@@ -91,18 +91,19 @@ Test(policy, services_that_make_no_sense)
 	    "inet:[::1]:65535", "unix:/" DIGITS DIGITS DIGITS "4567890",
 	    "rcpt=unix:/s=t", "MAIL,End-of-Message=inet:host:25" };
 	struct logger none = { NULL, NULL };
+	const struct service_settings set = { .timeout = 1, .log = &none };
 	void *p;
 	char error[512];
 	size_t i;
 
 	for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
 		error[0] = '\0';
-		p = service_policy.open(bad[i], &(struct service_settings){ .timeout = 1, .log = &none }, error, sizeof error);
+		p = service_policy.open(bad[i], &set, error, sizeof error);
 		cr_expect_null(p, "%s", bad[i]);
 		cr_expect(error[0] != '\0' && strchr(error, '\n') == NULL);
 	}
 	for (i = 0; i < sizeof good / sizeof good[0]; i++) {
-		p = service_policy.open(good[i], &(struct service_settings){ .timeout = 1, .log = &none }, error, sizeof error);
+		p = service_policy.open(good[i], &set, error, sizeof error);
 		cr_expect_not_null(p, "%s", good[i]);
 		service_policy.close(p);
 	}
@@ -215,7 +216,8 @@ Test(policy, only_the_stages_that_were_named)
 	int stage;
 
 	snprintf(service, sizeof service, "vrfy,Rcpt=%s", b->place);
-	p = service_policy.open(service, &(struct service_settings){ .timeout = 1, .log = &b->logger }, b->text, sizeof b->text);
+	p = service_policy.open(service, &(struct service_settings){
+	    .timeout = 1, .log = &b->logger }, b->text, sizeof b->text);
 	cr_assert_not_null(p);
 	bench_peer(b, "\n\n", script);
 	for (stage = 0; stage < STAGES; stage++) {

@@ -39,7 +39,8 @@ hear(void *ctx, int descriptor, const char *p, size_t len)
 static int
 run_script(struct spawn *what, const char *script, struct spawn_end *end)
 {
-	static char shell[] = "sh", option[] = "-c", path[] = "PATH=/usr/bin:/bin";
+	static char shell[] = "sh", option[] = "-c";
+	static char path[] = "PATH=/usr/bin:/bin";
 	char text[512];
 	char *const argv[] = { shell, option, text, NULL };
 	char *const envp[] = { path, NULL };

@@ -2,14 +2,14 @@
  * loop.c - a mail server in one process, for many clients: channel.c, epoll(7)
  * and nothing else.
  *
- *	loop [-v] PORT		listens on 127.0.0.1; 0: a free port, which it says
+ *	loop [-v] PORT		listens on 127.0.0.1; 0: a free port, as told
  *
  * It takes every message and drops it; -v says so.  A server that keeps mail
  * would write it in on_body(), and have it on the disk before on_end() returns.
  *
  * A client costs its struct client, 20 kB, of which the kernel gives only the
- * pages that are written to: 12 KB for a client that is idle after EHLO, measured
- * with 10 000 of them; t/examples.t does it again, and fails at 16.
+ * pages that are written to: 12 KB for a client that is idle after EHLO,
+ * measured with 10 000 of them; t/examples.t does it again, and fails at 16.
  * One buffer serves all input; what a client has sent that cannot be used yet,
  * because it does not read its replies, is kept, and no more is read from it.
  *
@@ -54,7 +54,7 @@ struct server {
 	int epoll, listener, signals;
 	size_t clients, most;
 	bool verbose;
-	struct client list;	/* after: silent for longest; before: shortest */
+	struct client list;	/* after: longest silent; before: shortest */
 	char in[65536];
 };
 
@@ -295,7 +295,8 @@ static bool
 server_open(struct server *s, uint16_t port)
 {
 	struct sockaddr_in here = { .sin_family = AF_INET,
-	    .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	    .sin_port = htons(port),
+	    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct epoll_event e = { .events = EPOLLIN };
 	socklen_t size = sizeof here;
 	struct rlimit files;
@@ -340,7 +341,8 @@ main(int argc, char *argv[])
 	unsigned long port;
 
 	s.verbose = argc == 3 && strcmp(argv[1], "-v") == 0;
-	port = argc == 2 + s.verbose ? strtoul(argv[argc - 1], &end, 10) : 65536;
+	port = argc == 2 + s.verbose ? strtoul(argv[argc - 1], &end, 10)
+	    : 65536;
 	if (port > 65535 || *end != '\0') {
 		fprintf(stderr, "usage: loop [-v] PORT\n");
 		return 64;

@@ -78,10 +78,11 @@ bench_path(const struct bench *b, const char *name)
 }
 
 void
-bench_save(const struct bench *b, const char *name, const char *text, mode_t mode)
+bench_save(const struct bench *b, const char *name, const char *text,
+    mode_t mode)
 {
-	int fd = open(bench_path(b, name), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
-	    mode);
+	int fd = open(bench_path(b, name),
+	    O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
 
 	cr_assert_neq(fd, -1);
 	cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
@@ -107,7 +108,8 @@ hear(const struct bench *b, int fd, const char *end)
 {
 	char heard[ROOM];
 	size_t len = 0, n = strlen(end);
-	int to = open(bench_path(b, "heard"), O_WRONLY | O_CREAT | O_APPEND, 0600);
+	int to = open(bench_path(b, "heard"), O_WRONLY | O_CREAT | O_APPEND,
+	    0600);
 
 	while (len < sizeof heard && read(fd, heard + len, 1) == 1)
 		if (++len >= n && memcmp(heard + len - n, end, n) == 0)
@@ -134,7 +136,8 @@ play(const struct bench *b, int listener, const char *end,
 		else if (**script == 'g')
 			close(open(bench_path(b, "go"), O_RDONLY | O_CLOEXEC));
 		else if (**script == 'd')
-			close(open(bench_path(b, "done"), O_WRONLY | O_CLOEXEC));
+			close(open(bench_path(b, "done"),
+			    O_WRONLY | O_CLOEXEC));
 		else if (**script == 'w')
 			while (read(fd, &c, 1) > 0)
 				;

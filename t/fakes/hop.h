@@ -69,7 +69,7 @@ struct scene {
 	enum nexthop_protocol protocol;
 };
 
-extern char hop_dir[64];		/* for sockets and files, one per test */
+extern char hop_dir[64];	/* for sockets and files, one per test */
 extern char hop_log[65536];	/* all warnings */
 extern char hop_record[2048];	/* the last record below them */
 extern struct relay_settings settings;
@@ -78,8 +78,8 @@ extern struct relay_settings settings;
 void	hop_begin(void);
 void	hop_end(void);
 
-/* A listening socket, and in where how smtpd calls it: a unix one in hop_dir; on
-   127.0.0.1, with its port; on 127.0.0.2, at that port. */
+/* A listening socket, and in where how smtpd calls it: a unix one in hop_dir;
+   on 127.0.0.1, with its port; on 127.0.0.2, at that port. */
 int	listen_unix(char where[128]);
 int	listen_inet(char where[128], unsigned *port);
 int	listen_second(unsigned port);

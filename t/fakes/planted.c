@@ -14,7 +14,7 @@
  *	PLANT deaf		asks and asks, and takes no answer
  *	PLANT hang		does nothing any more
  *	PLANT busy		asks without end, and never pauses
- *	PLANT spool		writes a file that is too large, relays a message
+ *	PLANT spool		writes a file that is too large, relays mail
  *				and changes it
  *	PLANT short		relays one that is longer than it says
  *	PLANT leave		nor has it to do with the monitor
@@ -181,7 +181,8 @@ try_file_calls(void)
 #endif
 	CALL("unlinkat", __NR_unlinkat, AT_FDCWD, P("/tmp/smtpd-planted"));
 	CALL("renameat2", __NR_renameat2,
-	    AT_FDCWD, P("/tmp/smtpd-planted"), AT_FDCWD, P("/tmp/smtpd-planted"));
+	    AT_FDCWD, P("/tmp/smtpd-planted"), AT_FDCWD,
+	    P("/tmp/smtpd-planted"));
 }
 
 static void

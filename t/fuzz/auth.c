@@ -31,7 +31,8 @@ peer_read(const char *line, size_t len)
 static void
 check(const struct reply *v, const char *user, bool dovecot)
 {
-	static const int codes[] = { 235, 334, 421, 454, 500, 501, 503, 504, 535 };
+	static const int codes[] = { 235, 334, 421, 454, 500, 501, 503, 504,
+		535 };
 	const char *p;
 	size_t i;
 

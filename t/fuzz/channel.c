@@ -101,7 +101,8 @@ compare(const struct recorder *a, const struct recorder *b, bool grouped)
 	demand(a->ch.messages == b->ch.messages, "messages differ");
 	demand(text_same(&a->replies, &b->replies), "replies differ");
 	demand(text_same(&a->calls, &b->calls), "the hooks' calls differ");
-	demand(cut || text_same(&a->heard, &b->heard), "what is logged differs");
+	demand(cut || text_same(&a->heard, &b->heard),
+	    "what is logged differs");
 	demand(text_same(&a->mail, &b->mail), "messages relayed differ");
 }
 

@@ -105,7 +105,9 @@ try_program(const char *p, size_t len, size_t step)
 		demand((unsigned char)*c >= ' ' && *c != '\177',
 		    "a secret with control characters");
 	end = memchr(p, '\n', len);
-	demand(strlen(whole.secret) <= (end != NULL ? (size_t)(end - p) : len) &&
+	if (end != NULL)
+		len = (size_t)(end - p);
+	demand(strlen(whole.secret) <= len &&
 	    memcmp(whole.secret, p, strlen(whole.secret)) == 0,
 	    "another line is the secret");
 }

@@ -169,7 +169,8 @@ login(struct asker *a, uint8_t how)
 {
 	static const char *const mechanisms[] = { NULL, "PLAIN", "LOGIN",
 		"SCRAM-SHA-256", "XOAUTH2", "EXTERNAL", "PLAIN =", "X" };
-	static const char *const responses[] = { SECRET, NULL, "", "not base64" };
+	static const char *const responses[] = { SECRET, NULL, "",
+		"not base64" };
 	char user[256] = "x";
 	const struct relay_login l = { .mechanism = mechanisms[how >> 3 & 7],
 		.response = responses[how >> 6], .user = user,

@@ -71,7 +71,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			(long)l.address.len) };
 		demand(reread(part, 3, &m) && m.one && m.whole &&
 		    same(m.address, ADDRESS, sizeof ADDRESS - 1) &&
-		    same(m.name, l.name.p, l.name.len), "no address in its place");
+		    same(m.name, l.name.p, l.name.len),
+		    "no address in its place");
 	}
 	if (l.name.len > 0) {
 		part[0] = l.name;

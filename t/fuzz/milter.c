@@ -125,7 +125,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const struct recipient to = { "b@example.org", "" };
 	static const struct logger log = { demand_printable, NULL };
 	const struct service_settings set = { .log = &log, .connect = 1,
-		.command = 1, .content = 1, .fqdn = "mx.example.org", .end = INT64_MAX,
+		.command = 1, .content = 1, .fqdn = "mx.example.org",
+		.end = INT64_MAX,
 		.away = size > 0 ? data[0] >> 1 & 1 : 0, .mailer = "x" };
 	struct envelope env = { .recipients = &to, .nrecipients = 1,
 		.size = sizeof TEXT - 1 };

@@ -91,7 +91,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		env.fact[i] = i % 3 == 0 && data[1] & 1 ? "a+=\n\303\274" : "";
 	env.nrecipients = data[1] >> 1 & 1;
 	peer_open(data + HEAD, size - HEAD, data[1] & 4 ? 7 : SIZE_MAX);
-	p = service_policy.open(data[1] & 8 ? "unix:/x" : "inet:192.0.2.1:10023",
+	p = service_policy.open(
+	    data[1] & 8 ? "unix:/x" : "inet:192.0.2.1:10023",
 	    &(struct service_settings){ .timeout = 1, .log = &log }, error,
 	    sizeof error);
 	demand(p != NULL, "no policy service");

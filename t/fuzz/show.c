@@ -50,7 +50,8 @@ look_at(const char *p, size_t len, bool colours)
 			if (len > strlen(ours[i]) &&
 			    memcmp(p, ours[i], strlen(ours[i])) == 0)
 				n = strlen(ours[i]);
-		demand(n > 0 || *p == '\n' || *p == '\t', "a control character");
+		demand(n > 0 || *p == '\n' || *p == '\t',
+		    "a control character");
 		if (left && *p != '\n' && *p != '\033') {
 			demand(*p == (lines++ == 0 ? '=' : ' '),
 			    "a line at the left margin");

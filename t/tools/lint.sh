@@ -76,6 +76,17 @@ awk -v most=60 '
 		  start = 0 }
 	END	{ exit bad }' "$@" t/*.c t/[a-z]*/*.c
 
+# A line that every terminal shows.
+say columns
+wide=$(for f in "$@" *.h src/*/*.h t/*.c t/[a-z]*/*.[ch]; do
+	expand "$f" | awk -v file="$f" \
+	    'length > 80 { print file ":" NR ": over 80 columns" }'
+done)
+if [ -n "$wide" ]; then
+	printf '%s\n' "$wide"
+	exit 1
+fi
+
 # The channel is a function of bytes: it may use memory, and nothing else
 # (bcmp is what clang makes of memcmp).
 say libsmtpd-channel.a

@@ -1,7 +1,7 @@
 /*
  * session.c - reads transcripts: see session.h.  smtpd-replay parses them; what
- * it prints is, in each line, a word, the number of a line in the file, and octets
- * in hexadecimal digits.
+ * it prints is, in each line, a word, the number of a line in the file, and
+ * octets in hexadecimal digits.
  */
 #include <assert.h>
 #include <ctype.h>
@@ -292,8 +292,8 @@ session_load(const char *file, size_t *n)
 		if (sscanf(line, "%15s %u %n", word, &r.line, &at) != 2)
 			wrong(&r, "what is this? %s", line);
 		for (; isxdigit((unsigned char)line[at]); at += 2)
-			text_add(&octets, &(char){ (char)(nibble(line[at]) << 4 |
-			    nibble(line[at + 1])) }, 1);
+			text_add(&octets, &(char){ (char)(nibble(line[at])
+			    << 4 | nibble(line[at + 1])) }, 1);
 		text_add(&octets, "", 0);
 		take_record(&r, word, octets);
 		free(octets.p);
