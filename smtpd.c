@@ -254,8 +254,8 @@ catch_signals(void)
 
 /* Sets what depends on how the process was started. */
 static void
-settle(struct options *o, struct log *l, const struct stat std[3], char *fqdn,
-    size_t size)
+settle_options(struct options *o, struct log *l, const struct stat std[3],
+    char *fqdn, size_t size)
 {
 	struct channel_settings *c = &o->channel;
 	struct relay_settings *relay = &o->monitor.relay;
@@ -363,7 +363,7 @@ main(int argc, char **argv)
 	log.sink = log_choose_sink(std);
 	systemd_find(&log.systemd, log.sink == SINK_JOURNAL);
 	systemd_take_socket(&log.systemd, std);
-	settle(&o, &log, std, fqdn, sizeof fqdn);
+	settle_options(&o, &log, std, fqdn, sizeof fqdn);
 	if (o.check != CHECK_NO)
 		check_begin(&o);
 	open_keys(&o, missing, sizeof missing);

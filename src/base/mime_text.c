@@ -207,7 +207,7 @@ cut_end(struct cut *c)
 /* Adds the encoded word that s begins with.  Returns how many octets it has, or
    0 if that is none. */
 static size_t
-take_word(struct cut *c, struct span s)
+take_encoded_word(struct cut *c, struct span s)
 {
 	const size_t most = s.len < WORD_MAX ? s.len : WORD_MAX;
 	char charset[32], octets[64];
@@ -268,8 +268,8 @@ mime_words(struct span value, char *to, size_t size)
 		if (blank && before > 0) {
 			cut_add(&c, " ", 1);
 			blank = false;
-			if (word && (n = take_word(&c, (struct span){ value.p +
-			    i, value.len - i })) > 0) {
+			if (word && (n = take_encoded_word(&c, (struct span){
+			    value.p + i, value.len - i })) > 0) {
 				size_t added = c.len > before
 				    ? c.len - before - 1 : 0;
 
@@ -280,7 +280,7 @@ mime_words(struct span value, char *to, size_t size)
 			}
 		}
 		blank = false;
-		n = take_word(&c, (struct span){ value.p + i,
+		n = take_encoded_word(&c, (struct span){ value.p + i,
 		    value.len - i });
 		word = n > 0;
 		if (n == 0)
@@ -356,7 +356,8 @@ next_parameter(struct span *s)
 /* Takes "name*0*=" off *s, up to the value.  Returns whether it is that name;
    *section becomes 0 for "name*", -1 for "name". */
 static bool
-take_attribute(struct span *s, const char *name, long *section, bool *percent)
+take_parameter_name(struct span *s, const char *name, long *section,
+    bool *percent)
 {
 	struct span a = { s->p, 0 };
 	size_t n = strlen(name);
@@ -432,7 +433,7 @@ mime_parameter(struct span value, const char *name, char *to, size_t size)
 	while (next_parameter(&value)) {
 		struct cut one = { raw, 0, sizeof raw, false };
 
-		if (!take_attribute(&value, name, &section, &percent))
+		if (!take_parameter_name(&value, name, &section, &percent))
 			continue;
 		take_value(&value, &one);
 		if (section == -1 && !found) {

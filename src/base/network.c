@@ -15,7 +15,7 @@ static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
 
 /* Reads an address as 16 octets of IPv6; IPv4 becomes ::ffff:a.b.c.d. */
 static bool
-read_address(unsigned char to[16], const char *s, bool *v4)
+read_ip(unsigned char to[16], const char *s, bool *v4)
 {
 	*v4 = strchr(s, ':') == NULL;
 	if (!*v4)
@@ -42,7 +42,7 @@ network_has(const char *net, size_t len, const char *address)
 		return -1;
 	memcpy(text, net, n);
 	text[n] = '\0';
-	if (!read_address(b, text, &v4))
+	if (!read_ip(b, text, &v4))
 		return -1;
 	bits = v4 ? 32 : 128;
 	if (slash != NULL) {
@@ -52,7 +52,7 @@ network_has(const char *net, size_t len, const char *address)
 		    bits > (v4 ? 32U : 128U))
 			return -1;
 	}
-	if (!read_address(a, address, &any))
+	if (!read_ip(a, address, &any))
 		return 0;
 	bits += v4 ? 96 : 0;
 	/* ::/0 and its like are of IPv6, and IPv4 is not in them. */

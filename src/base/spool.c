@@ -103,7 +103,7 @@ store(struct spool *s, const char *p, size_t len)
 
 /* Gathers small pieces; large ones are written as they are. */
 static void
-put(struct spool *s, const char *p, size_t len)
+put_piece(struct spool *s, const char *p, size_t len)
 {
 	if (len > sizeof s->buffer - s->held) {
 		store(s, s->buffer, s->held);
@@ -127,14 +127,14 @@ put_lines(struct spool *s, const char *p, size_t len)
 
 	while (p < end) {
 		if (s->cr && *p != '\n')
-			put(s, "\r", 1);
+			put_piece(s, "\r", 1);
 		s->cr = false;
 		cr = memchr(p, '\r', (size_t)(end - p));
 		if (cr == NULL) {
-			put(s, p, (size_t)(end - p));
+			put_piece(s, p, (size_t)(end - p));
 			return;
 		}
-		put(s, p, (size_t)(cr - p));
+		put_piece(s, p, (size_t)(cr - p));
 		s->cr = true;
 		p = cr + 1;
 	}
@@ -149,7 +149,7 @@ spool_write(struct spool *s, const char *p, size_t len)
 	if (s->form == SPOOL_LF)
 		put_lines(s, p, len);
 	else if (s->form == SPOOL_CRLF)
-		put(s, p, len);
+		put_piece(s, p, len);
 }
 
 /* Copies a few octets by way of the buffer: runs between two edits are mostly
@@ -168,7 +168,7 @@ copy_short(struct spool *s, int from, uint64_t at, size_t len)
 			s->error = n == 0 ? EIO : errno;
 			return;
 		}
-		put(s, octets, (size_t)n);
+		put_piece(s, octets, (size_t)n);
 		at += (uint64_t)n;
 		len -= (size_t)n;
 	}
@@ -209,7 +209,7 @@ spool_finish(struct spool *s)
 	if (s->form == SPOOL_NONE)
 		return -1;
 	if (s->cr)
-		put(s, "\r", 1);
+		put_piece(s, "\r", 1);
 	s->cr = false;
 	store(s, s->buffer, s->held);
 	s->held = 0;

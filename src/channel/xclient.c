@@ -57,7 +57,7 @@ struct identity {
 /* Takes one attribute with its decoded value.  Returns false if it is not
    valid. */
 static bool
-take_attribute(struct identity *id, struct span name, const char *value)
+take_identity(struct identity *id, struct span name, const char *value)
 {
 	bool unknown = is_unavailable(value);
 	struct span v = span_of(unknown ? "" : value);
@@ -108,7 +108,7 @@ do_xclient(struct channel *ch, struct span arg)
 	while (arg.len > 0)
 		if (!parse_parameter(&arg, &name, &value) ||
 		    !xdecode(decoded, sizeof decoded, value) ||
-		    !take_attribute(&id, name, decoded)) {
+		    !take_identity(&id, name, decoded)) {
 			channel_reply(ch, 501, "5.5.4", "Bad attribute");
 			return;
 		}
@@ -146,7 +146,7 @@ take_source(struct channel_forward *f, struct span v)
 	    span_of(local ? "LOCAL" : "REMOTE"));
 }
 
-/* Takes one attribute of XFORWARD, as take_attribute() does. */
+/* Takes one attribute of XFORWARD, as take_identity() does. */
 static bool
 take_forwarded(struct channel_forward *f, struct span name, const char *value)
 {

@@ -34,7 +34,7 @@ struct access {
 };
 
 static bool
-is_word(const char *item, size_t len, const char *word)
+item_is(const char *item, size_t len, const char *word)
 {
 	return len == strlen(word) && memcmp(item, word, len) == 0;
 }
@@ -49,9 +49,9 @@ find_client(const char *list, const char *address, bool local, bool user,
 
 	for (;; list += len + 1) {
 		len = strcspn(list, ",");
-		if (is_word(list, len, "all"))
+		if (item_is(list, len, "all"))
 			one = 1;
-		else if (is_word(list, len, "auth"))
+		else if (item_is(list, len, "auth"))
 			one = user;
 		else
 			one = network_has(list, len, address);
@@ -122,7 +122,7 @@ take_lines(struct access *a)
 
 /* Reads all of the file into a->text.  Returns 0, or -1 with errno. */
 static int
-read_file(struct access *a)
+read_domain_file(struct access *a)
 {
 	int fd = file_again(a->fd, a->set->domains), error;
 	long n;
@@ -145,7 +145,7 @@ read_domains(struct access *a)
 
 	if (a->text != NULL || a->set->domains == NULL)
 		return true;
-	if (read_file(a) == -1)
+	if (read_domain_file(a) == -1)
 		logger_printf(a->log, LOG_ERR, "config-error", NULL,
 		    "--relay-domains: %s: %s", a->set->domains,
 		    strerror(errno));

@@ -30,7 +30,7 @@ is_alnum(char c)
 
 /* Letters and digits, or nothing. */
 static bool
-is_word(const char *s)
+is_alnum_word(const char *s)
 {
 	while (is_alnum(*s))
 		s++;
@@ -107,8 +107,8 @@ grammar_allows(const struct envelope *env)
 	if ((fact[FACT_SENDER][0] != '\0' && !is_mailbox(fact[FACT_SENDER])) ||
 	    !are_parameters(fact[FACT_MAIL_OPTIONS]) ||
 	    !is_printable(fact[FACT_CLIENT_HELO]) ||
-	    !is_word(fact[FACT_QUEUE_ID]) ||
-	    !is_word(fact[FACT_CLIENT_PROTOCOL]))
+	    !is_alnum_word(fact[FACT_QUEUE_ID]) ||
+	    !is_alnum_word(fact[FACT_CLIENT_PROTOCOL]))
 		return false;
 	for (i = FACT_FORWARD_ADDRESS; i <= FACT_FORWARD_SOURCE; i++)
 		if (!is_printable(fact[i]))

@@ -139,7 +139,7 @@ fit_key(const char *key, const struct wanted *w)
 /* The word at *p, before end: returns its length and moves *p after the blanks
    that follow it. */
 static size_t
-take_word(const char **p, const char *end)
+take_token(const char **p, const char *end)
 {
 	const char *start = *p;
 	size_t len;
@@ -153,7 +153,7 @@ take_word(const char **p, const char *end)
 }
 
 static bool
-is_word(const char *p, size_t len, const char *word)
+word_is(const char *p, size_t len, const char *word)
 {
 	return len == strlen(word) && memcmp(p, word, len) == 0;
 }
@@ -167,12 +167,12 @@ parse_program(const char *p, const char *end, struct credentials *c,
     const char **why)
 {
 	const char *user = p, *method;
-	size_t userlen = take_word(&p, end), len;
+	size_t userlen = take_token(&p, end), len;
 
 	method = p;
-	len = take_word(&p, end);
+	len = take_token(&p, end);
 	if (memchr(user, ':', userlen) != NULL ||
-	    (!is_word(method, len, "oauth2") && !is_word(method, len,
+	    (!word_is(method, len, "oauth2") && !word_is(method, len,
 	    "command")))
 		return 0;
 	c->token = *method == 'o';
@@ -243,7 +243,7 @@ next_line(struct rest *rest, struct line *line)
 	} while (end == line->start || *line->start == '#');
 	line->method = line->start;
 	line->end = end;
-	len = take_word(&line->method, end);
+	len = take_token(&line->method, end);
 	if (!copy_field(line->key, sizeof line->key, line->start, len))
 		line->key[0] = '\0';
 	return true;

@@ -95,7 +95,7 @@ is_domain(const char *p)
 
 /* Can this be a sender without a domain? */
 static bool
-is_word(const char *p)
+is_local_word(const char *p)
 {
 	return *p != '\0' && p[strcspn(p, "<>@:,;")] == '\0';
 }
@@ -111,7 +111,7 @@ useless_key(const char *key, const char *at, bool senders)
 		if (iscntrl((unsigned char)*p))
 			return "no address has a control character";
 	if (strcmp(key, "*") == 0 || (senders && (strcmp(key, "<>") == 0 ||
-	    (at == NULL && is_word(key)))))
+	    (at == NULL && is_local_word(key)))))
 		return NULL;
 	if (at == key)
 		return "no local part before the @; a domain stands alone";

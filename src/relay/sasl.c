@@ -237,7 +237,7 @@ scram_begin(struct scram *s, const char *user)
 /* The value of the attribute at *p, which must be that one; *p moves past the
    comma that follows it.  NULL: it is another. */
 static bool
-take_attribute(const char **p, char name, struct span *value)
+take_scram_attribute(const char **p, char name, struct span *value)
 {
 	if ((*p)[0] != name || (*p)[1] != '=')
 		return false;
@@ -258,9 +258,10 @@ scram_continue(struct scram *s, const char *server)
 	long len;
 
 	/* "m=", a mandatory extension, fails here, as RFC 5802 5.1 wants. */
-	if (strlen(server) >= SCRAM_TEXT || !take_attribute(&p, 'r', &nonce) ||
-	    !take_attribute(&p, 's', &salt) ||
-	    !take_attribute(&p, 'i', &count) || nonce.len <= ours ||
+	if (strlen(server) >= SCRAM_TEXT ||
+	    !take_scram_attribute(&p, 'r', &nonce) ||
+	    !take_scram_attribute(&p, 's', &salt) ||
+	    !take_scram_attribute(&p, 'i', &count) || nonce.len <= ours ||
 	    memcmp(nonce.p, s->nonce, ours) != 0 ||
 	    !text_parse_number(count, &n) || n < 1 || n > DIGEST_ITERATIONS)
 		return false;

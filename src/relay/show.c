@@ -252,7 +252,7 @@ flush_text(struct show *s, bool end)
 }
 
 static void
-add_text(struct show *s, const char *p, size_t n)
+add_shown(struct show *s, const char *p, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		if (s->len == sizeof s->text)
@@ -274,7 +274,7 @@ put_text(struct show *s, const struct mime_part *p)
 	while ((n = mime_decode(p->encoding, p->body, &at, octets,
 	    sizeof octets)) > 0)
 		for (size_t i = 0; i < n; i++)
-			add_text(s, utf8, mime_utf8(p->charset,
+			add_shown(s, utf8, mime_utf8(p->charset,
 			    (unsigned char)octets[i], utf8));
 	flush_text(s, true);
 	if (s->last != '\n')

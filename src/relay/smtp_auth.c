@@ -165,7 +165,7 @@ struct attempt {
 };
 
 static bool
-ask(struct attempt *a, enum step step)
+ask_step(struct attempt *a, enum step step)
 {
 	a->sent = true;
 	return smtp_command(a->h, step, a->deadline, a->r);
@@ -176,8 +176,8 @@ ask(struct attempt *a, enum step step)
  * too long (RFC 4954 4), after an empty challenge.
  */
 static bool
-begin(struct attempt *a, const char *mechanism, const char *p, size_t len,
-    enum step step)
+begin_mechanism(struct attempt *a, const char *mechanism, const char *p,
+    size_t len, enum step step)
 {
 	size_t line = strlen("AUTH  \r\n") + strlen(mechanism) +
 	    4 * ((len + 2) / 3);
@@ -185,20 +185,20 @@ begin(struct attempt *a, const char *mechanism, const char *p, size_t len,
 	smtp_add(a->h, "AUTH %s", mechanism);
 	if (line > AUTH_LINE) {
 		smtp_add(a->h, "\r\n");
-		if (!ask(a, STEP_CHALLENGE))
+		if (!ask_step(a, STEP_CHALLENGE))
 			return false;
 	} else
 		smtp_add(a->h, " ");
 	add_base64(a->h, p, len);
-	return ask(a, step);
+	return ask_step(a, step);
 }
 
 static bool
 auth_plain(struct attempt *a)
 {
 	char message[SASL_MESSAGE];
-	bool ok = begin(a, "PLAIN", message, sasl_plain(message, a->c),
-	    STEP_AUTH);
+	bool ok = begin_mechanism(a, "PLAIN", message,
+	    sasl_plain(message, a->c), STEP_AUTH);
 
 	explicit_bzero(message, sizeof message);
 	return ok;
@@ -208,13 +208,13 @@ static bool
 auth_login(struct attempt *a)
 {
 	smtp_add(a->h, "AUTH LOGIN\r\n");
-	if (!ask(a, STEP_CHALLENGE))
+	if (!ask_step(a, STEP_CHALLENGE))
 		return false;
 	add_base64(a->h, a->c->user, strlen(a->c->user));
-	if (!ask(a, STEP_CHALLENGE))
+	if (!ask_step(a, STEP_CHALLENGE))
 		return false;
 	add_base64(a->h, a->c->secret, strlen(a->c->secret));
-	return ask(a, STEP_AUTH);
+	return ask_step(a, STEP_AUTH);
 }
 
 /* The server answers a token: 235, or 334 with an error in JSON, which wants
@@ -226,7 +226,7 @@ auth_token(struct attempt *a, const char *mechanism, const char *p, size_t len,
 	char json[REPLY_TEXT] = "";
 	long n;
 
-	if (!begin(a, mechanism, p, len, STEP_SASL))
+	if (!begin_mechanism(a, mechanism, p, len, STEP_SASL))
 		return false;
 	if (a->r->code == 235)
 		return true;
@@ -237,7 +237,7 @@ auth_token(struct attempt *a, const char *mechanism, const char *p, size_t len,
 	if (a->status[0] == '\0')
 		text_join(a->status, sizeof a->status, "unknown", NULL);
 	smtp_add(a->h, "%s\r\n", answer);
-	return ask(a, STEP_AUTH);
+	return ask_step(a, STEP_AUTH);
 }
 
 static bool
@@ -268,7 +268,7 @@ cancel(struct attempt *a)
 {
 	smtp_log(a->h, "AUTH", "the server's challenge makes no sense");
 	smtp_add(a->h, "*\r\n");
-	if (ask(a, STEP_AUTH))	/* it accepts what we take back */
+	if (ask_step(a, STEP_AUTH))	/* it accepts what we take back */
 		return smtp_garbled(a->h, STEP_AUTH, "", a->r);
 	if (a->h->s.fd != -1)
 		a->r->code = 535;
@@ -329,7 +329,7 @@ auth_cram(struct attempt *a)
 	if (!start_digest(a, &d))
 		return false;
 	smtp_add(a->h, "AUTH CRAM-MD5\r\n");
-	ok = ask(a, STEP_CHALLENGE);
+	ok = ask_step(a, STEP_CHALLENGE);
 	if (!ok) {
 		digest_close(&d);
 		return false;
@@ -346,7 +346,7 @@ auth_cram(struct attempt *a)
 		len += (size_t)snprintf(answer + len, sizeof answer - len,
 		    "%02x", hash.proof[i]);
 	add_base64(a->h, answer, len);
-	return ask(a, STEP_AUTH);
+	return ask_step(a, STEP_AUTH);
 }
 
 /* Is this the message "v=" with that signature?  Otherwise the server does not
@@ -379,7 +379,7 @@ finish_scram(struct attempt *a, struct digest *d, struct scram *s)
 	text_encode_base64(proof, (const char *)hash.proof, sizeof hash.proof);
 	add_base64(a->h, final, (size_t)snprintf(final, sizeof final,
 	    "%s,p=%s", s->final, proof));
-	if (!ask(a, STEP_SASL))
+	if (!ask_step(a, STEP_SASL))
 		return false;
 	if (a->r->code == 235 || !is_signature(a->r->text, hash.signature)) {
 		smtp_log(a->h, "AUTH", "the server does not prove that it "
@@ -389,7 +389,7 @@ finish_scram(struct attempt *a, struct digest *d, struct scram *s)
 		return false;
 	}
 	smtp_add(a->h, "\r\n");
-	return ask(a, STEP_AUTH);
+	return ask_step(a, STEP_AUTH);
 }
 
 static bool
@@ -408,7 +408,7 @@ auth_scram(struct attempt *a)
 	}
 	text_encode_base64(s.nonce, octets, sizeof octets);
 	ok = scram_begin(&s, a->c->user) &&
-	    begin(a, "SCRAM-SHA-256", s.first, strlen(s.first),
+	    begin_mechanism(a, "SCRAM-SHA-256", s.first, strlen(s.first),
 	    STEP_CHALLENGE);
 	if (ok) {
 		n = text_decode_base64(server, sizeof server - 1,

@@ -320,8 +320,8 @@ begin_slowly(struct nexthop *h, const struct envelope *env, int64_t deadline,
 
 /* MAIL, and the recipients with it. */
 static void
-begin(struct nexthop *h, const struct envelope *env, int64_t deadline,
-    struct reply *mail, struct reply v[])
+begin_transaction(struct nexthop *h, const struct envelope *env,
+    int64_t deadline, struct reply *mail, struct reply v[])
 {
 	struct live *l = h->live;
 	struct reply r;
@@ -353,7 +353,7 @@ nexthop_live_offer(struct nexthop *h, const struct envelope *env,
 {
 	h->env = env;
 	if (mail != NULL || !h->live->begun)
-		begin(h, env, deadline, mail, v);
+		begin_transaction(h, env, deadline, mail, v);
 	else
 		add_recipients(h, env, deadline, v);
 	h->live->used = clock_now();

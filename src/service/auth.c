@@ -187,7 +187,7 @@ settle_external(const struct envelope *env, const char *authzid, size_t len,
 
 /* An empty password is never right, whatever a source makes of it. */
 static void
-settle(struct auth *a, const char *name, const char *password,
+settle_password(struct auth *a, const char *name, const char *password,
     struct reply *v, char *user, size_t size)
 {
 	enum answer answer = ANSWER_NO;
@@ -226,7 +226,7 @@ settle_plain(struct auth *a, const char *text, size_t len, struct reply *v,
 		auth_note_name(a, authcid);
 		auth_answer(v, ANSWER_NO);
 	} else
-		settle(a, authcid, password, v, user, size);
+		settle_password(a, authcid, password, v, user, size);
 }
 
 /* LOGIN (draft-murchison-sasl-login): a name, then a password. */
@@ -237,7 +237,7 @@ settle_login(struct auth *a, enum turn turn, const char *text, size_t len,
 	if (strlen(text) != len)
 		auth_answer(v, ANSWER_NO);
 	else if (turn == TURN_PASSWORD)
-		settle(a, a->user, text, v, user, size);
+		settle_password(a, a->user, text, v, user, size);
 	else if (len >= sizeof a->user)
 		auth_answer(v, ANSWER_NO);
 	else {

@@ -581,7 +581,7 @@ conclude(struct milter_change *c, struct reply *r)
 
 /* The filter has said all: makes its changes, or drops them. */
 static void
-settle(struct milter_change *c, struct reply *r)
+settle_changes(struct milter_change *c, struct reply *r)
 {
 	struct milter *m = c->m;
 	int error;
@@ -629,7 +629,7 @@ ask_message(void *ctx, struct service_message *message, struct reply *r)
 	show_body(&c, r);
 	if (!is_over(m, r))
 		conclude(&c, r);
-	settle(&c, r);
+	settle_changes(&c, r);
 	message->discard = message->discard || m->discard;
 	edit_close(&c.edit);
 }

@@ -69,7 +69,7 @@ milter_undo(struct milter *m)
  * quoted local part only.  NULL, with a fault, if not.
  */
 static char *
-read_address(struct milter_change *c, char *p)
+read_path(struct milter_change *c, char *p)
 {
 	bool utf8 = c->message->env.smtputf8, quoted = false;
 	size_t len = strlen(p), n;
@@ -137,7 +137,7 @@ change_sender(struct milter_change *c, char *address, const char *options)
 	char new[OPTIONS_MAX], rest[OPTIONS_MAX] = "";
 	size_t len, n = 0;
 
-	address = read_address(c, address);
+	address = read_path(c, address);
 	if (address == NULL)
 		return;
 	read_options(c, options, "RET=", "ENVID=", new);
@@ -191,7 +191,7 @@ add_recipient(struct milter_change *c, char *address, const char *options)
 	struct recipient *more, one;
 	char new[OPTIONS_MAX];
 
-	address = read_address(c, address);
+	address = read_path(c, address);
 	if (address == NULL)
 		return;
 	if (*address == '\0') {
@@ -227,7 +227,7 @@ delete_recipient(struct milter_change *c, char *address)
 	struct milter *m = c->m;
 	size_t n = 0;
 
-	address = read_address(c, address);
+	address = read_path(c, address);
 	if (address == NULL || !own_recipients(c))
 		return;
 	for (size_t i = 0; i < m->nrecipients; i++)

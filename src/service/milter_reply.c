@@ -19,7 +19,7 @@ refusal_code(const char *p)
 
 /* Appends one line's text.  A lone "%" is nothing. */
 static void
-add_text(char *to, size_t size, size_t *n, const char *p, size_t len)
+add_reply_text(char *to, size_t size, size_t *n, const char *p, size_t len)
 {
 	for (size_t i = 0; i < len && *n + 1 < size; i++) {
 		if (p[i] == '%' && (i + 1 == len || p[i + 1] != '%'))
@@ -53,8 +53,8 @@ milter_parse_reply(const char *text, struct reply *r)
 		}
 		len = strcspn(text, "\n");
 		if (n > 0 || all[0] != '\0')
-			add_text(all, sizeof all, &n, "\n", 1);
-		add_text(all, sizeof all, &n, text,
+			add_reply_text(all, sizeof all, &n, "\n", 1);
+		add_reply_text(all, sizeof all, &n, text,
 		    len > 0 && text[len - 1] == '\r' ? len - 1 : len);
 		if (text[len] == '\0' && more)
 			return false;

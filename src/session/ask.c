@@ -53,8 +53,8 @@ ask_form(const struct asker *a)
 
 /* Asks and waits for the answer: see wire_read_answer(). */
 static bool
-ask(struct asker *a, const struct question *q, struct reply *r, size_t n,
-    char *text, size_t size, int *fd)
+ask_monitor(struct asker *a, const struct question *q, struct reply *r,
+    size_t n, char *text, size_t size, int *fd)
 {
 	return wire_send_question(&a->wire, q) == 0 &&
 	    wire_read_answer(&a->wire, r, n, text, size, fd);
@@ -89,7 +89,7 @@ ask_stage(struct asker *a, enum stage stage, const struct envelope *env,
 		-1 };
 
 	prepend[0] = '\0';
-	if (!ask(a, &q, r, 1, prepend, SERVICE_PREPEND, NULL))
+	if (!ask_monitor(a, &q, r, 1, prepend, SERVICE_PREPEND, NULL))
 		monitor_gone(r, 1);
 }
 
@@ -106,7 +106,7 @@ ask_unknown(struct asker *a, const struct envelope *env, const char *line,
 	const struct question q = { ASK_UNKNOWN, 0, env, line, NULL, -1 };
 	char text[1];
 
-	if (!ask(a, &q, r, 1, text, sizeof text, NULL))
+	if (!ask_monitor(a, &q, r, 1, text, sizeof text, NULL))
 		monitor_gone(r, 1);
 }
 
@@ -130,7 +130,7 @@ ask_group(struct asker *a, bool mail, const struct envelope *env,
 	const size_t n = env->nrecipients + mail;
 	char text[1];
 
-	if (!ask(a, &q, r, n, text, sizeof text, NULL))
+	if (!ask_monitor(a, &q, r, n, text, sizeof text, NULL))
 		monitor_gone(r, n);
 }
 
@@ -140,7 +140,7 @@ ask_hello(struct asker *a, const struct envelope *env, char *text,
 {
 	const struct question q = { ASK_HELLO, 0, env, NULL, NULL, -1 };
 
-	if (!ask(a, &q, NULL, 0, text, size, NULL))
+	if (!ask_monitor(a, &q, NULL, 0, text, size, NULL))
 		text[0] = '\0';
 }
 
@@ -180,7 +180,7 @@ ask_file(void *ctx)
 	char text[WIRE_TEXT];
 	int fd = -1, err = 0;
 
-	if (ask(a, &q, NULL, 0, text, sizeof text, &fd) && fd == -1)
+	if (ask_monitor(a, &q, NULL, 0, text, sizeof text, &fd) && fd == -1)
 		err = (int)strtoul(text, NULL, 10);
 	errno = err > 0 ? err : EIO;
 	return fd;
@@ -191,7 +191,8 @@ ask_mechanisms(struct asker *a, const struct envelope *env)
 {
 	const struct question q = { ASK_MECHANISMS, 0, env, NULL, NULL, -1 };
 
-	if (!ask(a, &q, NULL, 0, a->mechanisms, sizeof a->mechanisms, NULL))
+	if (!ask_monitor(a, &q, NULL, 0, a->mechanisms, sizeof a->mechanisms,
+	    NULL))
 		a->mechanisms[0] = '\0';
 	return a->mechanisms;
 }
@@ -205,7 +206,7 @@ ask_auth(struct asker *a, const struct envelope *env,
 		mechanism == NULL ? "" : mechanism, response, -1 };
 
 	user[0] = '\0';
-	if (!ask(a, &q, r, 1, user, size, NULL))
+	if (!ask_monitor(a, &q, r, 1, user, size, NULL))
 		monitor_gone(r, 1);
 }
 
@@ -223,7 +224,7 @@ ask_tls(struct asker *a, int client, char *report, size_t size)
 	const struct question q = { ASK_TLS, 0, NULL, NULL, NULL, client };
 	int fd = -1;
 
-	if (!ask(a, &q, NULL, 0, report, size, &fd))
+	if (!ask_monitor(a, &q, NULL, 0, report, size, &fd))
 		snprintf(report, size, "the monitor is gone");
 	return fd;
 }

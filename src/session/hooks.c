@@ -33,7 +33,7 @@ string(char *buf, size_t size, struct span span)
 
 /* Asks about a stage if it has a service or routes, and edits the reply. */
 static void
-ask(struct session *s, enum stage stage, const struct envelope *env,
+ask_about(struct session *s, enum stage stage, const struct envelope *env,
     struct reply *r)
 {
 	char *prepend = s->prepend + s->prepended;
@@ -83,7 +83,7 @@ on_connect(void *ctx, struct reply *r)
 	if (s->greeted)
 		forget_speaker(s);
 	s->greeted = true;
-	ask(s, STAGE_CONNECT, &env, r);
+	ask_about(s, STAGE_CONNECT, &env, r);
 }
 
 static void
@@ -126,7 +126,7 @@ on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 		env.fact[FACT_CLIENT_PROTOCOL] = "SMTP";
 	else if (strcmp(env.fact[FACT_CLIENT_PROTOCOL], "SMTP") == 0)
 		env.fact[FACT_CLIENT_PROTOCOL] = s->ch.ssl ? "ESMTPS" : "ESMTP";
-	ask(s, extended ? STAGE_EHLO : STAGE_HELO, &env, r);
+	ask_about(s, extended ? STAGE_EHLO : STAGE_HELO, &env, r);
 	if (ask_live(s->asker) && r->code < 400)
 		meet_next_hop(s, &env);
 	if (extended && (s->options->monitor.auth != NULL ||
@@ -182,7 +182,7 @@ on_mail(void *ctx, struct span path, struct span options, struct reply *r)
 	env.fact[FACT_SENDER] = string(s->path, sizeof s->path, path);
 	env.fact[FACT_MAIL_OPTIONS] =
 	    string(s->parameters, sizeof s->parameters, options);
-	ask(s, STAGE_MAIL, &env, r);
+	ask_about(s, STAGE_MAIL, &env, r);
 	if (r->code >= 400)	/* no transaction: nothing will be forgotten */
 		on_forget(s);
 }
@@ -201,7 +201,7 @@ on_rcpt(void *ctx, struct span path, struct span options, struct reply *r)
 	one.options = string(s->parameters, sizeof s->parameters, options);
 	env.recipients = &one;
 	env.nrecipients = 1;
-	ask(s, STAGE_RCPT, &env, r);
+	ask_about(s, STAGE_RCPT, &env, r);
 }
 
 /* MAIL and RCPTs that came at once. */
@@ -259,7 +259,7 @@ on_vrfy(void *ctx, struct span path, struct reply *r)
 	one.options = "";
 	env.recipients = &one;
 	env.nrecipients = 1;
-	ask(s, STAGE_VRFY, &env, r);
+	ask_about(s, STAGE_VRFY, &env, r);
 }
 
 /* The envelope with all its recipients. */
@@ -288,7 +288,7 @@ on_data(void *ctx, struct reply *r)
 	struct session *s = ctx;
 	struct envelope env = whole_envelope(s);
 
-	ask(s, STAGE_DATA, &env, r);
+	ask_about(s, STAGE_DATA, &env, r);
 	if (r->code >= 400)
 		return;
 	spool_open(&s->spool, s->ch.body == BODY_BINARYMIME ? SPOOL_CRLF

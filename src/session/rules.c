@@ -270,7 +270,7 @@ parse_rule(struct rule *r, char *line)
 
 /* Reads the whole of a file into a string to be freed, or NULL with errno. */
 static char *
-read_file(const char *name)
+read_rules_file(const char *name)
 {
 	int fd = open(name, O_RDONLY | O_CLOEXEC), error;
 	char *text;
@@ -299,7 +299,7 @@ rules_read(struct rules *r, const char *name, char *error, size_t size)
 	char *rest, *line;
 	size_t len;
 
-	r->file = read_file(name);
+	r->file = read_rules_file(name);
 	if (r->file == NULL) {
 		snprintf(error, size, "%s: %s", name, strerror(errno));
 		return false;

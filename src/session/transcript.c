@@ -119,7 +119,7 @@ transcript_flush(struct transcript *t)
 }
 
 static void
-put(struct transcript *t, const char *p, size_t len)
+put_octets(struct transcript *t, const char *p, size_t len)
 {
 	size_t n;
 
@@ -148,7 +148,7 @@ put_escaped(struct transcript *t, char c)
 		snprintf(code, sizeof code, "%c", c);
 	else
 		snprintf(code, sizeof code, "\\x%02x", (unsigned char)c);
-	put(t, code, strlen(code));
+	put_octets(t, code, strlen(code));
 }
 
 /* One line of the client's or ours; end: CRLF follows it. */
@@ -158,21 +158,22 @@ put_line(struct transcript *t, char whose, const char *p, size_t len, bool end)
 	size_t n;
 
 	if (end && len <= LINE && text_is_printable(p, len)) {
-		put(t, (const char[]){ whose, ':', ' ' }, len > 0 ? 3 : 2);
-		put(t, p, len);
-		put(t, "\n", 1);
+		put_octets(t, (const char[]){ whose, ':', ' ' },
+		    len > 0 ? 3 : 2);
+		put_octets(t, p, len);
+		put_octets(t, "\n", 1);
 		return;
 	}
 	do {	/* a reader need not have room for long lines */
 		n = len < LINE / 4 ? len : LINE / 4;
-		put(t, (const char[]){ whose, '|', ' ' }, 3);
+		put_octets(t, (const char[]){ whose, '|', ' ' }, 3);
 		for (size_t i = 0; i < n; i++)
 			put_escaped(t, p[i]);
 		p += n;
 		len -= n;
 		if (len == 0 && end)
-			put(t, "\\r\\n", 4);
-		put(t, "\n", 1);
+			put_octets(t, "\\r\\n", 4);
+		put_octets(t, "\n", 1);
 	} while (len > 0);
 }
 
@@ -186,7 +187,7 @@ put_held(struct transcript *t)
 }
 
 static void
-begin(struct transcript *t, const struct channel_peer *peer)
+begin_transcript(struct transcript *t, const struct channel_peer *peer)
 {
 	struct timespec now = clock_date();
 	struct tm tm;
@@ -199,14 +200,14 @@ begin(struct transcript *t, const struct channel_peer *peer)
 		strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S UTC", &tm);
 	snprintf(title, sizeof title, "== %s, client %.64s\n", stamp,
 	    peer->address);
-	put(t, title, strlen(title));
+	put_octets(t, title, strlen(title));
 }
 
 void
 transcript_line(struct transcript *t, const struct channel_peer *peer,
     bool said, struct span line)
 {
-	begin(t, peer);
+	begin_transcript(t, peer);
 	put_held(t);
 	put_line(t, said ? 'S' : 'C', line.p, line.len, true);
 }
@@ -215,7 +216,7 @@ void
 transcript_octets(struct transcript *t, const struct channel_peer *peer,
     struct span octets)
 {
-	begin(t, peer);
+	begin_transcript(t, peer);
 	for (size_t i = 0; i < octets.len; i++) {
 		if (t->held == sizeof t->line)
 			put_held(t);
@@ -235,8 +236,8 @@ void
 transcript_word(struct transcript *t, const char *word)
 {
 	put_held(t);
-	put(t, word, strlen(word));
-	put(t, "\n", 1);
+	put_octets(t, word, strlen(word));
+	put_octets(t, "\n", 1);
 }
 
 /* Appends all of the session, or nothing. */

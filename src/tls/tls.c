@@ -60,7 +60,7 @@ struct text {
  * 0x7e for ASCII and 0xff for UTF-8.
  */
 static void
-put(struct text *t, const char *name, const char *value, size_t len,
+put_value(struct text *t, const char *name, const char *value, size_t len,
     unsigned char top)
 {
 	unsigned char c;
@@ -116,9 +116,9 @@ engine_fail(struct engine *e, int status, const char *fmt, ...)
 	vsnprintf(why, sizeof why, fmt, ap);
 	va_end(ap);
 	if (e->rescue == NULL && e->report == REPORT_FD) {
-		put(&t, "error", why, strlen(why), 0xff);
+		put_value(&t, "error", why, strlen(why), 0xff);
 		if (status == EX_CONFIG)
-			put(&t, "status", "78", 2, 0xff);
+			put_value(&t, "status", "78", 2, 0xff);
 		send_report(e, &t);
 	} else if (e->report == STDERR_FILENO)
 		dprintf(STDERR_FILENO, "smtpd-tls: %s\n", why);
@@ -401,7 +401,7 @@ put_common_name(struct text *t, const char *what, const X509_NAME *name)
 	if (at >= 0)
 		len = ASN1_STRING_to_UTF8(&p, X509_NAME_ENTRY_get_data(
 		    X509_NAME_get_entry(name, at)));
-	put(t, what, (const char *)p, len > 0 ? (size_t)len : 0, 0xff);
+	put_value(t, what, (const char *)p, len > 0 ? (size_t)len : 0, 0xff);
 	OPENSSL_free(p);
 }
 
@@ -419,7 +419,7 @@ put_fingerprint(struct text *t, const X509 *peer)
 	for (i = 0; i < n; i++)
 		len += (size_t)snprintf(hex + len, sizeof hex - len, "%s%02X",
 		    i == 0 ? "" : ":", md[i]);
-	put(t, "fingerprint", hex, n > 0 ? len : 0, 0x7e);
+	put_value(t, "fingerprint", hex, n > 0 ? len : 0, 0x7e);
 }
 
 /* Reports what the handshake came to. */
@@ -439,17 +439,17 @@ report(struct engine *e)
 		e->verified = SSL_get_verify_result(e->ssl) == X509_V_OK;
 	if (e->verified || e->verify != NULL || e->pins != NULL)
 		peer = SSL_get0_peer_certificate(e->ssl);
-	put(&t, "protocol", protocol, strlen(protocol), 0x7e);
-	put(&t, "cipher", cipher, strlen(cipher), 0x7e);
-	put(&t, "sni", sni, sni != NULL ? strlen(sni) : 0, 0x7e);
+	put_value(&t, "protocol", protocol, strlen(protocol), 0x7e);
+	put_value(&t, "cipher", cipher, strlen(cipher), 0x7e);
+	put_value(&t, "sni", sni, sni != NULL ? strlen(sni) : 0, 0x7e);
 	if (peer != NULL) {
 		put_common_name(&t, "subject", X509_get_subject_name(peer));
 		put_common_name(&t, "issuer", X509_get_issuer_name(peer));
 		put_fingerprint(&t, peer);
 	} else {
-		put(&t, "subject", NULL, 0, 0);
-		put(&t, "issuer", NULL, 0, 0);
-		put(&t, "fingerprint", NULL, 0, 0);
+		put_value(&t, "subject", NULL, 0, 0);
+		put_value(&t, "issuer", NULL, 0, 0);
+		put_value(&t, "fingerprint", NULL, 0, 0);
 	}
 	send_report(e, &t);
 }
@@ -464,7 +464,7 @@ run_digest(struct engine *e)
 	close_others(e);
 	context_start(e);
 	confine(calls, CALLS);
-	put(&t, "ready", "1", 1, 0x7e);
+	put_value(&t, "ready", "1", 1, 0x7e);
 	if (e->report == REPORT_FD)
 		send_report(e, &t);
 	digest_run(e);
