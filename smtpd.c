@@ -3,8 +3,8 @@
  * output, and hands its messages to a relay.
  *
  * It turns argv, environment and descriptors into a channel, moves bytes,
- * keeps time and logs.  channel.c has the dialogue; monitor.c and relay.c have
- * what becomes of a message.
+ * keeps time and logs.  channel.c has the dialogue; src/monitor and relay.c
+ * have what becomes of a message.
  *
  * - Privileges are dropped before the first octet is read.
  * - Octets go to the channel, replies come back; they are written once, before

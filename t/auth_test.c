@@ -486,7 +486,7 @@ Test(auth, credentials_are_wiped)
 	bench_close(b);
 }
 
-/* ---- checkpassword ------------------------------------------------------ */
+/* ---- checkpassword ---- */
 
 Test(auth, checkpassword_is_called_as_agreed)
 {

@@ -21,7 +21,7 @@
 
 static const struct pace whole = { .step = SIZE_MAX };
 
-/* ---- transcripts, to smtpd --------------------------------------------- */
+/* ---- transcripts, to smtpd ---- */
 
 struct file {
 	char name[64];
@@ -176,7 +176,7 @@ ParameterizedTest(struct file *file, transcripts, hold_for_smtpd,
 	session_free(all, n);
 }
 
-/* ---- transcripts, to the channel --------------------------------------- */
+/* ---- transcripts, to the channel ---- */
 
 /* Turn by turn: every reply must be there before the client goes on. */
 static void
@@ -298,7 +298,7 @@ ParameterizedTest(struct file *file, transcripts,
 	session_free(all, n);
 }
 
-/* ---- every verb in every phase ----------------------------------------- */
+/* ---- every verb in every phase ---- */
 
 #define SAY(text) text "\r\n"
 #define TO_READY SAY("EHLO client")
@@ -385,7 +385,7 @@ Test(order, every_verb_in_every_phase)
 			try(&set, &rows[i], j);
 }
 
-/* ---- what hooks are told, and may say ---------------------------------- */
+/* ---- what hooks are told, and may say ---- */
 
 /* Plays a script, and compares the hooks' calls. */
 static void
@@ -675,7 +675,7 @@ Test(hooks, a_long_text_is_cut_into_lines_that_fit)
 	recorder_free(&r);
 }
 
-/* ---- reply_set --------------------------------------------------------- */
+/* ---- reply_set ---- */
 
 Test(reply, keeps_what_fits_and_nothing_that_ends_a_line)
 {

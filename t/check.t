@@ -180,6 +180,24 @@ def smtpd_tls_may_be_where_the_user_cannot_enter():
 
 
 @test
+def an_engine_that_dies_without_a_word_is_bad():
+    need("openssl")
+    certificate(PLACE, "one", "mx.example.org")
+    other = os.path.join(PLACE, "other")
+    os.mkdir(other)
+    os.chmod(other, 0o755)
+    program = shutil.copy(SMTPD, f"{other}/smtpd")
+    write(f"{other}/smtpd-tls", "#!/bin/sh\nkill -9 $$\n", 0o755)
+    done = subprocess.run(
+        [program, "--check", "--tlscert", f"{PLACE}/one.pem", "--tlskey",
+         f"{PLACE}/one.key", "discard:"], stdin=subprocess.DEVNULL,
+        text=True, capture_output=True)
+    assert done.returncode == 78, done
+    assert f"bad: {other}/smtpd-tls: killed by signal 9\n" in done.stdout, done
+    shutil.rmtree(other)
+
+
+@test
 def an_expired_certificate_is_bad():
     need("openssl", "faketime")
     subprocess.run(["faketime", "2020-01-01", "openssl", "req", "-x509",

@@ -11,7 +11,7 @@
 
 static const struct pace whole = { .step = SIZE_MAX };
 
-/* ---- an embedder's verbs, keywords and limits -------------------------- */
+/* ---- an embedder's verbs, keywords and limits ---- */
 
 static void
 do_ping(struct channel *ch, struct span arg)
@@ -123,7 +123,7 @@ Test(verbs, each_has_a_limit_of_its_own)
 	    "421 mx.example.org RCPT sent too many times\r\n");
 }
 
-/* ---- what the driver sees ---------------------------------------------- */
+/* ---- what the driver sees ---- */
 
 /* Replies that nobody takes stop the channel, which loses nothing. */
 Test(driver, replies_that_wait_hold_the_client_back)
@@ -436,7 +436,7 @@ Test(driver, credentials_do_not_stay_in_memory)
 	recorder_free(&r);
 }
 
-/* ---- who the client is ------------------------------------------------- */
+/* ---- who the client is ---- */
 
 static const struct proxied {
 	const char *header;

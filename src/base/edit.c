@@ -15,7 +15,7 @@
 #define NEWLINE(e) ((e)->crlf ? "\r\n" : "\n")
 #define NEWLINE_LEN(e) ((size_t)(e)->crlf + 1)
 
-/* ---- reading the header -------------------------------------------------- */
+/* ---- reading the header ---- */
 
 static int
 add_row(struct edit *e, const struct field *f)
@@ -215,7 +215,7 @@ edit_value(const struct edit *e, const struct edit_row *row, char *to,
 	    f->end - (last ? 0 : NEWLINE_LEN(e)), to, size);
 }
 
-/* ---- edits --------------------------------------------------------------- */
+/* ---- edits ---- */
 
 /* RFC 5322 2.2.  Returns the name's length, or 0. */
 static size_t
@@ -414,7 +414,7 @@ edit_body(struct edit *e, const char *p, size_t len)
 	return 0;
 }
 
-/* ---- the new message ----------------------------------------------------- */
+/* ---- the new message ---- */
 
 /* Copies octets of the header, with the line end that its last line lacks.
    Returns the octets that it added. */

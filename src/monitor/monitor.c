@@ -178,7 +178,7 @@ monitor_wants(const struct monitor *m)
 	return w;
 }
 
-/* ---- acting -------------------------------------------------------------- */
+/* ---- acting ---- */
 
 /* Remembers what the TLS engine said of the client.  RFC 3207 4.2: what the
    client said in the clear is forgotten. */

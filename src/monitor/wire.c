@@ -100,7 +100,7 @@ receive_all(int from, void *p, size_t len, int *fd, int64_t deadline)
 	return 1;
 }
 
-/* ---- questions ----------------------------------------------------------- */
+/* ---- questions ---- */
 
 /* Appends s and its NUL at p + n, or only counts if p is NULL: the caller has
    measured. */
@@ -286,7 +286,7 @@ wire_dispose(const struct wire *w, struct received *r)
 	r->q.fd = -1;
 }
 
-/* ---- answers ------------------------------------------------------------- */
+/* ---- answers ---- */
 
 /* Clears the memory after the words of a reply: it held the monitor's own
    data, which is not for the channel process. */

@@ -108,6 +108,7 @@ const char *stream_reason(int error);
    are skipped. */
 bool	stream_has_input(struct stream *s);
 
+/* Closes it, and drops what was not read.  Legal twice. */
 void	stream_close(struct stream *s);
 
 #endif

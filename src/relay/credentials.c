@@ -352,7 +352,7 @@ credentials_wipe(struct credentials *c)
 /* ---- Programs ---- */
 
 /* A program that runs, and what it has said. */
-struct talk {
+struct output {
 	const struct logger *log;
 	const struct envelope *env;
 	const char *name;
@@ -365,7 +365,7 @@ struct talk {
 };
 
 static void
-log_error_line(struct talk *t)
+log_error_line(struct output *t)
 {
 	if (t->error_len > 0 && t->error_lines++ < ERROR_LINES)
 		logger_printf(t->log, LOG_WARNING, "nexthop", t->env,
@@ -375,9 +375,9 @@ log_error_line(struct talk *t)
 
 /* As struct spawn's hear. */
 static void
-hear_program(void *ctx, int descriptor, const char *p, size_t len)
+hear_secret(void *ctx, int descriptor, const char *p, size_t len)
 {
-	struct talk *t = ctx;
+	struct output *t = ctx;
 	const char *end = p + len;
 
 	for (; p < end; p++) {
@@ -400,7 +400,7 @@ hear_program(void *ctx, int descriptor, const char *p, size_t len)
 /* Ends the line that the program printed.  Returns NULL, or why it is no
    secret. */
 static const char *
-check_output(struct talk *t)
+check_output(struct output *t)
 {
 	size_t i;
 
@@ -459,12 +459,12 @@ credentials_run(struct credentials *c, const struct logger *log,
     const struct envelope *env, int64_t deadline, char *why, size_t size)
 {
 	char *argv[PROGRAM_WORDS + 1], how[SPAWN_WHY];
-	struct talk *t = calloc(1, sizeof *t);
+	struct output *t = calloc(1, sizeof *t);
 	char **environment = inherited();
 	struct spawn_end end;
 	struct spawn what = {
 		.argv = argv, .envp = environment, .input = -1, .extra = -1,
-		.hear = hear_program, .ctx = t, .grace = TERM_GRACE,
+		.hear = hear_secret, .ctx = t, .grace = TERM_GRACE,
 		.deadline = clock_within(deadline, PROGRAM_SECONDS)
 	};
 	const char *wrong = NULL;

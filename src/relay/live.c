@@ -151,7 +151,7 @@ relay_live_idle(struct relay *r)
 	return wait;
 }
 
-/* ---- AUTH -------------------------------------------------------------- */
+/* ---- AUTH ---- */
 
 bool
 relay_auth_possible(const struct relay *r, char *error, size_t size)

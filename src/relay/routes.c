@@ -6,6 +6,7 @@
  * looked up by halves; regular expressions are tried in the file's order.
  * What the right-hand sides mean is decided by the caller's hop().
  */
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -348,6 +349,7 @@ parse_text(struct routes *r, const char *name, const struct logger *log)
 	unsigned number = 0, first = 0;
 	bool good = true;
 
+	assert(p != NULL);	/* read_text() saw to it */
 	while ((line = logical_line(&p, &number, &first)) != NULL)
 		if (!parse_route(r, line, first, error, sizeof error)) {
 			logger_printf(log, LOG_ERR, "routes", NULL,

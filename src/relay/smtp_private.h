@@ -164,22 +164,6 @@ const char *smtp_name(const struct nexthop *h, char name[SMTP_NAME_MAX]);
 /* Logs a warning about the next hop: "NAME: what: why". */
 void	smtp_log(const struct nexthop *h, const char *what, const char *why);
 
-/* ---- smtp_show.c ---- */
-
-/* With -d: logs the commands of a group, and a line of the reply. */
-void	smtp_show_group(const struct nexthop *h, enum step step);
-void	smtp_show_reply(const struct nexthop *h, enum step step,
-	    const char *line);
-
-/* Is it a step of AUTH?  What is said in it, or answered, is not to be told. */
-bool	smtp_is_secret(enum step step);
-
-/* May line, which is no reply, be the secret that the next hop was sent? */
-bool	smtp_may_repeat(const struct nexthop *h, enum step step,
-	    const char *line);
-
-/* ---- smtp_talk.c ---- */
-
 /* Closes the connection without a word. */
 void	smtp_hang_up(struct nexthop *h);
 
@@ -222,6 +206,20 @@ void	smtp_log_refusal(const struct nexthop *h, enum step step,
 
 /* Removes control characters from line[0..len), and adds a NUL. */
 void	smtp_strip(char *line, size_t len);
+
+/* ---- smtp_show.c ---- */
+
+/* With -d: logs the commands of a group, and a line of the reply. */
+void	smtp_show_group(const struct nexthop *h, enum step step);
+void	smtp_show_reply(const struct nexthop *h, enum step step,
+	    const char *line);
+
+/* Is it a step of AUTH?  What is said in it, or answered, is not to be told. */
+bool	smtp_is_secret(enum step step);
+
+/* May line, which is no reply, be the secret that the next hop was sent? */
+bool	smtp_may_repeat(const struct nexthop *h, enum step step,
+	    const char *line);
 
 /* ---- smtp.c ---- */
 

@@ -240,8 +240,7 @@ append_fact(char *to, size_t size, size_t *len, const char *name,
  */
 static size_t
 write_request(const struct dovecot *d, const struct envelope *env,
-    const char *name,
-    const char *response, char *to, size_t size)
+    const char *name, const char *response, char *to, size_t size)
 {
 	size_t len = 0;
 

@@ -63,7 +63,7 @@ is_connection(const struct event *ev)
 	return ev == &at_connect || ev == &at_helo;
 }
 
-/* ---- opening ------------------------------------------------------------- */
+/* ---- opening ---- */
 
 /* Postfix's inet:HOST:PORT and unix:PATH, and Sendmail's inet:PORT@HOST,
    inet6: and local:, as place_parse() has it.  Returns false if it is none. */
@@ -121,7 +121,7 @@ asks_milter(const void *ctx, enum stage stage)
 	return stage != STAGE_VRFY;
 }
 
-/* ---- verdicts ------------------------------------------------------------ */
+/* ---- verdicts ---- */
 
 /* The filter has no further say. */
 static void
@@ -216,7 +216,7 @@ take_verdict(struct milter *m, const struct event *ev, char command,
 	    "discard, which is ignored here" : "discard" : line);
 }
 
-/* ---- events -------------------------------------------------------------- */
+/* ---- events ---- */
 
 /* Begins an event with its macros.  Returns false if the filter does not want
    it. */
@@ -431,7 +431,7 @@ ask_unknown(void *ctx, const char *command, const struct envelope *env,
 		fail(m, &at_unknown, env);
 }
 
-/* ---- the message --------------------------------------------------------- */
+/* ---- the message ---- */
 
 /* Shows one field: a value's lines are separated by LF; it is cut. */
 static void

@@ -61,7 +61,7 @@ milter_undo(struct milter *m)
 	m->spool = -1;
 }
 
-/* ---- envelope ------------------------------------------------------------ */
+/* ---- envelope ---- */
 
 /*
  * Takes the angle brackets off an address.  Returns it if it can stand between
@@ -236,7 +236,7 @@ delete_recipient(struct milter_change *c, char *address)
 	m->nrecipients = n;
 }
 
-/* ---- header and body ----------------------------------------------------- */
+/* ---- header and body ---- */
 
 /* What the editor refused. */
 static void
@@ -320,7 +320,7 @@ replace_body(struct milter_change *c, uint64_t left)
 	}
 }
 
-/* ---- the interface ------------------------------------------------------- */
+/* ---- the interface ---- */
 
 /* Makes the strings that follow the one at p, up to end, one: parameters of an
    address, with blanks between them.  Returns it; "" if there are none. */

@@ -102,7 +102,7 @@ check_tls(const struct subject *s)
 		.input = tls->cert, .extra = tls->key, .hear = hear_engine,
 		.deadline = clock_now() + PATIENCE * 1000 };
 	struct spawn_end end = { .pid = 0 };
-	char away[512];
+	char away[512], why[SPAWN_WHY];
 	int error;
 
 	if (trouble[0] != '\0')	/* the engine that stays is a service */
@@ -113,6 +113,9 @@ check_tls(const struct subject *s)
 	    (error = spawn_run(&what, &end)) != 0)
 		findings_add(&found, FINDING_BAD, "%s: %s", tls->program,
 		    strerror(error));
+	else if (end.late || WIFSIGNALED(end.status))	/* without a word */
+		findings_add(&found, FINDING_BAD, "%s: %s", tls->program,
+		    spawn_describe(&end, why));
 	else if (tls->program != NULL && trouble[0] == '\0' &&
 	    access(tls->program, X_OK) == -1)
 		findings_add(&found, FINDING_BAD, "%s: %s", tls->program,

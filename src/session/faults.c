@@ -402,7 +402,7 @@ on_starttls(void *ctx, struct reply *r)
 	reword(rule, r);
 }
 
-/* ---- AUTH ---------------------------------------------------------------- */
+/* ---- AUTH ---- */
 
 /* Learns the user's name from a response.  Returns whether that was the last
    one of the exchange, as far as we know the mechanism. */
@@ -510,7 +510,7 @@ faults_hook(struct channel_hooks *h)
 	h->auth = on_auth;
 }
 
-/* ---- what is done to a reply --------------------------------------------- */
+/* ---- what is done to a reply ---- */
 
 /* Waits so many milliseconds.  False if a deadline, SIGTERM or the monitor's
    end comes first. */

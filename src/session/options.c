@@ -608,7 +608,7 @@ static void
 read_relay(struct options *o, char **rest, bool program)
 {
 	if (rest[0] == NULL)
-		log_misused("where should messages go? Name a relay, "
+		log_misused("no relay is named: it says where messages go, "
 		    "for example print:");
 	if (program) {
 		o->monitor.relay.program = rest;

@@ -219,7 +219,7 @@ certs_load(struct engine *e)
 	}
 }
 
-/* Trust */
+/* ---- Trust ---- */
 
 /* Where the CA certificates of this system are, in one file. */
 static const char *

@@ -132,7 +132,7 @@ pump_handshake(struct engine *e)
 	    (int)(e->timeout / 1000));
 }
 
-/* The pump */
+/* ---- The pump ---- */
 
 /* What a call to OpenSSL that returned n waits for; 0: the connection can
    carry no more in that direction. */

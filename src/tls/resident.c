@@ -55,7 +55,7 @@ struct resident {
 	bool reload, ended;
 };
 
-/* The socket */
+/* ---- The socket ---- */
 
 static int
 listen_on(struct engine *e, const char *path)
@@ -102,7 +102,7 @@ take_listener(struct engine *e)
 	return LISTEN_FD;
 }
 
-/* Certificates, keys, contexts */
+/* ---- Certificates, keys, contexts ---- */
 
 static struct version
 version_of(const struct source *s)
@@ -209,7 +209,7 @@ warm_up(struct resident *r, int version)
 	SSL_free(client);
 }
 
-/* One connection, in its own process */
+/* ---- One connection, in its own process ---- */
 
 /* Takes what is handed over: words in packet, which become argv, and the
    descriptors.  False: nothing that we could answer. */
@@ -310,7 +310,7 @@ serve_one(struct resident *r, int from)
 	return engine_serve(e);
 }
 
-/* The life */
+/* ---- The life ---- */
 
 static void
 take_signals(struct resident *r)

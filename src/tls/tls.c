@@ -152,7 +152,7 @@ engine_reason(const char *otherwise)
 	return number;
 }
 
-/* Command line */
+/* ---- Command line ---- */
 
 static const struct option server_options[] = {
 	{ "cert", required_argument, NULL, 'c' },
@@ -310,7 +310,7 @@ engine_options(struct engine *e, int argc, char *argv[])
 		    "key for each");
 }
 
-/* Descriptors and rights */
+/* ---- Descriptors and rights ---- */
 
 /* The lowest descriptor from n on that is ours to keep, or -1. */
 static int

@@ -100,7 +100,7 @@ bench_load(struct bench *b, const char *name)
 	return b->text;
 }
 
-/* ---- a peer that follows a script -------------------------------------- */
+/* ---- a peer that follows a script ---- */
 
 /* Reads until end, and appends it to the file "heard". */
 static void

@@ -63,7 +63,7 @@ long	__wrap_syscall(long number, ...);
 static int monitor = -1;	/* our end of the pair */
 static pid_t parent;
 
-/* ---- kernels that lack something ---------------------------------------- */
+/* ---- kernels that lack something ---- */
 
 static bool
 lacks(const char *what)
@@ -127,7 +127,7 @@ __wrap_socketpair(int domain, int type, int protocol, int pair[2])
 	return status;
 }
 
-/* ---- calls -------------------------------------------------------------- */
+/* ---- calls ---- */
 
 /* What an answer is made of; one session, so there is one. */
 static char said[REPLY_TEXT];
@@ -304,7 +304,7 @@ try_foreign(void)
 	say("survived", 0);
 }
 
-/* ---- questions to the monitor ------------------------------------------- */
+/* ---- questions to the monitor ---- */
 
 /* struct head of wire.h, and its numbers. */
 struct head {
