@@ -74,7 +74,8 @@ SHIP = smtpd:sbin/smtpd smtpd-tls:libexec/smtpd-tls \
 	$(foreach u,$(UNITS),$u:$(subst units,lib/systemd/$(if $(findstring \
 	catch,$u),user,system),$u)) \
 	$(foreach u,$(filter-out $(UNITS) %.d %.catalog %.pc %/sysusers.conf \
-	%.bash %.7 units/debian,$(wildcard units/*)),$u:$(subst units,share/doc/smtpd,$u))
+	%.bash %.7 units/debian,$(wildcard units/*)),$u:$(subst \
+	units,share/doc/smtpd,$u))
 
 all: smtpd smtpd-tls libsmtpd-channel.a $(SO)
 
@@ -244,7 +245,8 @@ deb:
 uninstall:
 	cd $(DESTDIR)$(PREFIX) && rm -fv $(foreach f,$(SHIP),$(lastword \
 	    $(subst :, ,$f))) lib/libsmtpd-channel.so
-	-rmdir $(addprefix $(DESTDIR)$(PREFIX)/,include/smtpd/base include/smtpd share/doc/smtpd \
+	-rmdir $(addprefix $(DESTDIR)$(PREFIX)/,include/smtpd/base \
+	    include/smtpd share/doc/smtpd \
 	    lib/systemd/system/smtpd@.service.d \
 	    lib/systemd/system/smtpd.socket.d)
 	@[ -n "$(DESTDIR)" ] || for f in $$(find /etc/systemd -type l \
@@ -256,8 +258,8 @@ uninstall:
 	    '/etc/default/smtpd, and the users smtpd and smtpd-tls.'
 
 clean:
-	rm -rf smtpd smtpd-tls musl pic libsmtpd-channel.so* *.[oad] src/*/*.[od] .built t/out \
-	    t/__pycache__ t/*/__pycache__
+	rm -rf smtpd smtpd-tls musl pic libsmtpd-channel.so* *.[oad] \
+	    src/*/*.[od] .built t/out t/__pycache__ t/*/__pycache__
 
 .PHONY: FORCE all bench check check-peers check-systemd clean coverage deb \
 	deps fuzz install lint run suites uninstall

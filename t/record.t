@@ -3,6 +3,7 @@
 --record, smtpd-replay."""
 import glob
 import os
+import resource
 import shutil
 import smtplib
 import ssl
@@ -203,6 +204,20 @@ def where_nothing_can_be_recorded_nothing_is_said():
                           text=True)
     assert done.returncode == 78 and done.stdout == "", done
     assert "--record /nowhere/record: No such file" in done.stderr, done
+
+
+@test
+def a_transcript_that_has_no_room_is_told():
+    os.mkdir(path("full"), 0o777)
+    os.chmod(path("full"), 0o777)
+    done = subprocess.run(
+        [SMTPD, "--record", path("full"), "discard:"], text=True,
+        input="HELO client.example.org\r\n" + 40 * "NOOP\r\n" + "QUIT\r\n",
+        capture_output=True, preexec_fn=lambda: resource.setrlimit(
+            resource.RLIMIT_FSIZE, (512, 512)))
+    assert done.stdout.endswith("Bye\n"), done
+    assert f'--record {path("full")}: File too large' in done.stderr, done
+    shutil.rmtree(path("full"))
 
 
 @test

@@ -153,7 +153,9 @@ def a_secret_that_a_server_repeats_is_not_logged():
                 got, log = sent(hop.relay(), "* jo:secret of jo\n", *options)
                 assert got == "451 4.5.0 Next hop broke the protocol", got
                 assert f"{'MAIL' if late else 'AUTH'}: not a reply" in log, log
-                assert hop.commands[1][1][11:] not in log, log
+                auth = next(line for _, line in hop.commands
+                            if line[:5] == "AUTH ")
+                assert auth[11:] not in log, log
     for code in ("421 4.7.0", "454 4.7.0", "530 5.7.0", "535 5.7.8",
                  "550 5.7.60"):
         with provider("PLAIN") as hop:
@@ -161,7 +163,9 @@ def a_secret_that_a_server_repeats_is_not_logged():
                 else f"{code} Not now: {hop.commands[-1][1]}"
             got, log = sent(hop.relay(), "* jo:secret of jo\n")
             assert got[:3] == "451" and got[10:] == CANNOT, (code, got)
-            assert hop.commands[1][1][11:] not in log, (code, log)
+            auth = next(line for _, line in hop.commands
+                        if line[:5] == "AUTH ")
+            assert auth[11:] not in log, (code, log)
 
 
 # --- TLS

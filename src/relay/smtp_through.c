@@ -10,6 +10,7 @@
  *    can take its place: the credentials were not kept.
  */
 #define _GNU_SOURCE	/* explicit_bzero */
+#include <assert.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -123,6 +124,7 @@ cancel(struct nexthop *h)
 void
 nexthop_live_nobody(struct nexthop *h)
 {
+	assert(h->live != NULL);
 	cancel(h);
 	explicit_bzero(h->live->name, sizeof h->live->name);
 	if (!h->live->login)

@@ -557,6 +557,23 @@ is_told(const struct session *s, enum ending why)
 	    ch->messages == ch->mails && s->options->xforward == NULL;
 }
 
+/* Writes the end of the transcript. */
+static void
+end_transcript(struct session *s, enum ending why)
+{
+	char text[512];
+	int error;
+
+	transcript_word(s->transcript, why == END_EOF || why == END_LOST
+	    ? "# the client left" : "CLOSED");
+	error = transcript_flush(s->transcript);
+	if (error == 0)
+		return;
+	snprintf(text, sizeof text, "--record %.400s: %s",
+	    s->options->record, strerror(error));
+	session_log(s, LOG_ERR, "config-error", text);
+}
+
 /* The session is over. */
 static void
 end_session(struct session *s, enum ending why)
@@ -574,11 +591,8 @@ end_session(struct session *s, enum ending why)
 		    "nothing of it was relayed");
 	write_ending(text, sizeof text, ch, why);
 	spool_close(&s->spool);
-	if (s->transcript != NULL) {
-		transcript_word(s->transcript, why == END_EOF ||
-		    why == END_LOST ? "# the client left" : "CLOSED");
-		transcript_flush(s->transcript);
-	}
+	if (s->transcript != NULL)
+		end_transcript(s, why);
 	if (quiet && s->options->debug)
 		session_log(s, LOG_DEBUG, "session", text);
 	ask_end(s->asker, EX_OK, quiet ? NULL : "session", &env, text);

@@ -109,13 +109,14 @@ transcript_fd(const struct transcript *t)
 	return t->fd;
 }
 
-void
+int
 transcript_flush(struct transcript *t)
 {
 	if (t->error == 0 && t->len > 0 &&
 	    file_write_all(t->fd, t->out, t->len) == -1)
 		t->error = errno;
 	t->len = 0;
+	return t->error;
 }
 
 static void
