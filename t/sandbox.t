@@ -3,6 +3,7 @@
 t/fakes/planted.c is smtpd with a traitor in it.  And what one does that was not."""
 import errno
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -374,6 +375,17 @@ def what_the_monitor_knows_cannot_be_blanked_out():
         "--auth", f"checkpassword:{password}", "--no-auth-require-tls",
         before=["AUTH PLAIN AGpvZQB4"], lie="blank")
     assert env["SASL_USERNAME"] == asked["sasl_username"] == "joe", env
+    # Whose login a unix socket's peer has: "spool" relays with no facts.
+    program = script(place, f"env >{place}/env")
+    with Planted("--auth", f"checkpassword:{password}",
+                 "--no-auth-require-tls", "--", program) as s:
+        s.start()
+        assert s.plant("spool")["code"] == 250
+        s.socket.shutdown(socket.SHUT_RDWR)
+        s.process.wait()
+    with open(f"{place}/env") as f:
+        login = pwd.getpwuid(os.getuid()).pw_name
+        assert f"\nCLIENT_USER={login}\n" in "\n" + f.read()
     shutil.rmtree(place)
 
 

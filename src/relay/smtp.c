@@ -311,8 +311,6 @@ send_envelope(struct nexthop *h, const struct envelope *env, bool eight,
 		if (!mail) {
 			mail = smtp_read_xforward(h, deadline, r) &&
 			    smtp_read_reply(h, STEP_MAIL, deadline, r);
-			if (h->s.fd == -1 && h->timed_out)
-				h->avoid |= CAN_PIPELINING;
 			h->dirty = mail;
 			h->stale = h->stale || (!mail && h->kept && !h->away &&
 			    h->live == NULL);

@@ -133,6 +133,7 @@ struct nexthop {
 	bool stale;		/* so it was, and cannot be used further */
 	bool away;		/* it cannot serve now; the next place may */
 	bool timed_out;		/* waiting for it to speak or to read */
+	bool grouped;		/* it was sent several commands at once */
 	bool closed;		/* by the next hop, without a reply */
 	bool reached;		/* the place tried last was connected to */
 	bool quoted;		/* the reply is in the next hop's words */

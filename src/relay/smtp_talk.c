@@ -131,6 +131,9 @@ smtp_lost(struct nexthop *h, enum step step, int err, struct reply *r)
 	h->away = true;
 	h->closed = err != ETIMEDOUT;
 	h->timed_out = err == ETIMEDOUT;
+	/* It may have dropped what came behind the first command. */
+	if (h->timed_out && h->grouped)
+		h->avoid |= CAN_PIPELINING;
 	h->quoted = false;
 	snprintf(why, sizeof why, "%s%s", stream_reason(err),
 	    step == STEP_GREETING && !h->place.local &&
@@ -432,6 +435,15 @@ smtp_add(struct nexthop *h, const char *fmt, ...)
 		h->held += (size_t)n;
 }
 
+/* Are there several commands in the group? */
+static bool
+has_several(const struct nexthop *h, enum step step)
+{
+	const char *lf = memchr(h->out, '\n', h->held);
+
+	return step != STEP_END && lf != NULL && lf + 1 < h->out + h->held;
+}
+
 /*
  * Input that nobody asked for means that the next hop closes the connection,
  * perhaps after telling why, or is out of step: nothing is sent then, for it
@@ -454,6 +466,7 @@ smtp_send_group(struct nexthop *h, enum step step, int64_t deadline,
 	if (err == 0 && !stream_has_input(&h->s)) {
 		smtp_show_group(h, step);
 		h->begun = h->begun || step == STEP_END;
+		h->grouped = has_several(h, step);
 		if (stream_write(&h->s, h->out, h->held, deadline) == -1)
 			err = errno;
 		h->held = 0;

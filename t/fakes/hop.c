@@ -186,6 +186,24 @@ answer_rcpts(struct actor *a, const char *arguments)
 	}
 }
 
+/* Nothing may have come together with the line before. */
+static void
+expect_nothing(struct actor *a)
+{
+	int flags = fcntl(a->fd, F_GETFL), c;
+	char line[8192];
+
+	fcntl(a->fd, F_SETFL, flags | O_NONBLOCK);
+	c = getc(a->in);
+	if (c != EOF) {
+		ungetc(c, a->in);
+		hear_line(a, line, sizeof line);
+		fail(a, "nothing yet", line);
+	}
+	clearerr(a->in);
+	fcntl(a->fd, F_SETFL, flags);
+}
+
 static void
 wait_for_end(struct actor *a)
 {
@@ -221,6 +239,9 @@ step(struct actor *a, const char *line)
 		break;
 	case '<':
 		expect(a, text);
+		break;
+	case '0':
+		expect_nothing(a);
 		break;
 	case '.':
 		take_text(a);
