@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """unruly.t - token programs, and servers that want AUTH, that do what they
 should not."""
+import base64
+import json
 import os
 import shutil
 import socket
@@ -166,6 +168,63 @@ def a_secret_that_a_server_repeats_is_not_logged():
             auth = next(line for _, line in hop.commands
                         if line[:5] == "AUTH ")
             assert auth[11:] not in log, (code, log)
+
+
+class Parrot(Provider):
+    """Quotes what it was told: in codes' texts, JSON and challenges."""
+
+    quote = ""
+
+    def say(self, stream, text):
+        if text[:4] in ("535 ", "235 ") and self.quote:
+            text = f"{text[:3]} {text[0]}.7.8 You said {self.quote} to me"
+        super().say(stream, text)
+
+
+def quotes(secret, mechanism):
+    """Forms in which it crosses, or may be quoted."""
+    message = {"PLAIN": f"\0jo\0{secret}",
+               "XOAUTH2": f"user=jo\1auth=Bearer {secret}\1\1",
+               "OAUTHBEARER": f"n,a=jo,\1host=x\1port=25\1auth=Bearer "
+               f"{secret}\1\1"}.get(mechanism, secret)
+    whole = base64.b64encode(message.encode()).decode()
+    return {"plain": secret, "part": secret[2:-1], "base64": whole,
+            "without padding": whole.rstrip("="), "its end": whole[9:],
+            "in a word": f"<<{secret}>>", "its base64":
+            base64.b64encode(secret.encode()).decode()}
+
+
+@test
+def a_secret_that_a_reply_quotes_is_not_shown():
+    """Nor does -d show it, which shows the rest of the reply."""
+    for mechanism, method in (
+            ("PLAIN", ":{}"), ("LOGIN", ":{}"), ("CRAM-MD5", ":{}"),
+            ("SCRAM-SHA-256", ":{}"), ("XOAUTH2", " oauth2 /bin/echo {}"),
+            ("OAUTHBEARER", " oauth2 /bin/echo {}")):
+        for secret in ("hunter2-swordfish", "ya29." + "aBcD7-_." * 250):
+            if len(secret) > 1000 and ":" in method:
+                continue
+            for known in (True, False):
+                for form, quote in quotes(secret, mechanism).items():
+                    shown_secret(mechanism, method.format(secret), secret,
+                                 known, quote, form)
+
+
+def shown_secret(mechanism, method, secret, known, quote, form):
+    path = os.path.join(PLACE, "hop")
+    users = {"jo": secret if known else "?"}
+    with Parrot(path, mechanism, passwords=users, tokens=users,
+                json=json.dumps({"status": quote[:200]})) as hop:
+        os.chmod(path, 0o777)
+        for words in (quote, ""):
+            hop.quote = words
+            _, log = sent(hop.relay(), f"* jo{method}\n", "-d")
+            what = (mechanism, form, known, log)
+            for at in range(0, len(quote) - 8, 4):
+                assert quote[at:at + 8] not in log, what
+            # What tells no secret is shown.
+            said = "235 2.7.0 Ok" if known else "535 5.7.8 Authentication"
+            assert words or said in log, what
 
 
 # --- TLS

@@ -217,6 +217,12 @@ text_base64_digit(char c)
 	    : c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
+size_t
+text_base64_digits(const char *p)
+{
+	return strspn(p, base64_digits);
+}
+
 long
 text_decode_base64(char *to, size_t size, struct span s)
 {

@@ -63,6 +63,9 @@ int	text_hex_digit(char c);
    Returns the length without the NUL. */
 size_t	text_encode_base64(char *to, const char *p, size_t len);
 
+/* The count of base64's digits at p, without "=". */
+size_t	text_base64_digits(const char *p);
+
 /* Decodes canonical base64 (RFC 4648 3.5) into to[0..size), as far as it has
    room.  Returns the length of all of it, or -1 if s is not base64. */
 long	text_decode_base64(char *to, size_t size, struct span s);

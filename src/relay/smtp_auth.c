@@ -234,7 +234,7 @@ auth_token(struct attempt *a, const char *mechanism, const char *p, size_t len,
 	    (struct span){ a->r->text, strlen(a->r->text) });
 	json[n > 0 && (size_t)n < sizeof json ? n : 0] = '\0';
 	sasl_status(a->status, sizeof a->status, json);
-	if (a->status[0] == '\0')
+	if (a->status[0] == '\0' || smtp_quotes_secret(a->h, a->status))
 		text_join(a->status, sizeof a->status, "unknown", NULL);
 	smtp_add(a->h, "%s\r\n", answer);
 	return ask_step(a, STEP_AUTH);
@@ -500,6 +500,7 @@ use_credentials(struct nexthop *h, struct credentials *c, int64_t deadline,
 {
 	struct attempt a = { .h = h, .c = c, .deadline = deadline, .r = r };
 	char why[512];
+	bool ok;
 
 	if (!h->secure)
 		return auth_error(h, r, "4.7.11", c->token ?
@@ -512,7 +513,10 @@ use_credentials(struct nexthop *h, struct credentials *c, int64_t deadline,
 	if (c->program && !credentials_run(c, &h->set->log, h->env, deadline,
 	    why, sizeof why))
 		return auth_error(h, r, "4.7.0", why);
-	return try_mechanisms(&a);
+	h->secret = c->secret;
+	ok = try_mechanisms(&a);
+	h->secret = NULL;
+	return ok;
 }
 
 bool

@@ -128,6 +128,7 @@ struct nexthop {
 	bool secure;		/* nobody can listen: TLS, or a unix socket */
 	bool by_sender;		/* the credentials have lines of senders */
 	char account[SMTP_ACCOUNT];	/* whose credentials it has; "": none */
+	const char *secret;	/* of AUTH that is going on; borrowed, or NULL */
 	bool dirty;		/* a transaction is open: RSET comes first */
 	bool kept;		/* from another message, not heard of since */
 	bool stale;		/* so it was, and cannot be used further */
@@ -217,6 +218,9 @@ void	smtp_show_reply(const struct nexthop *h, enum step step,
 
 /* Is it a step of AUTH?  What is said in it, or answered, is not to be told. */
 bool	smtp_is_secret(enum step step);
+
+/* Has text a part of the secret that is being sent, in clear or as base64? */
+bool	smtp_quotes_secret(const struct nexthop *h, const char *text);
 
 /* May line, which is no reply, be the secret that the next hop was sent? */
 bool	smtp_may_repeat(const struct nexthop *h, enum step step,

@@ -2,8 +2,10 @@
  * smtp_show.c - the dialogue with a next hop in the log: for -d, and where a
  * message went.
  *
- * Message text is not shown, and of AUTH nothing but the mechanism.
+ * Message text is not shown, and of AUTH nothing but the mechanism and replies
+ * that do not quote our secret.
  */
+#define _GNU_SOURCE	/* memmem */
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
@@ -11,7 +13,7 @@
 #include "base/text.h"
 #include "relay/smtp_private.h"
 
-/* Logs a line of the dialogue; whose: 'C' for ours, 'S' for the next hop's. */
+#define QUOTED 8		/* Logs a line of the dialogue; whose: 'C' for ours, 'S' for the next hop's. */
 static void
 show(const struct nexthop *h, char whose, const char *line, size_t len,
     const char *masked)
@@ -59,6 +61,56 @@ smtp_show_group(const struct nexthop *h, enum step step)
 	}
 }
 
+/* Is a run of the secret in p[0..len), or the whole of a short one? */
+static bool
+has_run(const char *secret, const char *p, size_t len)
+{
+	const size_t n = strlen(secret), run = n < QUOTED ? n : QUOTED;
+
+	for (size_t i = 0; run > 0 && i + run <= len; i++)
+		if (memmem(secret, n, p + i, run) != NULL)
+			return true;
+	return false;
+}
+
+/* The same of what base64 digits at p[0..len) stand for, wherever the first of
+   four begins.  At the end of them zeros are thought. */
+static bool
+has_coded_run(const char *secret, const char *p, size_t len)
+{
+	char digits[REPLY_TEXT + 4], text[REPLY_TEXT + 4];
+	long n;
+
+	if (len < 2 || len >= REPLY_TEXT)
+		return false;
+	memcpy(digits, p, len);
+	memcpy(digits + len, "AAA", 4);
+	for (size_t at = 0; at < 4 && at < len; at++) {
+		n = text_decode_base64(text, sizeof text,
+		    (struct span){ digits + at, (len - at + 3) / 4 * 4 });
+		if (n > 0 && has_run(secret, text, (size_t)n))
+			return true;
+	}
+	return false;
+}
+
+bool
+smtp_quotes_secret(const struct nexthop *h, const char *text)
+{
+	size_t n;
+
+	if (h->secret == NULL)
+		return false;
+	if (has_run(h->secret, text, strlen(text)))
+		return true;
+	for (; *text != '\0'; text += n + (text[n] != '\0')) {
+		n = text_base64_digits(text);
+		if (has_coded_run(h->secret, text, n))
+			return true;
+	}
+	return false;
+}
+
 bool
 smtp_may_repeat(const struct nexthop *h, enum step step, const char *line)
 {
@@ -77,8 +129,9 @@ smtp_show_reply(const struct nexthop *h, enum step step, const char *line)
 		shown = 0;
 	else if (smtp_is_secret(step) && strncmp(line, "334", 3) == 0)
 		shown = 3;
-	else if (smtp_is_secret(step) && h->set->through && n > 4)
-		/* It may repeat what our client said. */
+	else if (smtp_is_secret(step) && n > 4 && (h->set->through ||
+	    smtp_quotes_secret(h, line + 4)))
+		/* With --auth relay: it may repeat what our client said. */
 		shown = text_enhanced(line + 4) == 0 ? 3
 		    : 4 + text_enhanced(line + 4);
 	show(h, 'S', line, shown, shown == n ? "" : shown == 0 ? "***"
