@@ -536,12 +536,12 @@ def three_wrong_passwords_are_three_delays_and_the_end():
         assert log.count("event=auth-failed") == 3, log
 
 
-def answered_late(number, least, most):
+def answered_late(number, least, most, source=CLEAR):
     """The answers to so many wrong passwords at once are not there before
     monitor and session have waited: strace shows how long, in milliseconds,
     and not a clock of ours."""
     need("strace")
-    with Session(*CLEAR, "discard:", wrap=(
+    with Session(*source, "discard:", wrap=(
             "strace", "-f", "-qq", "-o", path("trace"), "-e",
             "trace=poll,sendto")) as s:
         s.start()
@@ -565,6 +565,14 @@ def answered_late(number, least, most):
 @test
 def a_wrong_password_is_answered_late():
     answered_late(1, 1000, 2000)
+
+
+@test
+def a_wrong_password_is_answered_at_a_time_that_tells_nothing_of_its_source():
+    """What the source needs is a part of the two seconds."""
+    slow = script(PLACE, "sleep 1; exit 1", "slow")
+    answered_late(1, 0, 1000, ("--auth", f"checkpassword:{slow}",
+                               "--no-auth-require-tls"))
 
 
 @test

@@ -398,13 +398,12 @@ on_end(void *ctx, struct reply r[], size_t n)
 }
 
 /* The next reply is written late: two seconds later for each failure, however
-   many the client has sent at once. */
+   many the client has sent at once.  They begin when the source was asked: how
+   long it took, which may tell of its users, is not seen. */
 static void
-postpone(struct session *s)
+postpone(struct session *s, int64_t asked)
 {
-	int64_t now = clock_now();
-
-	s->pause = (s->pause > now ? s->pause : now) + AUTH_DELAY * 1000;
+	s->pause = (s->pause > asked ? s->pause : asked) + AUTH_DELAY * 1000;
 }
 
 /* RFC 4954; failures are answered late. */
@@ -415,6 +414,7 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 	struct session *s = ctx;
 	struct envelope env = session_facts(s);
 	char name[32], user[MONITOR_USER];
+	int64_t asked = clock_now();
 	struct reply v;
 
 	if (mechanism.p == NULL) {
@@ -430,7 +430,7 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 	if (v.code == 235)
 		channel_set_user(&s->ch, user);
 	if (v.code == 535)
-		postpone(s);
+		postpone(s, asked);
 }
 
 static void
