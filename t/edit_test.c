@@ -219,3 +219,127 @@ Test(edit, values_are_read_whole_and_cut)
 	edit_close(&e);
 	close(fd);
 }
+
+/* What edit_test's model of a header has: fields as text, each one line. */
+struct model {
+	char field[64][16];
+	size_t n;
+};
+
+static void
+put(struct model *m, size_t at, char name, unsigned value)
+{
+	memmove(m->field[at + 1], m->field[at],
+	    (m->n++ - at) * sizeof *m->field);
+	snprintf(m->field[at], sizeof *m->field, "%c:%u\n", name, value);
+}
+
+/* The place of the n-th field of that name; n if there is none.  The field
+   "Received" is ours. */
+static size_t
+place(const struct model *m, char name, size_t n)
+{
+	size_t at = 0;
+
+	while (at < m->n && (m->field[at][0] != name || --n > 0))
+		at++;
+	return at;
+}
+
+static void
+cut(struct model *m, size_t at)
+{
+	memmove(m->field[at], m->field[at + 1],
+	    (--m->n - at) * sizeof *m->field);
+}
+
+/* One edit, of both. */
+static void
+edit_both(struct model *m, struct edit *e, unsigned value)
+{
+	char name = (char)("ABb"[rand() % 3]), text[16], as[2] = { name, 0 };
+	size_t n = 1 + (size_t)rand() % 4, at, own;
+
+	snprintf(text, sizeof text, "%u", value);
+	for (at = 0; at < m->n; at++)	/* in any case */
+		if (m->field[at][0] == 'b' || m->field[at][0] == 'B')
+			m->field[at][0] = 'B';
+	name = name == 'b' ? 'B' : name;
+	at = place(m, name, n);
+	own = place(m, 'R', 1);
+	switch (rand() % 6) {
+	case 0:
+		cr_assert_eq(edit_add(e, as, text), 0);
+		put(m, m->n, name, value);
+		break;
+	case 1:
+		n = (size_t)rand() % (m->n + 2);
+		cr_assert_eq(edit_insert(e, n, as, text), 0);
+		put(m, n <= own ? n : n > m->n ? m->n : n, name, value);
+		break;
+	case 2:
+		cr_assert_eq(edit_change(e, n, as, text), 0);
+		if (at < m->n)
+			cut(m, at);
+		put(m, at, name, value);
+		break;
+	case 3:
+		cr_assert_eq(edit_remove(e, n, as), 0);
+		while ((at = place(m, name, n)) < m->n)
+			cut(m, at);
+		break;
+	default:
+		cr_assert_eq(edit_change(e, n, as, NULL), 0);
+		if (at < m->n)
+			cut(m, at);
+		break;
+	}
+}
+
+/* What remains, in upper case as the model has it. */
+static void
+compare(const struct model *m, struct edit *e, int seed)
+{
+	char want[2048] = "", got[2048] = "";
+	uint64_t size;
+	int fd = edit_finish(e, &size);
+	ssize_t n = read(fd, got, sizeof got - 1);
+
+	cr_assert(n > 0 && fd != -1);
+	for (size_t i = 0; i < m->n; i++)
+		strcat(want, m->field[i][0] == 'R' ? "Received:1\n"
+		    : m->field[i]);
+	strcat(want, "\n");
+	for (char *p = got; *p != '\0'; p++)
+		if (*p == 'b')
+			*p = 'B';
+	cr_assert_str_eq(got, want, "seed %d: \"%s\" is not \"%s\"", seed, got,
+	    want);
+	close(fd);
+}
+
+Test(edit, many_edits_come_to_what_a_simple_list_would_have)
+{
+	static const char text[] = "Received:1\nA:1\nB:2\nA:3\nB:4\nA:5\n\n";
+	static const char fields[] = "RABABA";
+	struct model m;
+	struct edit e;
+	int fd;
+
+	for (int seed = 0; seed < 2000; seed++) {
+		srand((unsigned)seed);
+		m.n = 0;
+		for (unsigned i = 0; i < 6; i++)
+			put(&m, i, fields[i], i == 0 ? 1 : i);
+		fd = memfd_create("t", MFD_CLOEXEC);
+		cr_assert_eq(write(fd, text, sizeof text - 1),
+		    sizeof text - 1);
+		cr_assert_eq(edit_open(&e, fd, false, sizeof text + 6, ours),
+		    0);
+		for (unsigned i = 0; i < 20; i++)
+			edit_both(&m, &e, 100 + i);
+		compare(&m, &e, seed);
+		edit_close(&e);
+		close(fd);
+	}
+}

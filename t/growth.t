@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from fakes.milter import Filter, number, packet
 from tap import HELLO, SMTPD, folder, lines, main, test
 
 SECONDS = 10
@@ -86,6 +87,21 @@ def a_header_of_half_a_million_fields_and_one_of_as_many_lines():
             b" z\r\n" * 500000 + lines("."), "discard:")
     relayed(lines("RCPT TO:<b@example.org>", "DATA") + b"From a\r\n" * 500000 +
             lines("."), "discard:")
+
+
+@test
+def fifty_thousand_fields_that_a_filter_deletes_or_changes():
+    """As filters delete what a client forged: it chooses how many."""
+    count = 50000
+    for each, value in ((range(count, 0, -1), ""), ([1] * count, ""),
+                        (range(1, count + 1), "new"), ([count] * count, "x")):
+        place = folder()
+        edits = [packet("m", number(i, "X", value)) for i in each]
+        with Filter(place, {"E": edits + [packet("c")]}, steps=0x70) as f:
+            relayed(lines("RCPT TO:<b@example.org>", "DATA") +
+                    b"X: y\r\n" * count + lines("", "z", "."),
+                    "--milter", f.place, "discard:")
+        shutil.rmtree(place)
 
 
 @test

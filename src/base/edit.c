@@ -1,9 +1,15 @@
 /*
  * edit.c - changes header and body of a spooled message, into a new spool.
+ *
+ * A client chooses how many fields a filter finds to delete or to change, so
+ * neither may cost as much as there are fields: deleted rows stay where they
+ * are until places count, and each name remembers where it was found last.
  */
+#define _GNU_SOURCE	/* tdestroy */
 #include "base/edit.h"
 
 #include <errno.h>
+#include <search.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -11,6 +17,13 @@
 #include <unistd.h>
 
 #include "base/file.h"
+
+/* A name of fields, in any case. */
+struct edit_name {
+	char *name;		/* behind this struct */
+	unsigned shifts;	/* what follows holds for these of the edit */
+	size_t row, before;	/* that many of the rows below row have it */
+};
 
 #define NEWLINE(e) ((e)->crlf ? "\r\n" : "\n")
 #define NEWLINE_LEN(e) ((size_t)(e)->crlf + 1)
@@ -151,6 +164,7 @@ edit_close(struct edit *e)
 	for (size_t i = 0; i < e->nrows; i++)
 		free_row(e, i);
 	free(e->rows);
+	tdestroy(e->names, free);
 	if (e->new_body != NULL)
 		spool_close(e->new_body);
 	free(e->new_body);
@@ -167,7 +181,14 @@ row_place(const struct edit *e, size_t i)
 const struct edit_row *
 edit_row(const struct edit *e, size_t i)
 {
-	return i < e->nrows - e->nhidden ? &e->rows[row_place(e, i)] : NULL;
+	size_t n = e->nrows - e->nhidden;
+
+	if (e->deleted == 0)
+		return i < n ? &e->rows[row_place(e, i)] : NULL;
+	for (size_t j = 0; j < n; j++)
+		if (!e->rows[row_place(e, j)].deleted && i-- == 0)
+			return &e->rows[row_place(e, j)];
+	return NULL;
 }
 
 /* Copies the octets of a row from offset at to offset end. */
@@ -266,6 +287,105 @@ write_value(const struct edit *e, const char *value, char *to, uint64_t *lines)
 	return n;
 }
 
+static int
+compare_names(const void *a, const void *b)
+{
+	const struct edit_name *one = a, *other = b;
+
+	return strcasecmp(one->name, other->name);
+}
+
+/* The entry of a name, which is made if there is none.  NULL with errno. */
+static struct edit_name *
+enter_name(struct edit *e, const char *name, size_t len)
+{
+	char copy[FIELD_NAME_MAX + 1];
+	struct edit_name key = { .name = copy }, *new;
+	void *found;
+
+	memcpy(copy, name, len);
+	copy[len] = '\0';
+	found = tfind(&key, &e->names, compare_names);
+	if (found != NULL)
+		return *(struct edit_name **)found;
+	new = malloc(sizeof *new + len + 1);
+	if (new == NULL)
+		return NULL;
+	*new = (struct edit_name){ .name = (char *)(new + 1),
+		.shifts = e->shifts };
+	memcpy(new->name, copy, len + 1);
+	if (tsearch(new, &e->names, compare_names) != NULL)
+		return new;
+	free(new);
+	errno = ENOMEM;
+	return NULL;
+}
+
+/* Enters the names of all rows, once.  Returns 0, or -1 with errno. */
+static int
+enter_names(struct edit *e)
+{
+	char name[FIELD_NAME_MAX];
+	struct edit_row *row;
+	long len;
+
+	for (row = e->rows; !e->named && row < e->rows + e->nrows; row++) {
+		len = edit_name(e, row, name, sizeof name);
+		if (len == -1 || (row->named = enter_name(e, name,
+		    (size_t)len)) == NULL)
+			return -1;
+	}
+	e->named = true;
+	return 0;
+}
+
+/* Is the row at place i a field of that name, which can be seen? */
+static bool
+is_seen(const struct edit *e, size_t i, const struct edit_name *name)
+{
+	return e->rows[i].named == name && !e->rows[i].deleted &&
+	    (i < e->hidden || i >= e->hidden + e->nhidden);
+}
+
+/* The place of the n-th field of that name, from 1, or nrows; from where it was
+   found last. */
+static size_t
+find_nth(const struct edit *e, struct edit_name *name, size_t n)
+{
+	if (name->shifts != e->shifts || n <= name->before / 2)
+		name->row = name->before = 0;
+	name->shifts = e->shifts;
+	while (n <= name->before)
+		name->before -= is_seen(e, --name->row, name);
+	for (; name->row < e->nrows; name->row++) {
+		if (!is_seen(e, name->row, name))
+			continue;
+		if (name->before + 1 == n)
+			break;
+		name->before++;
+	}
+	return name->row;
+}
+
+/* Drops the rows that are deleted. */
+static void
+close_gaps(struct edit *e)
+{
+	size_t kept = 0, hidden = 0;
+
+	for (size_t i = 0; e->deleted > 0 && i < e->nrows; i++) {
+		hidden += i < e->hidden && e->rows[i].deleted;
+		if (!e->rows[i].deleted)
+			e->rows[kept++] = e->rows[i];
+	}
+	if (e->deleted == 0)
+		return;
+	e->nrows = kept;
+	e->hidden -= hidden;
+	e->deleted = 0;
+	e->shifts++;
+}
+
 /* Makes row a new field.  Returns 0, or -1 with errno. */
 static int
 make_row(struct edit *e, struct edit_row *row, const char *name,
@@ -293,6 +413,11 @@ make_row(struct edit *e, struct edit_row *row, const char *name,
 	write_value(e, value, row->text + len + 1, &lines);
 	*f = (struct field){ 0, len + 1, n, (uint32_t)len,
 		field_hash(name, len), lines };
+	row->named = NULL;
+	if (e->named && (row->named = enter_name(e, name, len)) == NULL) {
+		free(row->text);
+		return -1;
+	}
 	e->text += n;
 	e->changed = true;
 	return 0;
@@ -306,6 +431,7 @@ put_row(struct edit *e, size_t at, const char *name, const char *value)
 
 	if (make_row(e, &row, name, value) == -1)
 		return -1;
+	e->shifts += at < e->nrows;
 	if (add_row(e, &row.field) == -1) {
 		e->text -= row.len;
 		free(row.text);
@@ -320,9 +446,12 @@ put_row(struct edit *e, size_t at, const char *name, const char *value)
 int
 edit_insert(struct edit *e, size_t i, const char *name, const char *value)
 {
-	const size_t seen = e->nrows - e->nhidden;
-	const bool before = i <= e->hidden;
+	size_t seen;
+	bool before;
 
+	close_gaps(e);
+	seen = e->nrows - e->nhidden;
+	before = i <= e->hidden;
 	/* Our own fields count as one, even if there are none. */
 	if (!before)
 		i--;
@@ -336,38 +465,34 @@ edit_insert(struct edit *e, size_t i, const char *name, const char *value)
 int
 edit_add(struct edit *e, const char *name, const char *value)
 {
+	if (e->nrows >= EDIT_FIELDS_MAX)
+		close_gaps(e);
 	return put_row(e, e->nrows, name, value);
 }
 
 int
 edit_change(struct edit *e, size_t n, const char *name, const char *value)
 {
-	size_t len = check_name(name), i, at;
-	uint32_t hash = field_hash(name, len);
+	size_t len = check_name(name), at;
 	struct edit_row row = { .text = NULL };
+	struct edit_name *entry;
 
 	if (len == 0) {
 		errno = EINVAL;
 		return -1;
 	}
-	for (i = 0; i < e->nrows - e->nhidden; i++)
-		if (row_is(e, edit_row(e, i), name, len, hash) && --n == 0)
-			break;
-	if (i == e->nrows - e->nhidden)
+	if (enter_names(e) == -1 || (entry = enter_name(e, name, len)) == NULL)
+		return -1;
+	at = find_nth(e, entry, n);
+	if (at == e->nrows)
 		return value == NULL ? 0 : edit_add(e, name, value);
-	at = row_place(e, i);
-	if (value != NULL) {
-		if (make_row(e, &row, name, value) == -1)
-			return -1;
-		free_row(e, at);
-		e->rows[at] = row;
-		return 0;
-	}
+	if (value != NULL && make_row(e, &row, name, value) == -1)
+		return -1;
 	free_row(e, at);
-	memmove(e->rows + at, e->rows + at + 1,
-	    (e->nrows - at - 1) * sizeof row);
-	e->nrows--;
-	e->hidden -= at < e->hidden;
+	if (value != NULL)
+		e->rows[at] = row;
+	e->rows[at].deleted = value == NULL;
+	e->deleted += value == NULL;
 	e->changed = true;
 	return 0;
 }
@@ -382,6 +507,7 @@ edit_remove(struct edit *e, size_t n, const char *name)
 		errno = EINVAL;
 		return -1;
 	}
+	close_gaps(e);
 	for (size_t i = 0; i < e->nrows; i++) {
 		const bool own = i >= e->hidden && i < e->hidden + e->nhidden;
 
@@ -396,6 +522,7 @@ edit_remove(struct edit *e, size_t n, const char *name)
 	}
 	e->nrows = kept;
 	e->hidden -= hidden;
+	e->shifts++;
 	return 0;
 }
 
@@ -439,6 +566,8 @@ write_rows(const struct edit *e, struct spool *s)
 		const struct edit_row *row = &e->rows[i];
 		const struct field *f = &row->field;
 
+		if (row->deleted)
+			continue;
 		size += f->end - f->at + (e->crlf ? 0 : f->lines);
 		if (row->text == NULL && f->at == end) {
 			end = f->end;

@@ -14,11 +14,15 @@
 #define EDIT_FIELDS_MAX 100000	/* fields of a message, new ones too */
 #define EDIT_TEXT_MAX (16 << 20)	/* octets of new fields */
 
+struct edit_name;
+
 struct edit_row {
 	char *text;		/* a new field, with its line end; owned.  NULL:
 				   it is in the spool */
 	size_t len;		/* octets of text */
 	struct field field;	/* in text: offsets in it */
+	struct edit_name *named;	/* NULL: nobody has asked by name yet */
+	bool deleted;
 };
 
 struct edit {
@@ -29,6 +33,10 @@ struct edit {
 	uint64_t stored;	/* octets of the file */
 	struct edit_row *rows;	/* the header's fields; owned */
 	size_t nrows;
+	size_t deleted;		/* how many of them are */
+	void *names;		/* a tree of struct edit_name; owned */
+	bool named;		/* all rows are */
+	unsigned shifts;	/* how often rows have moved */
 	/* Rows from hidden, nhidden of them, are our own fields, which nobody
 	   sees; see edit_open(). */
 	size_t hidden, nhidden;

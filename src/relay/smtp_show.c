@@ -13,7 +13,9 @@
 #include "base/text.h"
 #include "relay/smtp_private.h"
 
-#define QUOTED 8		/* Logs a line of the dialogue; whose: 'C' for ours, 'S' for the next hop's. */
+#define QUOTED 8		/* octets of a secret that tell something of it */
+
+/* Logs a line of the dialogue; whose: 'C' for ours, 'S' for the next hop's. */
 static void
 show(const struct nexthop *h, char whose, const char *line, size_t len,
     const char *masked)
