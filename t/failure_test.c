@@ -87,6 +87,22 @@ Test(failure, empty_line_between_replies_is_skipped)
 	run_scenes(scenes, COUNT(scenes));
 }
 
+Test(failure, a_code_alone_is_a_reply_with_a_text)
+{
+	static const struct scene scenes[] = {
+		{ .name = "MAIL", PLAIN FROM "> 550\n",
+		    "550 5.0.0 The next hop gives no reason\n" },
+		{ .name = "RCPT", PLAIN MAIL TO "> 450 4.2.1\n",
+		    "450 4.2.1 The next hop gives no reason\n" },
+		{ .name = "lines", PLAIN MAIL TO "> 550-\n> 550 \n",
+		    "550 5.0.0 The next hop gives no reason\n" },
+		{ .name = "taken", PLAIN MAIL RCPT TEXT "> 250\n",
+		    "250 2.0.0 OK\n" },
+	};
+
+	run_scenes(scenes, COUNT(scenes));
+}
+
 Test(failure, what_a_hop_said_before_it_left_is_the_reply)
 {
 	static const struct scene scenes[] = {

@@ -44,7 +44,7 @@ static const struct scene dialogues[] = {
 	{ .name = "enhanced code of another class", PLAIN FROM
 	    "> 550 4.2.1 Odd\n", "550 5.0.0 4.2.1 Odd\n" },
 	{ .name = "no enhanced code, no text", PLAIN FROM "> 451\n",
-	    "451 4.0.0 \n" },
+	    "451 4.0.0 The next hop gives no reason\n" },
 	{ .name = "a code that only looks enhanced", PLAIN FROM
 	    "> 550 5.1234.1 Odd\n", "550 5.0.0 5.1234.1 Odd\n" },
 	{ .name = "one without a subject", PLAIN FROM

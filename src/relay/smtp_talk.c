@@ -325,6 +325,10 @@ read_reply(struct nexthop *h, enum step step, int64_t deadline,
 			note_line(h, line + (line[3] == '\0' ? 3 : 4));
 		add_reply_line(r, code, line + (line[3] == '\0' ? 3 : 4));
 	}
+	/* A challenge may be empty. */
+	if (r->code != 334 && r->text[strspn(r->text, " \n")] == '\0')
+		text_join(r->text, sizeof r->text, r->code < 400 ? "OK" :
+		    "The next hop gives no reason", NULL);
 	h->can &= ~h->avoid;
 	h->quoted = true;
 	return true;
