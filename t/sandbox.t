@@ -134,6 +134,21 @@ def who_requires_the_sandbox_runs_with_all_of_it_or_not_at_all():
 
 
 @test
+def a_smaller_limit_on_files_that_is_there_already_is_kept():
+    """As LimitFSIZE= of a unit sets it, or ulimit: it cannot be raised."""
+    small = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh"]
+    with Session("--require-sandbox", "discard:", wrap=small) as s:
+        s.start()
+        assert s.deliver()[:9] == "250 2.0.0"
+        status, log = s.finish()
+    assert status == 0 and "sandbox-missing" not in log, log
+    with Planted("discard:", wrap=small) as s:
+        s.start()
+        assert s.plant("spool")["large"] == errno.EFBIG
+        s.socket.shutdown(socket.SHUT_RDWR)
+
+
+@test
 def the_monitor_refuses_what_makes_no_sense():
     with Planted("discard:") as s:
         s.start()

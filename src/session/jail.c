@@ -40,11 +40,12 @@ static const struct sock_filter calls[1], calls_linger[1];
 #endif
 
 /* Limits the size of files, the spool above all.  Replies may go to a file,
-   after what is in it.  Returns what is missing, as confine() does. */
+   after what is in it.  A smaller limit stays.  Returns what is missing, as
+   confine() does. */
 static unsigned
 limit_files(uint64_t most)
 {
-	struct rlimit limit;
+	struct rlimit limit, had;
 	struct stat out;
 
 	if (most == 0)
@@ -52,6 +53,8 @@ limit_files(uint64_t most)
 	if (fstat(STDOUT_FILENO, &out) == 0 && S_ISREG(out.st_mode))
 		most += (uint64_t)out.st_size + ((uint64_t)1 << 30);
 	limit.rlim_cur = limit.rlim_max = (rlim_t)most;
+	if (getrlimit(RLIMIT_FSIZE, &had) == 0 && had.rlim_max < limit.rlim_max)
+		return 0;
 	return setrlimit(RLIMIT_FSIZE, &limit) == -1 ? CONFINE_NO_LIMITS : 0;
 }
 
