@@ -269,6 +269,66 @@ def a_relay_program_gains_a_group_only_with_setgid_conf():
     same(slurp("/srv/slow/group"), "mail\n")
 
 
+# What a program that means harm tries, each with what it would gain; $1 is the
+# main process of another session, $2 that one's channel process.
+HARM = r"""
+cat >/dev/null
+cd /srv/slow
+exec >attempts 2>&1
+try() { name=$1; shift; if "$@" >loot 2>&1; then echo "$name: $(cat loot)"; fi; }
+try "root's" /srv/slow/sh -p -c 'test "$(id -u)" = 0'
+try "unit" touch /etc/systemd/system/evil.service
+try "settings" touch /etc/default/smtpd
+try "program" touch /usr/local/sbin/smtpd
+try "shadow" head -c 1 /etc/shadow
+try "key" cat /etc/smtpd/tlskey
+try "mount" mount -t tmpfs tmpfs /srv/slow
+try "namespace" unshare -U true
+try "device" mknod /srv/slow/null c 1 3
+try "disk" sh -c 'for d in /dev/sd* /dev/vd* /dev/mem /dev/kmsg; do
+    head -c 1 "$d" && exit; done; exit 1'
+try "clock" date -s 2001-01-01
+try "chroot" chroot / true
+try "port" python3 -c 'import socket; socket.create_server(("127.0.0.9", 26))'
+try "packets" python3 -c 'import socket
+socket.socket(socket.AF_PACKET, socket.SOCK_RAW)'
+try "first process" kill -STOP 1
+for pid in $1 $2; do
+	try "memory" head -c 1 /proc/$pid/mem
+	try "environment" cat /proc/$pid/environ
+	try "descriptor" ls /proc/$pid/fd/
+	try "ptrace" python3 -c "import ctypes, sys
+sys.exit(ctypes.CDLL(None).ptrace(16, $pid, 0, 0) == -1)"
+	try "pidfd" python3 -c "import ctypes, os, sys
+fd = os.pidfd_open($pid)
+sys.exit(ctypes.CDLL(None).syscall(438, fd, 0, 0) == -1)"
+done
+# Who would be left when the session has ended.
+(for i in $(seq 100); do setsid sleep 7654 & done) 2>/dev/null
+echo "tried $(id -un)"
+"""
+
+
+@test
+def a_hostile_relay_program_gains_nothing_and_leaves_nobody():
+    succeeds("/bin/sh", "-c", "cp /bin/sh /srv/slow/sh && "
+             "chmod 4755 /srv/slow/sh")
+    settings(SMTPD_RELAY="discard:")
+    with connection(25) as victim:
+        ask(victim)
+        pid = prop("MainPID", instances("smtpd")[0])
+        channel = slurp(f"/proc/{pid}/task/{pid}/children").split()[0]
+        settings(SMTPD_RELAY=program("harm", HARM) + f" {pid} {channel}")
+        got = codes(talk(25, *message("harm")))
+        # Nor is the other session disturbed.
+        matches("^250 ", ask(victim, "HELO client.example.com"))
+        matches("^221 ", ask(victim, "QUIT"))
+    wait_for_end()
+    same(got, TAKEN)
+    same(slurp("/srv/slow/attempts"), "tried smtpd\n")
+    same(run("pgrep", "-f", "sleep 7654")[0], "")
+
+
 @test
 def with_hardened_conf_a_message_is_delivered():
     settings(SMTPD_RELAY=f"maildir:{box('hardened')}")
