@@ -10,9 +10,11 @@ import ssl
 import sys
 import tempfile
 import threading
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
+from fakes.server import Server
 from tap import (Listener, Session, certificate, folder, lines, main, need,
                  script, test)
 
@@ -229,6 +231,31 @@ def places_that_stall_do_not_keep_the_others_from_the_message():
             s.finish()
     assert [hop.connections for hop in stalled] == [1] * 3
     assert len(good.messages) == 1
+
+
+class Mute(Server):
+    """Never speaks; took: for how long it was waited for."""
+
+    took = 0
+
+    def talk(self, connection, read, number):
+        begun = time.monotonic()
+        read.read()
+        self.took = time.monotonic() - begun
+
+
+@test
+def a_place_that_never_speaks_takes_a_quarter_of_the_time():
+    with Mute() as first, Mute() as last:
+        with Session("--relay-timeout", "2",
+                     f"smtp:{first.at},{last.at}") as s:
+            s.start()
+            assert s.deliver()[:9] == "451 4.4.2"
+            s.finish()
+        first.wait()
+        last.wait()
+        # The last has all that is left; a half for the first is too much.
+        assert first.took * 2 < last.took, (first.took, last.took)
 
 
 # --- TLS from the start

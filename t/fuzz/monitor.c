@@ -8,10 +8,11 @@
  *    again it passes again, the same.
  *  - Half of one is the end, as if there were no more: a process that died
  *    in the middle asked for nothing, and nothing that is impossible.
+ *  - A new monitor acts on all that pass, in that order, but for TLS, which
+ *    would start a program.
  */
 #define _GNU_SOURCE	/* memfd_create */
-#include "monitor/monitor.h"
-#include "monitor/wire.h"
+#include "monitor/private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -113,17 +114,15 @@ show(void *ctx, const char *text, bool stopping)
 	(void)stopping;
 }
 
-/* A monitor with TLS, a status line and a policy service; or with a next hop
-   that is asked during the dialogue, also about AUTH. */
-static const struct monitor *
+/* A new monitor with TLS, a status line and a policy service; or with a next
+   hop that is asked during the dialogue, also about AUTH. */
+static struct monitor *
 open_monitor(bool live)
 {
 	static struct monitor_settings set;
 	static struct monitor *m;
 	char error[256];
 
-	if (m != NULL && set.relay.live == live)
-		return m;
 	monitor_close(m);
 	set.max_recipients = RECIPIENTS;
 	set.relay.live = set.relay.through = live;
@@ -131,6 +130,8 @@ open_monitor(bool live)
 	/* So that there is a transaction. */
 	set.policy = live ? NULL : "unix:/nowhere";
 	set.status = show;
+	set.log.log = demand_printable;
+	set.relay.log = set.log;
 	m = monitor_open(&set, error, sizeof error);
 	demand(m != NULL, "no monitor");
 	return m;
@@ -248,6 +249,37 @@ open_now(void)
 	return n;
 }
 
+/* A monitor that has done nothing yet acts on what p[0..len) asks. */
+static void
+act(const char *p, size_t len, int fd, bool live)
+{
+	struct monitor *m = open_monitor(live);
+	char sent[65536], answer[4096];
+	struct iovec iov = { sent, len };
+	struct received r;
+	int pair[2];
+
+	memcpy(sent, p, len);
+	demand(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0,
+	    "no pair");
+	m->wire.peer = pair[1];
+	m->end = 1LL << 60;
+	send_rider(pair[0], &iov, fd);
+	shutdown(pair[0], SHUT_WR);
+	while (monitor_get_question(m, &r) == 1) {
+		if (r.q.ask != ASK_TLS && monitor_handle(m, &r) == -1)
+			break;
+		m->next_auth = 0;	/* nobody waits here */
+		wire_dispose(&m->wire, &r);
+		while (recv(pair[0], answer, sizeof answer, MSG_DONTWAIT) > 0)
+			;
+	}
+	wire_dispose(&m->wire, &r);
+	close(pair[0]);
+	close(pair[1]);
+	m->wire.peer = -1;
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -299,6 +331,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		wire_dispose(&w, &r);
 	}
 	close(pair[1]);
+	if (size - 1 > skip)
+		act(sent + skip, size - 1 - skip, rider(data[0] & 3),
+		    (data[0] & 16) != 0);
 	free(sent);
 	demand(open_now() == before, "a descriptor is lost");
 	return 0;
