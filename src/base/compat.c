@@ -88,6 +88,7 @@ static const struct {
 void	__explicit_bzero_chk(void *p, size_t len, size_t size);
 int	__snprintf_chk(char *to, size_t len, int flag, size_t size,
 	    const char *fmt, ...);
+unsigned long	__isoc23_strtoul(const char *s, char **end, int base);
 
 void
 __explicit_bzero_chk(void *p, size_t len, size_t size)
@@ -109,6 +110,14 @@ __snprintf_chk(char *to, size_t len, int flag, size_t size, const char *fmt,
 	n = vsnprintf(to, len, fmt, ap);
 	va_end(ap);
 	return n;
+}
+
+/* glibc 2.38's headers make this of strtoul(), which then knows "0b1" too: no
+   number of a hash begins so. */
+unsigned long
+__isoc23_strtoul(const char *s, char **end, int base)
+{
+	return strtoul(s, end, base);
 }
 
 /* The one of hashes[] that made setting, or NULL. */
