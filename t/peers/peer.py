@@ -389,33 +389,18 @@ mkdir -m 711 /var/spool/smtpd
 exec {binary} -d -f {self.place}/conf""", at=self.ports[0])
 
 
-DOVECOT_CONF = """
-protocols = {protocols}
+DOVECOT_CONF = """protocols = {protocols}
 listen = 127.0.0.1
 hostname = store.example.net
 base_dir = {place}/run
 state_dir = {place}/state
 log_path = {place}/log
-{ssl}
-{users}default_vsz_limit = 512M
+default_vsz_limit = 512M
 first_valid_uid = 1
 mail_uid = nobody
 mail_gid = nogroup
-mail_location = maildir:{place}/mail/%n
-mail_plugins = {plugins}
 auth_mechanisms = {mechanisms}
 auth_failure_delay = 0
-{bearer}passdb {{
-  driver = passwd-file
-  args = {place}/users
-}}
-userdb {{
-  {mailboxes}
-}}
-plugin {{
-  quota = maildir:mailbox
-  quota_exceeded_message = The mailbox is full
-}}
 service auth {{
   chroot =
   unix_listener auth {{
@@ -431,26 +416,108 @@ service anvil {{
 service stats {{
   chroot =
 }}
-{listeners}"""
+"""
+
+# What has another form in Dovecot 2.4, by what it is for.
+DOVECOT_2_3 = {
+    "start": "",
+    "mail": """mail_location = maildir:{place}/mail/%n
+""",
+    "passwords": """passdb {{
+  driver = passwd-file
+  args = {place}/users
+}}
+""",
+    "known": """userdb {{
+  driver = passwd-file
+  args = {place}/users
+}}
+""",
+    "everybody": """userdb {{
+  driver = static
+  args = allow_all_users=yes home={place}/mail/%n
+}}
+""",
+    "quota": """mail_plugins = quota
+plugin {{
+  quota = maildir:mailbox
+  quota_exceeded_message = The mailbox is full
+}}
+""",
+    "full": "userdb_quota_rule=*:bytes=10",
+    "certificate": """ssl_cert = <{place}/mx.pem
+ssl_key = <{place}/mx.key
+""",
+    "bearer": """passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {place}/oauth2
+}}
+""",
+}
+DOVECOT_2_4 = {
+    "start": """dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+""",
+    "mail": """mail_driver = maildir
+mail_path = {place}/mail/%{{user | username}}
+""",
+    "passwords": """passdb passwd-file {{
+  passwd_file_path = {place}/users
+}}
+""",
+    "known": """userdb passwd-file {{
+  passwd_file_path = {place}/users
+}}
+""",
+    "everybody": """userdb static {{
+  userdb_static_allow_all_users = yes
+  fields {{
+    home = {place}/mail/%{{user | username}}
+  }}
+}}
+""",
+    "quota": """mail_plugins = quota
+quota mailbox {{
+  driver = maildir
+}}
+quota_storage_grace = 0
+quota_exceeded_message = The mailbox is full
+""",
+    "full": "userdb_quota_storage_size=10B",
+    "certificate": """ssl_server_cert_file = {place}/mx.pem
+ssl_server_key_file = {place}/mx.key
+""",
+    "bearer": """oauth2 {{
+  !include {place}/oauth2
+}}
+""",
+}
+
+DOVECOT_USER = """default_internal_user = {user}
+default_internal_group = {group}
+default_login_user = {user}
+"""
+
+DOVECOT_LMTP = """service lmtp {{
+  unix_listener lmtp {{
+    mode = 0666
+  }}
+}}
+"""
 
 DOVECOT_SUBMISSION = """ssl = required
-ssl_cert = <{place}/mx.pem
-ssl_key = <{place}/mx.key
 service submission-login {{
   chroot =
   inet_listener submission {{
     port = {port}
   }}
+  inet_listener submissions {{
+    port = 0
+  }}
 }}
 submission_relay_host = 127.0.0.1
 submission_relay_port = {onward}
-"""
-
-DOVECOT_BEARER = """passdb {{
-  driver = oauth2
-  mechanisms = xoauth2 oauthbearer
-  args = {place}/oauth2
-}}
 """
 
 OAUTH2 = """introspection_mode = post
@@ -468,21 +535,24 @@ class Dovecot(Peer):
     mailboxes.  full: these have a mailbox that holds 10 octets.  submission: it
     has that service, which wants STARTTLS with mx.pem and hands on to the port
     `onward', to be set before start().  bearer: the address of a service that
-    knows tokens (RFC 7662)."""
+    knows tokens (RFC 7662), which must be for that scope."""
     needs_root = False
 
     def __init__(self, lmtp=False, users=None, known=False, full=(),
                  mechanisms="plain login scram-sha-1 scram-sha-256",
-                 submission=False, bearer=None):
+                 submission=False, bearer=None, scope=None):
         self.lmtp, self.submission = lmtp, submission
         self.needs_root = lmtp or submission
         self.known, self.full, self.mechanisms = known, full, mechanisms
-        self.bearer, self.onward = bearer, None
+        self.bearer, self.scope, self.onward = bearer, scope, None
         if not shutil.which("dovecot") or \
                 lmtp and not os.path.exists("/usr/lib/dovecot/lmtp"):
             raise Skip("no Dovecot here (package dovecot-lmtpd)")
         if submission and not os.path.exists("/usr/lib/dovecot/submission"):
             raise Skip("no package dovecot-submissiond here")
+        said = subprocess.run(["dovecot", "--version"], check=True,
+                              capture_output=True, text=True).stdout
+        self.form = DOVECOT_2_3 if said.startswith("2.3.") else DOVECOT_2_4
         super().__init__()
         self.users = users or {}
         self.auth = self.path("run/auth")
@@ -490,46 +560,46 @@ class Dovecot(Peer):
     def start(self):
         for name in ("mail", "run", "state"):
             os.mkdir(self.path(name), 0o755)
-        self.save("users", "".join(
-            f"{name}:{{PLAIN}}{password}:::::"
-            + ":userdb_quota_rule=*:bytes=10" * (name in self.full) + "\n"
-            for name, password in self.users.items()))
-        mailboxes = f"""driver = passwd-file
-  args = {self.place}/users""" if self.known else f"""driver = static
-  args = allow_all_users=yes home={self.place}/mail/%n"""
-        me = pwd.getpwuid(os.geteuid()).pw_name
-        group = grp.getgrgid(os.getegid()).gr_name
-        listeners, users = "", f"default_internal_user = {me}\n" \
-            f"default_internal_group = {group}\ndefault_login_user = {me}\n"
         if self.needs_root:
             shutil.chown(self.path("mail"), "nobody")
-            users = ""
+        self.save("users", "".join(
+            f"{name}:{{PLAIN}}{password}:::::"
+            + f":{self.form['full']}" * (name in self.full) + "\n"
+            for name, password in self.users.items()))
+        form = self.form
+        conf = [form["start"], DOVECOT_CONF, form["mail"]]
+        at = self.path("run/auth")
+        if not self.needs_root:
+            conf.append(DOVECOT_USER)
+        if self.full:
+            conf.append(form["quota"])
         if self.lmtp:
-            listeners = """service lmtp {
-  unix_listener lmtp {
-    mode = 0666
-  }
-}
-"""
-            self.relays = [f"lmtp:unix:{self.place}/run/lmtp"]
-        at, ssl = self.path("run/lmtp" if self.lmtp else "run/auth"), "ssl = no"
+            conf.append(DOVECOT_LMTP)
+            at = self.path("run/lmtp")
+            self.relays = [f"lmtp:unix:{at}"]
         if self.submission:
+            conf += [DOVECOT_SUBMISSION, form["certificate"]]
             self.listen(1)
             at = "127.0.0.1", self.ports[0]
+            self.relays = [f"smtp:[localhost]:{self.ports[0]}"]
             certificate(self.place, "mx", "localhost", "-addext",
                         "subjectAltName=DNS:localhost,IP:127.0.0.1")
-            ssl = DOVECOT_SUBMISSION.format(
-                place=self.place, port=self.ports[0], onward=self.onward)
+        else:
+            conf.append("ssl = no\n")
         if self.bearer:
-            self.save("oauth2", OAUTH2.format(url=self.bearer))
-        self.save("conf", DOVECOT_CONF.format(
-            place=self.place, protocols="lmtp " * self.lmtp
-            + "submission" * self.submission, users=users, ssl=ssl,
-            bearer=DOVECOT_BEARER.format(place=self.place) if self.bearer
-            else "", plugins="quota" * bool(self.full),
-            mechanisms=self.mechanisms
-            + " xoauth2 oauthbearer" * bool(self.bearer),
-            mailboxes=mailboxes, listeners=listeners))
+            conf.append(form["bearer"])
+            self.save("oauth2", OAUTH2.format(url=self.bearer)
+                      + (f"scope = {self.scope}\n" if self.scope else ""))
+        if self.users or not self.bearer:
+            conf.append(form["passwords"])
+        conf.append(form["known" if self.known else "everybody"])
+        self.save("conf", "".join(conf).format(
+            place=self.place, protocols=" ".join(
+                ["lmtp"] * self.lmtp + ["submission"] * self.submission),
+            user=pwd.getpwuid(os.geteuid()).pw_name,
+            group=grp.getgrgid(os.getegid()).gr_name,
+            port=self.ports[0] if self.ports else None, onward=self.onward,
+            mechanisms=self.mechanisms))
         self.spawn("dovecot", "-F", "-c", self.path("conf"), at=at)
         os.chmod(self.path("run"), 0o755)
 

@@ -13,6 +13,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import smtplib
 import ssl
 import subprocess
@@ -61,6 +62,8 @@ class Servers:
         stack.callback(tokens.shutdown)
         self.dovecot = Dovecot(
             users={USER: PASSWORD}, submission=True,
+            mechanisms="plain login scram-sha-1 scram-sha-256 xoauth2 "
+            "oauthbearer",
             bearer=f"http://127.0.0.1:{tokens.server_address[1]}/")
         self.postfix = stack.enter_context(Postfix(
             ["smtpd_sasl_auth_enable=yes", "smtpd_tls_security_level=may",
@@ -166,10 +169,13 @@ def nodemailer(port, mechanism, password):
                password, f"{PLACE}/mx.pem")
 
 
+# msmtp 1.8.28 cannot use SCRAM over TLS where -PLUS is not offered: directly at
+# Postfix neither.
+SCRAM = () if shutil.which("msmtp") and "scram-sha-256-plus" in run(
+    "msmtp", "--version", text=b"")[1] else ("SCRAM-SHA-1", "SCRAM-SHA-256")
 CLIENTS = [(swaks, ("PLAIN", "LOGIN")),
            (curl, ("PLAIN", "LOGIN", "OAUTHBEARER")),
-           (msmtp, ("PLAIN", "LOGIN", "SCRAM-SHA-1", "SCRAM-SHA-256",
-                    "XOAUTH2", "OAUTHBEARER")),
+           (msmtp, ("PLAIN", "LOGIN", *SCRAM, "XOAUTH2", "OAUTHBEARER")),
            (python, ("PLAIN", "LOGIN", "XOAUTH2")),
            (nodemailer, ("PLAIN", "LOGIN", "XOAUTH2"))]
 SECRETS = [s for octets in (PASSWORD, TOKEN) for s in (
@@ -245,15 +251,16 @@ def every_client_sends_through_postfix():
 
 @test
 def every_client_sends_through_dovecot():
-    mail_goes_out("dovecot", lambda mechanism: servers().dovecot.read(
-        "log").count(f"Login: user=<{USER}>, method={mechanism},"))
+    mail_goes_out("dovecot", lambda mechanism: len(re.findall(
+        f"(?:Login|Logged in): user=<{USER}>, method={mechanism},",
+        servers().dovecot.read("log"))))
 
 
 @test
 def a_wrong_password_and_a_wrong_token_are_told_by_the_hop():
     """The hop's own words reach each client, and no message leaves."""
     few = {"swaks": "LOGIN", "curl": "OAUTHBEARER", "python": "XOAUTH2",
-           "msmtp": "SCRAM-SHA-256", "nodemailer": "PLAIN"}
+           "msmtp": SCRAM[-1] if SCRAM else "PLAIN", "nodemailer": "PLAIN"}
     for name, words in (("postfix", "authentication failed"),
                         ("dovecot", "Authentication failed")):
         got = all_clients(servers().front[name].port,
