@@ -372,6 +372,28 @@ def test_both_kinds():
     matches("Verification: OK", c.over()[0], "a chain is sent whole")
 
 
+def test_groups():
+    """Of the groups of a client; it guesses the first, and hears if another
+    one is better: then there is a second hello."""
+    wanted = [("X25519:P-521", "X25519", 1), ("P-384:P-521", "secp384r1", 1),
+              ("P-521:P-256", "prime256v1|secp256r1", 2)]
+    if b"X25519MLKEM768" in subprocess.run(
+            ["openssl", "list", "-kem-algorithms"],
+            capture_output=True).stdout:        # OpenSSL 3.5
+        wanted += [("X25519MLKEM768:X25519", "X25519MLKEM768", 1),
+                   ("X25519:X25519MLKEM768", "X25519MLKEM768", 2),
+                   ("SecP256r1MLKEM768:X25519", "X25519", 2)]
+    for groups, best, hellos in wanted:
+        c = Client("-msg", "-groups", groups)
+        out, status = c.over()
+        matches(r"(Temp Key|TLS1.3 group): (ECDH, )?(%s)\b" % best, out,
+                "of %s the better one" % groups)
+        same(len(re.findall(">>> .*ClientHello", out)), hellos,
+             "after %d hello" % hellos)
+        same(status, 0, "and exit 0")
+    same(Client("-groups", "P-521").over()[1], 76, "none of ours is refused")
+
+
 def test_descriptors():
     """A certificate that somebody has read already, a key in a pipe, and a
     descriptor that is none of its business."""

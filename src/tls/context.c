@@ -18,7 +18,13 @@
    forward secrecy and authenticated encryption, and no more groups than any
    client needs one of; a next hop that is verified may be older. */
 #define SERVER_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20"
+#if OPENSSL_VERSION_NUMBER >= 0x30500000L
+/* What is recorded today may be read by a quantum computer later: that is worth
+   another round trip with a client that can, and guessed another group. */
+#define SERVER_GROUPS "?X25519MLKEM768/X25519:P-256:P-384"
+#else
 #define SERVER_GROUPS "X25519:P-256:P-384"
+#endif
 #define CLIENT_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES"
 
 static bool
