@@ -73,6 +73,9 @@ def fate(queue_id, count=1):
 def try_again(queue_id):
     """What becomes of a deferred message at the next try."""
     before = len(logged(queue_id, "to=.* status="))
+    # It is logged before the queue manager has put it away.
+    while not glob.glob(postfix.path(f"spool/deferred/*/{queue_id}")):
+        select.select([], [], [], 0.01)
     with socket.socket(socket.AF_UNIX) as queue_manager:
         queue_manager.connect(postfix.path("spool/public/qmgr"))
         queue_manager.sendall(b"FADI")      # as `postqueue -f' does
