@@ -593,6 +593,24 @@ def test_usage():
             ("a name that fits many", "\".example\" is not a host's name",
              ["client", "--verify", ".example"])]:
         refused("usage: " + name, want, 64, *argv)
+    for words, pattern in ((("--help", "-h"), r"usage: smtpd-tls server .*"
+                            r"--fingerprint .*  -h, --help +print this\n"),
+                           (("--version", "-V"), r"smtpd-tls \d[\d.]*\n")):
+        for word in words:
+            p = subprocess.run([PROGRAM, word], text=True, stdin=
+                               subprocess.DEVNULL, capture_output=True)
+            same((p.returncode, p.stderr, bool(re.fullmatch(
+                pattern, p.stdout, re.S))), (0, "", True), f"{word} is answered")
+    with open("src/tls/tls.c", encoding="utf-8") as f:
+        known = set(re.findall(r'\{ "([a-z]+)", (?:required|no)_argument',
+                               f.read()))
+    help_ = subprocess.run([PROGRAM, "--help"], text=True,
+                           capture_output=True).stdout
+    with open("src/tls/smtpd-tls.8", encoding="utf-8") as f:
+        page = f.read()
+    same([name for name in sorted(known) if f"--{name} " not in help_ or
+          f"Fl -{name} " not in page], [], "every option is in --help and page")
+    assert len(known) > 9, known
     with open(os.devnull) as f:
         with tempfile.TemporaryFile() as out:
             p = subprocess.run([PROGRAM, "client"], stdin=f, stdout=out,

@@ -43,6 +43,10 @@
 #include "monitor/confine.h"
 #include "tls/tls.h"
 
+#ifndef VERSION
+#define VERSION "1.0"
+#endif
+
 #define REPORT_FD 3
 #define REPORT_TEXT 1024	/* octets of a report, with NUL */
 #define VALUE_MAX 255		/* octets of one of its values */
@@ -496,12 +500,51 @@ engine_serve(struct engine *e)
 	return pump_run(e);
 }
 
+/* Answers --help or --version, which stand alone.  False if word is neither. */
+static bool
+answer_about(const char *word)
+{
+	static const char help[] =
+	    "usage: smtpd-tls server [OPTION]... --cert FILE --key FILE\n"
+	    "       smtpd-tls client [OPTION]...\n"
+	    "       smtpd-tls check --cert FILE --key FILE\n"
+	    "       smtpd-tls digest\n"
+	    "       smtpd-tls resident [OPTION]... --cert FILE --key FILE\n"
+	    "Speaks TLS on one connection for smtpd, which starts it.\n"
+	    "\n"
+	    "smtpd-tls(8) explains the options:\n"
+	    "      --cert FILE          certificate chain of a server\n"
+	    "      --key FILE           its private key\n"
+	    "      --certfd N           the same, open as descriptor N\n"
+	    "      --keyfd N            the same, open as descriptor N\n"
+	    "      --ca FILE            authorities of the other side\n"
+	    "      --timeout SECONDS    time for the handshake (60)\n"
+	    "      --verify NAME        the server must be NAME\n"
+	    "      --sni NAME           the name to ask the server for\n"
+	    "      --fingerprint SHA256,...\n"
+	    "                           of the server's certificate\n"
+	    "      --listen PATH        resident: listen on this unix socket\n"
+	    "      --idle SECONDS       resident: end without a session\n"
+	    "  -V, --version            print the version\n"
+	    "  -h, --help               print this\n";
+
+	if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
+		dprintf(STDOUT_FILENO, "%s", help);
+	else if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0)
+		dprintf(STDOUT_FILENO, "smtpd-tls %s\n", VERSION);
+	else
+		return false;
+	return true;
+}
+
 int
 main(int argc, char *argv[])
 {
 	static struct engine engine;	/* most of it is never touched */
 	struct engine *e = &engine;
 
+	if (argc == 2 && answer_about(argv[1]))
+		return EX_OK;
 	signal(SIGPIPE, SIG_IGN);	/* EPIPE says it */
 	confine_secrets();
 	e->report = fcntl(REPORT_FD, F_GETFD) != -1 ? REPORT_FD : STDERR_FILENO;
