@@ -42,6 +42,8 @@ struct relay_settings {
 				   the client */
 	bool print_journal;	/* systemd's journal is what reads there */
 	unsigned timeout;	/* seconds for one message, all in all */
+	unsigned next_timeout;	/* seconds until the next address of several
+				   next hops is tried */
 	enum tls_level tls;	/* of smtp: and lmtp: next hops */
 	const char *tls_ca;	/* file of CA certificates; NULL: those of the
 				   system */

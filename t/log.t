@@ -130,6 +130,23 @@ def a_message_has_one_line_with_the_next_hop_that_took_it():
 
 
 @test
+def a_silent_next_hop_is_left_for_the_next_when_its_time_is_over():
+    """Its time is 30 seconds without the option: `delay' has both."""
+    silent, up = Hop(lambda *_: Hop.STALL), Hop()
+    with Session("--relay-next-timeout", "1",
+                 silent.relay() + "," + up.relay()[len("smtp:"):]) as s:
+        s.start()
+        assert s.deliver() == "250 2.0.0 taken"
+        _, log = s.finish()
+    silent.close()
+    up.close()
+    record, = records(log, "nexthop")
+    assert "timed out" in record["text"], log
+    record, = records(log, "message-relayed")
+    assert 1 <= float(record["delay"]) < 25, log
+
+
+@test
 def each_part_of_a_message_has_the_place_that_took_it_and_its_words():
     store, box = Hop(lmtp=True), f"{PLACE}/box"
     routes = os.path.join(PLACE, "routes")

@@ -13,7 +13,6 @@
 #include "net/engine.h"
 #include "relay/smtp_private.h"
 
-#define ALTERNATIVE_SECONDS 30	/* to open a place that is not the last */
 #define TLS_SECONDS 60		/* for a handshake */
 
 const char *
@@ -244,16 +243,17 @@ open_place(struct nexthop *h, int64_t deadline, struct reply *r)
 
 /*
  * How long an address may take to be opened.  The last one has all the time
- * that is left.  Before it, one that never answers has 30 seconds, and a part
+ * that is left.  Before it, one that never answers has the seconds of
+ * --relay-next-timeout, and a part
  * of what is left that leaves the others more than half.
  */
 static int64_t
-opening_deadline(int places, int64_t deadline)
+opening_deadline(const struct nexthop *h, int places, int64_t deadline)
 {
 	if (places < 2)
 		return deadline;
 	return clock_within(clock_now() + clock_left(deadline) / (2 * places),
-	    ALTERNATIVE_SECONDS);
+	    (int)h->set->next_timeout);
 }
 
 void
@@ -291,7 +291,7 @@ find_next_place(struct nexthop *h, int64_t deadline, struct reply *r)
 	char why[128];
 
 	h->tried = h->found.n = 0;
-	deadline = opening_deadline(count_left(h), deadline);
+	deadline = opening_deadline(h, count_left(h), deadline);
 	h->rest = where[len] == ',' ? where + len + 1 : NULL;
 	if (!place_parse(where, len, &h->place)) {
 		reply_set(r, 451, "4.3.5", "No such next hop");
@@ -311,7 +311,7 @@ smtp_open_next(struct nexthop *h, int64_t deadline, struct reply *r)
 	h->quoted = h->reached = false;
 	if (h->tried == h->found.n && !find_next_place(h, deadline, r))
 		return false;
-	deadline = opening_deadline(count_left(h), deadline);
+	deadline = opening_deadline(h, count_left(h), deadline);
 	h->tried++;
 	return open_place(h, deadline, r);
 }

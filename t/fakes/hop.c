@@ -401,6 +401,7 @@ take_log(void *ctx, int priority, const char *event,
 }
 
 struct relay_settings settings = {
+	.next_timeout = 30,
 	.fqdn = "smtpd.example.org", .log = { .log = take_log }
 };
 

@@ -70,6 +70,7 @@ world_begin(void)
 	set.fqdn = "mx.example.org";
 	set.print = -1;
 	set.timeout = 60;
+	set.next_timeout = 30;
 	set.log.log = take_note;
 	for (i = 0; i < FACTS; i++)
 		env.fact[i] = "";

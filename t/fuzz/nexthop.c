@@ -171,7 +171,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	};
 	static char name[64];
 	static int spool[6] = { -1 };	/* the last: a message that is lost */
-	struct relay_settings set = { .fqdn = "mx.example.org" };
+	struct relay_settings set = { .fqdn = "mx.example.org",
+		.next_timeout = 30 };
 	struct envelope env;
 	struct nexthop *h;
 	bool secret;

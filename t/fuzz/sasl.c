@@ -152,7 +152,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static char password[64], token[64];
 	static const struct recipient to = { "a@example.org", "" };
-	struct relay_settings set = { .fqdn = "mx.example.org" };
+	struct relay_settings set = { .fqdn = "mx.example.org",
+		.next_timeout = 30 };
 	struct envelope env = { .recipients = &to, .nrecipients = 1 };
 	struct reply v = { .code = 0 };
 	struct nexthop *h;
