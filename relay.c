@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/reply.h"
 #include "base/text.h"
 #include "relay/agree.h"
@@ -618,6 +619,25 @@ relay_quarantine(struct relay *r, const struct envelope *env, int spool,
 	fan_free(&f);
 }
 
+/* Can the file of --relay-auth be read, also where no next hop needs it yet? */
+static void
+check_credentials_file(const struct relay *r, struct findings *f)
+{
+	int fd;
+
+	for (const struct hop *h = r->hops; h != NULL; h = h->link)
+		if (h->transport->reach == REMOTE)
+			return;		/* its own probe says it */
+	if (r->set->auth == NULL)
+		return;
+	fd = file_again(r->auth_file, r->set->auth);
+	if (fd == -1)
+		findings_add(f, FINDING_BAD, "--relay-auth %s: %s",
+		    r->set->auth, strerror(errno));
+	else
+		close(fd);
+}
+
 void
 relay_check(struct relay *r, const struct expected *from, struct findings *f)
 {
@@ -642,6 +662,7 @@ relay_check(struct relay *r, const struct expected *from, struct findings *f)
 			h->transport->probe(r, h, f);
 		else
 			findings_add(f, FINDING_GOOD, "%s", h->spec);
+	check_credentials_file(r, f);
 }
 
 void
