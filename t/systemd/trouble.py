@@ -117,10 +117,14 @@ def the_check_can_be_run_with_the_settings_of_the_unit():
 
 
 @test
-def without_a_certificate_the_assertion_fails():
+def a_certificate_that_is_missing_is_named_as_the_page_has_it():
     assert not starts("smtpd-submission")
-    matches("Assertion failed", paste(advice("Is the configuration").replace(
-        "smtpd.", "smtpd-submission.")))
+    with open("/usr/local/share/man/man8/smtpd.8", encoding="utf-8") as f:
+        said, = re.findall(r"^\.Ql (TLS is not offered: .*)$", f.read(), re.M)
+    matches("bad: " + re.escape(said), paste(advice(
+        "Is the configuration").replace("smtpd.", "smtpd-submission.")))
+    matches("smtpd-submission.socket", systemctl("--failed"))
+    systemctl("reset-failed")
 
 
 # ---- exit statuses ----------------------------------------------------------
