@@ -77,15 +77,19 @@ def free_port():
         return s.getsockname()[1]
 
 
-def example(file, words):
-    """An example of units/ with other words in place of some of its own: each
-    has to be there, or the example is not what is tried."""
-    with open(f"units/{file}") as f:
-        text = f.read()
+def replaced(text, words):
+    """An example with other words in place of some of its own: each has to be
+    there, or the example is not what is tried."""
     for word in sorted(words, key=len, reverse=True):
-        assert word in text, f"units/{file} has no {word!r}"
+        assert word in text, f"the example has no {word!r}"
         text = text.replace(word, words[word])
     return text
+
+
+def example(file, words):
+    """An example of units/, likewise."""
+    with open(f"units/{file}") as f:
+        return replaced(f.read(), words)
 
 
 def spew(path, text):

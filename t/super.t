@@ -1,16 +1,21 @@
 #!/usr/bin/env python3
-"""super.t - inetd, xinetd and tcpserver, each by its example in units/: a
-client hears replies and nothing else, and what it hands over is delivered."""
+"""super.t - inetd, xinetd, tcpserver under s6 and busybox, each by its example in
+smtpd-recipes(7), which is that of units/: a client hears replies and nothing
+else, and what it hands over is delivered."""
 import glob
 import os
 import pwd
 import re
+import signal
+import socket
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from servers import (MAIL, TAKEN, Server, codes, example, free_port, message,
+from servers import (MAIL, TAKEN, Server, codes, free_port, message, replaced,
                      spew, talk, tool)
-from tap import SMTPD, folder, main, script, test
+from tap import SMTPD, folder, main, need, script, test
+from text import manual, under
 
 AWAY = b"421 4.3.5 Local configuration error\r\n"
 
@@ -63,6 +68,24 @@ echo NOISE on standard output""")
         assert talk(self.port["wrong"]) == AWAY
 
 
+def printed(name):
+    """What the manual has a reader write into the file of that name."""
+    for text in under(manual("units/smtpd-recipes.7"), "Without systemd"):
+        if found := re.search(rf"(?m)^cat >>?\S*/{name} <<'EOF'\n((?s:.*?))^EOF$",
+                              text):
+            return found[1]
+    raise AssertionError(f"the manual has no file {name}")
+
+
+@test
+def the_files_of_units_have_comments_and_what_the_manual_has():
+    for file, name in (("tcpserver.run", "run"), ("xinetd.conf", "smtp"),
+                       ("inetd.conf", "inetd.conf")):
+        with open(f"units/{file}") as f:
+            bare = re.sub(r"(?m)^#(?!!).*\n", "", f.read())
+        assert bare.replace("@SBINDIR@", "@PREFIX@/sbin") == printed(name), file
+
+
 def user():
     return pwd.getpwuid(os.getuid()).pw_name
 
@@ -73,9 +96,9 @@ def inetd_by_its_example():
     services = Services()
     config = ""
     for name, port in services.port.items():
-        config += example("inetd.conf", {
-            "\nsmtp ": f"\n127.0.0.1:{port} ", " root ": f" {user()} ",
-            "@SBINDIR@/smtpd": SMTPD,
+        config += replaced(printed("inetd.conf"), {
+            "smtp stream": f"127.0.0.1:{port} stream", " root ": f" {user()} ",
+            "@PREFIX@/sbin/smtpd": SMTPD,
             "--live --relay-domains example.org smtp:[192.0.2.1]:25":
                 services.arguments[name]})
     # inetd names each service before it listens for it, so one more is the
@@ -94,10 +117,10 @@ def xinetd_by_its_example():
     services = Services()
     config = ""
     for name, port in services.port.items():
-        config += example("xinetd.conf", {
+        config += replaced(printed("smtp"), {
             "service smtp\n{": f"service {name}\n{{\n\ttype = UNLISTED\n"
                                f"\tbind = 127.0.0.1\n\tport = {port}",
-            "= root\n": f"= {user()}\n", "@SBINDIR@/smtpd": SMTPD,
+            "= root\n": f"= {user()}\n", "@PREFIX@/sbin/smtpd": SMTPD,
             "--live --relay-domains example.org smtp:[192.0.2.1]:25":
                 services.arguments[name]})
     # Its log is a file, or nothing: so let the file be what we wait for.
@@ -110,21 +133,25 @@ def xinetd_by_its_example():
         services.converse()
 
 
+def tcpserver_runs(services, name, tcpserver):
+    """The file `run' of a service; -1 has tcpserver say that it listens."""
+    return replaced(printed("run"), {
+        "exec tcpserver": f"exec {tcpserver} -1",
+        " 0 25 ": f" 127.0.0.1 {services.port[name]} ",
+        "@PREFIX@/sbin/smtpd": SMTPD,
+        "--live --relay-domains example.org smtp:[192.0.2.1]:25":
+            services.arguments[name]})
+
+
 @test
 def tcpserver_by_its_example_with_a_log_that_tells_it_all():
     tcpserver = tool("ucspi-tcp", "usr/bin/tcpserver")
     services = Services()
     server = {}
     try:
-        # -1 has tcpserver say that it listens.
         for name, port in services.port.items():
-            run = spew(f"{services.where}/{name}.run", example(
-                "tcpserver.run", {
-                    "exec tcpserver": f"exec {tcpserver} -1",
-                    " 0 25 ": f" 127.0.0.1 {port} ",
-                    "@SBINDIR@/smtpd": SMTPD,
-                    "--live --relay-domains example.org smtp:[192.0.2.1]:25":
-                services.arguments[name]}))
+            run = spew(f"{services.where}/{name}.run",
+                       tcpserver_runs(services, name, tcpserver))
             os.chmod(run, 0o755)
             server[name] = Server(run)
             server[name].await_line(f"^{port}$")
@@ -137,6 +164,55 @@ def tcpserver_by_its_example_with_a_log_that_tells_it_all():
     finally:
         for one in server.values():
             one.__exit__()
+
+
+@test
+def s6_starts_a_tcpserver_and_another_when_it_is_killed():
+    tcpserver = tool("ucspi-tcp", "usr/bin/tcpserver")
+    s6 = os.path.dirname(tool("s6", "usr/bin/s6-svscan"))
+    services = Services()
+    for name in services.port:
+        os.makedirs(f"{services.where}/service/{name}")
+        run = spew(f"{services.where}/service/{name}/run",
+                   tcpserver_runs(services, name, tcpserver))
+        os.chmod(run, 0o755)
+    with Server("env", f"PATH={s6}:{os.environ['PATH']}", "s6-svscan",
+                f"{services.where}/service") as server:
+        try:
+            for port in services.port.values():
+                server.seen = 0
+                server.await_line(f"^{port}$")
+            server.seen = len(server.text)
+            pid = subprocess.run(
+                [f"{s6}/s6-svstat", "-o", "pid",
+                 f"{services.where}/service/plain"], text=True, check=True,
+                stdout=subprocess.PIPE).stdout
+            os.kill(int(pid), signal.SIGKILL)
+            server.await_line(f"^{services.port['plain']}$")
+            services.converse()
+            server.await_line("event=message-relayed")
+        finally:
+            server.process.terminate()
+            server.process.wait()
+
+
+@test
+def busybox_by_its_example():
+    need("busybox")
+    line, = [text for text in under(manual("units/smtpd-recipes.7"),
+                                    "Without systemd")
+             if text.startswith("busybox ")]
+    port = free_port()
+    with Server(*replaced(line, {"2525": str(port),
+                                 "@PREFIX@/sbin/smtpd": SMTPD}).split()) as it:
+        while True:
+            assert it.process.poll() is None
+            try:
+                s = socket.create_connection(("127.0.0.1", port))
+                break
+            except ConnectionRefusedError:      # it does not listen yet
+                pass
+        assert codes(talk(s, *message("through busybox"))) == TAKEN
 
 
 main()

@@ -101,9 +101,10 @@ def it_is_installed_by_make_install_and_the_commands_that_it_prints():
 
 
 @test
-def every_example_of_the_page_is_tried_here_or_in_two_other_tests():
-    """queues.py has that of Queue, peers-smarthost.t both of Tokens."""
-    same(len(RECIPES), 14)
+def every_example_of_the_page_is_tried_here_or_in_other_tests():
+    """queues.py has that of Queue, peers-smarthost.t both of Tokens, super.t
+    those of s6, xinetd, inetd and busybox."""
+    same(len(RECIPES), 18)
 
 
 # ---- null client ------------------------------------------------------------
