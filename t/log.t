@@ -67,6 +67,48 @@ def a_failure_of_AUTH_is_recorded_with_mechanism_source_and_reason():
 
 
 @test
+def a_login_has_a_record_of_its_own_only_where_no_message_follows():
+    made = subprocess.run(["openssl", "passwd", "-6", "secret"], text=True,
+                          capture_output=True).stdout.strip()
+    users = os.path.join(PLACE, "users")
+    with open(users, "w") as f:
+        f.write(f"jo:{made}\n")
+    for after, wanted in (
+            (("mail",), ["message-relayed"]),
+            (("mail", "mail"), ["message-relayed"] * 2),
+            ((), ["auth-ok", "session"]),
+            (("RSET",), ["auth-ok", "session"]),
+            (("VRFY",), ["auth-ok", "session"]),
+            (("left",), ["auth-ok", "client-lost", "session"]),
+            (("mail", "left"), ["message-relayed", "client-lost", "session"])):
+        with Session("--no-auth-require-tls", "--auth", f"file:{users}",
+                     "discard:") as s:
+            s.start()
+            assert s.say(plain("jo", "secret"))[0][:3] == "235"
+            for word in after:
+                if word == "mail":
+                    assert s.deliver()[:3] == "250"
+                elif word == "left":
+                    s.say("MAIL FROM:<a@example.org>")
+                    s.socket.shutdown(socket.SHUT_RDWR)
+                else:
+                    s.say(word)
+            if "left" in after:
+                s.process.wait()
+                log = s.logged()
+            else:
+                log = s.finish()[1]
+        found = [r for line in log.splitlines()
+                 for r in records(line, line.split()[1].partition("=")[2])]
+        if "left" in after:         # which process sees it first
+            found.sort(key=lambda r: wanted.index(r["event"]))
+        assert [r["event"] for r in found] == wanted, log
+        assert (found[0]["user"], found[0]["method"], found[0]["source"]) == \
+            ("jo", "PLAIN", "file:"), log
+        assert found[0]["client"] == "unix", log
+
+
+@test
 def the_name_that_failed_is_recorded_only_where_it_is_asked_for():
     made = subprocess.run(["openssl", "passwd", "-6", "secret"], text=True,
                           capture_output=True).stdout.strip()

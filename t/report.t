@@ -15,7 +15,7 @@ PLACE = folder()
 
 LOG = """\
 smtpd: event=message-relayed id=A1 client=192.0.2.1 helo=one.example from=Jo@example.org to=a@example.net to=b@example.net size=1000 tls="TLSv1.3 TLS_AES_256_GCM_SHA384" nexthop=mx.example.net[198.51.100.1]:25 nexthop_tls="TLSv1.3 TLS_AES_128_GCM_SHA256" delay=0.250 relay=smtp:mx.example.net:25 reply="250 2.0.0 queued as X"
-smtpd: event=message-relayed id=A2 client=192.0.2.1 helo=one.example from=jo@example.org to=a@example.net size=500 nexthop=mx.example.net[198.51.100.1]:25 delay=1.750 relay=smtp:mx.example.net:25 reply="250 2.0.0 queued as Y"
+smtpd: event=message-relayed id=A2 client=192.0.2.1 helo=one.example user=jo from=jo@example.org to=a@example.net size=500 nexthop=mx.example.net[198.51.100.1]:25 delay=1.750 relay=smtp:mx.example.net:25 reply="250 2.0.0 queued as Y"
 smtpd: event=part id=A3 client=192.0.2.2 from=<> to=list@example.net relay=lmtp:unix:/run/lmtp nexthop=/run/lmtp reply="250 2.0.0 ok"
 smtpd: event=part id=A3 client=192.0.2.2 from=<> to=jo@example.org relay=maildir:/srv/box reply="250 2.0.0 Message accepted"
 smtpd: event=message-relayed id=A3 client=192.0.2.2 from=<> to=list@example.net to=jo@example.org size=20 relay=several reply="250 2.0.0 Message accepted, id A3"
@@ -45,7 +45,7 @@ totals|1|messages refused
 totals|5|recipients relayed
 totals|1520|octets relayed
 totals|5|commands refused
-totals|1|logins
+totals|1|logins without a message
 totals|2|failed logins
 totals|0|clients lost
 totals|0|timeouts
@@ -61,6 +61,7 @@ recipients|1|20|jo@example.org
 recipients|1|20|list@example.net
 clients|2|1500|192.0.2.1
 clients|1|20|192.0.2.2
+users|1|500|jo
 relays|2|1500|mx.example.net[198.51.100.1]:25
 relays|1|0|/run/lmtp
 relays|1|0|maildir:/srv/box
@@ -92,7 +93,7 @@ totals
       1  recipients relayed
      12  octets relayed
       0  commands refused
-      0  logins
+      0  logins without a message
       0  failed logins
       0  clients lost
       0  timeouts

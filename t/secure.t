@@ -604,7 +604,9 @@ def auth_required_means_that_no_mail_is_taken_before():
         assert s.deliver()[:3] == "250"
         _, log = s.finish()
     assert " with ESMTPA id " in received(log), log
-    assert "event=auth-ok" in log and "user=yes" in log, log
+    assert "event=auth-ok" not in log, log
+    assert re.search("event=message-relayed .* user=yes .* method=PLAIN "
+                     "source=file: ", log), log
 
 
 def two_users(place, prefix):

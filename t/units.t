@@ -213,13 +213,14 @@ def the_catalog_names_no_event_that_is_not_there():
 
 
 @test
-def every_event_but_the_dialogue_has_its_explanation():
+def every_event_has_its_explanation():
     found = set()
     for path in glob.glob("*.c") + glob.glob("src/*/*.c"):
         found.update(re.findall(
             r'\b(?:logger_printf|session_log|ask_log|log_reply)\('
             r'[^;]*?LOG_[A-Z]+,\s*"([a-z-]+)"', slurp(path)))
-    assert sorted(found - NAMED) == ["dialogue"]
+    assert "dialogue" in found, found
+    assert sorted(found - NAMED) == []
 
 
 main()

@@ -90,6 +90,7 @@ struct notes {
 				   where that is not the command line's */
 	const char *nexthop;	/* "mx.example.org[192.0.2.1]:25" */
 	const char *nexthop_tls;	/* "TLSv1.3 TLS_AES_256_GCM_SHA384" */
+	const char *source;	/* who knew the user: "file:" */
 	const char *tried;	/* the name that failed to authenticate */
 	int64_t delay;		/* milliseconds that it took to relay; -1 */
 };

@@ -159,6 +159,7 @@ serve(struct monitor *m, int signals)
 		monitor_log_session(m);
 		wire_dispose(&m->wire, &r);
 	}
+	monitor_tell_login(m);
 	if (reap_channel(m, error, &status) == -1)
 		return EX_OSERR;
 	if (m->ended)

@@ -3,7 +3,8 @@
  * the next hop.
  *
  * The monitor itself counts and delays guesses, and remembers who the client
- * is.
+ * is.  The records of a message name its user, so a login has a record of its
+ * own only if no message follows.
  */
 #include "base/clock.h"
 #include "base/reply.h"
@@ -42,6 +43,43 @@ delay_guess(struct monitor *m)
 		poll(NULL, 0, left);
 }
 
+/* Keeps of a login what a record needs, as long as the session may last. */
+static void
+keep_login(struct monitor *m, const struct envelope *env, const char *source)
+{
+	char *p = m->login_facts;
+	size_t n, left = sizeof m->login_facts;
+
+	monitor_tell_login(m);
+	m->login = (struct envelope){ .size = 0 };
+	for (size_t i = 0; i < FACTS; i++) {
+		n = strlen(env->fact[i]) + 1;
+		m->login.fact[i] = "";
+		if (i < FACT_CLIENT_ADDRESS || i > FACT_TLS_CIPHER || n > left)
+			continue;
+		m->login.fact[i] = memcpy(p, env->fact[i], n);
+		p += n;
+		left -= n;
+	}
+	m->source = source;
+	m->untold = true;
+}
+
+void
+monitor_tell_login(struct monitor *m)
+{
+	struct notes notes = { .delay = -1, .source = m->source };
+	char line[128];
+
+	if (!m->untold)
+		return;
+	m->untold = false;
+	m->login.notes = &notes;
+	logger_put(&m->set->log, LOG_INFO, "auth-ok", &m->login,
+	    text_join(line, sizeof line, m->login.fact[FACT_SASL_METHOD],
+	    " by ", m->source, NULL));
+}
+
 /* The mechanism, who was asked, and of a failure why.  The name that was tried,
    name_there if the next hop was asked, is told with --log-auth-names only: it
    may be a password that was typed in the wrong field.  What a next hop says is
@@ -50,7 +88,6 @@ static void
 log_auth(struct monitor *m, const struct envelope *env, const struct reply *v,
     const char *name_there)
 {
-	const bool good = v->code == 235;
 	char line[REPLY_TEXT + 128], name[TRIED], codes[64];
 	struct notes notes = { .delay = -1, .tried = name };
 	struct envelope noted = *env;
@@ -65,13 +102,15 @@ log_auth(struct monitor *m, const struct envelope *env, const struct reply *v,
 		snprintf(codes, sizeof codes, "refused with %d %s", v->code,
 		    v->enh);
 	}
+	if (v->code == 235) {
+		keep_login(m, env, source);
+		return;
+	}
 	text_make_safe(name, text_join(name, sizeof name, tried, NULL), false);
-	if (!good)
-		noted.notes = &notes;
-	logger_put(&m->set->log, good ? LOG_INFO : LOG_WARNING,
-	    good ? "auth-ok" : "auth-failed", &noted,
-	    text_join(line, sizeof line, m->method, " by ", source,
-	    good ? "" : " ", good ? "" : why != NULL ? why : v->text, NULL));
+	noted.notes = &notes;
+	logger_put(&m->set->log, LOG_WARNING, "auth-failed", &noted,
+	    text_join(line, sizeof line, m->method, " by ", source, " ",
+	    why != NULL ? why : v->text, NULL));
 }
 
 /* Is it about the credentials, and not about the dialogue? */
@@ -126,10 +165,12 @@ monitor_authenticate(struct monitor *m, const struct question *q,
 	m->failures += v->code >= 400;
 	if (v->code == 535 || (m->set->relay.through && is_guess(v)))
 		m->next_auth = clock_now() + AUTH_DELAY * 1000;
-	if (v->code == 235)
-		env.fact[FACT_SASL_USERNAME] = user;
 	if (mechanism != NULL)
 		text_join(m->method, sizeof m->method, mechanism, NULL);
+	if (v->code == 235) {
+		env.fact[FACT_SASL_USERNAME] = user;
+		env.fact[FACT_SASL_METHOD] = m->method;
+	}
 	if (v->code != 334)
 		log_auth(m, &env, v, name);
 	remember_user(m, v->code == 235, v->code == 235 ? user : "");
@@ -145,6 +186,8 @@ monitor_abandon_auth(struct monitor *m)
 void
 monitor_forget_login(struct monitor *m)
 {
+	monitor_tell_login(m);
+	m->source = NULL;
 	if (m->set->relay.through)
 		relay_auth_forget(m->relay);
 	remember_user(m, false, "");

@@ -83,6 +83,8 @@ log_verdicts(struct monitor *m, const struct envelope *env,
 		notes = *where;
 	if (!clock_stands())
 		notes.delay = clock_now() - m->began;
+	notes.source = m->source;
+	m->untold = false;
 	one.notes = &notes;
 	for (; i < env->nrecipients; i += n) {
 		for (n = 1; i + n < env->nrecipients; n++)

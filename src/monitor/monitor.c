@@ -460,6 +460,7 @@ handle_oneway(struct monitor *m, const struct question *q)
 	case ASK_END:
 		m->ended = true;
 		m->status = (int)q->number;
+		monitor_tell_login(m);
 		if (q->a != NULL)
 			m->set->log.log(m->set->log.ctx, LOG_INFO, q->a,
 			    q->env, q->b);

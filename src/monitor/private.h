@@ -46,6 +46,9 @@ struct monitor {
 	unsigned guesses;	/* and of these, those that the next hop knew
 				   to be wrong */
 	int64_t next_auth;	/* no guess is looked at before this time */
+	const char *source;	/* that knew who the client is: "file:"; or
+				   NULL */
+	bool untold;		/* no record tells of the login yet */
 	unsigned spent;		/* of the budget, at the time: */
 	int64_t refilled;
 	bool tls;		/* it was served, which is once */
@@ -65,6 +68,8 @@ struct monitor {
 	/* From here on nothing is cleared, nor touched before it is used. */
 	char text[WIRE_TEXT];		/* an answer's string */
 	char report[MONITOR_REPORT];	/* of TLS, for known */
+	struct envelope login;		/* who logged in, and how; its */
+	char login_facts[2048];		/* strings */
 };
 
 /* Has each service that there is look at its place: see monitor_check(). */
@@ -94,6 +99,9 @@ void	monitor_authenticate(struct monitor *m, const struct question *q,
 
 /* The client gives up an exchange, or is another one from now on. */
 void	monitor_abandon_auth(struct monitor *m);
+
+/* Writes the record of a login that no record of a message has told of. */
+void	monitor_tell_login(struct monitor *m);
 
 /* The client has not authenticated, whatever it did before. */
 void	monitor_forget_login(struct monitor *m);

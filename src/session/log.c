@@ -75,6 +75,7 @@ static const struct event {
 	{ "config-error", "5034ac5f87124b00a639fb6ef62b04d7", false, false },
 	{ "routes", "5034ac5f87124b00a639fb6ef62b04d7", false, false },
 	{ "rule", "7d0b3f6e5c2a4e0f9b1d8a6473c5e2f1", false, false },
+	{ "dialogue", "c2a64e1f9d0b4f52a1c96d3b7be80f24", false, false },
 	{ "sandbox-missing", "4b55b3ca1e2f4acfa42c3036e9ebde3e", false, false },
 	{ "channel-broken", "c750ad726cc34f348f63a8565cfa2016", false, false },
 	{ "", "", false, false },
@@ -150,6 +151,8 @@ add_protection(struct record *r, const struct envelope *env)
 	    env->fact[FACT_TLS_PROTOCOL][0] == '\0' ? "" : " ",
 	    env->fact[FACT_TLS_CIPHER], NULL));
 	add(r, "method", "SMTPD_SASL_METHOD", env->fact[FACT_SASL_METHOD]);
+	if (env->notes != NULL)
+		add(r, "source", "SMTPD_SASL_SOURCE", env->notes->source);
 }
 
 static void

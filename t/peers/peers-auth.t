@@ -216,7 +216,8 @@ PLAIN = "AUTH PLAIN " + base64.b64encode(
 
 def authenticated(log):
     """The mechanisms by which somebody has."""
-    return sorted(re.findall('event=auth-ok .* text="(.*) by relay:"', log))
+    return sorted(re.findall(
+        "event=message-relayed .* method=(.*) source=relay: ", log))
 
 
 def mail_goes_out(name, count):
