@@ -324,6 +324,8 @@ on_refused(void *ctx, const struct reply *r)
 	char text[REPLY_TEXT + 24], line[2 * sizeof text];
 
 	env.size = s->ch.size;
+	s->judged++;
+	s->told += s->ch.set->lmtp ? s->ch.nrcpttos : 1;
 	snprintf(text, sizeof text, "%d %s %s", r->code, r->enh, r->text);
 	text_one_line(line, sizeof line, text);
 	ask_log(s->asker, LOG_WARNING,
@@ -387,11 +389,14 @@ on_end(void *ctx, struct reply r[], size_t n)
 	} else {
 		on_refused(s, r);
 	}
+	s->judged += asked;
 	for (size_t i = 0; i < n; i++)
-		if (asked)
+		if (asked) {
 			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
-		else
+			s->told += v[i].code >= 400;
+		} else {
 			r[i] = *r;
+		}
 	remember_relayed(s, r, n);
 	if (v != &only)
 		free(v);

@@ -237,7 +237,7 @@ drain(struct session *s)
 static const char *const endings[] = {
 	[END_QUIT] = "quit",
 	[END_CLOSED] = "closed by server",
-	[END_EOF] = "end of file",
+	[END_EOF] = "closed by client",
 	[END_TIMEOUT] = "timed out",
 	[END_TERM] = "shut down",
 	[END_ORPHAN] = "monitor process lost",
@@ -546,15 +546,15 @@ is_probe(const struct session *s, enum ending why)
 	    ch->mails == 0 && ch->errors == 0 && !ch->authenticated;
 }
 
-/* Was all that happened in the session messages that were taken?  Each of them
-   has a record; but with XFORWARD not of who was connected. */
+/* Was all that happened in the session messages that came whole?  Each of them
+   has a record with its reply; but with XFORWARD not of who was connected. */
 static bool
 is_told(const struct session *s, enum ending why)
 {
 	const struct channel *ch = &s->ch;
 
-	return why == END_QUIT && ch->messages > 0 && ch->errors == 0 &&
-	    ch->messages == ch->mails && s->options->xforward == NULL;
+	return why == END_QUIT && s->judged > 0 && s->judged == ch->mails &&
+	    s->told == ch->errors && s->options->xforward == NULL;
 }
 
 /* Writes the end of the transcript. */

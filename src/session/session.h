@@ -42,6 +42,8 @@ struct session {
 	char relayed_id[24];	/* of a message whose reply the client has not
 				   got yet, or "" */
 	char relayed_from[322];	/* its sender, cut to fit */
+	unsigned judged;	/* messages whose verdict has a record, */
+	size_t told;		/* and their replies of 400 or more */
 	struct header header;	/* of the message that is being received */
 	int64_t idle, end;	/* deadlines: of the command, of the session */
 	int64_t looked;		/* when deadlines and SIGTERM were looked at,

@@ -12,7 +12,7 @@ import sys
 
 sys.path.insert(0, "/rig")
 from booted import (UNITS, ask, box, connection, dropin, enable, lines_of,
-                    matches, program, prop, run, same, settings, succeeds,
+                    matches, program, prop, run, same, settings, slurp, succeeds,
                     systemctl, until, wait_for_end)
 from servers import TAKEN, codes, message, spew, talk
 from tap import main, test
@@ -331,6 +331,23 @@ def who_sent_what_is_told():
     matches("client=127", paste(of_client.replace("192.0.2.1", "127.0.0.1")))
     said = paste(of_user)
     assert said and all(" user=jo " in line for line in said.splitlines())
+
+
+@test
+def users_are_counted_and_who_sent_nothing_is_told():
+    said = paste(query("Who logged in"))
+    matches(r"^ +[1-9]\d* jo$", said)
+    assert "event=auth-ok" not in said, said
+    talk_of = ["EHLO client.example.com", "AUTH PLAIN " + base64.b64encode(
+        b"\0jo\0correct horse").decode(), "QUIT"]
+    settings(SMTPD_RELAY="discard:", SMTPD_OPTIONS="--no-auth-require-tls "
+             "--auth file:/srv/users")
+    spew("/srv/users", slurp("/etc/smtpd/users"))
+    os.chmod("/srv/users", 0o644)
+    same(codes(talk(25, *talk_of)), "220 250 235 221")
+    wait_for_end()
+    matches("event=auth-ok .*user=jo .*PLAIN by file:",
+            paste(query("Who logged in")))
 
 
 @test
