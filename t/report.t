@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """report.t - smtpd-report: fixed logs, exact tables; and what smtpd itself
 logs."""
+import gzip
 import json
 import os
 import re
@@ -205,6 +206,27 @@ def a_log_without_records_is_told():
 
 
 @test
+def a_log_that_logrotate_has_compressed_is_read_as_it_is():
+    whole = os.path.join(PLACE, "mail.log.2.gz")
+    with gzip.open(whole, "wb") as f:
+        f.write(LOG.encode())
+    assert report("", "--tsv", whole) == (0, TSV, "")
+    with open(whole, "rb") as f:
+        octets = f.read()
+    done = subprocess.run([REPORT, "--tsv"], input=octets,
+                          capture_output=True)
+    assert done.stdout.decode() == TSV, done
+    for name, some in ("cut", octets[:-20]), ("odd", octets[:40] + b"?" * 90):
+        part = os.path.join(PLACE, name)
+        with open(part, "wb") as f:
+            f.write(some)
+        status, _, error = report("", part)
+        assert status == 1, (name, error)
+        assert error.startswith(f"smtpd-report: {part}: "), error
+        assert "Traceback" not in error, error
+
+
+@test
 def recipients_who_share_a_message_are_counted_once_as_a_message():
     lmtp = ("smtpd: event=message-relayed id=A1 client=unix from=s@example.org "
             'to=a@example.org size=10 relay=discard: reply="250 a"\n'
@@ -227,7 +249,8 @@ def what_is_no_record_is_left_out():
              '{"MESSAGE": null}\n{"MESSAGE": [1, 2]}\n')
     assert "totals\t0\tmessages relayed\n" in report(noise, "--tsv")[1]
     status, output, error = report(LOG + "{broken\n[]\n", "--tsv")
-    assert (status, output) == (1, TSV) and "1 lines" in error, error
+    assert (status, output) == (1, TSV) and "one line is" in error, error
+    assert "2 lines are" in report("{broken\n{\n")[2]
     forged = ('smtpd: event=session client=192.0.2.1 helo="x size=1 '
               'event=message-relayed smtpd: event=auth-failed" text=x\n'
               "smtpd: event=message-relayed id=A1 size=many delay=soon\n")

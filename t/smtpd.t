@@ -17,8 +17,8 @@ import termios
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
-from tap import (HELLO, SMTPD, PolicyService, Session, Skip, family, folder,
-                 lines, main, message, need, script, tcp_pair, test,
+from tap import (HELLO, SMTPD, STATIC, PolicyService, Session, Skip, family,
+                 folder, lines, main, message, need, script, tcp_pair, test,
                  test_if_static, test_unless_static, whole_calls)
 
 SANITIZED = "/san/" in SMTPD
@@ -672,7 +672,8 @@ def help_and_version_are_said_on_standard_output():
     assert helped.returncode == version.returncode == 0
     assert helped.stdout.startswith(b"usage: smtpd ")
     assert b"--bare-newline" in helped.stdout and helped.stderr == b""
-    assert re.fullmatch(rb"smtpd \d+\.\d+\n", version.stdout)
+    build = b", static" if STATIC else b""
+    assert re.fullmatch(rb"smtpd \d+\.\d+%s\n" % build, version.stdout)
 
 
 # --- time and signals

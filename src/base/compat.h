@@ -13,8 +13,10 @@
 #include <sys/pidfd.h>
 
 #define COMPAT_CRYPT_WHOLE true	/* any hash may be one that crypt(3) knows */
+#define COMPAT_BUILD ""		/* for --version */
 #else
 #define COMPAT_CRYPT_WHOLE false
+#define COMPAT_BUILD ", static"
 
 int	pidfd_open(int pid, unsigned flags);
 void	closefrom(int from);

@@ -244,8 +244,8 @@ open_place(struct nexthop *h, int64_t deadline, struct reply *r)
 /*
  * How long an address may take to be opened.  The last one has all the time
  * that is left.  Before it, one that never answers has the seconds of
- * --relay-next-timeout, and a part
- * of what is left that leaves the others more than half.
+ * --relay-next-timeout, and a part of what is left that leaves the others more
+ * than half.
  */
 static int64_t
 opening_deadline(const struct nexthop *h, int places, int64_t deadline)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/compat.h"
 #include "base/fingerprint.h"
 #include "base/text.h"
 #include "session/log.h"
@@ -685,7 +686,8 @@ options_read(struct options *o, char **argv)
 		if (o->help)
 			print_help();
 		else
-			dprintf(STDOUT_FILENO, "smtpd %s\n", VERSION);
+			dprintf(STDOUT_FILENO, "smtpd %s%s\n", VERSION,
+			    COMPAT_BUILD);
 		exit(EX_OK);
 	}
 	check_options(o);

@@ -12,7 +12,7 @@ import sys
 
 sys.path.insert(0, "/rig")
 from booted import (UNITS, ask, box, connection, dropin, enable, lines_of,
-                    matches, program, prop, run, same, settings, slurp, succeeds,
+                    matches, program, prop, run, same, settings, succeeds,
                     systemctl, until, wait_for_end)
 from servers import TAKEN, codes, message, spew, talk
 from tap import main, test
@@ -335,19 +335,9 @@ def who_sent_what_is_told():
 
 @test
 def users_are_counted_and_who_sent_nothing_is_told():
-    said = paste(query("Who logged in"))
-    matches(r"^ +[1-9]\d* jo$", said)
-    assert "event=auth-ok" not in said, said
-    talk_of = ["EHLO client.example.com", "AUTH PLAIN " + base64.b64encode(
-        b"\0jo\0correct horse").decode(), "QUIT"]
-    settings(SMTPD_RELAY="discard:", SMTPD_OPTIONS="--no-auth-require-tls "
-             "--auth file:/srv/users")
-    spew("/srv/users", slurp("/etc/smtpd/users"))
-    os.chmod("/srv/users", 0o644)
-    same(codes(talk(25, *talk_of)), "220 250 235 221")
-    wait_for_end()
-    matches("event=auth-ok .*user=jo .*PLAIN by file:",
-            paste(query("Who logged in")))
+    """curl has tried a password, in `Nobody can log in', and sent nothing."""
+    shows(query("Who logged in"), r"^ +[1-9]\d* jo$",
+          "event=auth-ok .* user=jo .*PLAIN by file:")
 
 
 @test
