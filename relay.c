@@ -660,6 +660,10 @@ relay_check(struct relay *r, const struct expected *from, struct findings *f)
 	for (struct hop *h = r->hops; h != NULL; h = h->link)
 		if (h->transport->probe != NULL)
 			h->transport->probe(r, h, f);
+		else if (h == &r->usual && h->transport->reach == REFUSAL &&
+		    !hops_vary(r->set))
+			findings_add(f, FINDING_DOUBT, "%s: this is the reply "
+			    "to all mail", h->spec);
 		else
 			findings_add(f, FINDING_GOOD, "%s", h->spec);
 	check_credentials_file(r, f);

@@ -52,6 +52,17 @@ def what_is_whole_is_good():
 
 
 @test
+def a_relay_that_refuses_everything_is_doubted():
+    closed = "error:4.3.5 Closed"
+    status, found = checked(closed)
+    assert status == 0, found
+    assert found["doubt"][-1] == f"{closed}: this is the reply to all mail", \
+        found
+    routes = wrote("some", "a@example.org discard:\n")
+    assert closed in checked("--routes", routes, closed)[1]["good"]
+
+
+@test
 def folders_files_and_programs_that_cannot_be_used_are_named():
     assert bad(f"maildir:{PLACE}/no/box") == \
         f"maildir:{PLACE}/no/box: No such file or directory; only the last " \

@@ -79,6 +79,7 @@ def a_login_has_a_record_of_its_own_only_where_no_message_follows():
             ((), ["auth-ok", "session"]),
             (("RSET",), ["auth-ok", "session"]),
             (("VRFY",), ["auth-ok", "session"]),
+            (("bare",), ["message-refused"]),
             (("left",), ["auth-ok", "client-lost", "session"]),
             (("mail", "left"), ["message-relayed", "client-lost", "session"])):
         with Session("--no-auth-require-tls", "--auth", f"file:{users}",
@@ -88,6 +89,8 @@ def a_login_has_a_record_of_its_own_only_where_no_message_follows():
             for word in after:
                 if word == "mail":
                     assert s.deliver()[:3] == "250"
+                elif word == "bare":
+                    assert s.deliver(b"a\nb")[:3] == "550"
                 elif word == "left":
                     s.say("MAIL FROM:<a@example.org>")
                     s.socket.shutdown(socket.SHUT_RDWR)

@@ -434,6 +434,24 @@ monitor_get_question(struct monitor *m, struct received *r)
 	return status;
 }
 
+/* Writes a record of the channel process: one of a message tells of its user,
+   who is ours to know. */
+static void
+log_record(struct monitor *m, const struct question *q)
+{
+	struct notes notes = { .delay = -1, .source = m->source };
+	struct envelope noted;
+
+	if (q->env != NULL) {
+		noted = *q->env;
+		noted.notes = &notes;
+		if (strncmp(q->a, "message-", 8) == 0)
+			m->untold = false;
+	}
+	m->set->log.log(m->set->log.ctx, (int)q->number, q->a,
+	    q->env == NULL ? NULL : &noted, q->b);
+}
+
 /* Takes note of what wants no answer.  False if it wants one. */
 static bool
 handle_oneway(struct monitor *m, const struct question *q)
@@ -454,8 +472,7 @@ handle_oneway(struct monitor *m, const struct question *q)
 		m->set->status(m->set->log.ctx, q->a, q->number != 0);
 		return true;
 	case ASK_LOG:
-		m->set->log.log(m->set->log.ctx, (int)q->number, q->a, q->env,
-		    q->b);
+		log_record(m, q);
 		return true;
 	case ASK_END:
 		m->ended = true;
