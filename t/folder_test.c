@@ -190,6 +190,30 @@ Test(folder, print_keeps_empty_lines_and_priorities_in_the_journal)
 	}
 }
 
+Test(folder, show_keeps_empty_lines_in_the_journal)
+{
+	static const char mail[] = "Subject: b\r\n\r\nIt works.\r\n";
+	char text[1024];
+	int p[2];
+	ssize_t n;
+
+	for (int read_by = 0; read_by < 2; read_by++) {
+		cr_assert_eq(pipe(p), 0);
+		set.print = p[1];
+		set.print_journal = read_by == 1;
+		set.spec = "show:";
+		relay_text(mail, sizeof mail - 1);
+		close(p[1]);
+		n = read(p[0], text, sizeof text - 1);
+		cr_assert_gt(n, 0);
+		text[n] = '\0';
+		cr_assert(strstr(text, read_by == 1
+		    ? " octets\n \n    It works.\n \n"
+		    : " octets\n\n    It works.\n\n") != NULL, "%s", text);
+		close(p[0]);
+	}
+}
+
 /* Relays s to spec while files can not grow beyond 1000. */
 static struct reply
 relay_to_full_disk(const char *spec, struct spool *s)

@@ -112,7 +112,7 @@ put_for_journal(struct spool *s, const char *p, size_t len)
 	const char *end;
 	size_t n;
 
-	for (; len > 0; p += n, len -= n) {
+	for (; p != NULL && len > 0; p += n, len -= n) {
 		end = memchr(p, '\n', len);
 		n = end == NULL ? len : (size_t)(end - p) + 1;
 		if (*p == '\n')
@@ -186,13 +186,43 @@ print_spool(const struct job *j, int fd, struct spool *s)
 	return status;
 }
 
+/* Does the journal read what is printed to fd? */
+static bool
+is_journal(const struct job *j, int fd)
+{
+	return fd == j->r->set->print && j->r->set->print_journal;
+}
+
+/* Prints what a person reads, which is in a spool, as the journal keeps it.
+   Returns 0, or -1 with errno. */
+static int
+print_for_journal(const struct job *j, int fd, struct spool *shown)
+{
+	struct spool *s = malloc(sizeof *s);
+	struct view w;
+	int status = -1;
+
+	if (s == NULL)
+		return -1;
+	spool_open(s, SPOOL_CRLF, NULL, NULL);
+	if (spool_finish(shown) == -1)
+		errno = shown->error;
+	if (shown->error == 0 && view_open(&w, shown->fd) == 0) {
+		put_for_journal(s, w.p, w.len);
+		view_close(&w);
+		status = print_spool(j, fd, s);
+	}
+	spool_close(s);
+	free(s);
+	return status;
+}
+
 /* Prints head, the message and an end to fd, or the message as a person reads
    it.  Returns 0, or -1 with errno. */
 static int
 print_page(const struct job *j, int fd, const struct page *page)
 {
 	static char end[] = "\n------------ END MESSAGE ------------\n";
-	const struct relay_settings *set = j->r->set;
 	void (*put)(struct spool *, const char *, size_t) = NULL;
 	struct spool *s = NULL;
 	struct iovec part[3];
@@ -204,7 +234,7 @@ print_page(const struct job *j, int fd, const struct page *page)
 		return -1;
 	if (!page->shown && isatty(fd))
 		put = show_visibly;
-	else if (!page->shown && set->print_journal && fd == set->print)
+	else if (!page->shown && is_journal(j, fd))
 		put = put_for_journal;
 	text = w.p;
 	part[0] = (struct iovec){ page->head, page->len };
@@ -223,7 +253,8 @@ print_page(const struct job *j, int fd, const struct page *page)
 			put(s, w.p, w.len);
 			spool_write(s, part[2].iov_base, part[2].iov_len);
 		}
-		status = print_spool(j, fd, s);
+		status = page->shown && is_journal(j, fd)
+		    ? print_for_journal(j, fd, s) : print_spool(j, fd, s);
 		spool_close(s);
 	}
 	view_close(&w);
