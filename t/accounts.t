@@ -89,8 +89,8 @@ def connect_logs_in_with_a_token_and_says_as_whom():
                      hop.relay()),
              f"good: {hop.relay()}: {hop.path} answers",
              f"doubt: no line for {jo} at {hop.relay()}: it gets no password",
-             f"doubt: {hop.path}: server offers AUTH, but: {PLACE}/credentials"
-             f" has no entry for unix:{hop.path}")
+             f"doubt: {hop.path}: AUTH: {PLACE}/credentials"
+             f" has no line for unix:{hop.path}")
 
 
 @test

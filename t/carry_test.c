@@ -316,9 +316,9 @@ Test(carry, credentials_are_guarded)
 	hop_write(path, "auth", text, 0644);
 	cr_expect_str_eq(relay_once(where, &set, NEXTHOP_SMTP), TAKEN);
 	cr_expect_not_null(strstr(hop_log, "anyone can read"), "%s", hop_log);
-	cr_expect_not_null(strstr(hop_log, ": server offers AUTH, but: /"),
+	cr_expect_not_null(strstr(hop_log, ": AUTH: /"),
 	    "%s", hop_log);
-	cr_expect_not_null(strstr(hop_log, "/auth has no entry for [127.0.0.1]:"
+	cr_expect_not_null(strstr(hop_log, "/auth has no line for [127.0.0.1]:"
 	    ), "%s", hop_log);
 	finish(&p, "of others, and anyone can read them");
 

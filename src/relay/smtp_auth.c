@@ -485,12 +485,12 @@ log_no_credentials(const struct nexthop *h)
 	char why[512 + PLACE_HOST_MAX];
 
 	if (h->place.local)
-		snprintf(why, sizeof why, "%.400s has no entry for unix:%s",
+		snprintf(why, sizeof why, "%.400s has no line for unix:%s",
 		    h->set->auth, h->place.host);
 	else
-		snprintf(why, sizeof why, "%.400s has no entry for [%s]:%s",
+		snprintf(why, sizeof why, "%.400s has no line for [%s]:%s",
 		    h->set->auth, h->place.host, smtp_port(h));
-	smtp_log(h, "server offers AUTH, but", why);
+	smtp_log(h, "AUTH", why);
 }
 
 /* Authenticates with *c. */
