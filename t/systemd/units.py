@@ -214,7 +214,14 @@ def an_instance_that_is_stopped_during_a_relay_finishes_it_first():
 
 @test
 def clients_of_one_address_are_limited_those_of_another_are_not():
+    """Where port 25 is for other hosts; those of this host share an address."""
     settings(SMTPD_RELAY="maildir:/srv/box")
+    world = f"{UNITS}/smtpd.socket.d/world.conf"
+    os.makedirs(os.path.dirname(world), exist_ok=True)
+    same(prop("MaxConnectionsPerSource", "smtpd.socket"), "0")
+    os.symlink(shipped("smtpd.socket.d/world.conf.example"), world)
+    systemctl("daemon-reload")
+    succeeds("systemctl", "restart", "smtpd.socket")
     most = int(prop("MaxConnectionsPerSource", "smtpd.socket"))
     held = [connection(25) for _ in range(most)]
     for s in held:
@@ -229,6 +236,10 @@ def clients_of_one_address_are_limited_those_of_another_are_not():
     wait_for_end()
     with connection(25) as s:
         matches("^220 ", ask(s))
+    wait_for_end()
+    os.unlink(world)
+    systemctl("daemon-reload")
+    succeeds("systemctl", "restart", "smtpd.socket")
 
 
 @test
