@@ -859,7 +859,7 @@ def a_user_catches_mail_in_a_Maildir_under_the_home_directory():
     same(len(records(f"_UID={uid}", "SMTPD_RECIPIENT=rcpt@example.org",
                      event="message-relayed")), 1)
     matches("^==> sender@example.com to rcpt@example.org\n"
-            "    Subject: caught\n    text/plain .*\n    body$",
+            "    Subject: caught\n    text/plain .*\n \n    body$",
             run("journalctl", "--quiet", "--output=cat", f"_UID={uid}")[0])
 
 
