@@ -104,7 +104,7 @@ def it_is_installed_by_make_install_and_the_commands_that_it_prints():
 def every_example_of_the_page_is_tried_here_or_in_other_tests():
     """queues.py has that of Queue, peers-smarthost.t both of Tokens, super.t
     those of s6, xinetd, inetd and busybox."""
-    same(len(RECIPES), 18)
+    same(len(RECIPES), 20)
 
 
 # ---- null client ------------------------------------------------------------
@@ -141,6 +141,27 @@ def a_smarthost_without_a_password_is_sent_to_under_verified_TLS():
     wait_for_end()
 
 
+# ---- a folder or a program of one user --------------------------------------
+
+@test
+def a_Maildir_and_a_program_are_one_users():
+    succeeds("useradd", "--create-home", "jo")
+    spew("/usr/local/bin/ticket", "#!/bin/sh\n(id -un; echo \"$@\"; cat) "
+         ">/home/jo/ticket\n")
+    os.chmod("/usr/local/bin/ticket", 0o755)
+    fresh()
+    paste(recipe("Store mail: a Maildir"))
+    same(send("smtp://127.0.0.1"), 0)
+    path, = glob.glob("/home/jo/Maildir/new/*")
+    same(pwd.getpwuid(os.stat(path).st_uid).pw_name, "jo")
+    paste(recipe("Store mail: a Maildir", 1))
+    succeeds("systemctl", "restart", "smtpd.socket")
+    same(send("smtp://127.0.0.1"), 0)
+    same(slurp("/home/jo/ticket").splitlines()[:2],
+         ["jo", "--from jo@example.com -- al@example.org"])
+    wait_for_end()
+
+
 # ---- Dovecot, postgrey, SPF -------------------------------------------------
 
 def al():
@@ -157,7 +178,7 @@ def Dovecot_stores_mail_and_says_who_is_unknown():
         paste(f"cp /rig/ca/net.key {private}/dovecot.key\n"
               f"cp /rig/ca/net.pem {private}/dovecot.pem")
     fresh()
-    paste(recipe("Store mail",
+    paste(recipe("Store mail: LMTP",
                  run("dovecot", "--version")[0] > "2.4"))
     same(send("smtp://127.0.0.1"), 0)
     same(len(al()), 1)
