@@ -594,7 +594,8 @@ def a_wrong_command_line_is_told():
             p = subprocess.run([ENGINE, word], text=True, stdin=
                                subprocess.DEVNULL, capture_output=True)
             same((p.returncode, p.stderr, bool(re.fullmatch(
-                pattern, p.stdout, re.S))), (0, "", True), f"{word} is answered")
+                pattern, p.stdout, re.S))), (0, "", True),
+                 f"{word} is answered")
     with open("src/tls/tls.c", encoding="utf-8") as f:
         known = set(re.findall(r'\{ "([a-z]+)", (?:required|no)_argument',
                                f.read()))

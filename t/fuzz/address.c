@@ -2,7 +2,7 @@
  * address.c - any address with any parameters, in MAIL and in RCPT.
  *
  * The first octet chooses settings; what follows, up to a line feed, stands
- * behind "MAIL FROM:", and what follows that behind "RCPT TO:".  If one is
+ * after "MAIL FROM:", and what follows that after "RCPT TO:".  If one is
  * accepted:
  *  - it has no control character, does not look like an option, is UTF-8, and
  *    nothing but ASCII unless SMTPUTF8 was asked for;
@@ -22,8 +22,8 @@
 #include "t/fuzz/fuzz.h"
 
 #define LINE 4096
-/* Octets behind the colon; one who wrote no angle brackets may have come near
-   the limit, and two more are too many. */
+/* Octets after the colon; a command without angle brackets may be so near the
+   limit that two more octets are too many. */
 #define MAIL_MAX (510 + 26 + 17 + 10 + 500 + 500 - 10)
 #define RCPT_MAX (510 + 500 - 8)
 

@@ -45,21 +45,12 @@ read_all(bool crlf, const char *p, size_t len, size_t step,
 	return sum * 31 + r->body;
 }
 
-static int
-spool_of(const char *p, size_t len)
-{
-	int fd = memfd_create("fuzz", MFD_CLOEXEC);
-
-	demand(fd != -1 && write(fd, p, len) == (ssize_t)len, "no memfd");
-	return fd;
-}
-
 static void
 edit_and_undo(bool crlf, unsigned how, const char *p, size_t len)
 {
 	static const char *const hidden[] = { "received", NULL };
 	static char was[8192], is[8192];
-	int fd = spool_of(p, len), one, two;
+	int fd = memory_file(p, len), one, two;
 	uint64_t size, again;
 	struct edit e;
 

@@ -4,7 +4,7 @@
  *    before, after and a fold in front.
  *  - With another address in the place of the one it has it is read as that
  *    one, with the same name.
- *  - The first name with an address behind it is one mailbox.
+ *  - The first name with an address after it is one mailbox.
  */
 #include "base/mailbox.h"
 #include "base/text.h"

@@ -138,9 +138,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	for (size_t i = 0; i < FACTS; i++)
 		env.fact[i] = i % 2 == 0 ? "a@example.org" : "";
-	spool = memfd_create("fuzz", MFD_CLOEXEC);
-	demand(write(spool, TEXT, sizeof TEXT - 1) == sizeof TEXT - 1,
-	    "no memfd");
+	spool = memory_file(TEXT, sizeof TEXT - 1);
 	peer_open_binary(data + 1, size - 1, data[0] & 4 ? 7 : SIZE_MAX);
 	p = service_milter.open("inet:192.0.2.1:8891", &set, error,
 	    sizeof error);

@@ -21,6 +21,7 @@
 
 #define HEAD 4
 #define RECIPIENTS 4
+#define LONG 100000	/* octets of a message of several blocks */
 #define PASSWORD "~~~~~~"	/* a script with neither '~' nor '+' */
 #define PASSWORD64 "fn5+fn5+"	/* cannot know it */
 
@@ -29,58 +30,23 @@ static size_t yeses;	/* last lines of 2yz replies that were read */
 void
 peer_read(const char *line, size_t len)
 {
-	char code[5] = "";
-	size_t i, n = 0;
+	char code[5];
 
-	for (i = 0; i < len && n < 4; i++)
-		if ((unsigned char)line[i] >= ' ' && line[i] != '\177')
-			code[n++] = line[i];
+	copy_printable(line, len, code, sizeof code);
 	if (code[0] == '2' && strspn(code, "0123456789") == 3 &&
 	    (code[3] == '\0' || code[3] == ' '))
 		yeses++;
 }
 
-static void
-no_secret(const char *text)
-{
-	demand(strstr(text, PASSWORD) == NULL &&
-	    strstr(text, PASSWORD64) == NULL, "a password was told");
-}
-
-static void
-log_line(void *ctx, int priority, const char *event,
-    const struct envelope *env, const char *text)
-{
-	(void)priority;
-	(void)event;
-	(void)env;
-	if (*(bool *)ctx)
-		no_secret(text);
-}
-
-/* A message of several blocks. */
 static const char *
 long_message(void)
 {
-	static char text[100001];
+	static char text[LONG + 1];
 	size_t i;
 
-	for (i = 0; i < sizeof text - 1; i++)
+	for (i = 0; i < LONG; i++)
 		text[i] = i % 61 == 60 ? '\n' : i % 60 == 0 ? '.' : 'x';
 	return text;
-}
-
-/* A file in memory.  Its name goes to name, if that is wanted. */
-static int
-file(const char *text, char *name, size_t size)
-{
-	int fd = memfd_create("fuzz", MFD_CLOEXEC);
-
-	demand(fd != -1 && write(fd, text, strlen(text)) ==
-	    (ssize_t)strlen(text), "no file in memory");
-	if (name != NULL)
-		snprintf(name, size, "/proc/self/fd/%d", fd);
-	return fd;
 }
 
 static const char *const messages[] = {
@@ -91,7 +57,7 @@ static const char *const messages[] = {
 };
 
 static void
-check(const struct reply v[], size_t n, bool secret)
+check(const struct reply v[], size_t n, const struct secret *secret)
 {
 	const char *p;
 	size_t i;
@@ -105,14 +71,13 @@ check(const struct reply v[], size_t n, bool secret)
 		for (p = v[i].text; *p != '\0'; p++)
 			demand(((unsigned char)*p >= ' ' && *p != '\177') ||
 			    *p == '\n', "a verdict with control characters");
-		if (secret)
-			no_secret(v[i].text);
+		demand_kept(secret, v[i].text);
 	}
 }
 
 static void
 deliver(struct nexthop *h, const struct envelope *env, const uint8_t *head,
-    int spool, bool secret)
+    int spool, const struct secret *secret)
 {
 	struct reply v[RECIPIENTS];
 	size_t i, good = 0, n = env->nrecipients;
@@ -175,24 +140,25 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.next_timeout = 30 };
 	struct envelope env;
 	struct nexthop *h;
-	bool secret;
+	struct secret secret = { PASSWORD, PASSWORD64, false };
 	size_t i, message;
 
 	if (size < HEAD)
 		return 0;
 	if (name[0] == '\0') {
 		for (i = 0; i < 4; i++)
-			spool[i] = file(messages[i], NULL, 0);
-		spool[4] = file(long_message(), NULL, 0);
+			spool[i] = memory_file(messages[i],
+			    strlen(messages[i]));
+		spool[4] = memory_file(long_message(), LONG);
 		spool[5] = -1;
-		file("[192.0.2.1]:25 user:" PASSWORD "\n"
+		named_file("[192.0.2.1]:25 user:" PASSWORD "\n"
 		    "unix:/x user:" PASSWORD "\n", name, sizeof name);
 	}
 	message = (data[3] & 0x70) == 0x70 ? 4U + (data[3] >> 7) :
 	    data[3] & 3U;
-	secret = memchr(data + HEAD, '~', size - HEAD) == NULL &&
+	secret.kept = memchr(data + HEAD, '~', size - HEAD) == NULL &&
 	    memchr(data + HEAD, '+', size - HEAD) == NULL;
-	set.log = (struct logger){ log_line, &secret };
+	set.log = (struct logger){ log_kept, &secret };
 	set.tls = (enum tls_level)((data[2] & 3) % 3);
 	set.tls_program = "/nonexistent";
 	set.auth = data[2] & 4 ? name : NULL;
@@ -201,7 +167,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	h = nexthop_open(&set, (enum nexthop_protocol)((data[0] & 3) % 3),
 	    places[data[2] >> 4 & 3], -1);
 	for (i = 0; i < 1U + (data[2] >> 6); i++)
-		deliver(h, &env, data, spool[message], secret);
+		deliver(h, &env, data, spool[message], &secret);
 	nexthop_close(h);
 	return 0;
 }

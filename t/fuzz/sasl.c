@@ -103,48 +103,15 @@ getrandom(void *p, size_t len, unsigned flags)
 void
 peer_read(const char *line, size_t len)
 {
-	char text[sizeof PROOF] = "";
-	size_t i, n = 0;
+	char text[sizeof PROOF];
 
-	/* Control characters are left out of replies. */
-	for (i = 0; i < len && n < sizeof text - 1; i++)
-		if ((unsigned char)line[i] >= ' ' && line[i] != '\177')
-			text[n++] = line[i];
+	copy_printable(line, len, text, sizeof text);
 	if (strncmp(text, "235", 3) == 0)
 		seen.yes = true;
 	if (*text == '5')
 		seen.asked = false;
 	if (strcmp(text, PROOF) == 0)
 		seen.proved = true;
-}
-
-static void
-no_secret(const char *text)
-{
-	demand(strstr(text, SECRET) == NULL && strstr(text, SECRET64) == NULL,
-	    "a secret was told");
-}
-
-static void
-log_line(void *ctx, int priority, const char *event,
-    const struct envelope *env, const char *text)
-{
-	(void)priority;
-	(void)event;
-	(void)env;
-	if (*(bool *)ctx)
-		no_secret(text);
-}
-
-/* A file in memory, whose name goes to name. */
-static void
-make_file(const char *text, char *name, size_t size)
-{
-	int fd = memfd_create("fuzz", MFD_CLOEXEC);
-
-	demand(fd != -1 && write(fd, text, strlen(text)) ==
-	    (ssize_t)strlen(text), "no file in memory");
-	snprintf(name, size, "/proc/self/fd/%d", fd);
 }
 
 int
@@ -157,17 +124,17 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct envelope env = { .recipients = &to, .nrecipients = 1 };
 	struct reply v = { .code = 0 };
 	struct nexthop *h;
-	bool secret;
+	struct secret secret = { SECRET, SECRET64, false };
 
 	if (size < HEAD)
 		return 0;
 	if (password[0] == '\0') {
-		make_file("* user:" SECRET "\n", password, sizeof password);
-		make_file("* user oauth2 /bin/token\n", token, sizeof token);
+		named_file("* user:" SECRET "\n", password, sizeof password);
+		named_file("* user oauth2 /bin/token\n", token, sizeof token);
 	}
-	secret = memchr(data + HEAD, '~', size - HEAD) == NULL &&
+	secret.kept = memchr(data + HEAD, '~', size - HEAD) == NULL &&
 	    memchr(data + HEAD, '+', size - HEAD) == NULL;
-	set.log = (struct logger){ log_line, &secret };
+	set.log = (struct logger){ log_kept, &secret };
 	set.auth = data[0] & 1 ? token : password;
 	for (size_t i = 0; i < FACTS; i++)
 		env.fact[i] = "";
@@ -178,8 +145,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	nexthop_offer(h, &env, -1, clock_now() + 1000000, &v);
 	demand(v.code == 250 || (v.code >= 400 && v.code <= 599 &&
 	    v.code != 421), "not a verdict");
-	if (secret)
-		no_secret(v.text);
+	demand_kept(&secret, v.text);
 	if (v.code == 250) {
 		demand(seen.yes, "a server that did not say 235 is used");
 		demand(!seen.asked || seen.proved,
