@@ -12,10 +12,9 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tap import (HELLO, SMTPD, Session, Skip, family, folder, lines, main,
-                 message, need, script, test)
+from tap import (HELLO, SANITIZED, SMTPD, Session, Skip, family, folder, lines,
+                 main, message, need, script, test)
 
-SANITIZED = "/san/" in SMTPD
 PEAK = 4096     # kB that a process of ours may ever have in memory
 SHARE = 256     # KiB in proportion that an idle connection may cost, at
                 # most: what it does cost is for make bench to say
@@ -53,7 +52,7 @@ def flood(s, octets, until):
         if ready[0]:
             try:
                 chunk = s.socket.recv(65536)
-            except ConnectionResetError:    # he did not want the rest of it
+            except ConnectionResetError:    # it did not want the rest
                 chunk = b""
             if not chunk:
                 break
@@ -140,7 +139,7 @@ def who_reads_no_replies_costs_no_memory():
         except BlockingIOError:
             pass
         modest(s)
-        # What was taken is answered, once he listens.
+        # What was taken is answered, once it listens.
         s.socket.setblocking(True)
         s.socket.shutdown(socket.SHUT_WR)
         replies = 0

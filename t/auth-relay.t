@@ -425,7 +425,7 @@ def a_client_that_leaves_in_an_exchange_leaves_no_command_in_it():
 
 
 @test
-def what_the_client_pipelines_behind_auth_is_not_for_the_next_hop():
+def what_the_client_pipelines_after_auth_is_not_for_the_next_hop():
     with provider() as hop, Through(hop) as s:
         s.start()
         s.send(lines(f"AUTH PLAIN {PLAIN}", SENDER, RCPT))
@@ -710,7 +710,8 @@ def no_log_has_a_secret_even_if_the_next_hop_repeats_it():
             ([f"AUTH OAUTHBEARER {BEARER}"], token)):
         # 535 is answered late: once will do.
         for code in ("530 5.7.0", "235 2.7.0", "garbage", "550",
-                     "421 4.7.0", "550-5.7.1", *["535 5.7.8"] * (echo == plain)):
+                     "421 4.7.0", "550-5.7.1",
+                     *["535 5.7.8"] * (echo == plain)):
             last = exchange[-1]
             more = f"\r\n{code[:3]} {echo}" if code[3:4] == "-" else ""
             hop = scripted({last: f"{code} I heard {echo}{more}",

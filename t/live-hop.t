@@ -115,7 +115,8 @@ def outcome(step, fault, always):
         _, log = s.finish()
     hop.close()
     assert "hello" not in "".join(got) and log, (step, fault, got)
-    return " ".join(reply[:3] for reply in got), hop.connections, len(hop.messages)
+    return (" ".join(reply[:3] for reply in got), hop.connections,
+            len(hop.messages))
 
 
 @test
@@ -153,7 +154,8 @@ def changed(second, *commands, at="DATA", body=("y",), answer=None):
         reply = text(s, *body)
         s.finish()
     hop.close()
-    assert hop.connections == 2 and len(hop.messages) == (reply[:3] == "250"), reply
+    assert hop.connections == 2, reply
+    assert len(hop.messages) == (reply[:3] == "250"), reply
     return reply, hop
 
 
@@ -368,7 +370,8 @@ def AUTH_of_MAIL_goes_on_where_the_next_hop_knows_us_and_we_the_client():
         with Session(*["--live"] * live, *offer, *options,
                      hop.relay()) as s:
             s.start()
-            assert s.say(client)[0][:3] in ("235", "250")
+            assert s.say(client)[0][:3] == (
+                "235" if client == login else "250")
             got = s.say(SENDER + (f" AUTH={value}" if value else ""), B)
             assert [r[:3] for r in got] == ["250", "250"], got
             assert text(s)[:3] == "250"

@@ -13,11 +13,10 @@ import threading
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
 from fakes.milter import Filter, number, packet, stored, strings
-from tap import (SMTPD, PolicyService, Session, certificate, family,
+from tap import (SANITIZED, PolicyService, Session, certificate, family,
                  folder, lines, main, message, script, test, write)
 
 PLACE = folder()
-SANITIZED = "/san/" in SMTPD
 boxes = 0
 
 

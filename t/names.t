@@ -68,7 +68,7 @@ def name(env, *options, pair=None):
     assert len(names) == 1, got
     known = names.pop()
     assert (f" name={known} " in got["log"]) == (known != "unknown"), got
-    assert " name=" in got["log"] or known == "unknown", got
+    assert (" name=" in got["log"]) == (known != "unknown"), got
     return known
 
 

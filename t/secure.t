@@ -16,15 +16,14 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tap import (HELLO, SMTPD, Listener, PolicyService, Session, Skip,
-                 certificate, folder, lines, main, message, need, script,
+from tap import (HELLO, SANITIZED, SMTPD, Listener, PolicyService, Session,
+                 Skip, certificate, folder, lines, main, message, need, script,
                  tcp_pair, test, test_if_static, test_unless_static,
                  whole_calls)
 
 need("openssl")
 PLACE = folder()
 ROOT = os.geteuid() == 0
-SANITIZED = "/san/" in SMTPD
 PASSWORD = "Swordfish.123"      # what must be seen nowhere
 PROTOCOLS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2,
              "TLSv1.3": ssl.TLSVersion.TLSv1_3}
@@ -229,7 +228,7 @@ def a_clients_certificate_is_verified_and_its_name_handed_on():
 
 
 @test
-def what_is_pipelined_behind_starttls_is_dropped():
+def what_is_pipelined_after_starttls_is_dropped():
     with Secure(*tls(), "print:") as s:
         s.start()
         s.send(lines("STARTTLS", "MAIL FROM:<evil@example.net>", "RSET"))
@@ -264,7 +263,7 @@ def what_was_said_in_the_clear_is_forgotten():
 def starttls_is_refused_where_it_makes_no_sense():
     with Secure(*tls(), "discard:") as s:
         assert s.reply()[:4] == "220 "
-        assert s.say("STARTTLS x")[0][:3] in ("501", "503")
+        assert s.say("STARTTLS x") == ["501 Syntax: STARTTLS"]
         s.send(lines(HELLO))
         s.reply()
         assert s.say("MAIL FROM:<a@b>", "STARTTLS")[1][:4] == "503 "
@@ -291,7 +290,7 @@ def require_tls_refuses_mail_in_the_clear():
         s.finish()
 
 
-# --- TLS that can not be
+# --- TLS that cannot be
 
 @test
 def without_certificate_or_key_there_is_no_starttls():
@@ -327,14 +326,10 @@ def a_certificate_that_makes_no_sense_ends_the_handshake_with_a_word():
         with Session("--tlscert", path(cert), "--tlskey", path(key),
                      "discard:") as s:
             s.start()
-            got = s.say("STARTTLS")[0]
-            assert got[:4] in ("220 ", "454 "), got
-            if got[:4] == "220 ":
-                assert s.read.read() == b""
-                s.process.wait()
-                log = s.logged()
-            else:
-                log = s.finish()[1]
+            assert s.say("STARTTLS")[0][:4] == "220 "
+            assert s.read.read() == b""
+            s.process.wait()
+            log = s.logged()
             found = re.search("event=tls-failed.*", log)
             assert found and re.search(word, found[0], re.I), (cert, key, log)
             assert path(cert) in found[0] or path(key) in found[0], log
@@ -751,7 +746,7 @@ def a_client_with_a_verified_certificate_may_be_who_it_says():
 
 
 @test
-def nobody_is_who_speaks_for_him():
+def a_client_that_speaks_for_another_does_not_lend_its_certificate():
     external = ["--no-auth-require-tls", *FILE, "discard:"]
     for before in (b"PROXY TCP4 192.0.2.7 192.0.2.8 40000 25\r\n",
                    b"PROXY UNKNOWN\r\n"):
@@ -775,7 +770,8 @@ def nobody_is_who_speaks_for_him():
             assert s.say("XCLIENT ADDR=192.0.2.7")[0][:4] == "220 "
             s.send(lines(HELLO))
             assert "EXTERNAL" not in s.reply()
-            assert s.say("AUTH EXTERNAL =")[0][:3] in ("502", "504")
+            assert s.say("AUTH EXTERNAL =")[0][:3] == (
+                "504" if source else "502")
             s.finish()
 
 
@@ -1307,7 +1303,7 @@ def hold_is_a_temporary_refusal_as_there_is_no_queue():
 def a_policy_service_that_is_not_there_never_means_yes():
     for place in (f"unix:{PLACE}/nobody-listens", "inet:127.0.0.1:1"):
         with Session("--policy", place, "print:") as s:
-            assert s.reply()[:3] in ("451", "421", "554"), place
+            assert s.reply() == "451 Policy service not available", place
             log = s.finish()[1]
         assert "event=policy " in log, log
         assert "CONNECT" in log and place in log, log

@@ -17,11 +17,10 @@ import termios
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
-from tap import (HELLO, SMTPD, STATIC, PolicyService, Session, Skip, family,
-                 folder, lines, main, message, need, script, tcp_pair, test,
-                 test_if_static, test_unless_static, whole_calls)
+from tap import (HELLO, SANITIZED, SMTPD, STATIC, PolicyService, Session, Skip,
+                 family, folder, lines, main, message, need, script, tcp_pair,
+                 test, test_if_static, test_unless_static, whole_calls)
 
-SANITIZED = "/san/" in SMTPD
 EXAMPLE = lines("EHLO x", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA",
                 "Subject: hi", "", ".dot", "..", ".", "QUIT")
 
@@ -701,8 +700,7 @@ def a_client_that_trickles_is_told_so_too():
                 seen += s.socket.recv(4096)
             except BlockingIOError:
                 pass
-        assert seen.startswith(b"421 4.4.2 ") or \
-            seen.startswith(b"500 "), seen
+        assert seen.startswith(b"421 4.4.2 "), seen
 
 
 @test
@@ -725,8 +723,7 @@ def endless_input_outlasts_neither_the_session_nor_sigterm():
     with open("/dev/zero", "rb") as zero:   # there is always more to read
         done = subprocess.run([*command[:-1], "--session-timeout", "1",
                                command[-1]], stdin=zero, capture_output=True)
-        assert b"\r\n421 4.4.2 mx" in done.stdout or \
-            b"\r\n421 mx" in done.stdout, done.stdout
+        assert b"\r\n421 mx" in done.stdout, done.stdout
         with subprocess.Popen(command, stdin=zero, stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL) as busy:
             assert busy.stdout.readline().startswith(b"220 ")
