@@ -343,7 +343,7 @@ Test(auth, unknown_users_cost_what_known_ones_cost)
 	bench_close(b);
 }
 
-/* A hash that can not be checked is a fault, whoever asks. */
+/* A hash that cannot be checked is a fault for every user. */
 Test(auth, file_with_nothing_but_nonsense_is_no_refusal)
 {
 	struct bench *b = bench_open();
@@ -368,7 +368,7 @@ Test(auth, file_with_nothing_but_nonsense_is_no_refusal)
 	bench_close(b);
 }
 
-Test(auth, file_that_can_not_be_read_is_no_refusal)
+Test(auth, file_that_cannot_be_read_is_no_refusal)
 {
 	struct bench *b = bench_open();
 	struct auth *a = open_auth(b, "file", "users");

@@ -149,7 +149,7 @@ Test(carry, parameters_are_handed_on)
 	post_free(m);
 }
 
-Test(carry, what_it_can_not_carry)
+Test(carry, what_it_cannot_carry)
 {
 	struct post *m = post("a@example.net",
 	    "Subject: x\r\n\r\n\xc3\xa4\r\n");
@@ -402,7 +402,7 @@ Test(carry, starttls)
 		    TLS_MUST, true },
 		{ "may, closed after the handshake", TLS "!\n",
 		    LOST "\n", TLS_MAY, false },
-		{ "more behind the reply", OFFERS("STARTTLS")
+		{ "more after the reply", OFFERS("STARTTLS")
 		    "< STARTTLS\n+ 220 2.0.0 Go\\r\\n250 Surplus\\r\\n\n",
 		    GARBLED "\n",
 		    TLS_MUST, false },

@@ -419,7 +419,7 @@ Test(hooks, are_called_once_for_each_step)
 	    "noop <what>\nvrfy <d>\nexpn <e>\nquit <>\n");
 }
 
-/* A device is called so in Latin-1; nobody gets an octet that is no text. */
+/* The device's name is in Latin-1: hooks get no octet that is not UTF-8. */
 Test(hooks, helo_gets_a_name_that_can_be_shown)
 {
 	calls(&recorder_plain, NULL, 0,
@@ -515,7 +515,7 @@ Test(hooks, auth_gets_mechanism_and_response)
 	    "auth <*>\nauth <EXTERNAL>\n  1 \n");
 }
 
-/* Nobody knows today what there is: tomorrow somebody may. */
+/* The mechanisms are unknown for now, and may be known later. */
 Test(auth, without_mechanisms_is_no_refusal_for_good)
 {
 	static const char *const lines[] = {
@@ -637,7 +637,7 @@ Test(hooks, dialogue_has_no_passwords_of_other_protocols)
 }
 
 /* Nothing that a hook says can be more than one reply. */
-Test(hooks, can_not_forge_a_reply)
+Test(hooks, cannot_forge_a_reply)
 {
 	static const struct rule rule = {
 		MAIL, "", 550, "5.7.1", "a\r250 b\n250 c\r\n250 d\x01\x7f\t\n\n"

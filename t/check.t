@@ -252,7 +252,8 @@ def a_next_hop_that_refuses_us_is_bad():
 
 @test
 def credentials_must_have_a_line_for_the_relay():
-    text = "[mail.example.net] jo:secret\n\n# ours\n[127.0.0.1]:9 ann:secret\n" \
+    text = "[mail.example.net] jo:secret\n\n# ours\n" \
+        "[127.0.0.1]:9 ann:secret\n" \
         "[127.0.0.3]:9 kim oauth2 /bin/echo x\n" \
         "[127.0.0.4]:9 kim command /bin/echo x\n"
     file = wrote("credentials", text)
@@ -283,8 +284,8 @@ def credentials_must_have_a_line_for_the_relay():
         "a line for smtp:[127.0.0.1]:10: line 7, user us, a password"]
     wrote("credentials", "@example.org them:secret\n")
     assert line("smtp:[127.0.0.1]:10")[1] == [
-        theirs.format(1), "no line for smtp:[127.0.0.1]:10: it gets no password with mail of "
-        "other senders than the file's"]
+        theirs.format(1), "no line for smtp:[127.0.0.1]:10: it gets no "
+        "password with mail of other senders than the file's"]
     for relay in "smtp:[127.0.0.1]:9", "error:4.3.5 Closed", "discard:":
         assert "/no/file" in bad("--relay-auth", "/no/file", relay), relay
 

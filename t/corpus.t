@@ -1,6 +1,7 @@
 #!/bin/sh
-# Every fuzzer with everything in its corpus, under the sanitizers: what was
-# found once must not come back.  The last input that is named is the culprit.
+# corpus.t - every fuzz target takes every input of its corpus, under the
+# sanitizers: what was found once must not come back.  Of a target that fails
+# the last input that is named is the one that it failed at.
 cd "$(dirname "$0")/.." || exit 1
 set -- t/fuzz/corpus/*
 echo "1..$#"

@@ -272,7 +272,7 @@ Test(driver, is_not_told_of_what_follows_quit)
 	recorder_free(&r);
 }
 
-Test(driver, takes_not_an_octet_behind_starttls)
+Test(driver, takes_not_an_octet_after_starttls)
 {
 	struct channel_settings set = recorder_plain;
 	struct recorder r;
@@ -520,7 +520,7 @@ Test(peer, is_told_with_its_tls_by_a_proxy)
 }
 
 /* The header, and not an octet more: a handshake may follow. */
-Test(peer, tls_may_begin_right_behind_the_header)
+Test(peer, tls_may_begin_right_after_the_header)
 {
 	static const char script[] =
 	    "PROXY TCP4 192.0.2.1 198.51.100.1 56324 465\r\n\x16\x03\x01";

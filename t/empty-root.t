@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
-"""The static smtpd where there is nothing else: no /proc, no /etc, no library,
-a root that cannot be written to, a user without a name."""
-
+"""empty-root.t - the static smtpd where there is nothing else: no /proc, no
+/etc, no library, a root that cannot be written to, a user without a name."""
 import json
 import os
 import queue

@@ -134,8 +134,8 @@ def every_command_line_is_accepted():
         if "--version" in words:
             continue
         done = subprocess.run(
-            [SMTPD, "--check=start", *[w for w in words if w != "--check"]], text=True, cwd=PLACE,
-            stdin=subprocess.DEVNULL, capture_output=True,
+            [SMTPD, "--check=start", *[w for w in words if w != "--check"]],
+            text=True, cwd=PLACE, stdin=subprocess.DEVNULL, capture_output=True,
             env={**os.environ, "CREDENTIALS_DIRECTORY": PLACE,
                  "RES_OPTIONS": "timeout:1 attempts:1"})
         assert done.returncode == 0, (where, words, done.stdout, done.stderr)

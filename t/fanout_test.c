@@ -1,6 +1,6 @@
 /*
- * fanout_test.c - one message to several next hops: who is asked, who gets it,
- * and what the client is told.
+ * fanout_test.c - one message to several next hops: which are asked, which get
+ * it, and what the client is told.
  *
  * relay/smtp.h is played by the functions below, which do as a table says and
  * write down what was asked of them; smtp.o then stays in its archive.

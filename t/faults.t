@@ -33,7 +33,7 @@ TRACE = "FAULT_TRACE" in os.environ
 END = 0     # in place of an errno: the process ends there
 
 ERRORS = {
-    # "+": that call and all behind it
+    # "+": that call and all after it
     "read": "EINTR EIO ECONNRESET", "recv": "EINTR EIO ECONNRESET",
     "write": "EINTR EIO ENOSPC+", "writev": "EINTR EIO ENOSPC+",
     "send": "EINTR EAGAIN EPIPE", "sendfile": "EIO ENOSPC",
@@ -282,14 +282,14 @@ UNHEARD = "421 4.3.0 mx.example.org Internal error, try again"
 UNANSWERED = "451 4.4.2 Connection to next hop lost"
 
 
-# What is as it should be, or can not be helped.
+# What is right although judge() objects, or cannot be avoided.
 KNOWN = (
-    # The monitor believes in no descriptor that it can not look at.
+    # The monitor trusts no descriptor that it cannot look at.
     ("fstat", "the channel process was ended"),
     # A file that could not be removed is still there.
     ("unlinkat", "files left"),
-    # Who is cut off from log or monitor, or does not know which descriptor is
-    # the client, can not say so.
+    # A process that has lost the log or the monitor, or does not know which
+    # descriptor is the client, cannot say so.
     ("write", "nothing in the log"),
     ("sendmsg", "nothing in the log"),
     ("fstat", "nothing in the log"),
@@ -300,8 +300,9 @@ def judge(fault, got, taken, left, sound):
     """What is wrong, as a list of sentences."""
     wrong = []
     role, name, ended = fault[0], fault[1], fault[3] == END
-    # Two parties of whom one is not heard can not both know: the client is
-    # told to try again, and may deliver twice, but nothing is lost.
+    # Where one process cannot hear the other, only one of them knows what
+    # happened: the client is told to try again, and may deliver twice, but
+    # nothing is lost.
     if ended and role == "m":
         unknown = UNHEARD
     else:
@@ -360,7 +361,8 @@ def try_all(kind, octets, names=None):
         tried += 1
         bad = judge(fault, got, place.take(), place.left(), sound)
         if TRACE:
-            print("#", f"{time.monotonic() - began:.3f}", told(fault), got.final or got.replies[-1:],
+            print("#", f"{time.monotonic() - began:.3f}", told(fault),
+                  got.final or got.replies[-1:],
                   got.status, bad or "")
         bad = [b for b in bad if not any(
             fault[1] == name and b.startswith(what) for name, what in KNOWN)]
@@ -421,7 +423,7 @@ def a_program():
 
 @test
 def a_program_that_says_no_when_it_has_read_all():
-    # Whoever takes it for ended before it is has a yes that nobody said.
+    # To take it for ended too early would be to acknowledge what it refuses.
     try_all(Failing, SHORT, names={
         "read", "poll", "ppoll", "waitid", "waitpid", "kill", "clone"})
 
@@ -470,7 +472,7 @@ def a_next_hop_and_a_message_that_outgrows_memory():
 @test
 def valgrind_finds_nothing_in_either_process():
     need("valgrind")
-    # Confined, a process can not be watched: here the kernel has no jail.
+    # Confined, a process cannot be watched: here the kernel has no jail.
     planted = os.path.abspath("t/out/san/planted")
     for kind in (Maildir, Program, Print, NextHop, ChunkingHop, LiveHop,
                  Refusing):

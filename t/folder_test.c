@@ -214,7 +214,7 @@ Test(folder, show_keeps_empty_lines_in_the_journal)
 	}
 }
 
-/* Relays s to spec while files can not grow beyond 1000. */
+/* Relays s to spec while files cannot grow beyond 1000. */
 static struct reply
 relay_to_full_disk(const char *spec, struct spool *s)
 {
@@ -254,7 +254,7 @@ Test(folder, print_to_a_full_file_leaves_nothing_of_the_message)
 	free(big);
 }
 
-Test(folder, print_to_what_can_not_be_opened_defers)
+Test(folder, print_to_what_cannot_be_opened_defers)
 {
 	char *spec;
 	struct reply v = relay_to("print:/none/such/file");
@@ -489,7 +489,7 @@ Test(folder, maildir_names_are_unique_and_crlf_is_kept_if_wanted)
 	free(spec);
 }
 
-Test(folder, maildir_that_can_not_be_entered_defers)
+Test(folder, maildir_that_cannot_be_entered_defers)
 {
 	char *spec;
 	struct reply v = relay_to("maildir:/none/such/box");

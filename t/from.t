@@ -220,7 +220,7 @@ def a_map_has_senders_domains_and_a_star():
         got = relayed("From: x@example.org\n", file, sender)
         assert got == (who and f"{who}@example.com", f"From: {header}"
                        "@example.com\nReply-To: x@example.org"), (sender, got)
-    # Who is not in it is left alone, and so is all of the header.
+    # The mail of a sender who is not in the file is not changed at all.
     for sender in ("x@example.com", "root"):
         assert relayed("Sender: y\nFrom: x@example.org\n", file, sender) == (
             sender, "Sender: y\nFrom: x@example.org"), sender

@@ -51,7 +51,7 @@ def live_needs_a_next_hop():
 
 
 @test
-def an_unknown_recipient_is_refused_by_the_next_hop_and_the_others_get_the_mail():
+def the_next_hop_refuses_an_unknown_recipient_and_the_others_get_the_mail():
     hop = Hop(refuses({"unknown": "550 5.1.1 No such mailbox here"}),
                    extensions=EXTENSIONS)
     with Live(hop) as s:

@@ -1,6 +1,6 @@
 /*
- * ping.c - a mail server of one's own on channel.c, whole: SMTP with one
- * client on standard input and output.
+ * ping.c - a whole mail server on channel.c, as an embedder writes it: SMTP
+ * with one client on standard input and output.
  *
  * It adds a verb, PING, replaces VRFY, and refuses recipients that it does
  * not know.  Once channel.h is installed, build it with

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A server of one's own on channel.c (t/ping.c) does what its head says.
+# ping.t - t/ping.c, an embedder's server on channel.h, does what its head says.
 echo 1..1
 got=$(printf '%s\r\n' 'PING early' 'EHLO client' 'ping  twice ' 'VRFY root' \
     'HELP PING' 'MAIL FROM:<a@example.org>' 'RCPT TO:<b@example.org>' \

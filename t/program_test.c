@@ -176,7 +176,7 @@ Test(program, a_megabyte_of_output_is_fine)
 
 /* ---- Programs: their start ---- */
 
-Test(program, a_program_that_can_not_be_executed_defers)
+Test(program, a_program_that_cannot_be_executed_defers)
 {
 	char *missing[] = { (char[]){ "/no/such/program" }, NULL };
 	char *unfound[] = { (char[]){ "no-such-program-here" }, NULL };

@@ -596,7 +596,7 @@ Test(relay, a_broken_route_defers_all_mail_and_is_named)
 	}
 }
 
-Test(relay, routes_that_can_not_be_read_defer)
+Test(relay, routes_that_cannot_be_read_defer)
 {
 	int fd = open(in_dir("map"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	struct reply v;

@@ -203,8 +203,8 @@ def EHLO_is_refused_and_HELO_accepted():
         done = subprocess.run(
             ["curl", "-sS", "--crlf", "-T", "-", "--mail-from",
              "me@example.org", "--mail-rcpt", "you@example.net",
-             f"smtp://127.0.0.1:{s.port}"], input="Subject: x\n\nhello\n", text=True,
-            capture_output=True)
+             f"smtp://127.0.0.1:{s.port}"], input="Subject: x\n\nhello\n",
+            text=True, capture_output=True)
         assert done.returncode == 0, done
         done = subprocess.run(
             ["swaks", "--server", f"127.0.0.1:{s.port}", "--to",
@@ -278,7 +278,7 @@ def STARTTLS_that_works_can_be_hidden():
         assert send(c) == {}
 
 
-# ---- what is done to replies ---------------------------------------------------
+# ---- what is done to replies
 
 @test
 def the_replies_before_the_faulty_one_arrive():
@@ -380,7 +380,7 @@ def text_may_be_compared_when_it_is_whole():
         s.finish()
 
 
-# ---- which rule holds -----------------------------------------------------------
+# ---- which rule holds
 
 @test
 def the_first_rule_of_a_stage_decides_and_a_delay_lets_the_next():

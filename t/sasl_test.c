@@ -16,7 +16,7 @@ static const struct {
 	const char *name;
 } rows[] = {
 	{ "PLAIN", SAID("\0jo\0secret"), "jo" },
-	/* Who it proves to be, not for whom it wants to act. */
+	/* The name that it proves, not the one that it wants to act for. */
 	{ "PLAIN", SAID("root\0jo\0secret"), "jo" },
 	{ "PLAIN", SAID("\0jo"), "" },
 	{ "PLAIN", SAID("jo"), "" },

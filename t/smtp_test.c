@@ -55,7 +55,7 @@ static const struct scene dialogues[] = {
 	    "> 550 5.1. Odd\n", "550 5.0.0 5.1. Odd\n" },
 	{ .name = "one with a long detail", PLAIN FROM
 	    "> 550 5.1.1234 Odd\n", "550 5.0.0 5.1.1234 Odd\n" },
-	{ .name = "one with something behind it", PLAIN FROM
+	{ .name = "one with something after it", PLAIN FROM
 	    "> 550 5.1.1x Odd\n", "550 5.0.0 5.1.1x Odd\n" },
 	{ .name = "one that is a version", PLAIN FROM
 	    "> 550 55.1.1 Odd\n", "550 5.0.0 55.1.1 Odd\n" },

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
-"""The TLS key and the next hop's password against another process of the same
-user that looks at all others, all the time."""
-
+"""thief.t - the TLS key and the next hop's password are safe from another
+process of the same user that looks at all others, all the time."""
 import os
 import shutil
 import ssl

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""smtpd-tls resident: the TLS engine that stays, for smtpd --tls-engine."""
+"""tls-resident.t - smtpd-tls resident: the TLS engine that stays, for smtpd
+--tls-engine."""
 import array
 import os
 import re
@@ -351,7 +352,8 @@ def nonsense_is_dropped_or_refused_and_the_engine_stays():
     with Engine() as stays:
         for words, want in (
                 (["server", "--cert", "x"], "option --cert is not known"),
-                (["resident"], "the first argument is server, client, resident, check or digest"),
+                (["resident"], "the first argument is server, client, "
+                 "resident, check or digest"),
                 (["client", "--verify"], "option --verify needs an argument"),
                 (["server", "--timeout", "0"], "is not a number from 1 to"),
                 (["server", "x"], "argument x is one too many")):
@@ -477,8 +479,8 @@ def systemd_may_have_opened_the_socket():
             os.dup2(listener.fileno(), 3) if listener.fileno() != 3 else None
             with subprocess.Popen(
                     ["sh", "-c", 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"', "sh",
-                     engine.ENGINE, "resident", "--cert", WORK + "/now.pem", "--key",
-                     WORK + "/now.key"], pass_fds=[3],
+                     engine.ENGINE, "resident", "--cert", WORK + "/now.pem",
+                     "--key", WORK + "/now.key"], pass_fds=[3],
                     stderr=subprocess.PIPE) as stays:
                 if want is None:
                     with Secure() as s:

@@ -588,7 +588,7 @@ def peers():
 
 
 def fetched(name, package, tmp):
-    """A program out of a package that can not be installed beside Postfix."""
+    """A program out of a package that cannot be installed beside Postfix."""
     if package is None:
         return None
     for argv in (["apt-get", "download", "-qq", package],
@@ -711,7 +711,7 @@ bounce unix - - n - 0 bounce
 
 def postfix(tmp, sessions, name, more):
     """One of our own, each of its processes for so many sessions, with more in
-    its main.cf.  None if it can not be had."""
+    its main.cf.  None if it cannot be had."""
     if os.geteuid() != 0 or not find("postconf") or not find("postfix"):
         return None
     folder = tempfile.mkdtemp(prefix="postfix-", dir=tmp)

@@ -2,7 +2,7 @@
  * loop.c - a mail server in one process, for many clients: channel.c, epoll(7)
  * and nothing else.
  *
- *	loop [-v] PORT		listens on 127.0.0.1; 0: a free port, as told
+ *	loop [-v] PORT	listens on 127.0.0.1; 0: a free port, which it prints
  *
  * It takes every message and drops it; -v says so.  A server that keeps mail
  * would write it in on_body(), and have it on the disk before on_end() returns.
@@ -54,7 +54,8 @@ struct server {
 	int epoll, listener, signals;
 	size_t clients, most;
 	bool verbose;
-	struct client list;	/* after: longest silent; before: shortest */
+	/* A ring: next is the client that was silent for longest. */
+	struct client list;
 	char in[65536];
 };
 

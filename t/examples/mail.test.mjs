@@ -66,7 +66,8 @@ test("the customer gets a message", async () => {
 		const [mail, ...more] = await server.messages();
 		assert.deepEqual(more, []);
 		assert.match(mail, /^Delivered-To: jo@example\.net$/m);
-		assert.match(mail, /^Subject: Your order\n\nIt is on its way\.$/m);
+		assert.match(mail,
+		    /^Subject: Your order\n\nIt is on its way\.$/m);
 	} finally {
 		await server.close();
 	}
@@ -76,7 +77,8 @@ test("a full mailbox is told", async () => {
 	const server = await catcher("RCPT full@* 452 4.2.2 Mailbox full");
 	try {
 		const said = await notify(server.port, "full@example.net");
-		assert.ok(said.includes("452 4.2.2 Mailbox full"), said.join("\n"));
+		assert.ok(said.includes("452 4.2.2 Mailbox full"),
+		    said.join("\n"));
 		assert.deepEqual(await server.messages(), []);
 	} finally {
 		await server.close();

@@ -126,6 +126,7 @@ main()
 	c.greet();
 	std::cout << c.feed(in, 0) << std::flush;
 	while (!c.over() && (have = read(STDIN_FILENO, in, sizeof in)) > 0)
-		std::cout << c.feed(in, static_cast<size_t>(have)) << std::flush;
+		std::cout << c.feed(in, static_cast<size_t>(have))
+		          << std::flush;
 	return !std::cout;
 }

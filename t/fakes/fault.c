@@ -4,7 +4,7 @@
  *	LD_PRELOAD=t/out/san/fault.so FAULT=m:fsync:2:5 FAULT_FD=9 smtpd ...
  *
  * The second fsync of the monitor fails with errno 5; "2+" is the second and
- * all behind it, and errno 0 ends the process there, without a word.  Letters
+ * all after it, and errno 0 ends the process there, without a word.  Letters
  * are processes: m is the monitor, and what it was before there were two; c
  * the channel process; x a child that the monitor forked, before it executes.
  * Each call is written to FAULT_FD, one line "m fsync", or "m fsync !" if it
@@ -291,8 +291,8 @@ realloc(void *p, size_t size)
 	return fails("realloc") ? NULL : __libc_realloc(p, size);
 }
 
-/* Whoever took its leave shall be able to report, before it is killed for not
-   being gone yet; whoever did not has half a second less to live. */
+/* A process that is about to be killed, because it is not gone yet, has half a
+   second more to report that it has ended. */
 int
 kill(pid_t pid, int signal)
 {

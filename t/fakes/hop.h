@@ -78,8 +78,9 @@ extern struct relay_settings settings;
 void	hop_begin(void);
 void	hop_end(void);
 
-/* A listening socket, and in where how smtpd calls it: a unix one in hop_dir;
-   on 127.0.0.1, with its port; on 127.0.0.2, at that port. */
+/* A listening socket; where gets its place as relays are written.  A unix one
+   in hop_dir; one on 127.0.0.1, with its port; one on 127.0.0.2, at that
+   port. */
 int	listen_unix(char where[128]);
 int	listen_inet(char where[128], unsigned *port);
 int	listen_second(unsigned port);

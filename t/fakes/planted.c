@@ -1,9 +1,9 @@
 /*
- * planted.c - a traitor in the channel process, for t/sandbox.t.
+ * planted.c - smtpd with an intruder in its channel process, for t/sandbox.t.
  *
  * Linked with the product's own objects and -Wl,--wrap, so nothing of it is
  * in the product.  channel_feed() here knows one more verb, and what that
- * does is what an intruder would try who has taken over the parser:
+ * does is what an intruder that has taken over the parser would try:
  *
  *	PLANT calls		each call of a table, with arguments that mean
  *				something: "NAME ERRNO" for each
@@ -16,8 +16,8 @@
  *	PLANT busy		asks without end, and never pauses
  *	PLANT spool		writes a file that is too large, relays mail
  *				and changes it
- *	PLANT short		relays one that is longer than it says
- *	PLANT leave		nor has it to do with the monitor
+ *	PLANT short		relays a message that is longer than it says
+ *	PLANT leave		closes its end to the monitor, and stays
  *	PLANT files		reads what is open, writes to standard error:
  *				"file NUMBER" for each
  *	PLANT lie		from now on the client is somebody else
@@ -256,8 +256,8 @@ static const long listed[] = {
 	__NR_dup3, __NR_mmap, __NR_mprotect,
 };
 
-/* Not for a filter to refuse: the kernel ends who calls these, unless he is
-   in a page that it made for tracing. */
+/* No filter can refuse these: the kernel ends a process that calls them from
+   outside of the page that the kernel made for tracing. */
 static bool
 is_trap(long number)
 {

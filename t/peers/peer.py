@@ -531,8 +531,8 @@ active_value = true
 class Dovecot(Peer):
     """Decides about passwords at the socket `auth', its path; takes messages
     by LMTP, for everybody, into Maildirs mail/LOCALPART.  Users have the
-    passwords in `users'.  Without root there is no LMTP.  known: only users have
-    mailboxes.  full: these have a mailbox that holds 10 octets.  submission: it
+    passwords in `users'.  Without root there is no LMTP.  known: only users
+    have mailboxes.  full: these have a mailbox that holds 10 octets.  submission: it
     has that service, which wants STARTTLS with mx.pem and hands on to the port
     `onward', to be set before start().  bearer: the address of a service that
     knows tokens (RFC 7662), which must be for that scope."""

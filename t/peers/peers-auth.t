@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""peers-auth.t - people's mail programs authenticate through smtpd to the server
-behind it: --live --auth relay: before Postfix with SASL and before Dovecot's
+"""peers-auth.t - mail programs authenticate through smtpd (--live --auth
+relay:) to the server that it hands mail to: Postfix with SASL, and Dovecot's
 submission service, which both want TLS.
 
 Dovecot decides for both, also about bearer tokens, about which it asks a
@@ -90,7 +90,7 @@ smtpd_sender_login_maps = inline:{{{{{USER}={USER}, kim@example.com=kim}}}}
                 f"smtp:localhost:{peer.ports[0]}")
 
 
-# ---- clients: each returns whether the message went out, and what was said ----
+# ---- clients: each returns whether the message went out, and what was said
 
 def run(*command, text=TEXT):
     done = subprocess.run(command, input=text, capture_output=True)

@@ -111,7 +111,8 @@ def haproxy_health_checks_find_it_up():
         for number, check in enumerate((
                 "option smtpchk", "option smtpchk EHLO probe.example.org",
                 "option tcp-check\n  tcp-check connect\n"
-                "  tcp-check expect rstring ^220\\ \n  tcp-check send QUIT\\r\\n\n"
+                "  tcp-check expect rstring ^220\\ \n"
+                "  tcp-check send QUIT\\r\\n\n"
                 "  tcp-check expect rstring ^221\\ ")):
             name, control = f"{PLACE}/haproxy.{number}", f"{PLACE}/s{number}"
             with open(name, "w") as f:

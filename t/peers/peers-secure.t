@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""peers-secure.t - smtpd between peers that people have: HAProxy and nginx in
-front of it; Dovecot beside it; Postfix, which wants TLS and a password, behind
-it.  Each is an instance of our own."""
+"""peers-secure.t - smtpd between real servers: HAProxy and nginx in front of
+it; Dovecot beside it; Postfix, which wants TLS and a password, as next hop.
+Each is an instance of our own."""
 import glob
 import http.server
 import os
@@ -241,7 +241,7 @@ def scram_with_dovecot_by_a_client_that_speaks_it():
         assert PASSWORD not in log
 
 
-# --- behind
+# --- next hop
 
 SMARTHOST = """
 mynetworks =

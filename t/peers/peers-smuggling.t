@@ -3,7 +3,7 @@
 they read what we relay, they find as many messages as we were told of.
 
 Postfix is set to be as lax as it can; a control says for what each of them
-falls when a client speaks to it directly.  Exim and OpenSMTPD, which can not
+falls when a client speaks to it directly.  Exim and OpenSMTPD, which cannot
 be installed beside Postfix, are fetched and unpacked if they are missing."""
 import os
 import re

@@ -98,7 +98,8 @@ def send(port, using=None):
     with client(port) as s:
         s.starttls(context=using or trusting())
         serial = s.sock.getpeercert()["serialNumber"]
-        s.sendmail("a@example.org", ["b@example.org"], "Subject: x\r\n\r\ny\r\n")
+        s.sendmail("a@example.org", ["b@example.org"],
+                   "Subject: x\r\n\r\ny\r\n")
     return serial
 
 

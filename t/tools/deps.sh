@@ -19,8 +19,9 @@ for target; do
 		packages+=(musl-tools libcrypt-dev busybox-static zlib1g-dev
 		    libzstd-dev) ;;
 	check | coverage)
-		packages+=(libcriterion-dev g++ perl python3 swaks openssl faketime
-		    ca-certificates ucspi-tcp s6 busybox-static haproxy iproute2 strace netbase
+		packages+=(libcriterion-dev g++ perl python3 swaks openssl
+		    faketime ca-certificates ucspi-tcp s6 busybox-static
+		    haproxy iproute2 strace netbase
 		    valgrind libnet-ssleay-perl procps bash-completion nodejs)
 		# inetd and xinetd exclude each other: the tests fetch them
 		# and run them where they are, with these.

@@ -103,7 +103,8 @@ fi
 # An embedder's first line, in either language.
 say channel.h
 gcc -std=c11 -Wall -Wextra -Wpedantic -Werror -Isrc -xc -fsyntax-only channel.h
-g++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -Isrc -xc++ -fsyntax-only channel.h
+g++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -Isrc -xc++ -fsyntax-only \
+    channel.h
 
 # What programs that are linked with the shared library depend on.
 say ABI
@@ -119,7 +120,8 @@ if [ "$version" != "$(sed -n 's/^#define CHANNEL_VERSION_M.*OR //p' channel.h |
 fi
 
 # The manual page has every function, hook, setting and number.
-missing=$(sed -nE 's/^(symbol|member channel_(hooks|settings)) ([a-z_A-Z0-9]+).*/\3/p;
+missing=$(sed -nE '
+    s/^(symbol|member channel_(hooks|settings)) ([a-z_A-Z0-9]+).*/\3/p
     s/^value (WANT_|VERB_)([A-Z_]+).*/\1\2/p' src/channel/abi |
     while read -r name; do
 	grep -qE "^\.(Fn|It Fn|It Fa|It Dv|Dv|Fo)( .*)?\b$name\b" \
@@ -133,7 +135,7 @@ fi
 # Other architectures have other system calls for the list of each jail.
 objects=$(mktemp -d)
 trap 'rm -rf "$objects"' EXIT
-chmod 755 "$objects"	# root's smtpd is nobody
+chmod 755 "$objects"	# started as root, smtpd becomes nobody
 cross=()
 for flag in "${flags[@]}"; do
 	[ "$flag" = -DWITH_SYSTEMD ] || cross+=("$flag")

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs a test for prove: a script as it is, a Criterion suite so that prove
-# can read it (prove can not read all that Criterion writes as YAML) and a
+# can read it (prove cannot read all that Criterion writes as YAML) and a
 # failure's reason is seen.
 #
 #	prove -e t/tools/prove.sh TEST ...

@@ -1,7 +1,7 @@
 /*
- * session.c - reads transcripts: see session.h.  smtpd-replay parses them; what
- * it prints is, in each line, a word, the number of a line in the file, and
- * octets in hexadecimal digits.
+ * session.c - reads transcripts: see session.h.  smtpd-replay parses them, and
+ * prints lines of a word, the number of a line in the file, and octets in
+ * hexadecimal digits.
  */
 #include <assert.h>
 #include <ctype.h>
