@@ -38,7 +38,7 @@ static struct heard {
 void
 peer_read(const char *line, size_t len)
 {
-	char code[5];
+	char code[5] = "";
 
 	copy_printable(line, len, code, sizeof code);
 	if (strspn(code, "0123456789") != 3 ||

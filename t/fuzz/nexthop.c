@@ -30,7 +30,7 @@ static size_t yeses;	/* last lines of 2yz replies that were read */
 void
 peer_read(const char *line, size_t len)
 {
-	char code[5];
+	char code[5] = "";
 
 	copy_printable(line, len, code, sizeof code);
 	if (code[0] == '2' && strspn(code, "0123456789") == 3 &&
