@@ -268,7 +268,7 @@ Test(folder, print_to_what_cannot_be_opened_defers)
 	free(spec);
 }
 
-Test(folder, print_waits_for_whoever_has_locked_the_file)
+Test(folder, print_waits_until_the_file_is_unlocked)
 {
 	struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	int ready[2], over[2], fd;

@@ -1065,7 +1065,7 @@ def where_standard_error_is_standard_output_no_record_is_among_the_replies():
 
 
 @test
-def a_user_that_is_missing_is_refused_whoever_starts_us():
+def a_user_that_is_missing_is_refused_whichever_user_starts_smtpd():
     if os.geteuid() != 0:
         raise Skip("root only")
     program = shutil.copy(SMTPD, folder())      # not below root's home

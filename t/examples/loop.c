@@ -54,7 +54,7 @@ struct server {
 	int epoll, listener, signals;
 	size_t clients, most;
 	bool verbose;
-	/* A ring: next is the client that was silent for longest. */
+	/* A ring: after it comes the client that was silent for longest. */
 	struct client list;
 	char in[65536];
 };

@@ -12,13 +12,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
-// A server whose answers rules change, as --rules has them.
+// A server; rules are lines of the file of --rules.
 async function catcher(...rules) {
 	const folder = await mkdtemp(join(tmpdir(), "mail-"));
 	const ends = [];
 	await writeFile(join(folder, "rules"), rules.join("\n"));
 
-	// One process for each connection, as inetd has it.  Node must not
+	// Starts a process for each connection, as inetd does.  Node must not
 	// read what smtpd is to read.
 	const listener = createServer({ pauseOnConnect: true }, (client) => {
 		const session = spawn(process.env.SMTPD ?? "smtpd",

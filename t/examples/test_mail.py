@@ -17,8 +17,9 @@ from email.message import EmailMessage
 
 class Catcher:
     """with Catcher() as server: server.port, server.messages().  rules are the
-    lines of --rules: how the server answers.  --nosetuid: where root runs the
-    tests, as in a container, nobody could not write to the folder."""
+    lines of --rules: how the server answers.  --nosetuid keeps root where root
+    runs the tests, as in a container: the user nobody could not write to the
+    folder."""
 
     def __init__(self, *rules):
         self.folder = tempfile.TemporaryDirectory()
@@ -34,7 +35,7 @@ class Catcher:
         self.thread = threading.Thread(target=self.serve)
 
     def serve(self):
-        """One process for each connection, as inetd has it."""
+        """Starts a process for each connection, as inetd does."""
         while True:
             try:
                 client, _ = self.listener.accept()
