@@ -118,7 +118,7 @@ def each_part_that_is_missing_is_said_once_and_the_rest_is_there():
 
 
 @test
-def who_requires_the_sandbox_runs_with_all_of_it_or_not_at_all():
+def with_require_sandbox_a_session_has_all_of_it_or_does_not_run():
     for lacks in ("no-landlock", "no-seccomp", "no-limits", "no-nnp",
                   "neither"):
         with Planted("--require-sandbox", "discard:", lacks=lacks) as s:
@@ -367,7 +367,7 @@ def exported_by_a_liar(*options, before=(), pair=None, lie="lie", greets=True):
 
 
 @test
-def who_the_client_is_the_monitor_knows_itself():
+def the_monitor_knows_itself_who_the_client_is():
     env, asked, offered, ours = exported_by_a_liar(pair=tap.tcp_pair())
     true = {k: "" for k in FACTS}
     true.update(CLIENT_ADDRESS="127.0.0.1", CLIENT_PORT=str(ours[1]),
@@ -406,7 +406,7 @@ def what_the_monitor_knows_cannot_be_blanked_out():
 
 
 @test
-def who_authenticated_the_monitor_knows_itself():
+def the_monitor_knows_itself_who_authenticated():
     place = folder()
     password = script(place, "exit 0")
     env, asked, _, _ = exported_by_a_liar(
@@ -419,7 +419,7 @@ def who_authenticated_the_monitor_knows_itself():
 
 
 @test
-def who_may_not_send_XFORWARD_forwards_nobody():
+def a_client_that_may_not_send_XFORWARD_names_no_other():
     for option in ((), ("--xforward", "192.0.2.0/24")):
         env, asked, _, ours = exported_by_a_liar(
             *option, pair=tap.tcp_pair(), greets=False)
@@ -429,7 +429,7 @@ def who_may_not_send_XFORWARD_forwards_nobody():
 
 
 @test
-def who_may_send_XFORWARD_gets_no_rights_by_it():
+def a_client_that_may_send_XFORWARD_gets_no_rights_by_it():
     env, _, _, _ = exported_by_a_liar("--xforward", "unix", greets=False)
     assert env["CLIENT_ADDRESS"] == env["XFORWARD_SOURCE"] == "lie", env
     assert env["SASL_USERNAME"] == env["SERVER_ADDRESS"] == "", env
@@ -549,7 +549,7 @@ def a_question_that_breaks_off_is_not_waited_for():
 
 
 @test
-def who_closes_his_end_and_stays_is_ended():
+def a_process_that_closes_its_end_and_stays_is_ended():
     assert "killed by signal 9" in is_ended("leave")
 
 

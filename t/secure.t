@@ -1267,7 +1267,7 @@ def redirect_changes_the_recipient():
 
 
 @test
-def whom_a_message_is_redirected_to_answers_for_all_recipients():
+def the_recipient_that_a_message_is_redirected_to_answers_for_all():
     place = folder()
     service, session = with_policy(
         place, {"END-OF-MESSAGE": "REDIRECT other@example.net"}, "--lmtp")

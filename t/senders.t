@@ -87,7 +87,7 @@ def a_part_of_a_login_is_not_the_login():
 
 
 @test
-def who_has_not_logged_in_may_use_what_belongs_to_nobody():
+def a_client_that_has_not_logged_in_may_use_senders_without_a_login():
     with client(wrote(TABLE), user=None) as s:
         for sender in ("jo@example.org", "any@example.net"):
             assert said(s, sender) == NOT_IN.format(sender)
