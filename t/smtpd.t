@@ -372,7 +372,8 @@ def the_lines_of_a_reply_are_one_line_in_the_log():
 @test
 def c1_controls_do_not_reach_the_log():
     octets = lines("EHLO x", "MAIL FROM:<a\u009b1m@b> SMTPUTF8", "QUIT")
-    log = run(["-u", "discard:"], octets)[2]
+    log = run(["-u", "-d", "discard:"], octets)[2]
+    assert "C: MAIL FROM:<a??1m@b> SMTPUTF8" in log, log
     assert "\u009b" not in log, log
 
 

@@ -140,6 +140,19 @@ class Peer:
         with open(self.path(name), errors="replace") as f:
             return f.read()
 
+    def await_lines(self, name, pattern, count):
+        """Waits until so many lines of a file that another process writes
+        match."""
+        with subprocess.Popen(["tail", "-n", "+1", "-F", self.path(name)],
+                              stdout=subprocess.PIPE, text=True,
+                              stderr=subprocess.DEVNULL) as follower:
+            try:
+                while count > 0:
+                    line = follower.stdout.readline()
+                    count -= re.search(pattern, line) is not None
+            finally:
+                follower.kill()
+
     def listen(self, count):
         self.ports = free_ports(count)
         self.relays = [f"smtp:[127.0.0.1]:{port}" for port in self.ports]
