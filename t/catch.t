@@ -6,7 +6,6 @@ import os
 import pty
 import re
 import select
-import shutil
 import smtplib
 import socket
 import subprocess
@@ -444,7 +443,4 @@ def make_run_shows_what_is_sent_to_it():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    finally:
-        shutil.rmtree(PLACE)
+    main()

@@ -21,7 +21,11 @@ if "IN_CONTAINER" not in os.environ:    # port 1025 is ours alone there
                           *sys.argv])
 
 from servers import Server
-from tap import folder, main, need, test
+from tap import STATIC, folder, main, need, test
+
+if not STATIC:
+    print("1..0 # SKIP the container has the static smtpd: make STATIC=yes")
+    sys.exit(0)
 
 ROOT = folder()
 HERE = {"/src/musl/smtpd": "musl/smtpd", "/bin/busybox": "/bin/busybox"}
@@ -129,7 +133,4 @@ def another_user_and_rules_are_possible():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    finally:
-        shutil.rmtree(ROOT)
+    main()

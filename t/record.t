@@ -311,7 +311,4 @@ def what_cannot_be_played_is_trouble():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    finally:
-        shutil.rmtree(PLACE)
+    main()

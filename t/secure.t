@@ -16,8 +16,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tap import (HELLO, SANITIZED, SMTPD, Listener, PolicyService, Session,
-                 Skip, certificate, folder, lines, main, message, need, script,
+from tap import (HELLO, SANITIZED, Listener, PolicyService, Session, Skip,
+                 certificate, folder, lines, main, message, need, script,
                  tcp_pair, test, test_if_static, test_unless_static,
                  whole_calls)
 

@@ -579,7 +579,4 @@ def a_completed_address_is_what_routes_and_access_see():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    finally:
-        shutil.rmtree(PLACE)
+    main()

@@ -5,7 +5,9 @@ underscores, is the promise that it checks.  raise Skip(reason) where the
 machine lacks something.  smtpd() starts the program under test as a
 super-server would, on one end of a socket pair.
 """
+import atexit
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -310,14 +312,19 @@ def write(path, text, mode=0o644):
 
 
 def folder():
-    """A new folder that nobody may write to as well."""
+    """A new folder in which every user may write, until the test has ended."""
     path = tempfile.mkdtemp(prefix="smtpd-test-")
     os.chmod(path, 0o777)
+    atexit.register(remove, path, os.getpid())
     return path
 
 
+def remove(path, owner):
+    if os.getpid() == owner:    # a process that was forked has none
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def need(*programs):
-    import shutil
     for program in programs:
         if shutil.which(program) is None:
             raise Skip(f"{program} is not installed")

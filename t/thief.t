@@ -175,4 +175,3 @@ if __name__ == "__main__":
         main()
     finally:
         thief.kill()
-        shutil.rmtree(PLACE)

@@ -506,8 +506,5 @@ def what_makes_no_sense_is_refused_at_the_start():
 
 
 if __name__ == "__main__":
-    try:
-        made()
-        main()
-    finally:
-        shutil.rmtree(WORK)
+    made()
+    main()

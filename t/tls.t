@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import select
-import shutil
 import socket
 import ssl
 import subprocess
@@ -1121,8 +1120,5 @@ def no_process_is_left():
 
 
 if __name__ == "__main__":
-    try:
-        make_certificates()
-        main()
-    finally:
-        shutil.rmtree(WORK)
+    make_certificates()
+    main()

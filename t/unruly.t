@@ -4,7 +4,6 @@ should not."""
 import base64
 import json
 import os
-import shutil
 import socket
 import ssl
 import sys
@@ -284,7 +283,4 @@ def AUTH_that_is_offered_in_the_clear_only_is_not_used():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    finally:
-        shutil.rmtree(PLACE)
+    main()

@@ -473,4 +473,3 @@ if __name__ == "__main__":
     finally:
         for stop in reversed(running):
             stop()
-        shutil.rmtree(PLACE)

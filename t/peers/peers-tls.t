@@ -9,7 +9,6 @@ import os
 import re
 import resource
 import select
-import shutil
 import signal
 import smtplib
 import socket
@@ -509,8 +508,5 @@ def certificates_are_replaced_under_load_and_no_session_is_refused():
 
 
 if __name__ == "__main__":
-    try:
-        made()
-        main()
-    finally:
-        shutil.rmtree(WORK)
+    made()
+    main()
