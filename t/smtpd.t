@@ -232,7 +232,7 @@ def a_program_that_is_missing_is_our_mistake_and_said_in_the_log():
 @test
 def a_program_gets_facts_in_argv_and_environment():
     place = folder()
-    program = script(place, 'printf "%s|" "$@" >args; env >env; cat >message')
+    script(place, 'printf "%s|" "$@" >args; env >env; cat >message')
     with Session("--no-received", "--", "/bin/sh", "-c",
                  f'cd {place}; shift; . ./program', "x", "y",
                  "{sender}", "{size}", "{recipient}") as s:

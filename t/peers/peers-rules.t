@@ -4,7 +4,6 @@ gives: who keeps the mail, who bounces it, who sends it twice."""
 import glob
 import os
 import re
-import select
 import socket
 import subprocess
 import sys
@@ -47,12 +46,9 @@ def arrived(queue_id):
 
 def logged(queue_id, like, count=1):
     """Waits for so many records of a message in Postfix's log."""
-    while True:
-        found = re.findall(f"(?m) {queue_id}: {like}",
-                           postfix.read("maillog"))
-        if len(found) >= count:
-            return found
-        select.select([], [], [], 0.01)
+    record = f"(?m) {queue_id}: {like}"
+    postfix.await_lines("maillog", record, count)
+    return re.findall(record, postfix.read("maillog"))
 
 
 def submit(*to, text="Subject: x\r\n\r\ny\r\n"):
