@@ -164,7 +164,7 @@ def status_75_is_a_programs_and_defers():
     same(codes(talk(25, *message("deferred"))), DEFERRED)
     wait_for_end()
     shows(advice("Mail is deferred"), "event=program .*not now",
-          "event=message-deferred .*451 4.3.0", "A message was put off")
+          "event=message-deferred .*451 4.3.0", "A message was deferred")
 
 
 @test
@@ -379,7 +379,7 @@ def mail_without_TLS_is_told():
 
 @test
 def trouble_is_explained():
-    shows(query("Is anything"), "A message was put off", "event=relay")
+    shows(query("Is anything"), "A message was deferred", "event=relay")
 
 
 @test
