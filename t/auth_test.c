@@ -120,7 +120,7 @@ static const struct {
 	{ TEXT("joe"), 501, "5.5.2", "" },
 };
 
-/* And what is none: not canonical, or not decodable at all. */
+/* What is not base64: not canonical, or not decodable at all. */
 static const char *const malformed[] = {
 	"=", "", "A", "AGpvZQBzZWNyZXQ", "AGpvZQBzZWNyZXR=",
 	"AGpvZQBzZWNyZQ=A", "====", "A===", "AGpv\nZQA", "AGpv\tQQA", "AG-_",
@@ -257,7 +257,7 @@ cost(struct bench *b, struct auth *a, const char *response)
 	return clock() - before;
 }
 
-/* The monitor counts, for an intruder in the channel process does not. */
+/* The monitor counts: an intruder in the channel process would not. */
 Test(auth, after_three_failures_the_source_is_not_asked)
 {
 	struct bench *b = bench_open();
@@ -587,7 +587,7 @@ Test(auth, checkpassword_has_every_signal_s_default)
 	bench_close(b);
 }
 
-/* It and its children are gone, not left behind. */
+/* The program and its children have ended. */
 Test(auth, checkpassword_that_hangs_is_killed)
 {
 	struct bench *b = bench_open();

@@ -244,7 +244,7 @@ Test(dovecot, one_that_is_not_there)
 	bench_close(b);
 }
 
-/* What was begun on one connection is not gone on with on another. */
+/* An exchange that began on one connection does not continue on another. */
 Test(dovecot, one_that_goes_away_in_the_middle)
 {
 	static const char *const script[] = { HELLO, "<", ">CONT\t1\t\n", "x",

@@ -161,7 +161,7 @@ Test(driver, replies_that_wait_hold_the_client_back)
 	free(in);
 }
 
-/* Text is looked at in blocks; where an odd octet falls in them never shows. */
+/* Text is decoded in blocks: the place of an odd octet in them has no effect. */
 Test(driver, sees_what_is_odd_wherever_it_stands)
 {
 	static const char odd[] = "\r\n.";	/* and NUL */
@@ -197,7 +197,7 @@ Test(driver, sees_what_is_odd_wherever_it_stands)
 	}
 }
 
-/* Nor does it matter how many there are: the work is one with the octets. */
+/* Their number does not matter: the work grows with the octets only. */
 Test(driver, a_flood_of_bare_crs_costs_no_more_than_its_octets,
     .timeout = 300)
 {
@@ -241,7 +241,7 @@ Test(driver, may_write_replies_in_pieces)
 	free(got.p);
 }
 
-/* Nor does what was written take up room while something always waits. */
+/* What was written takes up no room, even if something always waits. */
 Test(driver, may_always_have_a_reply_that_waits)
 {
 	struct channel ch;
@@ -307,7 +307,7 @@ Test(driver, closes_with_a_reply_of_its_own)
 	recorder_free(&r);
 }
 
-/* A good-bye is no error too many: it has a reason of its own. */
+/* The driver's own reply is not replaced by `Too many errors'. */
 Test(driver, closes_with_its_own_reply_after_many_errors)
 {
 	struct channel_settings set = recorder_plain;

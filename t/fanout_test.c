@@ -2,8 +2,8 @@
  * fanout_test.c - one message to several next hops: which are asked, which get
  * it, and what the client is told.
  *
- * relay/smtp.h is played by the functions below, which do as a table says and
- * write down what was asked of them; smtp.o then stays in its archive.
+ * The functions below stand in for those of relay/smtp.h: they do as a table
+ * says and write down what was asked of them; smtp.o stays in its archive.
  */
 #include <sys/stat.h>
 
@@ -179,7 +179,7 @@ nexthop_close(struct nexthop *h)
 	free(h);
 }
 
-/* Nothing here is asked during the dialogue: t/live.t has that. */
+/* No test here uses --live: t/live.t does. */
 bool
 nexthop_live(struct nexthop *h)
 {
@@ -226,7 +226,7 @@ nexthop_live_idle(struct nexthop *h, unsigned seconds)
 	return -1;
 }
 
-/* Nor does anybody authenticate: t/auth-relay.t has that. */
+/* No test here authenticates: t/auth-relay.t does. */
 const char *
 nexthop_live_mechanisms(const struct nexthop *h)
 {

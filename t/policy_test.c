@@ -684,7 +684,7 @@ Test(policy, late_answer_is_dropped)
 	bench_close(b);
 }
 
-/* Nor is a second answer that comes after the first was read. */
+/* A second answer, after the first was read, is not taken for the next. */
 Test(policy, second_answer_is_not_the_next_question_s)
 {
 	static const char *const script[] = { "<", ">action=DUNNO\n\n", "g",

@@ -111,7 +111,7 @@ Test(smtp, dialogue)
 	run_scenes(dialogues, COUNT(dialogues));
 }
 
-/* What a peer may do to us at any step, and what it comes to. */
+/* What a peer may do at any step, and the reply that comes of it. */
 struct blow {
 	const char *name, *step, *verdict;
 	int ms;
@@ -251,7 +251,7 @@ Test(smtp, long_reply_lines_are_cut)
 }
 
 /* A peer that reads no further until its long reply to each recipient is
-   taken, over small buffers: who sends without end gets stuck. */
+   taken, over small buffers: a client that only sends gets stuck. */
 Test(smtp, thousand_recipients_in_groups)
 {
 	char *list = malloc(250000), *p = list;
