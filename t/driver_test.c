@@ -161,7 +161,7 @@ Test(driver, replies_that_wait_hold_the_client_back)
 	free(in);
 }
 
-/* Text is decoded in blocks: the place of an odd octet in them has no effect. */
+/* Text is decoded in blocks, wherever in them an odd octet is. */
 Test(driver, sees_what_is_odd_wherever_it_stands)
 {
 	static const char odd[] = "\r\n.";	/* and NUL */
