@@ -179,7 +179,7 @@ def tls_older_than_1_2_is_not_spoken():
              "ALL:@SECLEVEL=0", "-connect", f"127.0.0.1:{server.port}"],
             input=b"", capture_output=True)
         assert done.returncode != 0, done
-        assert "event=tls-failed" in server.logged()
+        assert "handshake failed: unsupported protocol" in server.logged()
 
 
 @test
@@ -218,9 +218,8 @@ def a_clients_certificate_is_verified_and_its_name_handed_on():
         os.unlink(f"{place}/policy")
         with open(f"{place}/env") as f:
             seen = re.findall(r"^TLS_SUBJECT=(.*)$", f.read(), re.M)
-        assert (seen or [""])[0].endswith(subject) and \
-            (subject or not any(seen)), (name, seen)
-        assert asked["ccert_subject"].endswith(subject), asked
+        assert seen == [subject], (name, seen)
+        assert asked["ccert_subject"] == subject, asked
         assert bool(asked["ccert_fingerprint"]) == bool(subject), asked
         assert asked["encryption_protocol"] == "TLSv1.3", asked
         assert asked["encryption_keysize"] == "256", asked
@@ -295,9 +294,8 @@ def require_tls_refuses_mail_in_the_clear():
 @test
 def without_certificate_or_key_there_is_no_starttls():
     broken = [["--tlscert", path("none.pem"), "--tlskey", path("ec.key")],
-              ["--tlscert", path("ec.pem"), "--tlskey", path("none.key")],
-              ["--tlscert", PLACE, "--tlskey", path("ec.key")]]
-    for arguments in broken[:2]:
+              ["--tlscert", path("ec.pem"), "--tlskey", path("none.key")]]
+    for arguments in broken:
         with Session(*arguments, "discard:") as s:
             assert "STARTTLS" not in s.start(), arguments
             assert s.say("STARTTLS")[0][:9] == "454 4.7.0"
@@ -319,10 +317,12 @@ def without_certificate_or_key_there_is_no_starttls():
 
 @test
 def a_certificate_that_makes_no_sense_ends_the_handshake_with_a_word():
+    os.mkdir(path("folder"))
     for cert, key, word in (("ec.pem", "rsa.key", "key"),
                             ("empty.pem", "ec.key", "empty|PEM|certificate"),
                             ("ec.pem", "empty.pem", "empty|PEM|key"),
-                            ("passwords", "ec.key", "PEM|certificate")):
+                            ("passwords", "ec.key", "PEM|certificate"),
+                            ("folder", "ec.key", "is a directory")):
         with Session("--tlscert", path(cert), "--tlskey", path(key),
                      "discard:") as s:
             s.start()
@@ -699,7 +699,7 @@ def checkpassword_programs_decide():
 
 
 @test
-def a_peer_on_a_unix_socket_may_be_who_he_is():
+def a_peer_on_a_unix_socket_may_use_its_login():
     import pwd
     name = pwd.getpwuid(os.geteuid()).pw_name
     place = folder()
