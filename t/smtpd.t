@@ -939,7 +939,7 @@ def what_a_client_calls_itself_is_no_comment_in_the_trace():
 
 
 @test
-def a_peer_that_is_a_socket_is_known_by_his_address():
+def a_peer_that_is_a_socket_is_known_by_its_address():
     if not socket.has_dualstack_ipv6():
         raise Skip("no IPv6")
     with socket.create_server(("::", 0), family=socket.AF_INET6,
@@ -1063,6 +1063,7 @@ def where_standard_error_is_standard_output_no_record_is_among_the_replies():
     seen = done.stdout.decode()
     assert all(re.match(r"\d{3}[ -]", line) for line in seen.splitlines()), \
         seen
+    assert codes(seen) == "220 250 250 250 354 250 221".split(), seen
 
 
 @test
@@ -1078,7 +1079,7 @@ def a_user_that_is_missing_is_refused_whichever_user_starts_smtpd():
 
 
 @test
-def where_standard_error_is_the_client_only_one_process_has_him():
+def where_standard_error_is_the_client_only_one_process_has_it():
     ours, theirs = socket.socketpair()
     process = subprocess.Popen([SMTPD, "discard:"], stdin=theirs,
                                stdout=theirs, stderr=theirs)
@@ -1261,8 +1262,9 @@ def a_program_finds_its_own_users_home_and_not_roots():
     nobody = pwd.getpwnam("nobody")
     roots = {"HOME": "/root", "USER": "root", "LOGNAME": "root",
              "MAIL": "/var/mail/root"}
-    his = {"HOME": nobody.pw_dir, "USER": "nobody", "LOGNAME": "nobody"}
-    for options, wanted in ((["--user", "nobody"], his), ([], his),
+    its_own = {"HOME": nobody.pw_dir, "USER": "nobody", "LOGNAME": "nobody"}
+    for options, wanted in ((["--user", "nobody"], its_own),
+                            ([], its_own),
                             (["-n"], roots)):
         place = folder()
         program = script(place, f"env >{place}/env")
