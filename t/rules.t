@@ -13,7 +13,6 @@ from tap import (HELLO, SMTPD, Listener, Session, certificate, folder, lines,
 
 PLACE = folder()
 TEXT = "Subject: x\r\n\r\nhello\r\n"
-LIMIT = 30
 
 
 def rules(*text, name="rules"):
@@ -39,7 +38,7 @@ def server(*text, relay=None, options=()):
 
 
 def client(listener):
-    return smtplib.SMTP("127.0.0.1", listener.port, timeout=LIMIT)
+    return smtplib.SMTP("127.0.0.1", listener.port)
 
 
 def refusal(call, *arguments):

@@ -90,8 +90,9 @@ def without_seccomp_the_rest_still_refuses_files_programs_and_signals():
     assert "this kernel has no seccomp" in log, log
     if "Landlock" in log:
         raise Skip("this kernel has no Landlock")
+    assert {"openat", "execve", "clone"} <= set(got), got
     for name in ("open", "openat", "openat-to-write", "openat2", "execve",
-                 "execveat"):
+                 "execveat"):   # some machines have no open, and no fork
         assert got.get(name, 1) in REFUSED, (name, os.strerror(got[name]))
     for name in ("fork", "clone", "clone3"):    # by a limit
         assert got.get(name, 11) == errno.EAGAIN, (name, got[name])
@@ -109,7 +110,7 @@ def each_part_that_is_missing_is_said_once_and_the_rest_is_there():
             if lacks == "no-landlock":
                 got = s.plant("calls")
                 got.pop("sendto-path")
-                assert set(got.values()) <= REFUSED, got
+                assert len(got) > 24 and set(got.values()) <= REFUSED, got
             assert s.deliver()[:9] == "250 2.0.0", lacks
             status, log = s.finish()
         assert status == 0
@@ -481,7 +482,7 @@ def nobody_relays_without_auth_or_tls_that_are_required():
 
 
 @test
-def nobody_is_external_by_his_own_word():
+def nobody_is_external_by_its_own_word():
     place = folder()
     with open(f"{place}/users", "w") as f:
         f.write("joe:*\n")
