@@ -12,7 +12,8 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tap import SMTPD, folder, lines, main, need, test
+from tap import SMTPD, folder, lines, main, message, need, test
+from text import manual
 
 CLIENTS = 10000
 MOST = 16 * 1024        # octets of memory of an idle client: loop.c says so
@@ -123,6 +124,25 @@ def ten_thousand_idle_clients_cost_what_is_said():
             s.close()
         assert loop.process.wait() == 0
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[0], max(want, files[1])))
+
+
+@test
+def the_server_in_the_manual_compiles_without_a_warning_and_serves():
+    program = os.path.join(folder(), "server")
+    source, = [text for _, text in manual("src/channel/smtpd-channel.3",
+                                          "EXAMPLES")]
+    subprocess.run(["cc", "-std=c99", "-D_POSIX_C_SOURCE=200809L", "-Wall",
+                    "-Wextra", "-Wno-unused-parameter", "-Werror", "-I.",
+                    "-Isrc", "-xc", "-", "-xnone", "libsmtpd-channel.a", "-o",
+                    program], input=source, text=True, check=True)
+    got = subprocess.run([program], capture_output=True, check=True,
+                         input=lines("EHLO client.example.org") + message(
+                             "Subject: x", "", "y",
+                             to=("a@example.org", "echo@example.org")) +
+                         lines("QUIT"))
+    assert codes(got.stdout) == (
+        ["220", "250", "250", "550", "250", "354", "250", "221"],
+        "250 2.0.0 Message accepted"), got
 
 
 @test
