@@ -343,7 +343,6 @@ class Patient(Hop):
         super().__init__(extensions=EXTENSIONS)
 
     def talk(self, connection, read, number):
-        connection.settimeout(30)
         connection.sendall(b"220 next.example.net\r\n")
         waiting = 0
         for line in read:

@@ -228,14 +228,10 @@ def a_message_that_skips_a_stage_is_not_relayed():
 
 @test
 def a_message_that_a_service_refused_is_not_relayed():
-    for stage, commands in (("EHLO", [MAIL]), ("MAIL", [MAIL, RCPT, "DATA"]),
-                            ("RCPT", [MAIL, RCPT, "DATA"]),
-                            ("DATA", [MAIL, RCPT, "DATA"])):
+    for stage in ("MAIL", "RCPT", "DATA"):
         for only in ("", stage + "="):
-            if stage == "EHLO":
-                continue
-            code, log = intruder("", commands, lambda q: "REJECT" if
-                                 q["protocol_state"] == stage else "DUNNO",
+            code, log = intruder("", [MAIL, RCPT, "DATA"], lambda q: "REJECT"
+                                 if q["protocol_state"] == stage else "DUNNO",
                                  only)
             assert code is None, (stage, only, code)
             assert "event=message-relayed" not in log, stage
@@ -269,6 +265,7 @@ def failures_of_AUTH_are_counted_by_the_monitor():
         for _ in range(3):
             assert s.plant("tell external")["code"] == 504
         s.send(lines("PLANT tell external"))
+        # 1: the planted process has ended by itself, before it was killed.
         assert s.read.read() == b"" and s.process.wait() in (1, 70)
         assert "sent an invalid request; killed" in s.logged()
     shutil.rmtree(place)
