@@ -114,6 +114,18 @@ show(void *ctx, const char *text, bool stopping)
 	(void)stopping;
 }
 
+/* What it logs has at most the tabs of a question. */
+static void
+record(void *ctx, int priority, const char *event, const struct envelope *env,
+    const char *text)
+{
+	(void)ctx;
+	(void)priority;
+	(void)env;
+	check_string(event);
+	check_string(text);
+}
+
 /* A new monitor with TLS, a status line and a policy service; or with a next
    hop that is asked during the dialogue, also about AUTH. */
 static struct monitor *
@@ -130,7 +142,7 @@ open_monitor(bool live)
 	/* So that there is a transaction. */
 	set.policy = live ? NULL : "unix:/nowhere";
 	set.status = show;
-	set.log.log = demand_printable;
+	set.log.log = record;
 	set.relay.log = set.log;
 	m = monitor_open(&set, error, sizeof error);
 	demand(m != NULL, "no monitor");
