@@ -528,64 +528,66 @@ Test(relay, a_star_takes_what_nothing_else_takes)
 	relay_close(r);
 }
 
+static const struct {
+	const char *map, *want;
+} broken_routes[] = {
+	{ "a@example.org\n", "map:1: missing TRANSPORT:NEXTHOP" },
+	{ "# x\n\na@example.org discard:\nb frob:x\n",
+	    "map:4: frob:x: unknown transport" },
+	{ "a error:1\nb\n error\n", "map:2: error: unknown" },
+	{ "  a@example.org discard:\n",
+	    "map:1: indented line has no line before it" },
+	{ "a maildir:\n", "map:1: maildir: needs a folder" },
+	{ "a lmtp:\n", "map:1: lmtp: needs a host" },
+	{ "a :[h]:25\n", "map:1: :[h]:25: missing transport" },
+	{ "/^a discard:\n", "map:1: pattern without its last /" },
+	{ "/a(/ discard:\n", "map:1: " },
+	{ "/a/q discard:\n", "map:1: unknown flag q" },
+	{ "/(a)\\\\\\1/ discard:\n", "map:1: back-references (\\1)" },
+	{ "/(a)/ smtp:$1\n", "map:1: $ is not replaced" },
+	{ "/a/\n", "map:1: missing TRANSPORT:NEXTHOP" },
+	{ "!/a/ discard:\n", "map:1: negated" },
+	{ "if /a/\nendif\n", "map:2: " },
+	{ "a error:2.0.0 x\n", "map:1: error:2.0.0 x: the status" },
+	/* What no recipient can match. */
+	{ "b@example.net: discard:\n",
+	    "map:1: b@example.net:: not an" },
+	{ "\xef\xbb\xbf" "a@example.org discard:\n", "map:1: " },
+	{ "@example.org discard:\n", "map:1: @example.org: no local" },
+	{ "a@example.org, discard:\n",
+	    "map:1: a@example.org,: not an" },
+	{ "a@ discard:\n", "map:1: a@: not an address" },
+	{ "example.org. discard:\n", "map:1: example.org.: not an" },
+	{ "a@.example.org discard:\n", "map:1: a@.example.org: not" },
+	{ "example..org discard:\n", "map:1: example..org: not an" },
+	{ "\"john doe@example.org discard:\n", "map:1: " },
+	{ "*@example.org discard:\n", "map:1: *@example.org: a domain "
+	    "stands alone" },
+	{ "\"a\tb\"@example.org discard:\n", "map:1: " },
+	/* A hop that was refused once is refused again. */
+	{ "a smtps:unix:/x\nb smtps:unix:/x\n",
+	    "map:2: smtps: cannot" },
+	{ "a program:\n", "map:1: program:: unknown transport" },
+	{ "a discard:x\n", "map:1: discard:x: nothing may follow" },
+};
+
 Test(relay, a_broken_route_defers_all_mail_and_is_named)
 {
-	static const struct {
-		const char *map, *want;
-	} cases[] = {
-		{ "a@example.org\n", "map:1: missing TRANSPORT:NEXTHOP" },
-		{ "# x\n\na@example.org discard:\nb frob:x\n",
-		    "map:4: frob:x: unknown transport" },
-		{ "a error:1\nb\n error\n", "map:2: error: unknown" },
-		{ "  a@example.org discard:\n",
-		    "map:1: indented line has no line before it" },
-		{ "a maildir:\n", "map:1: maildir: needs a folder" },
-		{ "a lmtp:\n", "map:1: lmtp: needs a host" },
-		{ "a :[h]:25\n", "map:1: :[h]:25: missing transport" },
-		{ "/^a discard:\n", "map:1: pattern without its last /" },
-		{ "/a(/ discard:\n", "map:1: " },
-		{ "/a/q discard:\n", "map:1: unknown flag q" },
-		{ "/(a)\\\\\\1/ discard:\n", "map:1: back-references (\\1)" },
-		{ "/(a)/ smtp:$1\n", "map:1: $ is not replaced" },
-		{ "/a/\n", "map:1: missing TRANSPORT:NEXTHOP" },
-		{ "!/a/ discard:\n", "map:1: negated" },
-		{ "if /a/\nendif\n", "map:2: " },
-		{ "a error:2.0.0 x\n", "map:1: error:2.0.0 x: the status" },
-		/* What no recipient can match. */
-		{ "b@example.net: discard:\n",
-		    "map:1: b@example.net:: not an" },
-		{ "\xef\xbb\xbf" "a@example.org discard:\n", "map:1: " },
-		{ "@example.org discard:\n", "map:1: @example.org: no local" },
-		{ "a@example.org, discard:\n",
-		    "map:1: a@example.org,: not an" },
-		{ "a@ discard:\n", "map:1: a@: not an address" },
-		{ "example.org. discard:\n", "map:1: example.org.: not an" },
-		{ "a@.example.org discard:\n", "map:1: a@.example.org: not" },
-		{ "example..org discard:\n", "map:1: example..org: not an" },
-		{ "\"john doe@example.org discard:\n", "map:1: " },
-		{ "*@example.org discard:\n", "map:1: *@example.org: a domain "
-		    "stands alone" },
-		{ "\"a\tb\"@example.org discard:\n", "map:1: " },
-		/* A hop that was refused once is refused again. */
-		{ "a smtps:unix:/x\nb smtps:unix:/x\n",
-		    "map:2: smtps: cannot" },
-		{ "a program:\n", "map:1: program:: unknown transport" },
-		{ "a discard:x\n", "map:1: discard:x: nothing may follow" },
-	};
 	char error[256];
 	struct relay *r;
 	struct reply v;
 	size_t i;
 
 	set.spec = "discard:";
-	for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		write_file(in_dir("map"), cases[i].map, 0644);
+	for (i = 0; i < sizeof broken_routes / sizeof broken_routes[0]; i++) {
+		write_file(in_dir("map"), broken_routes[i].map, 0644);
 		set.routes = in_dir("map");
 		r = relay_open(&set, error, sizeof error);
 		cr_assert(r != NULL);
 		v = ask(r, "z@example.net");
 		expect(&v, 451, "4.3.5", "Local configuration error");
-		cr_assert(logged(cases[i].want), "%s\n%s", cases[i].map,
+		cr_assert(logged(broken_routes[i].want), "%s\n%s",
+		    broken_routes[i].map,
 		    journal);
 		v = ask(r, "z@example.net");
 		expect(&v, 451, "4.3.5", "Local configuration error");

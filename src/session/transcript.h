@@ -35,8 +35,8 @@ void	transcript_octets(struct transcript *t,
 /* A remark, "TLS" or "CLOSED", on a line of its own. */
 void	transcript_word(struct transcript *t, const char *word);
 
-/* Writes what is held back: before we could wait, and at the end.  Returns 0, or
-   the errno of the first failure, after which nothing is written. */
+/* Writes what is held back: before we could wait, and at the end.  Returns 0,
+   or the errno of the first failure, after which nothing is written. */
 int	transcript_flush(struct transcript *t);
 
 /* In the monitor, at the end: appends the session to the file. */
