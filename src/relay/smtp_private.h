@@ -128,7 +128,7 @@ struct nexthop {
 	bool secure;		/* nobody can listen: TLS, or a unix socket */
 	bool by_sender;		/* the credentials have lines of senders */
 	char account[SMTP_ACCOUNT];	/* whose credentials it has; "": none */
-	const char *secret;	/* of AUTH that is going on; borrowed, or NULL */
+	const char *secret;	/* of AUTH that goes on; borrowed, or NULL */
 	bool dirty;		/* a transaction is open: RSET comes first */
 	bool kept;		/* from another message, not heard of since */
 	bool stale;		/* so it was, and cannot be used further */

@@ -13,7 +13,7 @@
 #include "base/text.h"
 #include "relay/smtp_private.h"
 
-#define QUOTED 8		/* octets of a secret that tell something of it */
+#define QUOTED 8		/* octets of a secret that betray it */
 
 /* Logs a line of the dialogue; whose: 'C' for ours, 'S' for the next hop's. */
 static void

@@ -237,7 +237,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static struct asker a;
 	static const char message[] = "Subject: x\r\n\r\n.\r\ny\r\n";
 	struct relay_settings set = { .fqdn = "mx.example.org", .live = true,
-		.through = true, .timeout = 540, .next_timeout = 30, .print = -1, .debug = true,
+		.through = true, .timeout = 540, .next_timeout = 30,
+		.print = -1, .debug = true,
 		.tls_program = "/nonexistent" };
 	char error[256];
 	struct secret secret = { SECRET, SECRET, false };
