@@ -186,7 +186,7 @@ def a_silent_next_hop_is_left_for_the_next_when_its_time_is_over():
     silent.close()
     up.close()
     record, = records(log, "nexthop")
-    assert "no answer in time" in record["text"], log
+    assert "the greeting: no answer in time" in record["text"], log
     record, = records(log, "message-relayed")
     assert 1 <= float(record["delay"]) < 25, log
 
