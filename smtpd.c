@@ -77,7 +77,10 @@ static int
 open_key(const char *option, const char *path, char *why, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	int high = fd == -1 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 10);
+	/* A folder can be opened, and nothing else tells it from a file as
+	   read() does. */
+	int high = fd == -1 || read(fd, why, 0) == -1 ? -1
+	    : fcntl(fd, F_DUPFD_CLOEXEC, 10);
 	size_t n = strlen(why);
 
 	if (high == -1)
