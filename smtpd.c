@@ -77,8 +77,7 @@ static int
 open_key(const char *option, const char *path, char *why, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	/* A folder can be opened, and nothing else tells it from a file as
-	   read() does. */
+	/* A folder can be opened; read() refuses it. */
 	int high = fd == -1 || read(fd, why, 0) == -1 ? -1
 	    : fcntl(fd, F_DUPFD_CLOEXEC, 10);
 	size_t n = strlen(why);
