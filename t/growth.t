@@ -105,6 +105,22 @@ def fifty_thousand_fields_that_a_filter_deletes_or_changes():
 
 
 @test
+def fifty_thousand_recipients_that_a_filter_adds_and_takes_away():
+    count = 50000
+    who = [f"<q{i}@example.net>\0" for i in range(count)]
+    place = folder()
+    with Filter(place, {"E": [packet(c, w) for c in "+-" for w in who] +
+                        [packet("c")]}, steps=0x70) as f:
+        relayed(lines("RCPT TO:<b@example.org>", "DATA", "z", "."),
+                "--milter", f.place, "discard:")
+    with Filter(place, {"E": [packet(c, who[0]) for c in "+-" * count] +
+                        [packet("c")]}, steps=0x70) as f:
+        relayed(lines("RCPT TO:<b@example.org>", "DATA", "z", "."),
+                "--milter", f.place, "discard:")
+    shutil.rmtree(place)
+
+
+@test
 def a_line_of_four_megabytes():
     for verb in (b"", b"EHLO ", b"MAIL FROM:<", b"AUTH PLAIN "):
         got = answers(lines(HELLO) + verb + b"x" * (4 << 20) +

@@ -25,7 +25,7 @@
 
 #define ADDRESS_MAX 1000	/* octets of an address, with NUL */
 #define OPTIONS_MAX 1000	/* octets of its parameters, with NUL */
-#define RECIPIENTS_MAX 100000	/* of a message that a filter changes */
+#define RECIPIENTS_MAX 100000	/* that a filter adds or deletes */
 
 /* Keeps the strings that follow each other as one. */
 static char *
@@ -161,25 +161,31 @@ change_sender(struct milter_change *c, char *address, const char *options)
 	    rest[0] == '\0' ? new + (new[0] == ' ') : new, "");
 }
 
-/* Makes the list of recipients the filter's own.  Returns false with a fault
-   if there is no memory. */
+/* Makes the list of recipients the filter's own, and appends one.  Returns false
+   with a fault if there is no memory, or if they are too many. */
 static bool
-own_recipients(struct milter_change *c)
+append_recipient(struct milter_change *c, const char *address,
+    const char *options)
 {
 	const struct envelope *env = &c->message->env;
-	struct recipient *own;
 	struct milter *m = c->m;
+	size_t had = m->resized ? m->nrecipients : env->nrecipients;
+	struct recipient *own;
 
-	if (m->resized)
-		return true;
-	own = calloc(env->nrecipients + 1, sizeof *own);
+	if (m->fault == NULL && had - env->nrecipients >= RECIPIENTS_MAX)
+		m->fault = "too many recipients";
+	if (m->fault != NULL)
+		return false;
+	own = realloc(m->recipients, (had + 1) * sizeof *own);
 	if (own == NULL) {
 		m->fault = "no memory for its changes";
 		return false;
 	}
-	memcpy(own, env->recipients, env->nrecipients * sizeof *own);
+	if (!m->resized)
+		memcpy(own, env->recipients, had * sizeof *own);
+	own[had] = (struct recipient){ address, options };
 	m->resized = true;
-	m->nrecipients = env->nrecipients;
+	m->nrecipients = had + 1;
 	m->recipients = own;
 	return true;
 }
@@ -188,7 +194,6 @@ static void
 add_recipient(struct milter_change *c, char *address, const char *options)
 {
 	struct milter *m = c->m;
-	struct recipient *more, one;
 	char new[OPTIONS_MAX];
 
 	address = read_path(c, address);
@@ -199,41 +204,77 @@ add_recipient(struct milter_change *c, char *address, const char *options)
 		return;
 	}
 	read_options(c, options, "NOTIFY=", "ORCPT=", new);
-	if (!own_recipients(c))
-		return;
-	for (size_t i = 0; i < m->nrecipients; i++)
-		if (strcasecmp(m->recipients[i].address, address) == 0)
-			return;
-	if (m->nrecipients >= RECIPIENTS_MAX) {
-		m->fault = "too many recipients";
-		return;
-	}
-	one.address = keep(m, address, "", "");
-	one.options = keep(m, new + (new[0] == ' '), "", "");
-	if (m->fault != NULL)
-		return;
-	more = realloc(m->recipients, (m->nrecipients + 1) * sizeof *more);
-	if (more == NULL) {
-		m->fault = "no memory for its changes";
-		return;
-	}
-	more[m->nrecipients++] = one;
-	m->recipients = more;
+	append_recipient(c, keep(m, address, "", ""),
+	    keep(m, new + (new[0] == ' '), "", ""));
 }
 
+/* One without options takes those away that have its address and come before
+   it. */
 static void
 delete_recipient(struct milter_change *c, char *address)
 {
-	struct milter *m = c->m;
-	size_t n = 0;
-
 	address = read_path(c, address);
-	if (address == NULL || !own_recipients(c))
-		return;
-	for (size_t i = 0; i < m->nrecipients; i++)
-		if (strcasecmp(m->recipients[i].address, address) != 0)
-			m->recipients[n++] = m->recipients[i];
-	m->nrecipients = n;
+	if (address != NULL)
+		append_recipient(c, keep(c->m, address, "", ""), NULL);
+}
+
+/* By address, and those that have the same as they came. */
+static int
+compare_recipients(const void *a, const void *b)
+{
+	const struct recipient *one = *(struct recipient *const *)a;
+	const struct recipient *other = *(struct recipient *const *)b;
+	int order = strcasecmp(one->address, other->address);
+
+	return order != 0 ? order : (one > other) - (one < other);
+}
+
+/* Keeps of those who have the same address, first[0..n), what deletions and
+   additions leave; the others lose it.  From the place added on they are
+   additions, each of which counts only if there is no other. */
+static void
+settle_address(struct recipient *first[], size_t n,
+    const struct recipient *added)
+{
+	size_t live = 0, i, j = 0;
+
+	for (i = 0; i < n; i++) {
+		for (; first[i]->options == NULL && j < i; j++)
+			first[j]->address = NULL;
+		if (first[i]->options == NULL || (first[i] >= added &&
+		    live > 0))
+			first[i]->address = NULL;
+		live = first[i]->options == NULL ? 0 : live + 1;
+	}
+}
+
+/* Makes deletions and additions, in time that grows with their number.  Returns
+   0, or -1 with errno. */
+static int
+settle_recipients(struct milter *m, size_t before)
+{
+	size_t n = m->nrecipients, i, same, kept = 0;
+	struct recipient **all = calloc(n, sizeof *all);
+
+	if (all == NULL)
+		return -1;
+	for (i = 0; i < n; i++)
+		all[i] = &m->recipients[i];
+	qsort(all, n, sizeof *all, compare_recipients);
+	for (i = 0; i < n; i += same) {
+		const char *address = all[i]->address;
+
+		for (same = 1; i + same < n && strcasecmp(address,
+		    all[i + same]->address) == 0; same++)
+			;
+		settle_address(all + i, same, m->recipients + before);
+	}
+	free(all);
+	for (i = 0; i < n; i++)
+		if (m->recipients[i].address != NULL)
+			m->recipients[kept++] = m->recipients[i];
+	m->nrecipients = kept;
+	return 0;
 }
 
 /* ---- header and body ---- */
@@ -437,6 +478,8 @@ milter_commit(struct milter_change *c)
 		message->env.size = size;
 	}
 	if (m->resized) {
+		if (settle_recipients(m, message->env.nrecipients) == -1)
+			return -1;
 		message->env.recipients = m->recipients;
 		message->env.nrecipients = m->nrecipients;
 		message->discard = message->discard || m->nrecipients == 0;
