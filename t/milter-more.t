@@ -418,7 +418,7 @@ def a_filter_that_never_ends_ends_with_the_session():
             while event == "E":     # until smtpd has closed
                 client.sendall(last)
             return super().answer(client, count, event, data)
-    for last in packet("p"), packet("+", strings("<b@example.org>")):
+    for last in packet("p"), packet("m", number(1, "None", "")):
         where = box()
         with Endless(PLACE) as f, Session(
                 "--milter", f.place, "--milter-timeout", "300",
@@ -430,6 +430,24 @@ def a_filter_that_never_ends_ends_with_the_session():
             s.process.wait()
             assert "no answer in time" in s.logged()
         assert stored(where) == []
+
+
+@test
+def a_filter_that_adds_recipients_for_ever_adds_too_many():
+    one = packet("+", strings("<c@example.org>"))
+    with Filter(PLACE, {"E": [one] * 100001 + [packet("c")]}) as f, Session(
+            "--milter", f.place, "discard:") as s:
+        s.start()
+        assert s.deliver().startswith("451 4.7.1")
+        s.finish()
+        assert "too many recipients" in s.logged()
+    with Filter(PLACE, {"E": [one] * 100000 + [packet("c")]}) as f, Session(
+            "--milter", f.place, "discard:") as s:
+        s.start()
+        assert s.deliver().startswith("250 2.0.0")
+        s.finish()
+        assert " to=b@example.org to=c@example.org size=" in s.logged(), \
+            s.logged()
 
 
 # --- policy, large, TLS and AUTH

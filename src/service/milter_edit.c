@@ -161,33 +161,48 @@ change_sender(struct milter_change *c, char *address, const char *options)
 	    rest[0] == '\0' ? new + (new[0] == ' ') : new, "");
 }
 
-/* Makes the list of recipients the filter's own, and appends one.  Returns false
-   with a fault if there is no memory, or if they are too many. */
+/* Makes the list of recipients the filter's own.  False: no memory. */
 static bool
+own_recipients(struct milter_change *c)
+{
+	const struct envelope *env = &c->message->env;
+	size_t room = 1;	/* as table_grow() wants it */
+
+	if (c->m->resized)
+		return true;
+	while (room < env->nrecipients)
+		room *= 2;
+	c->m->recipients = calloc(room, sizeof *c->m->recipients);
+	if (c->m->recipients == NULL)
+		return false;
+	if (env->nrecipients > 0)
+		memcpy(c->m->recipients, env->recipients,
+		    env->nrecipients * sizeof *c->m->recipients);
+	c->m->nrecipients = env->nrecipients;
+	c->m->resized = true;
+	return true;
+}
+
+/* Appends a recipient, or fails with a fault. */
+static void
 append_recipient(struct milter_change *c, const char *address,
     const char *options)
 {
-	const struct envelope *env = &c->message->env;
 	struct milter *m = c->m;
-	size_t had = m->resized ? m->nrecipients : env->nrecipients;
-	struct recipient *own;
+	struct recipient *more = NULL;
 
-	if (m->fault == NULL && had - env->nrecipients >= RECIPIENTS_MAX)
-		m->fault = "too many recipients";
-	if (m->fault != NULL)
-		return false;
-	own = realloc(m->recipients, (had + 1) * sizeof *own);
-	if (own == NULL) {
+	if (own_recipients(c))
+		more = table_grow(m->recipients, m->nrecipients, sizeof *more);
+	if (more == NULL) {
 		m->fault = "no memory for its changes";
-		return false;
+		return;
 	}
-	if (!m->resized)
-		memcpy(own, env->recipients, had * sizeof *own);
-	own[had] = (struct recipient){ address, options };
-	m->resized = true;
-	m->nrecipients = had + 1;
-	m->recipients = own;
-	return true;
+	m->recipients = more;
+	if (m->nrecipients - c->message->env.nrecipients >= RECIPIENTS_MAX)
+		m->fault = "too many recipients";
+	else if (m->fault == NULL)
+		m->recipients[m->nrecipients++] = (struct recipient){
+			address, options };
 }
 
 static void
