@@ -181,9 +181,12 @@ static void
 cut_add_from(struct cut *c, const char *charset, const char *p, size_t n)
 {
 	char utf8[4];
+	size_t len;
 
-	for (; n > 0; p++, n--)
-		cut_add(c, utf8, mime_utf8(charset, (unsigned char)*p, utf8));
+	for (; n > 0; p++, n--) {
+		len = mime_utf8(charset, (unsigned char)*p, utf8);
+		cut_add(c, utf8, len);
+	}
 }
 
 /* Ends the text, where it was cut before a character that is not whole. */

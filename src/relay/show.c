@@ -268,14 +268,16 @@ static void
 put_text(struct show *s, const struct mime_part *p)
 {
 	char octets[4096], utf8[4];
-	size_t at = 0, n;
+	size_t at = 0, n, len;
 
 	s->last = '\n';
 	while ((n = mime_decode(p->encoding, p->body, &at, octets,
 	    sizeof octets)) > 0)
-		for (size_t i = 0; i < n; i++)
-			add_shown(s, utf8, mime_utf8(p->charset,
-			    (unsigned char)octets[i], utf8));
+		for (size_t i = 0; i < n; i++) {
+			len = mime_utf8(p->charset, (unsigned char)octets[i],
+			    utf8);
+			add_shown(s, utf8, len);
+		}
 	flush_text(s, true);
 	if (s->last != '\n')
 		put(s, "\n");

@@ -197,8 +197,8 @@ static bool
 auth_plain(struct attempt *a)
 {
 	char message[SASL_MESSAGE];
-	bool ok = begin_mechanism(a, "PLAIN", message,
-	    sasl_plain(message, a->c), STEP_AUTH);
+	size_t len = sasl_plain(message, a->c);
+	bool ok = begin_mechanism(a, "PLAIN", message, len, STEP_AUTH);
 
 	explicit_bzero(message, sizeof message);
 	return ok;
@@ -244,8 +244,9 @@ static bool
 auth_oauthbearer(struct attempt *a)
 {
 	char message[SASL_MESSAGE];
-	bool ok = auth_token(a, "OAUTHBEARER", message, sasl_oauthbearer(
-	    message, a->c, a->h->place.host, smtp_port(a->h)), "AQ==");
+	size_t len = sasl_oauthbearer(message, a->c, a->h->place.host,
+	    smtp_port(a->h));
+	bool ok = auth_token(a, "OAUTHBEARER", message, len, "AQ==");
 
 	explicit_bzero(message, sizeof message);
 	return ok;
@@ -255,8 +256,8 @@ static bool
 auth_xoauth2(struct attempt *a)
 {
 	char message[SASL_MESSAGE];
-	bool ok = auth_token(a, "XOAUTH2", message,
-	    sasl_xoauth2(message, a->c), "");
+	size_t len = sasl_xoauth2(message, a->c);
+	bool ok = auth_token(a, "XOAUTH2", message, len, "");
 
 	explicit_bzero(message, sizeof message);
 	return ok;
@@ -373,12 +374,13 @@ finish_scram(struct attempt *a, struct digest *d, struct scram *s)
 	};
 	char proof[64], final[SCRAM_TEXT + 80];
 	struct digest_answer hash;
+	int len;
 
 	if (!ask_digest(a, d, q, s->salt, s->text, &hash))
 		return cancel(a);
 	text_encode_base64(proof, (const char *)hash.proof, sizeof hash.proof);
-	add_base64(a->h, final, (size_t)snprintf(final, sizeof final,
-	    "%s,p=%s", s->final, proof));
+	len = snprintf(final, sizeof final, "%s,p=%s", s->final, proof);
+	add_base64(a->h, final, (size_t)len);
 	if (!ask_step(a, STEP_SASL))
 		return false;
 	if (a->r->code == 235 || !is_signature(a->r->text, hash.signature)) {

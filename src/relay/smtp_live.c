@@ -222,20 +222,21 @@ resume(struct nexthop *h, const struct envelope *env, int spool,
 	struct recipient *to = calloc(l->n + 1, sizeof *to);
 	struct reply *v = calloc(l->n + 1, sizeof *v);
 	struct envelope same = *env;
-	bool ok = to != NULL && v != NULL;
+	bool ok = false;
 
 	smtp_hang_up(h);
-	if (!ok)
+	if (to == NULL || v == NULL)
 		reply_local_error(r);
 	else if (l->again) {
-		ok = false;
 		reply_set(r, 451, "4.4.2", "Connection to next hop lost");
 		if (l->lost.code != 0)
 			*r = l->lost;
+	} else {
+		ok = true;
+		for (size_t i = 0; i < l->n; i++)
+			to[i] = (struct recipient){ l->to[i].text,
+				second(l->to[i].text) };
 	}
-	for (size_t i = 0; ok && i < l->n; i++)
-		to[i] = (struct recipient){ l->to[i].text,
-			second(l->to[i].text) };
 	l->again = l->again || !l->given_back;
 	l->given_back = false;
 	same.recipients = to;

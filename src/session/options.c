@@ -393,7 +393,9 @@ find_credential(const char *option, const char *arg)
 			rest = arg + kind + strlen(names[i]);
 	if (rest == NULL)
 		return arg;
-	if (dir == NULL || *dir == '\0')
+	if (dir == NULL)
+		dir = "";
+	if (*dir == '\0')
 		log_misused("--%s %s: there is no $CREDENTIALS_DIRECTORY; "
 		    "under systemd LoadCredential= sets it", option, arg);
 	room = strlen(dir) + strlen(arg) + 2;

@@ -158,7 +158,7 @@ for f; do
 	gcc "${flags[@]}" -Werror -fanalyzer -Wno-analyzer-fd-leak -c \
 	    -o /dev/null "$f"
 	# varFuncNullUB: POSIX says that NULL is a pointer, ISO C does not.
-	cppcheck -q --std=c11 --enable=warning,performance,portability \
+	cppcheck -q -I. -Isrc --std=c11 --enable=warning,performance,portability \
 	    --suppress=normalCheckLevelMaxBranches --inline-suppr \
 	    --suppress=varFuncNullUB \
 	    --error-exitcode=1 -D_POSIX_C_SOURCE=200809L "$f"
