@@ -155,7 +155,7 @@ dial_engine(const char *resident, int type)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	const char *path = resident + strlen("unix:");
-	int fd;
+	int fd, why;
 
 	if (strlen(path) >= sizeof address.sun_path) {
 		errno = ENAMETOOLONG;
@@ -165,7 +165,9 @@ dial_engine(const char *resident, int type)
 	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd != -1 && connect(fd, (struct sockaddr *)&address,
 	    sizeof address) == -1) {
+		why = errno;
 		close(fd);
+		errno = why;
 		fd = -1;
 	}
 	return fd;
