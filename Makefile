@@ -18,7 +18,9 @@ HARDEN = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 \
 LINK = -pie -Wl,-z,relro,-z,now,-z,pack-relative-relocs,-z,noseparate-code \
 	-Wl,--gc-sections
 SMALL = -ffunction-sections -fno-asynchronous-unwind-tables -fno-plt
-STD = -std=c11 -D_POSIX_C_SOURCE=200809L -I. -Isrc $(WARN) \
+# Where off_t and time_t have 32 bits, 64.
+STD = -std=c11 -D_POSIX_C_SOURCE=200809L -D_FILE_OFFSET_BITS=64 \
+	-D_TIME_BITS=64 -I. -Isrc $(WARN) \
 	-DVERSION='"$(VERSION)"' -DLIBEXEC='"$(PREFIX)/libexec"' \
 	$(if $(filter yes,$(WITH_SYSTEMD)),-DWITH_SYSTEMD)
 ALLCFLAGS = $(STD) $(HARDEN) $(SMALL) $(CFLAGS)
