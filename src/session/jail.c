@@ -35,8 +35,10 @@ static const struct sock_filter calls_linger[] = {
 	CONFINE_ALLOW_OPTION(SOL_SOCKET, SO_LINGER),
 	CONFINE_END
 };
+#define SECCOMP "seccomp"
 #else
 static const struct sock_filter calls[1], calls_linger[1];
+#define SECCOMP "seccomp that smtpd knows"
 #endif
 
 /* Limits the size of files, the spool above all.  Replies may go to a file,
@@ -68,7 +70,7 @@ jail_try(uint64_t most, bool linger, char text[JAIL_TEXT])
 		{ CONFINE_NO_NEW_PRIVS, "no_new_privs" },
 		{ CONFINE_NO_LIMITS, "limits" },
 		{ CONFINE_NO_LANDLOCK, "Landlock" },
-		{ CONFINE_NO_SECCOMP, "seccomp" },
+		{ CONFINE_NO_SECCOMP, SECCOMP },
 	};
 	const size_t n = linger ? COUNT(calls_linger) : COUNT(calls);
 	unsigned missing = limit_files(most) | confine(linger ? calls_linger
