@@ -44,6 +44,7 @@ for target; do
 		    libpcre2-8-0 libgnutls-openssl27) ;;
 	check-systemd)
 		packages+=(make python3 swaks openssl systemd-container
+		    systemd-sysv libpam-systemd dbus
 		    debootstrap dpkg-dev lintian man-db bash-completion
 		    iproute2 ca-certificates ucspi-tcp procps
 		    dovecot-lmtpd postgrey pyspf-milter postfix opendkim) ;;
