@@ -208,7 +208,9 @@ delete_oldest(int dir, size_t keep)
 	if (list_messages(dir, "new", &all, &n) == -1 ||
 	    list_messages(dir, "cur", &all, &n) == -1)
 		status = -1;
-	else if (n > keep)
+	if (all == NULL)
+		return status;
+	if (n > keep)
 		qsort(all, n, sizeof *all, compare_ages);
 	for (i = 0; status == 0 && i + keep < n; i++)
 		if (unlinkat(dir, all[i].path, 0) == -1 && errno != ENOENT)
@@ -273,7 +275,7 @@ probe_maildir(struct relay *r, struct hop *h, struct findings *f)
 	int dir = folder_open(h->where), error = dir == -1 ? errno : 0;
 
 	(void)r;
-	for (size_t i = 0; i < COUNT(parts) && error == 0; i++)
+	for (size_t i = 0; dir != -1 && i < COUNT(parts) && error == 0; i++)
 		if (faccessat(dir, parts[i], W_OK | X_OK, AT_EACCESS) == -1)
 			error = errno;
 	if (error == 0)

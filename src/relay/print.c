@@ -339,9 +339,11 @@ print_to(const struct job *j, const char *file, const struct page *page)
 static void
 deliver_page(const struct job *j, struct hop *h, struct reply r[])
 {
-	const char *file = *h->where != '\0' ? h->where : NULL;
+	const char *file = h->where;
 	struct page page = { .shown = h->transport->kind == SHOWN };
 
+	if (*file == '\0')
+		file = NULL;
 	if (file == NULL && j->r->set->print == -1) {
 		logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env,
 		    "%s: standard error is the client, name a file",

@@ -336,22 +336,21 @@ kept(const struct engine *e, int n)
 static void
 close_others(const struct engine *e)
 {
-	long i, end, limit;
-	int from, next;
+	int from, next, fd, end;
+	long limit;
 
-	for (from = STDERR_FILENO;; from = next + 1) {
+	for (from = STDERR_FILENO; from > 0; from = next + 1) {
 		next = kept(e, from);
 		if (next == from)
 			continue;
 		if (close_range((unsigned)from, next == -1 ? UINT_MAX :
 		    (unsigned)next - 1, 0) == -1) {
 			limit = sysconf(_SC_OPEN_MAX);
-			end = next == -1 ? limit : next;
-			for (i = from; i < end; i++)
-				close((int)i);
+			end = next != -1 ? next :
+			    limit < INT_MAX ? (int)limit : INT_MAX;
+			for (fd = from; fd < end; fd++)
+				close(fd);
 		}
-		if (next == -1)
-			return;
 	}
 }
 
