@@ -18,9 +18,11 @@ HARDEN = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 \
 LINK = -pie -Wl,-z,relro,-z,now,-z,pack-relative-relocs,-z,noseparate-code \
 	-Wl,--gc-sections
 SMALL = -ffunction-sections -fno-asynchronous-unwind-tables -fno-plt
-# Where off_t and time_t have 32 bits, 64.
-STD = -std=c11 -D_POSIX_C_SOURCE=200809L -D_FILE_OFFSET_BITS=64 \
-	-D_TIME_BITS=64 -I. -Isrc $(WARN) \
+# Files and times have 64 bits where a long has 32, too.  Where it has 64 this
+# would only give functions other names than those that tests take the place of.
+LARGE := $(if $(shell $(CC) -dM -E -x c /dev/null | grep __LP64__),,\
+	-D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64)
+STD = -std=c11 -D_POSIX_C_SOURCE=200809L $(LARGE) -I. -Isrc $(WARN) \
 	-DVERSION='"$(VERSION)"' -DLIBEXEC='"$(PREFIX)/libexec"' \
 	$(if $(filter yes,$(WITH_SYSTEMD)),-DWITH_SYSTEMD)
 ALLCFLAGS = $(STD) $(HARDEN) $(SMALL) $(CFLAGS)
