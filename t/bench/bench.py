@@ -1255,7 +1255,7 @@ def loop_part(args, tmp, everyone, missing, folder):
     some = [Candidate(LOOP, [loop, "{port}"], serves=True)]
     some += [c for c in everyone if c.name in ("aiosmtpd", "smtp-sink",
                                                "smtpd discard:")]
-    mta = postfix(tmp, *certificate(tmp), 1000, "Postfix")
+    mta = postfix(tmp, 1000, "Postfix", PROXY_CF)
     if mta is None:
         missing.append("Postfix (as root)")
     else:
