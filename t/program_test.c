@@ -488,7 +488,7 @@ Test(program, a_program_that_hangs_is_stopped)
 	struct reply v;
 
 	set.timeout = 1;
-	v = relay_script("echo 250 fine; exec tail -f /dev/null");
+	v = relay_script("echo 250 fine; exec sleep 600");
 	expect(&v, 451, "4.3.0", "The relay took too long");
 	cr_assert(logged("prog: stopped after 1 seconds\n"));
 }
@@ -502,7 +502,7 @@ Test(program, a_program_that_will_not_be_stopped_is_killed_with_its_children)
 
 	set.timeout = 1;
 	prctl(PR_SET_CHILD_SUBREAPER, 1);	/* to see its child's end */
-	snprintf(body, sizeof body, "trap '' TERM\ntail -f /dev/null &\n"
+	snprintf(body, sizeof body, "trap '' TERM\nsleep 600 &\n"
 	    "echo $! > %s\nwhile :; do wait; done", in_dir("child"));
 	v = relay_script(body);
 	expect(&v, 451, "4.3.0", "The relay took too long");
@@ -525,7 +525,7 @@ Test(program, a_child_that_keeps_the_pipes_does_not_delay_the_reply)
 	sigaddset(&blocked, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &blocked, NULL);
 	set.timeout = 5;
-	snprintf(body, sizeof body, "tail -f /dev/null &\necho $! > %s\n"
+	snprintf(body, sizeof body, "sleep 600 &\necho $! > %s\n"
 	    "printf partial", in_dir("child"));
 	v = relay_script(body);
 	expect(&v, 250, "2.0.0", "partial");
