@@ -163,55 +163,51 @@ Test(folder, print_shows_control_characters_to_a_terminal)
 	close(main);
 }
 
+/* What a relay prints of a message to standard error, which the journal reads,
+   or something else. */
+static const char *
+printed(const char *relay, bool to_journal, const char *mail)
+{
+	static char text[1024];
+	int p[2];
+	ssize_t n;
+
+	cr_assert_eq(pipe(p), 0);
+	set.print = p[1];
+	set.print_journal = to_journal;
+	set.spec = relay;
+	relay_text(mail, strlen(mail));
+	close(p[1]);
+	n = read(p[0], text, sizeof text - 1);
+	cr_assert_gt(n, 0);
+	text[n] = '\0';
+	close(p[0]);
+	return text;
+}
+
+static void
+has(const char *text, const char *part)
+{
+	cr_assert(strstr(text, part) != NULL, "%s", text);
+}
+
 Test(folder, print_keeps_empty_lines_and_priorities_in_the_journal)
 {
 	static const char mail[] = "a: b\r\n\r\n<0>shout\r\n<x>\r\n\r\n<7\r\n"
 	    " <1>\r\n";
-	static const char kept[] = "-\na: b\n \n<5><0>shout\n<x>\n \n<5><7\n"
-	    " <1>\n------------ END", seeds[] = "-\na: b\n\n<0>shout\n<x>\n\n"
-	    "<7\n <1>\n------------ END";
-	char text[1024];
-	int p[2];
-	ssize_t n;
 
-	for (int read_by = 0; read_by < 2; read_by++) {
-		cr_assert_eq(pipe(p), 0);
-		set.print = p[1];
-		set.print_journal = read_by == 1;
-		set.spec = "print:";
-		relay_text(mail, sizeof mail - 1);
-		close(p[1]);
-		n = read(p[0], text, sizeof text - 1);
-		cr_assert_gt(n, 0);
-		text[n] = '\0';
-		cr_assert(strstr(text, read_by == 1 ? kept : seeds) != NULL,
-		    "%s", text);
-		close(p[0]);
-	}
+	has(printed("print:", true, mail), "-\na: b\n \n<5><0>shout\n<x>\n \n"
+	    "<5><7\n <1>\n------------ END");
+	has(printed("print:", false, mail), "-\na: b\n\n<0>shout\n<x>\n\n"
+	    "<7\n <1>\n------------ END");
 }
 
 Test(folder, show_keeps_empty_lines_in_the_journal)
 {
 	static const char mail[] = "Subject: b\r\n\r\nIt works.\r\n";
-	char text[1024];
-	int p[2];
-	ssize_t n;
 
-	for (int read_by = 0; read_by < 2; read_by++) {
-		cr_assert_eq(pipe(p), 0);
-		set.print = p[1];
-		set.print_journal = read_by == 1;
-		set.spec = "show:";
-		relay_text(mail, sizeof mail - 1);
-		close(p[1]);
-		n = read(p[0], text, sizeof text - 1);
-		cr_assert_gt(n, 0);
-		text[n] = '\0';
-		cr_assert(strstr(text, read_by == 1
-		    ? " octets\n \n    It works.\n \n"
-		    : " octets\n\n    It works.\n\n") != NULL, "%s", text);
-		close(p[0]);
-	}
+	has(printed("show:", true, mail), " octets\n \n    It works.\n \n");
+	has(printed("show:", false, mail), " octets\n\n    It works.\n\n");
 }
 
 /* Relays s to spec while files cannot grow beyond 1000. */

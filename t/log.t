@@ -46,14 +46,19 @@ def attempt(source, user, password, *options):
     return reply, records[0]
 
 
-@test
-def a_failure_of_AUTH_is_recorded_with_mechanism_source_and_reason():
+def users_file():
+    """Of jo, whose password is "secret", and of ann, who is locked."""
     made = subprocess.run(["openssl", "passwd", "-6", "secret"], text=True,
                           capture_output=True).stdout.strip()
-    users = os.path.join(PLACE, "users")
-    with open(users, "w") as f:
+    place = os.path.join(PLACE, "users")
+    with open(place, "w") as f:
         f.write(f"jo:{made}\nann:!\n")
-    file = f"file:{users}"
+    return place
+
+
+@test
+def a_failure_of_AUTH_is_recorded_with_mechanism_source_and_reason():
+    file = f"file:{users_file()}"
     for user, password, why in (("mallory", "secret", "no such user"),
                                 ("jo", "secret2", "wrong password"),
                                 ("ann", "secret", "the user is locked")):
@@ -68,11 +73,7 @@ def a_failure_of_AUTH_is_recorded_with_mechanism_source_and_reason():
 
 @test
 def a_login_has_a_record_of_its_own_only_where_no_message_follows():
-    made = subprocess.run(["openssl", "passwd", "-6", "secret"], text=True,
-                          capture_output=True).stdout.strip()
-    users = os.path.join(PLACE, "users")
-    with open(users, "w") as f:
-        f.write(f"jo:{made}\n")
+    users = users_file()
     for after, wanted in (
             (("mail",), ["message-relayed"]),
             (("mail", "mail"), ["message-relayed"] * 2),
@@ -113,11 +114,7 @@ def a_login_has_a_record_of_its_own_only_where_no_message_follows():
 
 @test
 def the_name_that_failed_is_recorded_only_where_it_is_asked_for():
-    made = subprocess.run(["openssl", "passwd", "-6", "secret"], text=True,
-                          capture_output=True).stdout.strip()
-    users = os.path.join(PLACE, "users")
-    with open(users, "w") as f:
-        f.write(f"jo:{made}\n")
+    users = users_file()
     names = "--log-auth-names"
     for name, shown in (("mallory", "mallory"), ("jo", "jo"),
                         ("x client=192.0.2.66", '"x client=192.0.2.66"'),
