@@ -99,7 +99,7 @@ musl/%.o: %.c
 	@mkdir -p $(@D)
 	$(MUSL) $(CPPFLAGS) $(filter-out -DWITH_SYSTEMD,$(ALLCFLAGS)) -MMD \
 	    -c -o $@ $<
-musl/smtpd.o musl/src/session/options.o: .built
+musl/smtpd.o musl/src/session/options.o musl/src/service/milter_macros.o: .built
 # Static, it takes 0.7 times the CPU of a session, and must be built again for
 # each fix of OpenSSL.
 smtpd-tls: $(ENGINE:.c=.o) .built
@@ -120,7 +120,8 @@ pic/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(filter-out -fPIE,$(ALLCFLAGS)) -fPIC -MMD -MP \
 	    -c -o $@ $<
-smtpd.o src/session/options.o src/session/systemd.o: .built
+smtpd.o src/session/options.o src/session/systemd.o \
+    src/service/milter_macros.o src/tls/tls.o: .built
 .built: FORCE
 	@echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) $(STATIC) | cmp -s - $@ || \
 	    echo $(PREFIX) $(VERSION) $(WITH_SYSTEMD) $(STATIC) >$@

@@ -43,10 +43,6 @@
 #include "monitor/confine.h"
 #include "tls/tls.h"
 
-#ifndef VERSION
-#define VERSION "1.0"
-#endif
-
 #define REPORT_FD 3
 #define REPORT_TEXT 1024	/* octets of a report, with NUL */
 #define VALUE_MAX 255		/* octets of one of its values */
