@@ -38,7 +38,7 @@ static const struct sock_filter calls_linger[] = {
 #define SECCOMP "seccomp"
 #else
 static const struct sock_filter calls[1], calls_linger[1];
-#define SECCOMP "seccomp that smtpd knows"
+#define SECCOMP "seccomp (smtpd lists no calls for this processor)"
 #endif
 
 /* Limits the size of files, the spool above all.  Replies may go to a file,

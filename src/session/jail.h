@@ -15,7 +15,7 @@
  */
 void	jail_close_files(int signals, int peer, int record);
 
-#define JAIL_TEXT 96		/* octets of what a kernel lacks, with NUL */
+#define JAIL_TEXT 160		/* octets of what a kernel lacks, with NUL */
 
 /* Confines the process, as below.  False: text says what the kernel lacks. */
 bool	jail_try(uint64_t most, bool linger, char text[JAIL_TEXT]);
