@@ -20,7 +20,7 @@
 
 /* A name of fields, in any case. */
 struct edit_name {
-	char *name;		/* behind this struct */
+	char *name;		/* in the same memory, after this */
 	unsigned shifts;	/* what follows holds for these of the edit */
 	size_t row, before;	/* that many of the rows below row have it */
 };
