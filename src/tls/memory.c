@@ -3,8 +3,8 @@
  *
  * Before a handshake is over OpenSSL asks for some 10,000 small pieces.  Here
  * a piece is cut off the end of a chunk, or is one that was freed: the program
- * executes 8 % less than with malloc().  A freed piece is wiped, because OpenSSL
- * is careful with keys once they are keys, but not with the text and DER that
+ * executes 8 % less than with malloc().  A freed piece is wiped: OpenSSL is
+ * careful with keys once they are keys, but not with the text and DER that
  * they come in.  There is one thread.
  */
 #define _GNU_SOURCE	/* explicit_bzero, MAP_ANONYMOUS */
