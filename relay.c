@@ -73,33 +73,40 @@ static const struct transport transport_discard = {
 	.deliver = deliver_nothing,
 };
 
-/* "error:4.3.0 text", "error:5.1.1 text", "error:text". */
 static bool
 check_refusal(struct hop *h, char *error, size_t size)
 {
 	const char *p = h->where;
 	size_t len = text_enhanced(p);
+
+	if (*p == '2' ? len == 0
+	    : len > 0 || text_digits(p) != 1 || p[1] != '.')
+		return true;
+	snprintf(error, size, "%s: the status code must be 4.y.z or 5.y.z",
+	    h->spec);
+	return false;
+}
+
+/* "error:4.3.0 text", "error:5.1.1 text", "error:text". */
+static void
+refuse(const struct hop *h, struct reply *r)
+{
+	const char *p = h->where;
+	size_t len = text_enhanced(p);
 	char enh[12] = "5.0.0";
 
-	if (*p == '2' ? len > 0
-	    : len == 0 && text_digits(p) == 1 && p[1] == '.') {
-		snprintf(error, size, "%s: the status code must be 4.y.z or "
-		    "5.y.z", h->spec);
-		return false;
-	}
 	if (len > 0)
 		snprintf(enh, sizeof enh, "%.*s", (int)len, p);
 	p += len;
 	p += strspn(p, " \t");
-	reply_set(&h->refusal, enh[0] == '4' ? 451 : 550, enh,
+	reply_set(r, enh[0] == '4' ? 451 : 550, enh,
 	    *p != '\0' ? p : "Mail is not accepted for this address");
-	return true;
 }
 
 static void
 offer_refusal(const struct job *j, struct hop *h, struct reply r[])
 {
-	r[0] = h->refusal;
+	refuse(h, &r[0]);
 	reply_spread(r, j->env->nrecipients);
 }
 
@@ -571,7 +578,7 @@ relay_rcpt(struct relay *r, const struct envelope *env, struct reply *v)
 	if (h == NULL)
 		reply_local_error(v);
 	else if (h->transport->reach == REFUSAL)
-		*v = h->refusal;
+		refuse(h, v);
 }
 
 void

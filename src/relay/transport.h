@@ -92,7 +92,6 @@ struct hop {
 	const char *spec;		/* "TRANSPORT:WHERE" */
 	const char *where;		/* in spec */
 	void *state;			/* the transport's; NULL at first */
-	struct reply refusal;		/* error: only */
 	struct hop *link;		/* of all hops, */
 	struct hop *alike;		/* and of those in one bucket */
 };
