@@ -12,10 +12,17 @@
 
 #define DIGITS 11		/* of seconds since 1970: to the year 5138 */
 
+/* What SOURCE_DATE_EPOCH was at the first call, or NULL. */
 static const char *
 epoch(void)
 {
-	return getenv("SOURCE_DATE_EPOCH");
+	static const char *value;
+	static bool known;
+
+	if (!known)
+		value = getenv("SOURCE_DATE_EPOCH");
+	known = true;
+	return value;
 }
 
 bool

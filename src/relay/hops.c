@@ -12,10 +12,11 @@
 const struct transport *
 hop_named(const struct transport *const table[], const char *spec)
 {
-	size_t len = strcspn(spec, ":");
+	const char *colon = strchr(spec, ':');
+	size_t len = colon == NULL ? 0 : (size_t)(colon - spec);
 
 	for (; *table != NULL; table++)
-		if (spec[len] == ':' && strlen((*table)->name) == len &&
+		if (strlen((*table)->name) == len &&
 		    memcmp((*table)->name, spec, len) == 0)
 			return *table;
 	return NULL;
@@ -45,9 +46,8 @@ hop_add(struct relay *r, struct hop *h, const struct transport *t,
 {
 	h->transport = t;
 	h->spec = spec;
-	h->where = spec + strcspn(spec, ":");
-	if (*h->where == ':')
-		h->where++;
+	h->where = strchr(spec, ':');
+	h->where = h->where == NULL ? "" : h->where + 1;
 	if (t->form == SPOOL_LF && strchr(h->where, '{') != NULL) {
 		snprintf(error, size, "%s: {names} stand only in the arguments "
 		    "of a program", spec);

@@ -146,6 +146,14 @@ is_host_name(const char *s)
 	}
 }
 
+/* Nothing can be verified of a client without an address. */
+static bool
+has_address(const struct channel_peer *peer)
+{
+	return network_has(peer->address, strlen(peer->address),
+	    peer->address) == 1 && strcmp(peer->address, "unix") != 0;
+}
+
 /*
  * Takes the client's host name from the environment.  The super-server has
  * looked it up; nobody here does.  It counts only where the address beside it,
@@ -161,14 +169,11 @@ name_of_environment(struct channel_peer *peer)
 	};
 	const char *name, *address;
 
-	/* Nothing can be verified of a client without an address. */
-	if (network_has(peer->address, strlen(peer->address), peer->address)
-	    != 1 || strcmp(peer->address, "unix") == 0)
-		return;
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		name = getenv(names[i][0]);
 		address = getenv(names[i][1]);
-		if (name == NULL || !is_host_name(name) || (address != NULL &&
+		if (name == NULL || !is_host_name(name) ||
+		    !has_address(peer) || (address != NULL &&
 		    (strchr(address, '/') != NULL || network_has(address,
 		    strlen(address), peer->address) != 1)))
 			continue;
