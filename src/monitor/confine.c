@@ -36,14 +36,13 @@ static const struct rights rights[] = {
 static int
 deny_rights(void)
 {
-	const long newest = sizeof rights / sizeof rights[0];
-	long abi = syscall(__NR_landlock_create_ruleset, NULL, 0L, 1L), fd;
-	long status;
+	long status, fd = -1;
 
-	if (abi < 1)
-		return -1;
-	fd = syscall(__NR_landlock_create_ruleset,
-	    &rights[(abi < newest ? abi : newest) - 1], sizeof rights[0], 0L);
+	/* A kernel refuses rights that it does not know. */
+	for (size_t abi = sizeof rights / sizeof rights[0]; fd == -1 && abi > 0;
+	    abi--)
+		fd = syscall(__NR_landlock_create_ruleset, &rights[abi - 1],
+		    sizeof rights[0], 0L);
 	if (fd == -1)
 		return -1;
 	status = syscall(__NR_landlock_restrict_self, fd, 0L);

@@ -28,21 +28,16 @@
 #define BURST 2000
 #define RATE 500
 
-/* Only the channel process holds the client: here its descriptors become
-   /dev/null, or the client would not see the end of the connection.  Standard
-   error may be one of them. -1 with errno. */
+/* Only the channel process holds the client, or that would not see the end of
+   the connection: here its descriptors, of which standard error may be one,
+   become copies of one that cannot be written to.  -1 with errno. */
 static int
-detach_client(const struct monitor *m)
+detach_client(const struct monitor *m, int signals)
 {
-	int null = file_null(), status = -1;
-
-	if (null != -1 && dup2(null, STDIN_FILENO) != -1 &&
-	    dup2(null, STDOUT_FILENO) != -1 &&
-	    (m->set->relay.print != -1 || dup2(null, STDERR_FILENO) != -1))
-		status = 0;
-	if (null != -1)
-		close(null);
-	return status;
+	return dup2(signals, STDIN_FILENO) == -1 ||
+	    dup2(signals, STDOUT_FILENO) == -1 ||
+	    (m->set->relay.print == -1 && dup2(signals, STDERR_FILENO) == -1)
+	    ? -1 : 0;
 }
 
 /* Takes one question from the budget.  Returns 0, or for how many milliseconds
@@ -139,11 +134,8 @@ static int
 serve(struct monitor *m, int signals)
 {
 	struct received r;
-	int status, more = 1, error = detach_client(m) == -1 ? errno : 0;
+	int status, more = 1, error = detach_client(m, signals) == -1 ? errno : 0;
 
-	m->refilled = clock_now();
-	m->end = m->refilled + (int64_t)m->set->session_timeout * 1000;
-	m->services.end = m->end;
 	monitor_log_session(m);
 	while (error == 0 && more == 1 && !m->ended) {
 		if (wait_question(m, signals) == -1) {
@@ -180,6 +172,9 @@ monitor_start(struct monitor *m, int signals, const char *const known[FACTS])
 		return -1;
 	confine_secrets();
 	memcpy(m->known, known, sizeof m->known);
+	m->refilled = clock_now();
+	m->end = m->refilled + (int64_t)m->set->session_timeout * 1000;
+	m->services.end = m->end;
 	/* Were it ignored, we would not get the status. */
 	signal(SIGCHLD, SIG_DFL);
 	/* Without handlers of libc's: we have neither threads nor stdio. */
