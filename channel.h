@@ -423,9 +423,9 @@ struct channel {
 	char first[CHANNEL_OUT];
 	char kept[CHANNEL_KEPT];	/* strings of the envelope */
 	struct recipient few[CHANNEL_FEW];
+	char line[CHANNEL_LINE_MAX + 1];
 	/* If forwarded; everybody may read it. */
 	struct channel_forward forward;
-	char line[CHANNEL_LINE_MAX + 1];
 };
 
 /*

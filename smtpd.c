@@ -39,7 +39,8 @@
 #include "session/session.h"
 #include "session/transcript.h"
 
-#define RECORD_MAX ((uint64_t)1 << 28)	/* octets of a session's transcript */
+#define RECORD_MAX ((uint64_t)1 << 28)	/* octets of a session's transcript, */
+#define REPLIES_MAX ((uint64_t)1 << 30)	/* and of its replies in a file */
 
 /* Gives up root: becomes nobody, or the user of --user with all its groups. */
 static void
@@ -295,18 +296,31 @@ settle_options(struct options *o, struct log *l, const struct stat std[3],
 		peer_in_networks("", "xforward", o->xforward);
 }
 
+/* The octets of the largest file that the channel process may write: its spool,
+   or the replies, after what that file has already.  0: any. */
+static uint64_t
+largest_file(const struct options *o, const struct stat *out)
+{
+	uint64_t most = o->monitor.max_size;
+
+	if (most == 0)
+		return 0;
+	most += MONITOR_FIELDS + (o->transcript == NULL ? 0 : RECORD_MAX);
+	return S_ISREG(out->st_mode)
+	    ? most + (uint64_t)out->st_size + REPLIES_MAX : most;
+}
+
 /* Starts the monitor and runs the session.  Files are opened before the fork;
    what only the channel process needs is made after it, because a page that
    both processes have is copied when one of them writes to it. */
 static int
 start(struct options *o, struct monitor *m, const char *tls_trouble,
-    bool socket)
+    const struct stat std[3])
 {
 	struct channel_hooks hook = session_hooks;
 	const char *known[FACTS];
 	struct client who;
 	struct session *s;
-	struct asker *a;
 	int signals, error, peer = -1;
 	bool parted;
 
@@ -316,6 +330,8 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 		hook.dialogue = NULL;
 	if (o->transcript == NULL)
 		hook.received = NULL;
+	if (!monitor_wants(m).group)
+		hook.group = NULL;
 	peer_find(&who, o);
 	peer_facts(known, o, &who);
 	o->monitor.access.local = who.local &&
@@ -324,25 +340,21 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	if (signals != -1)
 		peer = monitor_start(m, signals, known);
 	error = errno;
-	a = ask_open(&o->monitor.log);
 	parted = peer != -1;
+	s = session_open(o, &hook, &who);
+	if (s == NULL) {
+		logger_put(&o->monitor.log, LOG_ERR, "session", NULL,
+		    "out of memory");
+		return EX_OSERR;
+	}
 	if (parted) {
 		jail_close_files(signals, peer, o->transcript == NULL ? -1
 		    : transcript_fd(o->transcript));
-		ask_start(a, peer, m);
-		if (!ask_groups(a))
-			hook.group = NULL;
-		parted = jail_enter(a, o, o->monitor.max_size == 0 ? 0
-		    : o->monitor.max_size + MONITOR_FIELDS +
-		    (o->transcript == NULL ? 0 : RECORD_MAX),
+		ask_start(&s->asker, peer, m);
+		parted = jail_enter(&s->asker, o, largest_file(o, &std[1]),
 		    o->faults != NULL && faults_reset(o->faults)) == 0;
 	}
-	s = session_open(o, &hook, a, &who);
-	if (s == NULL) {
-		ask_log(a, LOG_ERR, "session", NULL, "out of memory");
-		return EX_OSERR;
-	}
-	s->socket = socket;
+	s->socket = descriptors_one_socket(std);
 	s->signals = signals;
 	return parted ? session_run(s, tls_trouble)
 	    : session_turn_away(s, error, EX_OSERR);
@@ -353,7 +365,7 @@ main(int argc, char **argv)
 {
 	struct options o;
 	struct stat std[3];
-	char fqdn[CHANNEL_NAME_MAX], missing[300], trouble[512], bad[512];
+	char fqdn[CHANNEL_NAME_MAX], missing[300], trouble[512];
 	struct log log = { .sink = SINK_STDERR };
 	struct monitor *m;
 	char *engine;
@@ -372,9 +384,9 @@ main(int argc, char **argv)
 	open_rules(&o);
 	engine = find_engine(&o, &fd);
 	/* Opens files that only root may be able to read, so it comes first. */
-	m = monitor_open(&o.monitor, bad, sizeof bad);
+	m = monitor_open(&o.monitor, trouble, sizeof trouble);
 	if (m == NULL)
-		log_misused("%s", bad);
+		log_misused("%s", trouble);
 	drop_root(&o);
 	open_record(&o);
 	o.monitor.tls.program = o.monitor.relay.tls_program =
@@ -385,5 +397,5 @@ main(int argc, char **argv)
 		_exit(check_run(&o, m, trouble));
 	o.channel.dsn = monitor_dsn(m);
 	/* There is no stdio to flush. */
-	_exit(start(&o, m, trouble, descriptors_one_socket(std)));
+	_exit(start(&o, m, trouble, std));
 }

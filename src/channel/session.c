@@ -180,8 +180,8 @@ keyword_given(const char *const *lines, const char *name)
 	return false;
 }
 
-/* Writes one line, and the one before it that was held back: only the last
-   one has a blank after its code. */
+/* Holds a line back, and writes the one that was: only the last one has a blank
+   after its code. */
 static void
 put_extension(struct channel *ch, char held[EXTENSION_LINE], const char *line)
 {
@@ -201,8 +201,6 @@ put_extensions(struct channel *ch, char held[EXTENSION_LINE],
 static void
 list_extensions(struct channel *ch, char held[EXTENSION_LINE])
 {
-	char line[EXTENSION_LINE];
-
 	for (size_t i = 0; i < COUNT(extensions); i++) {
 		const struct keyword *e = &extensions[i];
 		size_t n = strlen(e->name);
@@ -219,10 +217,9 @@ list_extensions(struct channel *ch, char held[EXTENSION_LINE])
 		    keyword_given(ch->keywords, e->name) ||
 		    (e->offered != NULL && !e->offered(ch)))
 			continue;
-		text_join(line, sizeof line, e->name, NULL);
+		put_extension(ch, held, e->name);
 		if (e->argument != NULL)
-			e->argument(ch, line + n, sizeof line - n);
-		put_extension(ch, held, line);
+			e->argument(ch, held + n, EXTENSION_LINE - n);
 	}
 	reply_line(ch, 250, false, "", span_of(held));
 }

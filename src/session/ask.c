@@ -5,7 +5,6 @@
 
 #include "base/reply.h"
 #include "base/text.h"
-#include "monitor/wire.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -15,21 +14,11 @@
 
 #define SLOW 1000		/* milliseconds until a relay is called slow */
 
-struct asker {
-	const struct logger *log;
-	struct monitor_wants wants;
-	struct wire wire;
-	char mechanisms[512];
-};
-
-struct asker *
-ask_open(const struct logger *log)
+void
+ask_open(struct asker *a, const struct logger *log)
 {
-	static struct asker only;	/* untouched pages cost nothing */
-
-	only.log = log;
-	only.wire.peer = -1;
-	return &only;
+	a->log = log;
+	a->wire.peer = -1;
 }
 
 void
@@ -114,12 +103,6 @@ bool
 ask_live(const struct asker *a)
 {
 	return a->wants.live;
-}
-
-bool
-ask_groups(const struct asker *a)
-{
-	return a->wants.group;
 }
 
 void

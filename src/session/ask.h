@@ -8,12 +8,19 @@
 #define SESSION_ASK_H
 
 #include "monitor/monitor.h"
+#include "monitor/wire.h"
 
-struct asker;
+/* Who asks.  Private to ask.c. */
+struct asker {
+	const struct logger *log;
+	struct monitor_wants wants;
+	char mechanisms[512];
+	struct wire wire;
+};
 
-/* Returns the process's only asker, in static memory, which only logs until
-   ask_start().  log is borrowed. */
-struct asker *ask_open(const struct logger *log);
+/* Makes a, which is all zeros, one that only logs until ask_start().  log is
+   borrowed. */
+void	ask_open(struct asker *a, const struct logger *log);
 
 /* Asks at this end of the pair, which it owns from now on, the monitor m, of
    which it keeps what is certain from the settings alone. */
@@ -49,9 +56,6 @@ void	ask_unknown(struct asker *a, const struct envelope *env,
 
 /* Whether the next hop is asked during the dialogue. */
 bool	ask_live(const struct asker *a);
-
-/* Whether MAIL and RCPTs may be asked about at once. */
-bool	ask_groups(const struct asker *a);
 
 /* Asks the next hop about MAIL, if mail is true, and env's recipients: r[0] is
    MAIL's reply, the others follow.  A text that is "" stands for the channel's

@@ -40,10 +40,10 @@ ask_about(struct session *s, enum stage stage, const struct envelope *env,
 	struct reply v;
 	size_t n;
 
-	if (!ask_wanted(s->asker, stage))
+	if (!ask_wanted(&s->asker, stage))
 		return;
-	ask_stage(s->asker, stage, env, &v, prepend);
-	if (v.code >= 400 || (v.text[0] != '\0' && ask_live(s->asker)))
+	ask_stage(&s->asker, stage, env, &v, prepend);
+	if (v.code >= 400 || (v.text[0] != '\0' && ask_live(&s->asker)))
 		reply_set(r, v.code, v.enh, v.text);
 	n = strlen(prepend);
 	if (s->prepended + n <= sizeof s->prepend - SERVICE_PREPEND)
@@ -64,7 +64,7 @@ forget_speaker(struct session *s)
 	tls->subject[0] = tls->issuer[0] = tls->fingerprint[0] = '\0';
 	channel_offer_auth(&s->ch, NULL);
 	if (s->options->monitor.auth != NULL)
-		ask_auth_abandon(s->asker);
+		ask_auth_abandon(&s->asker);
 }
 
 static void
@@ -100,11 +100,11 @@ on_quit(void *ctx, struct reply *r)
 static void
 meet_next_hop(struct session *s, const struct envelope *env)
 {
-	char text[WIRE_TEXT], *rest = text, *line;
+	char *rest = s->path, *line;
 
-	ask_hello(s->asker, env, text, sizeof text);
+	ask_hello(&s->asker, env, s->path, sizeof s->path);
 	channel_offer_next(&s->ch, NULL);
-	if (text[0] == '\0')
+	if (s->path[0] == '\0')
 		return;
 	channel_next_open(&s->next);
 	while ((line = strsep(&rest, "\n")) != NULL)
@@ -127,12 +127,12 @@ on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 	else if (strcmp(env.fact[FACT_CLIENT_PROTOCOL], "SMTP") == 0)
 		env.fact[FACT_CLIENT_PROTOCOL] = s->ch.ssl ? "ESMTPS" : "ESMTP";
 	ask_about(s, extended ? STAGE_EHLO : STAGE_HELO, &env, r);
-	if (ask_live(s->asker) && r->code < 400)
+	if (ask_live(&s->asker) && r->code < 400)
 		meet_next_hop(s, &env);
 	if (extended && (s->options->monitor.auth != NULL ||
 	    s->ch.tls.subject[0] != '\0'))
 		channel_offer_auth(&s->ch,
-		    ask_mechanisms(s->asker, &env));
+		    ask_mechanisms(&s->asker, &env));
 }
 
 /*
@@ -163,7 +163,7 @@ on_forget(void *ctx)
 	struct session *s = ctx;
 
 	spool_close(&s->spool);
-	ask_forget(s->asker);
+	ask_forget(&s->asker);
 	s->queue_id[0] = '\0';
 	s->prepended = 0;
 }
@@ -176,7 +176,7 @@ on_mail(void *ctx, struct span path, struct span options, struct reply *r)
 
 	name_transaction(s->queue_id, sizeof s->queue_id, s->pid,
 	    ++s->transactions);
-	if (!ask_wanted(s->asker, STAGE_MAIL))
+	if (!ask_wanted(&s->asker, STAGE_MAIL))
 		return;
 	env = session_facts(s);
 	env.fact[FACT_SENDER] = string(s->path, sizeof s->path, path);
@@ -194,7 +194,7 @@ on_rcpt(void *ctx, struct span path, struct span options, struct reply *r)
 	struct envelope env;
 	struct recipient one;
 
-	if (!ask_wanted(s->asker, STAGE_RCPT))
+	if (!ask_wanted(&s->asker, STAGE_RCPT))
 		return;
 	env = session_facts(s);
 	one.address = string(s->path, sizeof s->path, path);
@@ -220,7 +220,7 @@ on_group(void *ctx, bool mail, const struct recipient to[], size_t n,
 	env.recipients = to;
 	env.nrecipients = n;
 	if (v != NULL)
-		ask_group(s->asker, mail, &env, v);
+		ask_group(&s->asker, mail, &env, v);
 	for (size_t i = 0; i < mail + n; i++)
 		if (v == NULL)
 			reply_set(&r[i], 452, "4.3.1", "Out of memory");
@@ -238,10 +238,10 @@ on_unknown(void *ctx, struct span line, struct reply *r)
 	struct envelope env;
 	struct reply v;
 
-	if (!ask_wants_unknown(s->asker))
+	if (!ask_wants_unknown(&s->asker))
 		return;
 	env = session_facts(s);
-	ask_unknown(s->asker, &env, string(s->path, sizeof s->path, line), &v);
+	ask_unknown(&s->asker, &env, string(s->path, sizeof s->path, line), &v);
 	if (v.code >= 400)
 		reply_set(r, v.code, v.enh, v.text);
 }
@@ -292,7 +292,7 @@ on_data(void *ctx, struct reply *r)
 	if (r->code >= 400)
 		return;
 	spool_open(&s->spool, s->ch.body == BODY_BINARYMIME ? SPOOL_CRLF
-	    : ask_form(s->asker), ask_file, s->asker);
+	    : ask_form(&s->asker), ask_file, &s->asker);
 	trace_write(s, &env);
 	spool_write(&s->spool, s->prepend, s->prepended);
 	header_open(&s->header, s->options->adds_fields || s->prepended > 0,
@@ -328,7 +328,7 @@ on_refused(void *ctx, const struct reply *r)
 	s->told += s->ch.set->lmtp ? s->ch.nrcpttos : 1;
 	snprintf(text, sizeof text, "%d %s %s", r->code, r->enh, r->text);
 	text_one_line(line, sizeof line, text);
-	ask_log(s->asker, LOG_WARNING,
+	ask_log(&s->asker, LOG_WARNING,
 	    r->code < 500 ? "message-deferred" : "message-refused", &env, line);
 }
 
@@ -340,7 +340,7 @@ log_spool(struct session *s, const struct envelope *env)
 
 	snprintf(text, sizeof text, "the message cannot be kept in %.200s: %s",
 	    spool_folder(), strerror(s->spool.error));
-	ask_log(s->asker, LOG_ERR, "spool", env, text);
+	ask_log(&s->asker, LOG_ERR, "spool", env, text);
 }
 
 /* Until the client has the replies r[0..n), it may send the message again. */
@@ -384,7 +384,7 @@ on_end(void *ctx, struct reply r[], size_t n)
 	}
 	if (v != NULL && r->code < 400) {
 		env.size = s->spool.size;
-		ask_message(s->asker, &env, fd, on_slow, s, v);
+		ask_message(&s->asker, &env, fd, on_slow, s, v);
 		asked = true;
 	} else {
 		on_refused(s, r);
@@ -423,12 +423,12 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 	struct reply v;
 
 	if (mechanism.p == NULL) {
-		ask_auth_abandon(s->asker);
+		ask_auth_abandon(&s->asker);
 		return;
 	}
 	string(name, sizeof name, mechanism);
 	string(s->path, sizeof s->path, response);
-	ask_auth(s->asker, &env, mechanism.len == 0 ? NULL : name,
+	ask_auth(&s->asker, &env, mechanism.len == 0 ? NULL : name,
 	    given ? s->path : NULL, &v, user, sizeof user);
 	explicit_bzero(s->path, sizeof s->path);
 	reply_set(r, v.code, v.enh, v.text);

@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -41,19 +40,15 @@ static const struct sock_filter calls[1], calls_linger[1];
 #define SECCOMP "seccomp (smtpd lists no calls for this processor)"
 #endif
 
-/* Limits the size of files, the spool above all.  Replies may go to a file,
-   after what is in it.  A smaller limit stays.  Returns what is missing, as
-   confine() does. */
+/* Limits the size of files, the spool above all.  A smaller limit stays.
+   Returns what is missing, as confine() does. */
 static unsigned
 limit_files(uint64_t most)
 {
 	struct rlimit limit, had;
-	struct stat out;
 
 	if (most == 0)
 		return 0;
-	if (fstat(STDOUT_FILENO, &out) == 0 && S_ISREG(out.st_mode))
-		most += (uint64_t)out.st_size + ((uint64_t)1 << 30);
 	limit.rlim_cur = limit.rlim_max = (rlim_t)most;
 	if (getrlimit(RLIMIT_FSIZE, &had) == 0 && had.rlim_max < limit.rlim_max)
 		return 0;

@@ -95,7 +95,7 @@ session_log(struct session *s, int priority, const char *event,
 {
 	struct envelope env = session_facts(s);
 
-	ask_log(s->asker, priority, event, &env, text);
+	ask_log(&s->asker, priority, event, &env, text);
 }
 
 /* Milliseconds that the client has, and a reply that is held back. */
@@ -112,10 +112,10 @@ session_wait(struct session *s, int fd, short what)
 {
 	struct pollfd p[] = { { .fd = s->signals, .events = POLLIN },
 		{ .fd = fd, .events = what },
-		{ .fd = s->orphaned ? -1 : ask_fd(s->asker) } };
+		{ .fd = s->orphaned ? -1 : ask_fd(&s->asker) } };
 	int n, left;
 
-	if (!s->orphaned && ask_broken(s->asker)) {
+	if (!s->orphaned && ask_broken(&s->asker)) {
 		s->orphaned = true;
 		return -1;
 	}
@@ -342,7 +342,7 @@ start_tls(struct session *s)
 		    "STARTTLS, and there is no certificate");
 		return false;
 	}
-	fd = ask_tls(s->asker, s->in, report, MONITOR_REPORT);
+	fd = ask_tls(&s->asker, s->in, report, MONITOR_REPORT);
 	if (fd == -1) {
 		session_log(s, LOG_WARNING, "tls-failed", report);
 		return false;
@@ -394,7 +394,7 @@ hang_up(struct session *s, enum ending why)
 	if (words[why][0] == NULL || s->ch.smtp_state == PHASE_PROXY)
 		return;
 	if (why == END_TERM)
-		ask_status(s->asker, "shutting down", true);
+		ask_status(&s->asker, "shutting down", true);
 	channel_close(&s->ch, 421, words[why][0], words[why][1]);
 	s->idle = s->end = clock_now() + 1000;
 	s->signals = -1;
@@ -429,7 +429,7 @@ tell_status(struct session *s)
 	    ch->mailfrom == NULL ? "" : ", from <",
 	    ch->mailfrom == NULL ? "" : ch->mailfrom,
 	    ch->mailfrom == NULL ? "" : ">, ", s->queue_id);
-	ask_status(s->asker, text, false);
+	ask_status(&s->asker, text, false);
 }
 
 /* Gives the channel what was read.  Returns how much of it was used. */
@@ -531,7 +531,7 @@ log_unheard(struct session *s)
 
 	env.fact[FACT_QUEUE_ID] = s->relayed_id;
 	env.fact[FACT_SENDER] = s->relayed_from;
-	ask_log(s->asker, LOG_WARNING, "duplicate-possible", &env,
+	ask_log(&s->asker, LOG_WARNING, "duplicate-possible", &env,
 	    "the message was relayed, but the client left before the reply");
 }
 
@@ -580,7 +580,7 @@ end_session(struct session *s, enum ending why)
 {
 	const struct channel *ch = &s->ch;
 	struct envelope env = session_facts(s);
-	char text[REPLY_TEXT + 128];
+	char *text = s->path;
 	bool quiet = is_probe(s, why) || is_told(s, why);
 
 	if (s->relayed_id[0] != '\0')
@@ -589,13 +589,14 @@ end_session(struct session *s, enum ending why)
 		session_log(s, LOG_WARNING, why == END_TIMEOUT ? "timeout"
 		    : "client-lost", "the transaction was not finished, "
 		    "nothing of it was relayed");
-	write_ending(text, sizeof text, ch, why);
+	if (!quiet || s->options->debug)
+		write_ending(text, sizeof s->path, ch, why);
 	spool_close(&s->spool);
 	if (s->transcript != NULL)
 		end_transcript(s, why);
 	if (quiet && s->options->debug)
 		session_log(s, LOG_DEBUG, "session", text);
-	ask_end(s->asker, EX_OK, quiet ? NULL : "session", &env, text);
+	ask_end(&s->asker, EX_OK, quiet ? NULL : "session", &env, text);
 }
 
 /* Waits until smtpd-tls has delivered the last replies and closes: if this
@@ -617,7 +618,7 @@ session_turn_away(struct session *s, int error, int status)
 {
 	char text[128];
 
-	if (ask_fd(s->asker) == -1) {
+	if (ask_fd(&s->asker) == -1) {
 		text_join(text, sizeof text, "cannot start a second process: ",
 		    strerror(error), error == EAGAIN ?
 		    " (see TasksMax= of the unit, or ulimit -u)" : "", NULL);
@@ -634,12 +635,11 @@ session_run(struct session *s, const char *tls_trouble)
 	/* Its client could not read a reply without TLS. */
 	const bool close = s->options->channel.tls_on_connect &&
 	    tls_trouble[0] != '\0';
-	char text[1024];
 	enum ending why;
 
 	if (tls_trouble[0] != '\0')
-		session_log(s, LOG_ERR, "config-error", text_join(text,
-		    sizeof text, close ? "--smtps: the connection is closed: "
+		session_log(s, LOG_ERR, "config-error", text_join(s->path,
+		    sizeof s->path, close ? "--smtps: the connection is closed: "
 		    : "", tls_trouble, NULL));
 	if (close)
 		return EX_CONFIG;
@@ -653,7 +653,7 @@ session_run(struct session *s, const char *tls_trouble)
 
 struct session *
 session_open(struct options *o, const struct channel_hooks *hook,
-    struct asker *a, const struct client *who)
+    const struct client *who)
 {
 	/* Zeroed, and malloc's own pages stay as they are while nobody asks
 	   for mail. */
@@ -662,10 +662,10 @@ session_open(struct options *o, const struct channel_hooks *hook,
 
 	if (s == MAP_FAILED)
 		return NULL;
+	ask_open(&s->asker, &o->monitor.log);
 	s->options = o;
 	s->faults = o->faults;
 	s->transcript = o->transcript;
-	s->asker = a;
 	s->in = STDIN_FILENO;
 	s->out = STDOUT_FILENO;
 	s->pid = who->pid;

@@ -27,13 +27,13 @@ enum ending {
 
 struct faults;
 
-/* Members that every session uses come first: a page that is never touched
-   costs nothing. */
+/* A page that is never touched costs nothing: what every session uses stands
+   together, and buffers begin where that ends. */
 struct session {
+	struct asker asker;
 	char in_buffer[INPUT];	/* what was read */
-	struct spool spool;	/* its buffer comes first */
+	_Alignas(4096) struct spool spool;	/* its buffer comes first */
 	const struct options *options;
-	struct asker *asker;
 	int in, out;		/* the client; the same socket, or two */
 	bool socket;		/* they are one */
 	bool engine;		/* the client is the TLS engine's clear end */
@@ -65,7 +65,7 @@ struct session {
 	enum phase shown;	/* what systemd was told last */
 	char client_user[USER_MAX];	/* login of a unix socket's peer */
 	size_t prepended;	/* octets of prepend */
-	struct channel ch;	/* its line comes last in it */
+	struct channel ch;	/* its line comes late in it */
 	char prepend[SERVICE_PREPEND * 5];	/* policy's header fields, and
 						   room for one answer more */
 	char held[HEADER_HELD];	/* of header */
@@ -78,8 +78,7 @@ extern const struct channel_hooks session_hooks;
 
 /* Returns a session, which nobody frees, or NULL. */
 struct session *session_open(struct options *o,
-	    const struct channel_hooks *hook, struct asker *a,
-	    const struct client *who);
+	    const struct channel_hooks *hook, const struct client *who);
 
 /* Runs the session, from greeting to end.  Returns the exit status of the
    channel process. */
