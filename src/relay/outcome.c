@@ -80,9 +80,10 @@ static const struct outcome {
 };
 
 /*
- * How many octets come before the text of a line that is a reply: "450 " or
- * "550 5.1.1 ", with the numbers in *code and enh[12].  0: it is no reply, for
- * that has a code of RFC 5321 4.2 and a text.
+ * How many octets come before the text of a line that is a reply, or the first
+ * line of a refusal: "450 ", "550 5.1.1 " or "550-5.1.1 ", with the numbers in
+ * *code and enh[12].  0: it is no reply, for that has a code of RFC 5321 4.2
+ * and a text.
  */
 static size_t
 parse_reply(const char *line, int *code, char *enh)
@@ -90,10 +91,11 @@ parse_reply(const char *line, int *code, char *enh)
 	size_t len, n;
 
 	if (strspn(line, "0123456789") != 3 || strchr("245", *line) == NULL ||
-	    line[1] > '5' || line[3] != ' ')
+	    line[1] > '5' || (line[3] != ' ' &&
+	    (line[3] != '-' || *line == '2')))
 		return 0;
 	*code = (line[0] - '0') * 100 + (line[1] - '0') * 10 + line[2] - '0';
-	len = 3 + strspn(line + 3, " ");
+	len = 4 + strspn(line + 4, " ");
 	n = text_enhanced(line + len);
 	if (n == 0)
 		snprintf(enh, 12, "%c.0.0", *line);
@@ -112,7 +114,7 @@ take_explanation(const struct outcome *o, const char *line, struct reply *v)
 	size_t n = text_enhanced(line);
 	char enh[12];
 
-	if (*line == '\0')
+	if (line[strspn(line, " \t")] == '\0')
 		return;
 	snprintf(enh, sizeof enh, "%s", o->enh);
 	if (n > 0 && line[0] == '0' + o->code / 100 && line[n] == ' ') {
