@@ -314,6 +314,21 @@ Test(failure, what_we_configured_wrongly_is_temporary)
 		{ .name = "530 to RCPT", PLAIN MAIL TO
 		    "> 530 5.7.0 Must issue a STARTTLS command first\n",
 		    "451 4.7.0 Must issue a STARTTLS command first\n" },
+		{ .name = "503 to MAIL", PLAIN FROM
+		    "> 503 5.5.4 Error: send AUTH command first.\n",
+		    "451 4.5.4 Error: send AUTH command first.\n" },
+		{ .name = "503 to RCPT", PLAIN MAIL TO
+		    "> 503 Error: need EHLO and AUTH first !\n",
+		    "451 4.0.0 Error: need EHLO and AUTH first !\n" },
+		{ .name = "535 to MAIL", PLAIN FROM
+		    "> 535 5.7.3 Authentication unsuccessful\n",
+		    "451 4.7.3 Authentication unsuccessful\n" },
+		{ .name = "538 to MAIL", PLAIN FROM
+		    "> 538 5.7.11 Encryption required\n",
+		    "451 4.7.11 Encryption required\n" },
+		{ .name = "503 to DATA", PLAIN MAIL RCPT
+		    "< DATA\n> 503 5.5.1 Bad sequence\n",
+		    "451 4.5.1 Bad sequence\n" },
 		{ .name = "500 to LHLO", "> 220 mx ESMTP\n"
 		    "< LHLO smtpd.example.org\n> 500 5.5.1 What?\n",
 		    "451 4.5.1 What?\n", .protocol = NEXTHOP_LMTP },

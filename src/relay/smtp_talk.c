@@ -366,10 +366,27 @@ is_sender_denied(const struct reply *r)
 }
 
 /*
+ * Does it refuse us, and not what the client said?  530 to 538 (RFC 4954 6): it
+ * wants what only our configuration can give it.  503: some servers say that
+ * where they want AUTH, and nothing else is out of order in what we send.
+ */
+static bool
+is_our_mistake(enum step step, int code)
+{
+	static const int codes[] = { 503, 530, 534, 535, 538 };
+	size_t i = 0;
+
+	if (step != STEP_MAIL && step != STEP_RCPT && step != STEP_DATA)
+		return code == 530;
+	while (i < COUNT(codes) && codes[i] != code)
+		i++;
+	return i < COUNT(codes);
+}
+
+/*
  * What a refusal comes to.  421: the next hop closes the connection.  432: it
  * has too many connections of this account, as Microsoft says it, and another
- * place may serve.  530: it wants what only our configuration can give it.  552
- * of a recipient is the 452 of RFC 5321 4.5.3.1.10.
+ * place may serve.  552 of a recipient is the 452 of RFC 5321 4.5.3.1.10.
  */
 static void
 weigh_refusal(struct nexthop *h, enum step step, struct reply *r)
@@ -377,11 +394,13 @@ weigh_refusal(struct nexthop *h, enum step step, struct reply *r)
 	bool live_mail = h->live != NULL && step == STEP_MAIL;
 	bool repeated = h->kept && (r->code == 421 ||
 	    (step == STEP_MAIL && !live_mail));
+	bool ours = is_our_mistake(step, r->code);
 
 	/* A text may repeat what we said; what our client said, it knows. */
 	if (smtp_is_secret(step) && !h->set->through)
 		text_join(r->text, sizeof r->text, SMTP_NO_AUTH, NULL);
-	if (r->code == 530 && !repeated)
+	/* Without a transaction RCPT is refused because MAIL was. */
+	if (ours && !repeated && (step != STEP_RCPT || h->dirty))
 		smtp_log_refusal(h, step, r,
 		    "; see --relay-auth and --relay-tls");
 	else if (is_sender_denied(r))
@@ -394,7 +413,7 @@ weigh_refusal(struct nexthop *h, enum step step, struct reply *r)
 		h->stale = h->kept;
 		h->away = true;
 		r->code = 451;
-	} else if (r->code == 530)
+	} else if (ours)
 		smtp_make_temporary(r);
 	else if (r->code == 432 && step > STEP_MAIL)
 		r->code = 451;
