@@ -79,14 +79,27 @@ def a_remote_client_that_the_environment_names_is_not_local():
     for env in ({"REMOTE_ADDR": "192.0.2.7"}, {"TCPREMOTEIP": "2001:db8::7"},
                 {"REMOTE_HOST": "192.0.2.7"}, {"REMOTE_HOST": "a.example"},
                 {"REMOTE_ADDR": "::ffff:192.0.2.7"},
-                {"REMOTE_ADDR": "fe80::1%eth0"}):
+                {"REMOTE_ADDR": "fe80::1%eth0"},
+                {"REMOTE_ADDR": "127.0.0.1", "TCPREMOTEIP": "192.0.2.7"},
+                {"TCPREMOTEIP": "192.0.2.7", "REMOTE_HOST": "127.0.0.1"}):
         assert on_pipes(HOP, env=env) == DENIED, env
         assert asked(HOP, client=None, env=env)[0] == [DENIED], env
     for env in ({"REMOTE_ADDR": "127.0.0.1"}, {"REMOTE_HOST": "::1"},
-                {"REMOTE_ADDR": "::ffff:127.0.0.1"}):
+                {"REMOTE_ADDR": "::ffff:127.0.0.1"},
+                {"REMOTE_ADDR": "127.0.0.1", "REMOTE_HOST": "a.example",
+                 "TCPREMOTEIP": "::ffff:127.0.0.1"}):
         assert on_pipes(HOP, env=env)[:3] == "250", env
     assert asked(HOP, client=None,
                  env={"REMOTE_ADDR": "/run/peer"})[0][0][:3] == "250"
+
+
+@test
+def an_address_has_one_spelling_wherever_it_comes_from():
+    for written, meant in (("::ffff:192.0.2.7", "192.0.2.7"),
+                           ("0:0:0:0:0:FFFF:192.0.2.7", "192.0.2.7"),
+                           ("2001:DB8:0:0::7", "2001:db8::7")):
+        log = asked(HOP, client=None, env={"REMOTE_HOST": written})[1]
+        assert f"client={meant} " in log, (written, log)
 
 
 @test

@@ -63,3 +63,16 @@ network_has(const char *net, size_t len, const char *address)
 	return memcmp(a, b, bytes) == 0 &&
 	    (bits % 8 == 0 || ((a[bytes] ^ b[bytes]) & mask) == 0);
 }
+
+bool
+network_address(char to[NETWORK_ADDRESS], const char *address)
+{
+	unsigned char a[16];
+	bool v4;
+
+	if (!read_ip(a, address, &v4))
+		return false;
+	v4 = memcmp(a, mapped, sizeof mapped) == 0;
+	return inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? a + sizeof mapped : a,
+	    to, NETWORK_ADDRESS) != NULL;
+}

@@ -135,6 +135,16 @@ parse_ipv6(struct span s)
 	return gap ? groups < 8 : groups == 8;
 }
 
+struct span
+parse_mapped_v4(struct span s)
+{
+	static const char mapped[] = "::ffff:";
+	size_t n = sizeof mapped - 1;
+
+	return s.len > n && span_starts(s, mapped) &&
+	    parse_ipv4(span_skip(s, n)) ? span_skip(s, n) : s;
+}
+
 /* An address literal without its brackets: RFC 5321 4.1.3. */
 static bool
 literal_address(struct span s)

@@ -128,6 +128,11 @@ void	do_bdat(struct channel *ch, struct span arg);
 
 bool	parse_ipv4(struct span s);	/* four numbers: RFC 5321 4.1.3 */
 bool	parse_ipv6(struct span s);	/* RFC 4291 2.2 */
+
+/* The IPv4 address in "::ffff:192.0.2.1", or s itself.  A server with one socket
+   for both families calls its IPv4 clients so. */
+struct span parse_mapped_v4(struct span s);
+
 bool	parse_port(const char *s);	/* 0 to 65535, without leading zeros */
 
 /*

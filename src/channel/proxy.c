@@ -9,18 +9,6 @@
 #define PROXY_V1_MAX 107	/* octets of a version 1 header with CRLF */
 #define PROXY_V2_HEAD 16	/* octets of a version 2 header's fixed part */
 
-/* Returns the IPv4 address in "::ffff:192.0.2.1", or s itself.  A proxy with
-   one socket for both families calls its IPv4 clients so. */
-static struct span
-unmap_v4(struct span s)
-{
-	static const char mapped[] = "::ffff:";
-	size_t n = sizeof mapped - 1;
-
-	return span_starts(s, mapped) && parse_ipv4(span_skip(s, n))
-	    ? span_skip(s, n) : s;
-}
-
 /* Reads version 1: "PROXY TCP4 source destination port port", with single
    blanks; after UNKNOWN anything may follow. */
 static bool
@@ -51,9 +39,9 @@ proxy_v1(struct channel *ch, struct span s)
 		field[n] = span_word(&s);
 	return s.len == 0 && n == 6 && fits(field[2]) && fits(field[3]) &&
 	    span_copy(peer->address, sizeof peer->address,
-	    unmap_v4(field[2])) &&
+	    parse_mapped_v4(field[2])) &&
 	    span_copy(peer->server_address, sizeof peer->server_address,
-	    unmap_v4(field[3])) &&
+	    parse_mapped_v4(field[3])) &&
 	    span_copy(peer->port, sizeof peer->port, field[4]) &&
 	    span_copy(peer->server_port, sizeof peer->server_port, field[5]) &&
 	    parse_port(peer->port) && parse_port(peer->server_port);
@@ -66,7 +54,7 @@ write_v4(char *to, size_t size, const unsigned char a[4])
 }
 
 /* RFC 5952 4: lower case, no leading zeros, the longest run of zeros short.  An
-   IPv4 address in IPv6 is written as IPv4: see unmap_v4(). */
+   IPv4 address in IPv6 is written as IPv4: see parse_mapped_v4(). */
 static void
 write_v6(char *to, size_t size, const unsigned char a[16])
 {

@@ -43,8 +43,8 @@ is_unavailable(const char *value)
 static struct span
 skip_tag(struct span v)
 {
-	return v.len > 5 && strncasecmp(v.p, "IPV6:", 5) == 0 ? span_skip(v, 5)
-	    : v;
+	return parse_mapped_v4(v.len > 5 && strncasecmp(v.p, "IPV6:", 5) == 0
+	    ? span_skip(v, 5) : v);
 }
 
 /* The attributes, until all of them have proved valid. */

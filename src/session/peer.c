@@ -85,8 +85,8 @@ describe(const struct sockaddr_storage *sa, char *address, size_t size,
 /*
  * Takes the client's address from the environment, as super-servers and TLS
  * wrappers set it.  On a unix socket a path there is the peer's own name.
- * Returns whether the environment names a client; what is no address leaves it
- * unknown.
+ * Returns whether the environment names a client.  What is no address leaves it
+ * unknown, and so do two that differ: one of them was inherited.
  */
 static bool
 peer_of_environment(struct channel_peer *peer)
@@ -96,29 +96,31 @@ peer_of_environment(struct channel_peer *peer)
 		{ "TCPREMOTEIP", "TCPREMOTEPORT" },
 		{ "REMOTE_HOST", "REMOTE_PORT" },
 	};
-	const char *address, *port;
-	unsigned char binary[16];
-	bool named = false;
+	const char *value, *port = NULL;
+	char address[NETWORK_ADDRESS], first[NETWORK_ADDRESS] = "";
+	bool named = false, two = false;
 
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-		address = getenv(names[i][0]);
-		port = getenv(names[i][1]);
-		if (address == NULL || address[0] == '\0' ||
-		    address[0] == '/' || address[0] == '@')
+		value = getenv(names[i][0]);
+		if (value == NULL || value[0] == '\0' || value[0] == '/' ||
+		    value[0] == '@')
 			continue;
 		named = true;
-		if (inet_pton(AF_INET, address, binary) != 1 &&
-		    inet_pton(AF_INET6, address, binary) != 1)
+		if (!network_address(address, value))
 			continue;
-		snprintf(peer->address, sizeof peer->address, "%s", address);
-		if (port != NULL && text_parse_port(port) != 0)
-			snprintf(peer->port, sizeof peer->port, "%s", port);
-		return true;
+		two = two || (first[0] != '\0' && strcmp(first, address) != 0);
+		if (first[0] == '\0') {
+			memcpy(first, address, sizeof first);
+			port = getenv(names[i][1]);
+		}
 	}
-	if (named)
-		text_join(peer->address, sizeof peer->address, "unknown",
-		    NULL);
-	return named;
+	if (!named)
+		return false;
+	text_join(peer->address, sizeof peer->address,
+	    two || first[0] == '\0' ? "unknown" : first, NULL);
+	if (!two && port != NULL && text_parse_port(port) != 0)
+		text_join(peer->port, sizeof peer->port, port, NULL);
+	return true;
 }
 
 /* Is it the name of a host: labels of letters, digits, '-' and '_' with dots
