@@ -73,14 +73,23 @@ static const struct transport transport_discard = {
 	.deliver = deliver_nothing,
 };
 
+/* Does text begin with a code that is no enhanced one of a refusal: "2.0.0",
+   "5.1 " or "450 ", which would be a text of 550? */
+static bool
+has_wrong_code(const char *text)
+{
+	const size_t digits = text_digits(text);
+
+	if (text_enhanced(text) > 0)
+		return text[0] == '2';
+	return (digits == 1 && text[1] == '.') || (digits == 3 &&
+	    (text[3] == ' ' || text[3] == '\0'));
+}
+
 static bool
 check_refusal(struct hop *h, char *error, size_t size)
 {
-	const char *p = h->where;
-	size_t len = text_enhanced(p);
-
-	if (*p == '2' ? len == 0
-	    : len > 0 || text_digits(p) != 1 || p[1] != '.')
+	if (!has_wrong_code(h->where))
 		return true;
 	snprintf(error, size, "%s: the status code must be 4.y.z or 5.y.z",
 	    h->spec);
@@ -92,7 +101,7 @@ static void
 refuse(const struct hop *h, struct reply *r)
 {
 	const char *p = h->where;
-	size_t len = text_enhanced(p);
+	const size_t len = text_enhanced(p);
 	char enh[12] = "5.0.0";
 
 	if (len > 0)

@@ -549,6 +549,8 @@ static const struct {
 	{ "!/a/ discard:\n", "map:1: negated" },
 	{ "if /a/\nendif\n", "map:2: " },
 	{ "a error:2.0.0 x\n", "map:1: error:2.0.0 x: the status" },
+	{ "a error:450 later\n", "map:1: error:450 later: the status" },
+	{ "a error:550\n", "map:1: error:550: the status" },
 	/* What no recipient can match. */
 	{ "b@example.net: discard:\n",
 	    "map:1: b@example.net:: not an" },
@@ -560,6 +562,11 @@ static const struct {
 	{ "example.org. discard:\n", "map:1: example.org.: not an" },
 	{ "a@.example.org discard:\n", "map:1: a@.example.org: not" },
 	{ "example..org discard:\n", "map:1: example..org: not an" },
+	{ "a@-example.org discard:\n", "map:1: a@-example.org: not" },
+	{ "[example.org] discard:\n", "map:1: [example.org]: not an" },
+	{ "a@[192.0.2] discard:\n", "map:1: a@[192.0.2]: not an" },
+	{ ".[192.0.2.1] discard:\n", "map:1: .[192.0.2.1]: not an" },
+	{ "a@example.\xff discard:\n", "map:1: " },
 	{ "\"john doe@example.org discard:\n", "map:1: " },
 	{ "*@example.org discard:\n", "map:1: *@example.org: a domain "
 	    "stands alone" },

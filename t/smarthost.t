@@ -571,7 +571,9 @@ def a_completed_address_is_what_routes_and_access_see():
         s.say("RSET")
         assert s.deliver(sender="root", to=("jo",))[:3] == "250"
         s.finish()
-    for name in ("", "a b", "@example.net", "<x>"):
+    for name in ("", "a b", "@example.net", "<x>", ".example.net",
+                 "example.net.", "example..net", "-x.example", "a/b",
+                 "[example.net]"):
         done = subprocess.run([SMTPD, "--domain", name, "discard:"],
                               stdin=subprocess.DEVNULL, capture_output=True,
                               text=True)

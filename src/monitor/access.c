@@ -67,26 +67,14 @@ find_client(const char *list, const char *address, bool local, bool user,
 }
 
 /* Is item[0..len) a domain, perhaps with a dot before it, or an address
-   literal? */
+   literal?  A byte order mark would only look like a letter. */
 static bool
 is_domain(const char *item, size_t len)
 {
-	bool literal = len > 2 && item[0] == '[' && item[len - 1] == ']';
-	size_t i = literal || (len > 0 && item[0] == '.');
+	size_t dot = len > 1 && item[0] == '.' && item[1] != '[';
 
-	/* A byte order mark would only look like a letter. */
-	if (i == len || strncmp(item, "\357\273\277", 3) == 0 ||
-	    item[i] == '.' || (!literal && item[len - 1] == '.'))
-		return false;
-	for (; i < len - literal; i++)
-		if (item[i] <= ' ' && (unsigned char)item[i] < 0x80)
-			return false;
-		else if (item[i] == '\177' ||
-		    strchr(literal ? "@,[]<>\"\\" : "@,:[]<>()\"\\/*%!;#",
-		    item[i]) != NULL || (item[i] == '.' &&
-		    item[i + 1] == '.'))
-			return false;
-	return true;
+	return strncmp(item, "\357\273\277", 3) != 0 &&
+	    address_is_domain(item + dot, len - dot);
 }
 
 /* Takes a file's lines: comments go, what is left must be a domain.  Returns

@@ -77,23 +77,6 @@ key_length(const char *text)
 	return n;
 }
 
-/* Can this be (the end of) an address's domain? */
-static bool
-is_domain(const char *p)
-{
-	size_t len = strlen(p), i;
-
-	if (len > 1 && p[0] == '[' && p[len - 1] == ']')
-		return true;
-	if (len == 0 || p[0] == '.' || p[len - 1] == '.')
-		return false;
-	for (i = 0; i < len; i++)
-		if (!isalnum((unsigned char)p[i]) && ((unsigned char)p[i] &
-		    0x80) == 0 && strchr("-._", p[i]) == NULL)
-			return false;
-	return strstr(p, "..") == NULL;
-}
-
 /* Can this be a sender without a domain? */
 static bool
 is_local_word(const char *p)
@@ -117,8 +100,10 @@ useless_key(const char *key, const char *at, bool senders)
 	if (at == key)
 		return "no local part before the @; a domain stands alone";
 	if (at != NULL)
-		return is_domain(at + 1) ? NULL : "not an address";
-	return is_domain(key + (*key == '.')) ? NULL
+		return address_is_domain(at + 1, strlen(at + 1)) ? NULL
+		    : "not an address";
+	key += key[0] == '.' && key[1] != '[';
+	return address_is_domain(key, strlen(key)) ? NULL
 	    : "not an address or a domain";
 }
 

@@ -11,6 +11,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/address.h"
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/fingerprint.h"
@@ -598,9 +599,8 @@ check_options(const struct options *o)
 		log_misused("--quarantine is maildir:DIR, and needs --milter");
 	if (o->nosetuid && o->user != NULL)
 		log_misused("--nosetuid and --user exclude each other");
-	if (o->monitor.domain != NULL && (o->monitor.domain[0] == '\0' ||
-	    strlen(o->monitor.domain) > 255 || o->monitor.domain[strcspn(
-	    o->monitor.domain, " \t\r\n<>@\"\\,;:()")] != '\0'))
+	if (o->monitor.domain != NULL && !address_is_domain(o->monitor.domain,
+	    strlen(o->monitor.domain)))
 		log_misused("--domain: \"%s\" is not a domain",
 		    o->monitor.domain);
 	if (o->hostname != NULL && (o->hostname[0] == '\0' ||
