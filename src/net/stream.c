@@ -90,6 +90,22 @@ is_host(const char *host)
 	}
 }
 
+/* Can host, an IPv6 address without brackets, be read as another with a port
+   after it, as ::1:25 can? */
+static bool
+ends_in_port(char *host)
+{
+	char *colon = strrchr(host, ':');
+	bool is;
+
+	if (colon == NULL || text_parse_port(colon + 1) == 0)
+		return false;
+	*colon = '\0';
+	is = is_ipv6(host);
+	*colon = ':';
+	return is;
+}
+
 /* More than one colon without brackets is IPv6. */
 bool
 place_parse(const char *p, size_t len, struct place *to)
@@ -123,7 +139,7 @@ place_parse(const char *p, size_t len, struct place *to)
 	    !is_host(to->host))
 		return false;
 	if (colon == end)
-		return true;
+		return rest != colon || !ends_in_port(to->host);
 	return *colon == ':' && copy(to->port, sizeof to->port, colon + 1,
 	    (size_t)(end - colon - 1)) && to->port[strspn(to->port,
 	    "abcdefghijklmnopqrstuvwxyz-" DIGITS)] == '\0' &&

@@ -25,7 +25,8 @@ struct place {
 };
 
 /* Reads one place: "unix:PATH", "inet:HOST:PORT", "[HOST]:PORT", "HOST:PORT",
-   "HOST", or an IPv6 address without brackets.  False: p[0..len) is none. */
+   "HOST", or an IPv6 address without brackets, if it does not end like a port.
+   False: p[0..len) is none. */
 bool	place_parse(const char *p, size_t len, struct place *to);
 
 /*

@@ -556,6 +556,18 @@ check_through(const struct options *o)
 		    "exclude each other");
 }
 
+/* The greeting and the trace field have it as it is, in ASCII. */
+static bool
+is_host_name(const char *name)
+{
+	const size_t len = strlen(name);
+
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)name[i] > 0x7f)
+			return false;
+	return len < CHANNEL_NAME_MAX && address_is_domain(name, len);
+}
+
 /* Refuses options that exclude each other, or make no sense alone. */
 static void
 check_options(const struct options *o)
@@ -603,9 +615,7 @@ check_options(const struct options *o)
 	    strlen(o->monitor.domain)))
 		log_misused("--domain: \"%s\" is not a domain",
 		    o->monitor.domain);
-	if (o->hostname != NULL && (o->hostname[0] == '\0' ||
-	    strlen(o->hostname) >= CHANNEL_NAME_MAX ||
-	    o->hostname[strcspn(o->hostname, " \t\r\n")] != '\0'))
+	if (o->hostname != NULL && !is_host_name(o->hostname))
 		log_misused("--hostname: \"%s\" is not a host name",
 		    o->hostname);
 }
