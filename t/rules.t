@@ -249,6 +249,16 @@ def without_enhanced_codes_replies_have_none():
 
 
 @test
+def as_many_lines_are_offered_as_there_are_rules():
+    want = [f"XTEST{i}" for i in range(100)]
+    with Session("--rules", rules(*[f"EHLO * offer {w}" for w in want]),
+                 "discard:") as s:
+        got = s.start().split("\n")
+        assert [line[4:] for line in got if "XTEST" in line] == want, got
+        s.finish()
+
+
+@test
 def offered_lines_are_added_or_replace_ours():
     with Session("--rules", rules("EHLO * offer XTEST foo bar",
                                   "EHLO * offer SIZE 1000"),

@@ -22,7 +22,7 @@
 #include "base/text.h"
 #include "session/rules.h"
 
-#define OFFERS_MAX 32		/* lines that rules add to EHLO */
+#define OFFERS_MAX 32		/* lines of EHLO that hooks add, not rules */
 #define SLICES 20		/* pieces of a second's slow reply, at most */
 
 struct faults {
@@ -40,7 +40,8 @@ struct faults {
 	bool decided;		/* no more rules about this text */
 	/* What EHLO offers. */
 	unsigned hidden;
-	const char *offer[OFFERS_MAX + 1];
+	const char **offer;	/* room for a line of each rule, OFFERS_MAX
+				   and NULL; owned */
 	size_t offers;
 	const char *auth;	/* mechanisms, or NULL */
 	bool tls;		/* STARTTLS */
@@ -75,7 +76,13 @@ faults_open(struct options *o, const char *name, char *error, size_t size)
 		return NULL;
 	}
 	f->name = name;
-	if (!rules_read(&f->rules, name, error, size)) {
+	if (rules_read(&f->rules, name, error, size)) {
+		f->offer = calloc(f->rules.n + OFFERS_MAX + 1,
+		    sizeof *f->offer);
+		if (f->offer == NULL)
+			snprintf(error, size, "out of memory");
+	}
+	if (f->offer == NULL) {
 		free(f->rules.file);
 		free(f->rules.rule);
 		free(f);
@@ -130,7 +137,7 @@ add_offer(struct faults *f, const char *line)
 		f->tls = true;
 	else if (e == EXT_AUTH && line[n] != '\0')
 		f->auth = line + n + strspn(line + n, " \t");
-	else if (f->offers < OFFERS_MAX)
+	else if (f->offers < f->rules.n + OFFERS_MAX)
 		f->offer[f->offers++] = line;
 }
 
