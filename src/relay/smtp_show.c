@@ -5,7 +5,7 @@
  * Message text is not shown, and of AUTH nothing but the mechanism and replies
  * that do not quote our secret.
  */
-#define _GNU_SOURCE	/* memmem */
+#define _GNU_SOURCE	/* explicit_bzero, memmem */
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
@@ -81,19 +81,21 @@ static bool
 has_coded_run(const char *secret, const char *p, size_t len)
 {
 	char digits[REPLY_TEXT + 4], text[REPLY_TEXT + 4];
+	bool found = false;
 	long n;
 
 	if (len < 2 || len >= REPLY_TEXT)
 		return false;
 	memcpy(digits, p, len);
 	memcpy(digits + len, "AAA", 4);
-	for (size_t at = 0; at < 4 && at < len; at++) {
+	for (size_t at = 0; at < 4 && at < len && !found; at++) {
 		n = text_decode_base64(text, sizeof text,
 		    (struct span){ digits + at, (len - at + 3) / 4 * 4 });
-		if (n > 0 && has_run(secret, text, (size_t)n))
-			return true;
+		found = n > 0 && has_run(secret, text, (size_t)n);
 	}
-	return false;
+	explicit_bzero(digits, sizeof digits);
+	explicit_bzero(text, sizeof text);
+	return found;
 }
 
 bool
