@@ -106,12 +106,23 @@ take_ret(struct channel *ch, struct span value)
 	return span_same(value, "FULL") || span_same(value, "HDRS");
 }
 
+/* Is value xtext of a text without control characters?  Those who decode it
+   later would write them into a report or a log. */
+static bool
+is_printable_xtext(struct span value)
+{
+	char text[CHANNEL_LINE_MAX];
+	long n = text_decode_xtext(text, sizeof text, value);
+
+	return n > 0 && span_printable((struct span){ text, (size_t)n });
+}
+
 /* RFC 3461 4.4: ENVID; RFC 4954 5: AUTH. */
 static bool
 take_xtext(struct channel *ch, struct span value)
 {
 	(void)ch;
-	return text_decode_xtext(NULL, 0, value) > 0;
+	return is_printable_xtext(value);
 }
 
 /* RFC 3461 4.1: NEVER, or a list of SUCCESS, FAILURE and DELAY. */
@@ -152,8 +163,8 @@ take_orcpt(struct channel *ch, struct span value)
 		if (!octet_alnum(value.p[i]) && value.p[i] != '-')
 			return false;
 	value = span_skip(value, n + 1);
-	return ch->smtp_utf8 ? value.len > 0 && span_printable(value)
-	    : text_decode_xtext(NULL, 0, value) > 0;
+	return ch->smtp_utf8 && text_decode_xtext(NULL, 0, value) == -1
+	    ? span_printable(value) : is_printable_xtext(value);
 }
 
 /* A parameter of MAIL or RCPT.  take returns false if its value is invalid; the
