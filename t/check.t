@@ -122,6 +122,13 @@ def users_and_their_hashes_are_read_by_line():
     assert status == 78 and len(found["bad"]) == 2, found
     assert "users: line 1: not a hash" in found["bad"][0], found
     assert "users: line 3: not USER:HASH" in found["bad"][1], found
+    status, found = checked(*users(f"\ufeffjo:{made}\n jo:{made}\n"
+                                   f"jo :{made}\nkim:{made}\n"))
+    assert status == 78 and [line.partition("users: ")[2]
+                             for line in found["bad"]] == [
+        "line 1: the file begins with a byte order mark",
+        "line 2: a blank is part of the user's name",
+        "line 3: a blank is part of the user's name"], found
     assert "no user who could log in" in bad(*users("# none\n"))
     assert "/no/users: No such file" in bad(
         "--no-auth-require-tls", "--auth", "file:/no/users", "discard:")
@@ -302,6 +309,8 @@ def faulty_credentials_are_named_with_their_lines():
                  "smtp:[mail.example.net]:25 jo:secret\n"
                  "<jo@example.com> jo:secret\n"
                  "jo@ jo:secret\n"
+                 "*@example.org jo:secret\n"
+                 "jo@example..org jo:secret\n"
                  f"{'x' * 320} jo:secret\n")
     form = "not KEY USER:PASSWORD, KEY USER oauth2 PROGRAM or KEY USER " \
         "command PROGRAM"
@@ -317,7 +326,9 @@ def faulty_credentials_are_named_with_their_lines():
             "[mail.example.net]:465"),
         (10, "the key is an address in <>: it must be without"),
         (11, "the key has no domain after @"),
-        (12, "the key is too long, or has a NUL"))]
+        (12, "a domain is written @example.org"),
+        (13, "what follows @ is no domain"),
+        (14, "the key is too long, or has a NUL"))]
     for relay in ("smtp:[127.0.0.1]:9", "smtp:[127.0.0.2]:9,[127.0.0.1]:9"):
         status, found = checked("--relay-auth", file, relay)
         assert status == 78 and sorted(found["bad"]) == sorted(

@@ -482,6 +482,7 @@ def a_file_that_makes_no_sense_is_named_with_its_line():
             ("RCPT * hide SIZE", "belong to EHLO"),
             ("EHLO * hide FOO", "no such keyword"), ("EHLO * offer",
                                                      "a line"),
+            ("EHLO * hide 8BITMIME SIZE", "commas"),
             ("TEXT a@b 550 x", "TEXT is followed"), ("TEXT >x 550 x",
                                                      "octets"),
             ("TEXT * 250 x", "only be refused"), ("RCPT * 550 a\\b",

@@ -266,8 +266,14 @@ useless_key(const struct line *line)
 		return NULL;
 	if (strpbrk(key, "<>") != NULL)
 		return "the key is an address in <>: it must be without";
-	if (at != NULL && is_sender_key(key))
-		return at[1] != '\0' ? NULL : "the key has no domain after @";
+	if (at != NULL && is_sender_key(key)) {
+		if (at[1] == '\0')
+			return "the key has no domain after @";
+		if (strncmp(key, "*@", 2) == 0)
+			return "a domain is written @example.org";
+		return address_is_domain(at + 1, strlen(at + 1)) ? NULL
+		    : "what follows @ is no domain";
+	}
 	return place_parse(key, strlen(key), &place) ? NULL : "the key is "
 	    "neither a sender nor a next hop, as [mail.example.net]:465";
 }

@@ -2,6 +2,7 @@
  * auth_file.c - who a client is, by a file of names and crypt(3) hashes.
  */
 #define _GNU_SOURCE	/* explicit_bzero */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -316,6 +317,14 @@ check_file(struct auth *a, const char *user, const char *password)
 	return answer;
 }
 
+/* What is wrong with line n.  Returns false. */
+static bool
+add_bad(const struct auth *a, unsigned n, const char *why, struct findings *f)
+{
+	findings_add(f, FINDING_BAD, "%s: line %u: %s", a->where, n, why);
+	return false;
+}
+
 /* One line of the file.  Returns whether a user can log in by it. */
 static bool
 probe_line(const struct auth *a, char *line, unsigned n, struct findings *f)
@@ -327,20 +336,20 @@ probe_line(const struct auth *a, char *line, unsigned n, struct findings *f)
 	line[strcspn(line, "\r\n")] = '\0';
 	if (line[0] == '#' || line[0] == '\0')
 		return false;
-	if ((found = cut_hash(line, "", &mine)) == NULL || line[0] == '\0') {
-		findings_add(f, FINDING_BAD, "%s: line %u: not USER:HASH",
-		    a->where, n);
-		return false;
-	}
+	if ((found = cut_hash(line, "", &mine)) == NULL || line[0] == '\0')
+		return add_bad(a, n, "not USER:HASH", f);
+	if (strncmp(line, "\xef\xbb\xbf", 3) == 0)
+		return add_bad(a, n, "the file begins with a byte order mark",
+		    f);
+	if (isspace((unsigned char)line[0]) ||
+	    isspace((unsigned char)line[strlen(line) - 1]))
+		return add_bad(a, n, "a blank is part of the user's name", f);
 	if (!is_usable(found))
 		return false;
 	known = compat_crypt_knows(found) &&
 	    compat_crypt("", found, made, sizeof made) &&
 	    strlen(made) == strlen(found);
-	if (!known)
-		findings_add(f, FINDING_BAD, "%s: line %u: not a hash of "
-		    "crypt(3)", a->where, n);
-	return known;
+	return known || add_bad(a, n, "not a hash of crypt(3)", f);
 }
 
 static void

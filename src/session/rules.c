@@ -172,16 +172,19 @@ static const char *
 parse_keywords(struct rule *r, char *list)
 {
 	char *word;
+	size_t len;
 	int e;
 
 	if (*list == '\0')
 		return "hide is followed by keywords of EHLO, with commas";
 	while ((word = strsep(&list, ",")) != NULL) {
 		word += strspn(word, " \t");
-		e = channel_extension((struct span){ word,
-		    strcspn(word, " \t") });
+		len = strcspn(word, " \t");
+		e = channel_extension((struct span){ word, len });
 		if (e == -1)
 			return "hide: EHLO has no such keyword";
+		if (word[len + strspn(word + len, " \t")] != '\0')
+			return "hide: commas stand between keywords";
 		r->amount |= 1U << e;
 	}
 	return NULL;
