@@ -401,8 +401,9 @@ weigh_refusal(struct nexthop *h, enum step step, struct reply *r)
 		text_join(r->text, sizeof r->text, SMTP_NO_AUTH, NULL);
 	/* Without a transaction RCPT is refused because MAIL was. */
 	if (ours && !repeated && (step != STEP_RCPT || h->dirty))
-		smtp_log_refusal(h, step, r,
-		    "; see --relay-auth and --relay-tls");
+		smtp_log_refusal(h, step, r, step == STEP_DATA &&
+		    r->code == 503 ? "" : "; see --relay-auth and "
+		    "--relay-tls");
 	else if (is_sender_denied(r))
 		smtp_log_refusal(h, step, r, "; the account may not send as "
 		    "this sender: see --from");
