@@ -9,10 +9,29 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
+from fakes.milter import Filter
+from fakes.server import Server
 from tap import SMTPD, Skip, certificate, folder, main, need, test, write
 
 PLACE = folder()
 HASH = "$6$salt$" + "x" * 86
+
+
+class Policy(Server):
+    """Says answer to each question, and keeps the questions."""
+
+    answer = b"action=DUNNO\n\n"
+
+    def talk(self, connection, read, number):
+        self.asked = getattr(self, "asked", [])
+        question = {}
+        for line in read:
+            name, _, value = line.decode().strip().partition("=")
+            question[name] = value
+            if name == "":
+                self.asked.append(question)
+                question = {}
+                connection.sendall(self.answer)
 
 
 def wrote(name, text, mode=0o600):
@@ -236,7 +255,8 @@ def next_hops_are_resolved_and_only_with_connect_dialled():
     status, found = checked(relay, how="--check=connect")
     assert status == 0, found
     hop.settle()
-    assert [c.split()[0] for c in hop.told()] == ["EHLO", "QUIT"]
+    assert hop.told()[0].split()[0] == "EHLO", hop.told()
+    assert hop.told()[1:] == ["MAIL FROM:<>", "QUIT"], hop.told()
     hop.close()
     with socket.create_server(("127.0.0.1", 0)) as s:
         closed = s.getsockname()[1]
@@ -257,6 +277,57 @@ def a_next_hop_that_refuses_us_is_bad():
 
 
 @test
+def a_next_hop_that_would_begin_no_message_is_bad():
+    def refusing(text):
+        return Hop(lambda number, command: text
+                   if command.startswith("MAIL") else None)
+
+    def said(text, *arguments):
+        with refusing(text) as hop:
+            return checked(*arguments, hop.relay(), how="--check=connect")
+    status, found = said("530 5.7.0 Must issue a STARTTLS command first")
+    assert status == 78 and "STARTTLS" in found["bad"][0], found
+    assert any("--relay-tls" in line for line in found["doubt"]), found
+    # The null sender may be refused where others are not, one of ours not.
+    status, found = said("550 5.7.1 no bounces")
+    assert status == 0 and "MAIL FROM:<>: 550" in str(found["doubt"]), found
+    accounts = wrote("accounts", "jo@example.org jo@example.com\n")
+    secrets = wrote("secrets", "jo@example.com jo:secret\n")
+    with Hop(lambda number, command: "550 5.7.1 not yours" if command ==
+             "MAIL FROM:<jo@example.com>" else None, f"{PLACE}/hop",
+             ["AUTH PLAIN"]) as hop:
+        status, found = checked("--from", accounts, "--relay-auth", secrets,
+                                hop.relay(), how="--check=connect")
+    assert status == 78 and "not yours" in found["bad"][0], found
+
+
+@test
+def a_password_that_never_goes_out_is_bad():
+    secrets = wrote("secrets", "[127.0.0.1]:9 jo:secret\nunix:/no jo:x\n")
+    assert bad("--relay-auth", secrets, "smtp:[127.0.0.1]:9") == \
+        "smtp:[127.0.0.1]:9: no password goes out without TLS: " \
+        "see --relay-tls"
+    for relay in (["--relay-tls", "may", "smtp:[127.0.0.1]:9"],
+                  ["--relay-tls-fingerprint", "0" * 64, "smtp:[127.0.0.1]:9"],
+                  ["smtps:[127.0.0.1]:9"]):
+        assert checked("--relay-auth", secrets, *relay)[0] == 0, relay
+
+
+@test
+def one_that_never_answers_costs_the_others_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as s, Hop() as hop:
+        silent = f"smtp:[127.0.0.1]:{s.getsockname()[1]}"
+        status, found = checked(
+            "--relay-timeout", "1", "--routes", wrote(
+                "routes", f"a@example.org {silent}\n"), hop.relay(),
+            how="--check=connect")
+        assert status == 78 and len(found["bad"]) == 1, found
+        assert "timed out" in found["bad"][0], found
+        assert any(line.endswith("127.0.0.1 answers")
+                   for line in found["good"]), found
+
+
+@test
 def credentials_must_have_a_line_for_the_relay():
     text = "[mail.example.net] jo:secret\n\n# ours\n" \
         "[127.0.0.1]:9 ann:secret\n" \
@@ -265,7 +336,8 @@ def credentials_must_have_a_line_for_the_relay():
     file = wrote("credentials", text)
 
     def line(*relay):
-        status, found = checked("--relay-auth", file, *relay)
+        status, found = checked("--relay-tls", "may", "--relay-auth", file,
+                                *relay)
         assert "secret" not in str(found), found
         return status, [text.removeprefix(f"--relay-auth {file} has ")
                         for kind in ("good", "doubt") for text in found[kind]
@@ -330,7 +402,8 @@ def faulty_credentials_are_named_with_their_lines():
         (13, "what follows @ is no domain"),
         (14, "the key is too long, or has a NUL"))]
     for relay in ("smtp:[127.0.0.1]:9", "smtp:[127.0.0.2]:9,[127.0.0.1]:9"):
-        status, found = checked("--relay-auth", file, relay)
+        status, found = checked("--relay-tls", "must", "--relay-auth", file,
+                                relay)
         assert status == 78 and sorted(found["bad"]) == sorted(
             faulty), found
         assert [d for d in found["doubt"] if "line" in d] == useless, found
@@ -432,14 +505,53 @@ def unix_sockets_are_connected_to():
 
 
 @test
-def policy_services_on_the_network_are_dialled_with_connect():
+def policy_services_on_the_network_are_asked_with_connect():
+    def said(answer, stages=""):
+        with Policy() as policy:
+            policy.answer = answer
+            status, found = checked("--policy", f"{stages}inet:{policy.at}",
+                                    "discard:", how="--check=connect")
+        return status, found, policy
+    status, found, policy = said(b"action=REJECT\n\n")
+    assert status == 0 and policy.asked[0]["protocol_state"] == "CONNECT"
+    assert f"policy service inet:{policy.at} answers" in found["good"], found
+    status, found, policy = said(b"action=DUNNO\n\n", "RCPT,DATA=")
+    assert status == 0 and policy.asked[0]["protocol_state"] == "RCPT"
+    status, found, policy = said(b"HTTP/1.1 400\n\n")
+    assert status == 78 and "not name=value" in found["bad"][0], found
     with socket.create_server(("127.0.0.1", 0)) as s:
         place = f"inet:127.0.0.1:{s.getsockname()[1]}"
-        assert checked("--policy", place, "discard:",
-                       how="--check=connect")[0] == 0
+        assert "CONNECT: no answer in time" in bad(
+            "--policy", place, "--policy-timeout", "1", "discard:",
+            how="--check=connect")
     assert checked("--policy", place, "discard:")[0] == 0
     assert "refused" in bad("--policy", place, "discard:",
                             how="--check=connect")
+
+
+@test
+def filters_are_spoken_with_where_connect_is_wanted():
+    path = f"{PLACE}/filter"
+    with Filter(PLACE) as spoken_with:
+        status, found = checked("--milter", f"unix:{path}", "discard:",
+                                how="--check=connect")
+        assert status == 0, found
+        assert f"milter unix:{path} answers, and speaks version 6" in \
+            found["good"], found
+        spoken_with.settle()
+        assert spoken_with.events() == "Q", spoken_with.events()
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        place = f"inet:127.0.0.1:{s.getsockname()[1]}"
+        silent = ("--milter-timeout", "1", "--milter", place, "discard:")
+        assert "no answer in time" in bad(*silent, how="--check=connect")
+        status, found = checked("--milter-default", "accept", *silent,
+                                how="--check=connect")
+        assert status == 0 and "without it" in found["doubt"][-1], found
+    path = f"{PLACE}/no-filter"
+    assert "No such file" in bad("--milter", f"unix:{path}", "discard:")
+    status, found = checked("--milter", f"unix:{path}", "--milter-default",
+                            "accept", "discard:")
+    assert status == 0 and path in found["doubt"][-1], found
 
 
 @test

@@ -12,6 +12,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/findings.h"
 
@@ -52,6 +53,13 @@ findings_absence(const struct findings *f, int error)
 	return f->early && (error == 0 || error == ENOENT ||
 	    error == ECONNREFUSED || error == EAGAIN || error == ETIMEDOUT)
 	    ? FINDING_DOUBT : FINDING_BAD;
+}
+
+int64_t
+findings_deadline(const struct findings *f)
+{
+	return f->connect ? clock_now() + FINDINGS_PATIENCE * 1000
+	    : f->deadline;
 }
 
 size_t

@@ -26,9 +26,12 @@ struct findings {
 	bool connect;		/* also connect to next hops and services */
 	bool early;		/* what other services provide may come later */
 	bool lost;		/* there was no memory for a line */
-	int64_t deadline;	/* for what is connected to, as clock_now()
-				   counts */
+	int64_t deadline;	/* for all that is looked up, as clock_now()
+				   counts; with connect each thing has one of
+				   its own: see findings_deadline() */
 };
+
+#define FINDINGS_PATIENCE 60	/* seconds */
 
 /* Adds a line; a newline and what follows it are left out. */
 void	findings_add(struct findings *f, enum finding kind,
@@ -38,6 +41,10 @@ void	findings_add(struct findings *f, enum finding kind,
    0 where it is a name that cannot be resolved: FINDING_BAD; where f is early
    only what will not mend by itself. */
 enum finding findings_absence(const struct findings *f, int error);
+
+/* Until when the next thing may take.  One that never answers takes nothing
+   from those after it where connect is set. */
+int64_t	findings_deadline(const struct findings *f);
 
 /* How many lines of that kind there are. */
 size_t	findings_count(const struct findings *f, enum finding kind);

@@ -7,11 +7,13 @@
 #include "net/stream.h"
 
 void
-stream_check(const char *where, const char *what, struct findings *f)
+stream_check(const char *where, const char *what, enum finding worst,
+    struct findings *f)
 {
 	struct stream s = { .fd = -1 };
 	struct addresses found;
 	struct place place;
+	enum finding absent;
 	char why[128];
 	int status, error = 0;
 
@@ -21,18 +23,19 @@ stream_check(const char *where, const char *what, struct findings *f)
 		return;
 	}
 	if (place.local || f->connect) {
-		status = stream_connect(&s, where, NULL, f->deadline, why,
+		status = stream_connect(&s, where, NULL, findings_deadline(f), why,
 		    sizeof why);
 		error = errno;
 	} else {
-		status = stream_resolve(&place, NULL, &found, f->deadline, why,
+		status = stream_resolve(&place, NULL, &found, findings_deadline(f), why,
 		    sizeof why);
 	}
+	absent = findings_absence(f, error);
 	if (status == 0)
 		findings_add(f, FINDING_GOOD, "%s can be %s", what,
 		    s.fd != -1 ? "connected to" : "resolved");
 	else
-		findings_add(f, findings_absence(f, error), "%s: %s", what,
+		findings_add(f, absent < worst ? absent : worst, "%s: %s", what,
 		    why);
 	stream_close(&s);
 }

@@ -78,8 +78,9 @@ int	stream_connect(struct stream *s, const char *where, const char *port,
 
 /* For --check: adds whether that place, which what calls by its name, can be
    connected to: a network's only if f->connect is set, else its name is looked
-   up. */
-void	stream_check(const char *where, const char *what, struct findings *f);
+   up.  worst is what it means where it cannot. */
+void	stream_check(const char *where, const char *what, enum finding worst,
+	    struct findings *f);
 
 /* Sends all of it.  Returns 0, or -1 with errno.  Never raises SIGPIPE. */
 int	stream_write(struct stream *s, const void *p, size_t len,

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/envelope.h"
 #include "relay/expected.h"
 #include "relay/smtp_private.h"
@@ -47,6 +48,14 @@ name_sender(char *to, size_t size, const char *sender)
 
 /* ---- Credentials ---- */
 
+/* Is a connection there never safe from eavesdroppers? */
+static bool
+is_in_clear(const struct nexthop *h)
+{
+	return !h->place.local && h->protocol != NEXTHOP_SMTPS &&
+	    h->set->tls == TLS_NONE && h->set->tls_pins == NULL;
+}
+
 /* Is a line that makes sense there for mail of this sender? */
 static void
 check_line(struct look *l, const char *what, unsigned *line, size_t i)
@@ -63,6 +72,9 @@ check_line(struct look *l, const char *what, unsigned *line, size_t i)
 		if (line[k] == line[i] && found == 1)
 			found = 2;	/* it was told */
 	name_sender(whose, sizeof whose, l->sender[i]);
+	if (found == 1 && is_in_clear(h))
+		findings_add(l->f, FINDING_BAD, "%s: no password goes out "
+		    "without TLS: see --relay-tls", what);
 	if (found == 1)
 		findings_add(l->f, FINDING_GOOD, "--relay-auth %s has a line%s "
 		    "%s: line %u, user %s, %s%.*s", h->set->auth, whose, what,
@@ -115,18 +127,50 @@ check_mechanisms(const struct look *l)
 		    l->h->secure ? "" : " without TLS");
 }
 
-/* Goes as far as MAIL would, over TLS and AUTH, and takes leave. */
+/*
+ * Would it begin a transaction?  Many say only there that they want TLS or a
+ * password.  Where mail of any sender comes the null sender is tried, which
+ * some refuse for itself.
+ */
+static bool
+check_mail(struct look *l, int64_t deadline)
+{
+	const char *sender = l->env.fact[FACT_SENDER];
+	struct nexthop *h = l->h;
+	struct reply r;
+
+	if (*sender == '@')	/* of that domain, or OTHERS */
+		sender = "";
+	if (!smtp_is_ascii(sender, strlen(sender)))
+		return true;	/* SMTPUTF8 is another question */
+	smtp_add(h, "MAIL FROM:<%s>\r\n", sender);
+	if (smtp_command(h, STEP_MAIL, deadline, &r))
+		return true;
+	findings_add(l->f, *sender != '\0' || r.code < 500 ? FINDING_BAD
+	    : FINDING_DOUBT, "%s: %s: MAIL FROM:<%s>: %d %s %s", l->spec,
+	    h->place.host, sender, r.code, r.enh, r.text);
+	return false;
+}
+
+/* Goes as far as MAIL, over TLS and AUTH, and takes leave. */
 static void
 check_connection(struct look *l)
 {
 	struct nexthop *h = l->h;
+	const int64_t deadline = clock_within(findings_deadline(l->f),
+	    (int)h->set->timeout);
 	struct credentials c = { .line = 0 };
 	char why[512];
 	struct reply r;
 
-	if (!smtp_open_next(h, l->f->deadline, &r)) {
+	if (!smtp_open_next(h, deadline, &r)) {
 		findings_add(l->f, FINDING_BAD, "%s: %s: %d %s %s", l->spec,
 		    h->place.host, r.code, r.enh, r.text);
+		return;
+	}
+	/* With --auth relay: it is our client that may have to log in first. */
+	if (h->live == NULL && !check_mail(l, deadline)) {
+		smtp_quit(h, deadline);
 		return;
 	}
 	if (smtp_is_trusted(h))
@@ -138,7 +182,7 @@ check_connection(struct look *l)
 	credentials_wipe(&c);
 	if (h->live != NULL)
 		check_mechanisms(l);
-	smtp_quit(h, l->f->deadline);
+	smtp_quit(h, deadline);
 }
 
 /* Has none of the senders before this one the same lines? */
@@ -180,7 +224,7 @@ check_socket(const struct nexthop *h, const char *spec, struct findings *f)
 	struct address none = { .len = 0 };
 	char why[128];
 
-	if (stream_dial(&s, &h->place, &none, f->deadline, why,
+	if (stream_dial(&s, &h->place, &none, findings_deadline(f), why,
 	    sizeof why) == 0)
 		findings_add(f, FINDING_GOOD, "%s can be connected to", spec);
 	else
@@ -208,7 +252,7 @@ check_place(struct look *l, const char *where, size_t len, unsigned *line)
 		return;
 	if (h->place.local)
 		check_socket(h, spec, f);
-	else if (stream_resolve(&h->place, "25", &found, f->deadline, why,
+	else if (stream_resolve(&h->place, "25", &found, findings_deadline(f), why,
 	    sizeof why) == -1)
 		findings_add(f, findings_absence(f, 0), "%s: cannot resolve "
 		    "%s: %s", spec, h->place.host, why);

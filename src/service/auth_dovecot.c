@@ -361,7 +361,7 @@ probe_dovecot(struct auth *a, struct findings *f)
 	const char *offer;
 	char why[128];
 
-	if (f->early && stream_connect(&s, a->where, NULL, f->deadline, why,
+	if (f->early && stream_connect(&s, a->where, NULL, findings_deadline(f), why,
 	    sizeof why) == -1) {
 		findings_add(f, findings_absence(f, errno),
 		    "--auth dovecot: %s: %s", a->where, why);

@@ -653,10 +653,23 @@ static void
 probe_milter(void *ctx, struct findings *f)
 {
 	struct milter *m = ctx;
+	const enum finding worst = m->set->away == AWAY_ACCEPT ? FINDING_DOUBT
+	    : FINDING_BAD;
 	char name[400];
 
 	snprintf(name, sizeof name, "milter %s", m->where);
-	stream_check(m->where, name, f);
+	if (!f->connect) {
+		stream_check(m->where, name, worst, f);
+		return;
+	}
+	milter_connect(m);
+	if (m->fault == NULL)
+		findings_add(f, FINDING_GOOD, "%s answers, and speaks version "
+		    "%u", name, m->version);
+	else
+		findings_add(f, worst, "%s: %s%s", name, m->fault, worst ==
+		    FINDING_BAD ? "" : "; mail passes without it");
+	milter_disconnect(m);
 }
 
 const struct service service_milter = {

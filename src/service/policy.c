@@ -592,6 +592,33 @@ policy_message(void *ctx, struct service_message *m, struct reply *r)
 	m->env.nrecipients = 1;
 }
 
+/* Does it answer?  Many accept connections and do not.  Asked is of nobody's
+   mail, at the first stage at which it is asked; what it says does not
+   matter. */
+static void
+probe_answer(struct policy *p, const char *name, struct findings *f)
+{
+	struct envelope env = { .size = 0 };
+	struct question q = { .p = p, .env = &env };
+	char action[ANSWER_MAX], why[256];
+	const char *fault = "question too long";
+
+	for (int i = 0; i < FACTS; i++)
+		env.fact[i] = "";
+	env.fact[FACT_CLIENT_ADDRESS] = "127.0.0.1";
+	while (!policy_asks(p, q.stage))
+		q.stage++;
+	if (p->timeout > FINDINGS_PATIENCE)
+		p->timeout = FINDINGS_PATIENCE;
+	if (write_question(&q))
+		fault = ask_service(p, action, why, sizeof why);
+	if (fault != NULL)
+		findings_add(f, FINDING_BAD, "%s: %s: %s", name,
+		    service_stage_names[q.stage], fault);
+	else
+		findings_add(f, FINDING_GOOD, "%s answers", name);
+}
+
 static void
 policy_probe(void *ctx, struct findings *f)
 {
@@ -599,7 +626,10 @@ policy_probe(void *ctx, struct findings *f)
 	char name[300];
 
 	snprintf(name, sizeof name, "policy service %.250s", p->service);
-	stream_check(p->service, name, f);
+	if (f->connect)
+		probe_answer(p, name, f);
+	else
+		stream_check(p->service, name, FINDING_BAD, f);
 }
 
 static void

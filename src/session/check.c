@@ -26,8 +26,6 @@
 #include "session/check.h"
 #include "session/jail.h"
 
-#define PATIENCE 60		/* seconds for all that is connected to */
-
 static struct findings found;	/* --check runs once in a process */
 
 /* What is looked at. */
@@ -100,7 +98,7 @@ check_tls(const struct subject *s)
 		(char *)(uintptr_t)tls->ca, NULL };
 	const struct spawn what = { .argv = argv, .envp = environ,
 		.input = tls->cert, .extra = tls->key, .hear = hear_engine,
-		.deadline = clock_now() + PATIENCE * 1000 };
+		.deadline = findings_deadline(&found) };
 	struct spawn_end end = { .pid = 0 };
 	char away[512], why[SPAWN_WHY];
 	int error;
@@ -260,7 +258,7 @@ check_run(const struct options *o, struct monitor *m, const char *trouble)
 	static const char *const levels[FINDINGS] = { "<6>", "<4>", "<3>" };
 
 	signal(SIGPIPE, SIG_IGN);
-	found.deadline = clock_now() + PATIENCE * 1000;
+	found.deadline = clock_now() + FINDINGS_PATIENCE * 1000;
 	for (size_t i = 0; i < COUNT(checks); i++)
 		checks[i](&s);
 	monitor_close(m);
