@@ -11,7 +11,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
 from fakes.milter import Filter
 from fakes.server import Server
-from tap import SMTPD, Skip, certificate, folder, main, need, test, write
+from tap import (
+    SMTPD, Skip, certificate, folder, lines, main, need, test, write)
 
 PLACE = folder()
 HASH = "$6$salt$" + "x" * 86
@@ -51,6 +52,14 @@ def checked(*arguments, how="--check", env=None):
     assert done.returncode in (0, 78), done
     return done.returncode, {
         k: [text for kind, text in found if kind == k] for k in order}
+
+
+def talk(*arguments):
+    """What a session with a message logs."""
+    return subprocess.run(
+        [SMTPD, *arguments], capture_output=True, text=True, input=lines(
+            "EHLO a", "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.org>",
+            "DATA", "Subject: x", "", "x", ".", "QUIT").decode()).stderr
 
 
 def bad(*arguments, how="--check"):
@@ -102,6 +111,36 @@ def folders_files_and_programs_that_cannot_be_used_are_named():
     wrong = os.environ.get("TMPDIR", "/tmp") + "/nowhere/at/all"
     status, found = checked("discard:", env={"TMPDIR": wrong})
     assert status == 78 and wrong in found["bad"][0], found
+
+
+@test
+def a_script_without_its_interpreter_is_named_with_it():
+    for text, why in (
+            ("#!/no/such/sh\n", "its interpreter /no/such/sh: No such file or "
+             "directory"),
+            ("#! /etc/passwd -x\n", "its interpreter /etc/passwd: Permission "
+             "denied"),
+            ("#!/bin/sh\r\ncat\r\n", "its first line ends in CR LF"),
+            ("#!sh\n", "its interpreter sh: No such file or directory")):
+        program = wrote("script", text, 0o755)
+        assert bad("--", program) == f"the program {program}: {why}"
+        logged = talk("--", program)
+        assert f'{program}: {why}"' in logged, logged
+    assert "its interpreter no-such-program: " in bad("--", wrote(
+        "script", "#!/usr/bin/env no-such-program\n", 0o755))
+    kinds = "/proc/sys/fs/binfmt_misc"
+    others = os.path.exists(kinds) and \
+        set(os.listdir(kinds)) - {"register", "status"}
+    for text in "", "cat >/dev/null\n":
+        program = wrote("script", text, 0o755)
+        if not others:
+            assert bad("--", program) == f"the program {program}: Exec " \
+                "format error: it begins neither with #! nor as an ELF file"
+    for text in ("#!/bin/sh", "#! /bin/sh -e\n", "#!/usr/bin/env sh\n",
+                 "#!/usr/bin/env -S sh -e\n", "#!/usr/bin/env A=b sh\n"):
+        assert checked("--", wrote("script", text, 0o755))[0] == 0, text
+    if os.geteuid() == 0:       # it may only be executed
+        assert checked("--", wrote("script", "", 0o711))[0] == 0
 
 
 @test

@@ -3,16 +3,14 @@
  */
 #define _GNU_SOURCE	/* vasprintf */
 #include <errno.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <syslog.h>
-#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/executable.h"
 #include "base/file.h"
 #include "base/findings.h"
 
@@ -83,41 +81,15 @@ findings_log(void *ctx, int priority, const char *event,
 		    : FINDING_DOUBT, "%s", text);
 }
 
-/* 0 if it is a file that may be executed, else an errno. */
-static int
-try_program(const char *path)
-{
-	struct stat st;
-
-	if (stat(path, &st) == -1)
-		return errno;
-	if (!S_ISREG(st.st_mode))
-		return EACCES;
-	return eaccess(path, X_OK) == 0 ? 0 : errno;
-}
-
 void
 findings_add_program(struct findings *f, const char *what,
     const char *program)
 {
-	const char *path = file_search_path();
-	char file[PATH_MAX];
-	int error = ENOENT, one;
+	char why[512];
 
-	if (strchr(program, '/') != NULL) {
-		error = try_program(program);
-		path = NULL;
-	}
-	while (path != NULL && error != 0) {
-		one = file_in_path(&path, program, file, sizeof file)
-		    ? try_program(file) : ENAMETOOLONG;
-		if (one != ENOENT)
-			error = one;
-	}
-	if (error == 0)
+	if (executable_fault(program, why, sizeof why) == 0)
 		findings_add(f, FINDING_GOOD, "%s%s can be executed", what,
 		    program);
 	else
-		findings_add(f, FINDING_BAD, "%s%s: %s", what, program,
-		    strerror(error));
+		findings_add(f, FINDING_BAD, "%s%s: %s", what, program, why);
 }

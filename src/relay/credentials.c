@@ -15,6 +15,7 @@
 
 #include "base/address.h"
 #include "base/clock.h"
+#include "base/executable.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "net/spawn.h"
@@ -464,7 +465,7 @@ bool
 credentials_run(struct credentials *c, const struct logger *log,
     const struct envelope *env, int64_t deadline, char *why, size_t size)
 {
-	char *argv[PROGRAM_WORDS + 1], how[SPAWN_WHY];
+	char *argv[PROGRAM_WORDS + 1], how[SPAWN_WHY], reason[256];
 	struct output *t = calloc(1, sizeof *t);
 	char **environment = inherited();
 	struct spawn_end end;
@@ -491,7 +492,8 @@ credentials_run(struct credentials *c, const struct logger *log,
 	free(environment);
 	log_error_line(t);
 	if (error != 0)
-		snprintf(why, size, "%.128s: %s", argv[0], strerror(error));
+		snprintf(why, size, "%.128s: %s", argv[0], executable_reason(
+		    argv[0], error, reason, sizeof reason));
 	else if (end.late || end.status != 0)
 		snprintf(why, size, "%.128s: %s", argv[0],
 		    spawn_describe(&end, how));

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/address.h"
+#include "base/executable.h"
 #include "base/file.h"
 #include "base/reply.h"
 #include "base/text.h"
@@ -361,6 +362,18 @@ judge_end(const struct run *run, const struct spawn_end *end, struct reply *v)
 	}
 }
 
+/* It was not started, for that errno. */
+static void
+fail_start(const struct job *j, int error, struct reply *v)
+{
+	const char *name = j->r->set->program[0];
+	char why[512];
+
+	reply_errno(v, error);
+	logger_printf(&j->r->set->log, LOG_ERR, "relay", j->env, "%s: %s", name,
+	    executable_reason(name, error, why, sizeof why));
+}
+
 static void
 take_program(const struct job *j, struct reply *v)
 {
@@ -379,7 +392,7 @@ take_program(const struct job *j, struct reply *v)
 		run->err.priority = LOG_NOTICE;
 		error = run_program(run, argv.s, envp.s, &end);
 		if (error != 0)
-			job_fail(j, name, error, v);
+			fail_start(j, error, v);
 		else
 			judge_end(run, &end, v);
 	}

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/executable.h"
 #include "net/spawn.h"
 #include "service/auth_source.h"
 
@@ -77,7 +78,7 @@ fill_pipe(const char *message, size_t len)
 static enum answer
 check_program(struct auth *a, const char *user, const char *password)
 {
-	char message[CHECKPASSWORD_MAX], why[SPAWN_WHY];
+	char message[CHECKPASSWORD_MAX], why[SPAWN_WHY], reason[256];
 	size_t u = strlen(user) + 1, p = strlen(password) + 1;
 	struct checkpassword *c = a->state;
 	static char path[] = "PATH=/usr/local/bin:/usr/bin:/bin";
@@ -101,7 +102,8 @@ check_program(struct auth *a, const char *user, const char *password)
 	error = spawn_run(&what, &end);
 	close(what.extra);
 	if (error != 0)
-		return auth_broken(a, strerror(error));
+		return auth_broken(a, executable_reason(c->argv[0], error,
+		    reason, sizeof reason));
 	if (!end.late && WIFEXITED(end.status) && WEXITSTATUS(end.status) <= 1)
 		return WEXITSTATUS(end.status) == 0 ? ANSWER_YES : ANSWER_NO;
 	return auth_broken(a, spawn_describe(&end, why));
