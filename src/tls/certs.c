@@ -14,7 +14,6 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include <openssl/decoder.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
@@ -129,33 +128,20 @@ load_certificate(struct engine *e, const struct source *s)
 	return leaf;
 }
 
-/*
- * The first private key in bio, if it is in the clear and of leaf's kind; else
- * NULL, whatever the reason.  PEM_read_bio_PrivateKey() takes any kind, and
- * for that has OpenSSL 3 prepare all its decoders: a quarter of what this
- * program executes before the handshake is over.
- */
+/* The first private key in bio, if keys_read() can read it. */
 static EVP_PKEY *
-expected_key(BIO *bio, X509 *leaf)
+usual_key(BIO *bio, const X509 *leaf)
 {
-	const char *kind = EVP_PKEY_get0_type_name(X509_get0_pubkey(leaf));
-	OSSL_DECODER_CTX *decoder;
-	const unsigned char *p;
 	unsigned char *der;
-	EVP_PKEY *key = NULL;
-	size_t left;
+	char *form;
+	EVP_PKEY *key;
 	long len;
 
-	if (!PEM_bytes_read_bio(&der, &len, NULL, PEM_STRING_EVP_PKEY, bio,
+	if (!PEM_bytes_read_bio(&der, &len, &form, PEM_STRING_EVP_PKEY, bio,
 	    no_passphrase, NULL))
 		return NULL;
-	p = der;
-	left = (size_t)len;
-	decoder = OSSL_DECODER_CTX_new_for_pkey(&key, "DER", NULL, kind,
-	    EVP_PKEY_KEYPAIR, NULL, NULL);
-	if (decoder != NULL)
-		OSSL_DECODER_from_data(decoder, &p, &left);
-	OSSL_DECODER_CTX_free(decoder);
+	key = keys_read(form, der, len, X509_get0_pubkey(leaf));
+	OPENSSL_free(form);
 	OPENSSL_free(der);
 	return key;
 }
@@ -168,7 +154,7 @@ load_key(struct engine *e, const struct source *s, X509 *leaf,
 	size_t len;
 	char *p = slurp(e, s, "key", &len);
 	BIO *bio = BIO_new_mem_buf(p, (int)len);
-	EVP_PKEY *key = expected_key(bio, leaf);
+	EVP_PKEY *key = usual_key(bio, leaf);
 	int kind;
 
 	if (key == NULL && BIO_reset(bio) == 1)

@@ -128,6 +128,14 @@ void	certs_load(struct engine *e);
 /* Asks the peer for a certificate, and verifies it. */
 void	certs_demand(struct engine *e, SSL_CTX *ctx);
 
+/* keys.c */
+
+/* The private key in der, which PEM calls form, if it is in the clear, RSA or
+   EC, and of the kind of that public key; else NULL, whatever the reason.  It
+   is the caller's, and need not belong to that public key. */
+EVP_PKEY *keys_read(const char *form, const unsigned char *der, long len,
+	    const EVP_PKEY *public);
+
 /* pins.c */
 
 /* Is the peer's certificate, or its public key, one of those that e->pins
