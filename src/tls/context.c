@@ -105,6 +105,8 @@ context_new(struct engine *e)
 void
 context_start(struct engine *e)
 {
+	if (e->resident)
+		memory_stay();
 	if (!CRYPTO_set_mem_functions(memory_take, memory_resize,
 	    memory_give) ||
 	    !OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG |

@@ -98,6 +98,9 @@ void	*memory_take(size_t size, const char *file, int line);
 void	*memory_resize(void *piece, size_t size, const char *file, int line);
 void	memory_give(void *piece, const char *file, int line);
 
+/* For a process that stays, and forks: before it takes anything. */
+void	memory_stay(void);
+
 /* For a process that was just forked: what it takes from now on is in pages of
    its own.  A page that it shares is copied once it writes there. */
 void	memory_renew(void);
