@@ -73,6 +73,28 @@ def session(path, version, ciphers=None, group=None):
         return dict(line.split("=", 1) for line in said.split("\n") if line)
 
 
+def hybrid(path):
+    """What s_client says that it agreed on, if it has one group only."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = subprocess.Popen(
+            ["openssl", "s_client", "-connect", "127.0.0.1:%d" %
+             listener.getsockname()[1], "-groups", "X25519MLKEM768"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True)
+        connection = listener.accept()[0]
+    clear, inner = socket.socketpair()
+    with connection, clear, inner:
+        program = subprocess.Popen(
+            [ENGINE, "server", "--cert", path + ".pem", "--key",
+             path + ".key"], stdin=connection, stdout=inner)
+        inner.close()
+        connection.close()
+        clear.close()
+        said = client.communicate()[0]
+        program.wait()
+    return said
+
+
 def check(certificate, key):
     """What smtpd-tls check says of them, and its exit status."""
     done = subprocess.run([ENGINE, "check", "--cert", certificate, "--key",
@@ -155,10 +177,10 @@ def keys_that_are_none_or_another_certificates():
 
 @test
 def keys_with_a_passphrase_are_not_asked_for_one():
-    for path, tool, how in ((ec(), "ec", "-aes128"), (rsa(), "pkey", "-aes128")):
-        new = f"{WORK}/{tool}{how}.key"
+    for path, tool in ((ec(), "ec"), (rsa(), "pkey")):
+        new = f"{WORK}/{tool}-secret.key"
         subprocess.run(["openssl", tool, "-in", path + ".key", "-out", new,
-                        how, "-passout", "pass:secret"], check=True,
+                        "-aes128", "-passout", "pass:secret"], check=True,
                        stderr=subprocess.DEVNULL)
         assert "is not an unencrypted private key" in \
             refused(path + ".pem", new), new
@@ -213,6 +235,8 @@ def every_group():
         session(ec(), V3, group=group)
         # In TLS 1.2 the curve of a certificate must be one of them, too.
         session(rsa(), V2, group=group)
+    if ssl.OPENSSL_VERSION_INFO >= (3, 5):
+        assert "X25519MLKEM768" in hybrid(ec())
 
 
 main()

@@ -90,6 +90,12 @@ SSL_CTX	*context_new(struct engine *e);
 /* A connection on descriptor 0, with certificates and keys: e->ssl. */
 void	context_connect(struct engine *e, SSL_CTX *ctx);
 
+/* provider.c */
+
+/* Has OpenSSL prepare no algorithms that a server does without.  Before the
+   first is used.  If that cannot be, it prepares them. */
+void	provider_start(void);
+
 /* memory.c */
 
 /* OpenSSL's malloc(), realloc() and free(), CRYPTO_set_mem_functions(3).  What
