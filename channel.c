@@ -274,7 +274,7 @@ check_verb(struct channel *ch, const struct verb *v, struct span line,
 static bool
 line_is_http(const struct channel *ch, struct span line)
 {
-	static const char *const methods[] = {
+	static const char methods[][8] = {
 		"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "PATCH",
 		"DELETE"
 	};

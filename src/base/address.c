@@ -53,10 +53,9 @@ is_literal(const char *p, size_t len)
 	char text[sizeof tag + INET6_ADDRSTRLEN];
 	unsigned char binary[16];
 
-	if (len < 3 || p[len - 1] != ']' || len - 2 >= sizeof text)
+	if (len < 3 || p[len - 1] != ']' ||
+	    !text_fit(text, sizeof text, p + 1, len - 2))
 		return false;
-	memcpy(text, p + 1, len - 2);
-	text[len - 2] = '\0';
 	return strncasecmp(text, tag, sizeof tag - 1) == 0
 	    ? inet_pton(AF_INET6, text + sizeof tag - 1, binary) == 1
 	    : inet_pton(AF_INET, text, binary) == 1;
@@ -65,8 +64,6 @@ is_literal(const char *p, size_t len)
 bool
 address_is_domain(const char *p, size_t len)
 {
-	static const char letters[] = "abcdefghijklmnopqrstuvwxyz"
-	    "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
 	size_t i, n;
 
 	if (len == 0 || len > DOMAIN_MAX || *p == '-' || *p == '.' ||
@@ -77,7 +74,7 @@ address_is_domain(const char *p, size_t len)
 	for (i = 0; i < len; i += n) {
 		n = text_printable(p + i, len - i);
 		if (n == 0 || (n == 1 && (p[i] == '.' ? p[i + 1] == '.' :
-		    memchr(letters, p[i], sizeof letters - 1) == NULL)))
+		    text_label(p + i) == 0)))
 			return false;
 	}
 	return true;

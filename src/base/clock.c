@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 
 #define DIGITS 11		/* of seconds since 1970: to the year 5138 */
 
@@ -25,31 +26,62 @@ epoch(void)
 	return value;
 }
 
+/* Reads that number of seconds.  False if it is not set, or none. */
+static bool
+read_epoch(uint64_t *seconds)
+{
+	const char *s = epoch();
+
+	return s != NULL && strlen(s) <= DIGITS &&
+	    text_parse_number(span_of(s), seconds);
+}
+
 bool
 clock_stands(void)
 {
-	return epoch() != NULL && clock_valid();
+	uint64_t seconds;
+
+	return read_epoch(&seconds);
 }
 
 bool
 clock_valid(void)
 {
-	const char *s = epoch();
-
-	return s == NULL || (*s != '\0' && strlen(s) <= DIGITS &&
-	    s[strspn(s, "0123456789")] == '\0');
+	return epoch() == NULL || clock_stands();
 }
 
 struct timespec
 clock_date(void)
 {
 	struct timespec now = { .tv_sec = 0 };
+	uint64_t seconds;
 
-	if (clock_stands())
-		now.tv_sec = (time_t)strtoll(epoch(), NULL, 10);
+	if (read_epoch(&seconds))
+		now.tv_sec = (time_t)seconds;
 	else if (clock_gettime(CLOCK_REALTIME, &now) == -1)
 		abort();
 	return now;
+}
+
+/* Days are counted from 1 March of a year that 400 divides. */
+struct date
+clock_split(time_t time)
+{
+	const int64_t days = (int64_t)time / 86400 + 719468;
+	const unsigned second = (unsigned)(time % 86400);
+	unsigned day = (unsigned)(days % 146097), year, month;
+
+	year = (day - day / 1460 + day / 36524 - day / 146096) / 365;
+	day -= 365 * year + year / 4 - year / 100;
+	month = (5 * day + 2) / 153;
+	return (struct date){
+		.year = (unsigned)(days / 146097) * 400 + year + (month > 9),
+		.month = month < 10 ? month + 3 : month - 9,
+		.day = day - (153 * month + 2) / 5 + 1,
+		.weekday = (unsigned)((days + 3) % 7),
+		.hour = second / 3600, .minute = second / 60 % 60,
+		.second = second % 60
+	};
 }
 
 int64_t
@@ -73,9 +105,15 @@ clock_left(int64_t deadline)
 }
 
 int64_t
+clock_after(unsigned seconds)
+{
+	return clock_now() + (int64_t)seconds * 1000;
+}
+
+int64_t
 clock_within(int64_t deadline, int seconds)
 {
-	int64_t t = clock_now() + (int64_t)seconds * 1000;
+	int64_t t = clock_after((unsigned)seconds);
 
 	return t < deadline ? t : deadline;
 }

@@ -65,9 +65,7 @@ read_header(struct edit *e)
 
 	field_open(&r, e->crlf);
 	while (found != FIELD_BODY) {
-		n = pread(e->fd, buffer, sizeof buffer, (off_t)r.at);
-		if (n == -1 && errno == EINTR)
-			continue;
+		n = file_read_at(e->fd, buffer, sizeof buffer, (off_t)r.at);
 		if (n == -1)
 			return -1;
 		for (size_t i = 0; i < (size_t)n && found != FIELD_BODY;
@@ -96,8 +94,8 @@ ends_inside_line(const struct edit *e)
 {
 	char end[2] = "";
 
-	if (e->stored < NEWLINE_LEN(e) || pread(e->fd, end, NEWLINE_LEN(e),
-	    (off_t)(e->stored - NEWLINE_LEN(e))) == -1)
+	if (e->stored < NEWLINE_LEN(e) || file_read_at(e->fd, end,
+	    NEWLINE_LEN(e), (off_t)(e->stored - NEWLINE_LEN(e))) == -1)
 		return true;
 	return memcmp(end, NEWLINE(e), NEWLINE_LEN(e)) != 0;
 }
@@ -204,9 +202,7 @@ copy_octets(const struct edit *e, const struct edit_row *row, uint64_t at,
 		return (long)len;
 	}
 	while (n < len) {
-		got = pread(e->fd, to + n, len - n, (off_t)(at + n));
-		if (got == -1 && errno == EINTR)
-			continue;
+		got = file_read_at(e->fd, to + n, len - n, (off_t)(at + n));
 		if (got == 0)
 			errno = EIO;
 		if (got <= 0)
@@ -238,7 +234,7 @@ edit_value(const struct edit *e, const struct edit_row *row, char *to,
 
 /* ---- edits ---- */
 
-/* RFC 5322 2.2.  Returns the name's length, or 0. */
+/* RFC 5322 2.2.  Returns the name's length, or 0 with errno. */
 static size_t
 check_name(const char *name)
 {
@@ -247,7 +243,10 @@ check_name(const char *name)
 	while (len <= FIELD_NAME_MAX && name[len] > ' ' &&
 	    name[len] < '\177' && name[len] != ':')
 		len++;
-	return len <= FIELD_NAME_MAX && name[len] == '\0' ? len : 0;
+	if (len <= FIELD_NAME_MAX && name[len] == '\0' && len > 0)
+		return len;
+	errno = EINVAL;
+	return 0;
 }
 
 /* Writes value, as edit.h says, with our line ends, the last one too.  Returns
@@ -395,10 +394,8 @@ make_row(struct edit *e, struct edit_row *row, const char *name,
 	struct field *f = &row->field;
 	uint64_t lines;
 
-	if (len == 0) {
-		errno = EINVAL;
+	if (len == 0)
 		return -1;
-	}
 	n = len + 1 + write_value(e, value, NULL, &lines);
 	if (n > EDIT_TEXT_MAX - e->text) {
 		errno = E2BIG;
@@ -477,10 +474,8 @@ edit_change(struct edit *e, size_t n, const char *name, const char *value)
 	struct edit_row row = { .text = NULL };
 	struct edit_name *entry;
 
-	if (len == 0) {
-		errno = EINVAL;
+	if (len == 0)
 		return -1;
-	}
 	if (enter_names(e) == -1 || (entry = enter_name(e, name, len)) == NULL)
 		return -1;
 	at = find_nth(e, entry, n);
@@ -503,10 +498,8 @@ edit_remove(struct edit *e, size_t n, const char *name)
 	size_t len = check_name(name), kept = 0, hidden = 0;
 	uint32_t hash = field_hash(name, len);
 
-	if (len == 0) {
-		errno = EINVAL;
+	if (len == 0)
 		return -1;
-	}
 	close_gaps(e);
 	for (size_t i = 0; i < e->nrows; i++) {
 		const bool own = i >= e->hidden && i < e->hidden + e->nhidden;

@@ -4,7 +4,7 @@
  * execve(2) says the same of a script that is missing as of one whose
  * interpreter is, so its first line is read.
  */
-#define _GNU_SOURCE	/* eaccess */
+#define _GNU_SOURCE	/* AT_EACCESS */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +17,7 @@
 
 #include "base/executable.h"
 #include "base/file.h"
+#include "base/text.h"
 
 #define HEAD 256		/* octets that the kernel looks at */
 
@@ -30,7 +31,7 @@ try_file(const char *path)
 		return errno;
 	if (!S_ISREG(st.st_mode))
 		return EACCES;
-	return eaccess(path, X_OK) == 0 ? 0 : errno;
+	return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0 ? 0 : errno;
 }
 
 /* The file that is executed for program, if *error becomes 0. */
@@ -62,8 +63,7 @@ read_head(const char *file, char head[HEAD + 1])
 	int fd = open(file, O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd == -1 ? -1 : read(fd, head, HEAD);
 
-	if (fd != -1)
-		close(fd);
+	file_close(&fd);
 	head[n > 0 ? n : 0] = '\0';
 	return n != -1;
 }
@@ -119,7 +119,7 @@ judge_script(char *line, char *why, size_t size)
 		find_file(name, file, &error);
 	}
 	if (error != 0 && strchr(name, '\r') != NULL)
-		snprintf(why, size, "its first line ends in CR LF");
+		text_copy(why, size, "its first line ends in CR LF");
 	else if (error != 0)
 		snprintf(why, size, "its interpreter %s: %s", name,
 		    strerror(error));
@@ -135,16 +135,16 @@ executable_fault(const char *program, char *why, size_t size)
 
 	found = find_file(program, file, &error);
 	if (error == 0 && read_head(found, head)) {
-		if (strncmp(head, "#!", 2) == 0)
+		if (text_starts(head, "#!"))
 			return judge_script(head + 2, why, size);
-		if (strncmp(head, "\177ELF", 4) != 0 && !knows_others()) {
+		if (!text_starts(head, "\177ELF") && !knows_others()) {
 			snprintf(why, size, "%s: it begins neither with #! nor "
 			    "as an ELF file", strerror(ENOEXEC));
 			return ENOEXEC;
 		}
 	}
 	if (error != 0)
-		snprintf(why, size, "%s", strerror(error));
+		text_copy(why, size, strerror(error));
 	return error;
 }
 
@@ -152,6 +152,6 @@ const char *
 executable_reason(const char *program, int error, char *why, size_t size)
 {
 	if (executable_fault(program, why, size) != error)
-		snprintf(why, size, "%s", strerror(error));
+		text_copy(why, size, strerror(error));
 	return why;
 }

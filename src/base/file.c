@@ -36,6 +36,17 @@ file_write_all(int fd, const char *p, size_t len)
 	return 0;
 }
 
+ssize_t
+file_read_at(int fd, void *p, size_t len, off_t at)
+{
+	ssize_t n;
+
+	do
+		n = pread(fd, p, len, at);
+	while (n == -1 && errno == EINTR);
+	return n;
+}
+
 /* Makes room for more octets.  realloc(3) would leave a copy of what was read.
    Returns false without memory. */
 static bool
@@ -93,6 +104,38 @@ file_read_all(int fd, size_t most, char **text)
 	*text = NULL;
 	errno = error;
 	return -1;
+}
+
+long
+file_read_named(int fd, const char *name, size_t most, char **text)
+{
+	long len = -1;
+
+	*text = NULL;
+	fd = file_again(fd, name);
+	if (fd != -1)
+		len = file_read_all(fd, most, text);
+	file_close(&fd);
+	return len;
+}
+
+void
+file_free(char *text, long len)
+{
+	if (len > 0)
+		explicit_bzero(text, (size_t)len);
+	free(text);
+}
+
+void
+file_close(int *fd)
+{
+	int error = errno;
+
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+	errno = error;
 }
 
 const char *

@@ -13,6 +13,9 @@
 /* Writes all of p[0..len).  Returns 0, or -1 with errno. */
 int	file_write_all(int fd, const char *p, size_t len);
 
+/* As pread(2), again where a signal interrupts it. */
+ssize_t	file_read_at(int fd, void *p, size_t len, off_t at);
+
 #define FILE_END INT64_MAX	/* octets that no file has */
 
 /* Appends the first size octets, or all up to FILE_END, of the file from to
@@ -26,6 +29,15 @@ int	file_copy(int to, int from, off_t size, int64_t deadline);
  * if there are more than most; then *text is NULL, and what was read is wiped.
  */
 long	file_read_all(int fd, size_t most, char **text);
+
+/* The same of a file that an option names: see file_again(). */
+long	file_read_named(int fd, const char *name, size_t most, char **text);
+
+/* Wipes and frees text, of which len octets, or -1, were read so. */
+void	file_free(char *text, long len);
+
+/* Closes *fd, if it is not -1, which it becomes.  Keeps errno. */
+void	file_close(int *fd);
 
 /* $PATH, or what takes its place where it is not set. */
 const char *file_search_path(void);

@@ -1,7 +1,6 @@
 /*
  * findings.c - what --check finds.
  */
-#define _GNU_SOURCE	/* vasprintf */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,40 +8,44 @@
 #include <string.h>
 #include <syslog.h>
 
+#include "base/buffer.h"
 #include "base/clock.h"
 #include "base/executable.h"
 #include "base/file.h"
 #include "base/findings.h"
 
+#define FOUND_TEXT 8192		/* octets of a line, with NUL */
+
 void
 findings_add(struct findings *f, enum finding kind, const char *fmt, ...)
 {
-	struct found_line *more = table_grow(f->lines, f->n, sizeof *more);
+	struct found_line *more;
+	struct buffer copy = { .p = NULL };
+	char text[FOUND_TEXT], *whole;
 	va_list ap;
-	char *text = NULL;
-	int n;
 
-	if (more != NULL)
-		f->lines = more;
 	va_start(ap, fmt);
-	n = vasprintf(&text, fmt, ap);
+	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	if (more == NULL || n == -1) {
-		f->lost = true;
-		if (n != -1)
-			free(text);
-		return;
-	}
 	text[strcspn(text, "\n")] = '\0';
 	/* One mistake may be met on several ways. */
 	for (size_t i = 0; i < f->n; i++)
 		if (strcmp(f->lines[i].text, text) == 0) {
 			if (f->lines[i].kind < kind)
 				f->lines[i].kind = kind;
-			free(text);
 			return;
 		}
-	f->lines[f->n++] = (struct found_line){ kind, text };
+	more = table_grow(f->lines, f->n, sizeof *more);
+	buffer_join(&copy, text, NULL);
+	whole = buffer_take(&copy);
+	if (more != NULL)
+		f->lines = more;
+	if (more == NULL || whole == NULL) {
+		f->lost = true;
+		free(whole);
+		return;
+	}
+	f->lines[f->n++] = (struct found_line){ kind, whole };
 }
 
 enum finding
@@ -56,8 +59,7 @@ findings_absence(const struct findings *f, int error)
 int64_t
 findings_deadline(const struct findings *f)
 {
-	return f->connect ? clock_now() + FINDINGS_PATIENCE * 1000
-	    : f->deadline;
+	return f->connect ? clock_after(FINDINGS_PATIENCE) : f->deadline;
 }
 
 size_t

@@ -38,7 +38,7 @@ struct delimiter {
 };
 
 static void
-read_header(struct reader *r, struct header *h)
+read_fields(struct reader *r, struct header *h)
 {
 	struct span rest = { r->message.p + r->at, r->message.len - r->at };
 	struct field_reader f;
@@ -91,22 +91,21 @@ copy_word(struct span s, char *to, size_t size)
 
 /* What a header says of the part. */
 static void
-describe(const struct header *h, struct mime_part *p)
+describe_part(const struct header *h, struct mime_part *p)
 {
 	char word[32];
 
 	memset(p, 0, sizeof *p);
 	copy_word(h->type, p->type, sizeof p->type);
 	if (strchr(p->type, '/') == NULL)	/* RFC 2045 5.2 */
-		text_join(p->type, sizeof p->type, "text/plain", NULL);
+		text_copy(p->type, sizeof p->type, "text/plain");
 	copy_word(h->encoding, word, sizeof word);
 	p->encoding = strcmp(word, "base64") == 0 ? MIME_BASE64
 	    : strcmp(word, "quoted-printable") == 0 ? MIME_QUOTED : MIME_PLAIN;
 	copy_word(h->disposition, word, sizeof word);
 	p->attachment = strcmp(word, "attachment") == 0;
 	mime_parameter(h->type, "charset", word, sizeof word);
-	copy_word((struct span){ word, strlen(word) }, p->charset,
-	    sizeof p->charset);
+	copy_word(span_of(word), p->charset, sizeof p->charset);
 	if (!mime_parameter(h->disposition, "filename", p->name,
 	    sizeof p->name))
 		mime_parameter(h->type, "name", p->name, sizeof p->name);
@@ -195,8 +194,8 @@ static bool
 read_entity(struct reader *r, const struct header *h, struct mime_part *p,
     struct delimiter *d)
 {
-	describe(h, p);
-	if (strncmp(p->type, "multipart/", 10) == 0 && r->depth < MIME_DEPTH &&
+	describe_part(h, p);
+	if (text_starts(p->type, "multipart/") && r->depth < MIME_DEPTH &&
 	    mime_parameter(h->type, "boundary", r->boundary[r->depth],
 	    BOUNDARY_MAX) && r->boundary[r->depth][0] != '\0') {
 		r->depth++;
@@ -225,14 +224,14 @@ mime_read(struct mime *m, struct span message)
 
 	m->n = 0;
 	m->more = false;
-	read_header(&r, &h);
+	read_fields(&r, &h);
 	mime_words(h.subject, m->subject, sizeof m->subject);
 	for (;;) {
 		p = &m->part[m->n];
 		if (!read_entity(&r, &h, p, &d)) {
 			if (!next_entity(&r, d))
 				break;
-			read_header(&r, &h);
+			read_fields(&r, &h);
 			continue;
 		}
 		m->n++;
@@ -244,7 +243,7 @@ mime_read(struct mime *m, struct span message)
 			m->more = true;
 			break;
 		}
-		read_header(&r, &h);
+		read_fields(&r, &h);
 		if (p->message) {
 			p->body.len = 0;
 			mime_words(h.subject, p->name, sizeof p->name);

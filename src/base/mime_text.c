@@ -247,7 +247,7 @@ take_encoded_word(struct cut *c, struct span s)
 }
 
 static bool
-is_blank(char c)
+is_white(char c)
 {
 	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
@@ -262,7 +262,7 @@ mime_words(struct span value, char *to, size_t size)
 	while (i < value.len && !c.full) {
 		size_t before = c.len;
 
-		if (is_blank(value.p[i])) {
+		if (is_white(value.p[i])) {
 			blank = true;
 			i++;
 			continue;
@@ -297,7 +297,7 @@ mime_words(struct span value, char *to, size_t size)
 
 /* Goes past blanks and comments. */
 static void
-skip_blanks(struct span *s)
+skip_white(struct span *s)
 {
 	unsigned depth = 0;
 
@@ -309,7 +309,7 @@ skip_blanks(struct span *s)
 		} else if (depth > 0 && *s->p == '\\' && s->len > 1) {
 			s->p++;
 			s->len--;
-		} else if (depth == 0 && !is_blank(*s->p)) {
+		} else if (depth == 0 && !is_white(*s->p)) {
 			return;
 		}
 	}
@@ -324,7 +324,7 @@ skip_octet(struct span *s)
 
 /* Takes a token, or what is quoted, off *s; c may be NULL. */
 static void
-take_value(struct span *s, struct cut *c)
+take_parameter_value(struct span *s, struct cut *c)
 {
 	bool quoted = s->len > 0 && *s->p == '"';
 
@@ -332,7 +332,7 @@ take_value(struct span *s, struct cut *c)
 		skip_octet(s);
 	for (; s->len > 0; skip_octet(s)) {
 		if (quoted ? *s->p == '"' : *s->p == ';' || *s->p == '(' ||
-		    is_blank(*s->p))
+		    is_white(*s->p))
 			break;
 		if (quoted && *s->p == '\\' && s->len > 1)
 			skip_octet(s);
@@ -347,12 +347,12 @@ take_value(struct span *s, struct cut *c)
 static bool
 next_parameter(struct span *s)
 {
-	while (skip_blanks(s), s->len > 0 && *s->p != ';')
-		take_value(s, NULL);
+	while (skip_white(s), s->len > 0 && *s->p != ';')
+		take_parameter_value(s, NULL);
 	if (s->len == 0)
 		return false;
 	skip_octet(s);
-	skip_blanks(s);
+	skip_white(s);
 	return true;
 }
 
@@ -366,14 +366,14 @@ take_parameter_name(struct span *s, const char *name, long *section,
 	size_t n = strlen(name);
 	uint64_t number = 0;
 
-	while (s->len > 0 && *s->p != '=' && *s->p != ';' && !is_blank(*s->p))
+	while (s->len > 0 && *s->p != '=' && *s->p != ';' && !is_white(*s->p))
 		skip_octet(s);
 	a.len = (size_t)(s->p - a.p);
-	skip_blanks(s);
+	skip_white(s);
 	if (s->len == 0 || *s->p != '=')
 		return false;
 	skip_octet(s);
-	skip_blanks(s);
+	skip_white(s);
 	*percent = a.len > n && a.p[a.len - 1] == '*';
 	*section = -1;
 	a.len -= *percent;
@@ -438,7 +438,7 @@ mime_parameter(struct span value, const char *name, char *to, size_t size)
 
 		if (!take_parameter_name(&value, name, &section, &percent))
 			continue;
-		take_value(&value, &one);
+		take_parameter_value(&value, &one);
 		if (section == -1 && !found) {
 			mime_words((struct span){ raw, one.len }, to, size);
 			found = true;

@@ -66,16 +66,16 @@ reply_spread(struct reply r[], size_t n)
 }
 
 /* What the client is told when the system refuses something: */
-enum told { NO_ROOM, TOO_MANY, MISTAKE, TROUBLE };
+enum told { NO_ROOM, TOO_MANY, NO_MEMORY, MISTAKE, TROUBLE };
 
 static const struct {
-	int code;
-	const char *enh;
-	const char *text;
+	short code;
+	char enh[6], text[28];
 } told[] = {
 	[NO_ROOM] = { 452, "4.3.1", "Insufficient system storage" },
 	[TOO_MANY] = { 452, "4.5.3", "Too many recipients" },
 	[MISTAKE] = { 451, "4.3.5", "Local configuration error" },
+	[NO_MEMORY] = { 452, "4.3.1", "Out of memory" },
 	[TROUBLE] = { 451, "4.3.0", "Local error in processing" },
 };
 
@@ -93,6 +93,12 @@ static void
 set_told(struct reply *r, enum told n)
 {
 	reply_set(r, told[n].code, told[n].enh, told[n].text);
+}
+
+void
+reply_no_memory(struct reply *r)
+{
+	set_told(r, NO_MEMORY);
 }
 
 void

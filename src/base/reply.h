@@ -22,6 +22,9 @@ void	reply_spread(struct reply r[], size_t n);
    memory. */
 void	reply_local_error(struct reply *r);
 
+/* Replaces *r by 452 4.3.1, where there is no memory for what it answers. */
+void	reply_no_memory(struct reply *r);
+
 /* Replaces *r by 451 4.3.5, where the administrator has to mend something. */
 void	reply_config_error(struct reply *r);
 

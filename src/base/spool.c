@@ -1,16 +1,16 @@
 /*
  * spool.c - the message on its way: in memory, or in a file without a name.
  */
-#define _GNU_SOURCE	/* memfd_create, O_TMPFILE, asprintf */
+#define _GNU_SOURCE	/* memfd_create, O_TMPFILE */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
 
+#include "base/buffer.h"
 #include "base/file.h"
 #include "base/spool.h"
 
@@ -42,6 +42,7 @@ int
 spool_file(void *ctx)
 {
 	const char *dir = spool_folder();
+	struct buffer path = { .p = NULL };
 	char *name;
 	int fd;
 
@@ -50,7 +51,9 @@ spool_file(void *ctx)
 	if (fd != -1 || (errno != EOPNOTSUPP && errno != EISDIR))
 		return fd;
 	/* A file system that has no O_TMPFILE. */
-	if (asprintf(&name, "%s/smtpd.XXXXXX", dir) == -1)
+	buffer_join(&path, dir, "/smtpd.XXXXXX", NULL);
+	name = buffer_take(&path);
+	if (name == NULL)
 		return -1;
 	fd = mkostemp(name, O_CLOEXEC);
 	if (fd != -1)
@@ -64,7 +67,7 @@ spool_file(void *ctx)
 static int
 make_room(struct spool *s, uint64_t size)
 {
-	int fd = -1, error;
+	int fd = -1;
 
 	if (s->fd != -1 && (s->stored > SPOOL_MEMORY || size <= SPOOL_MEMORY))
 		return 0;
@@ -76,13 +79,10 @@ make_room(struct spool *s, uint64_t size)
 	if (fd == -1)
 		return -1;
 	if (s->fd != -1 && file_copy(fd, s->fd, FILE_END, 0) == -1) {
-		error = errno;
-		close(fd);
-		errno = error;
+		file_close(&fd);
 		return -1;
 	}
-	if (s->fd != -1)
-		close(s->fd);
+	file_close(&s->fd);
 	s->fd = fd;
 	return 0;
 }
@@ -101,17 +101,22 @@ store(struct spool *s, const char *p, size_t len)
 		s->stored += len;
 }
 
+static void
+store_held(struct spool *s)
+{
+	store(s, s->buffer, s->held);
+	s->held = 0;
+}
+
 /* Gathers small pieces; large ones are written as they are. */
 static void
 put_piece(struct spool *s, const char *p, size_t len)
 {
 	if (len > sizeof s->buffer - s->held) {
-		store(s, s->buffer, s->held);
-		s->held = 0;
+		store_held(s);
 	}
 	if (len >= sizeof s->buffer / 2) {
-		store(s, s->buffer, s->held);
-		s->held = 0;
+		store_held(s);
 		store(s, p, len);
 		return;
 	}
@@ -121,7 +126,7 @@ put_piece(struct spool *s, const char *p, size_t len)
 
 /* Puts len octets with each CRLF as LF.  A CR at the end is held back. */
 static void
-put_lines(struct spool *s, const char *p, size_t len)
+put_with_lf(struct spool *s, const char *p, size_t len)
 {
 	const char *end = p + len, *cr;
 
@@ -147,7 +152,7 @@ spool_write(struct spool *s, const char *p, size_t len)
 	if (s->error != 0 || len == 0)
 		return;
 	if (s->form == SPOOL_LF)
-		put_lines(s, p, len);
+		put_with_lf(s, p, len);
 	else if (s->form == SPOOL_CRLF)
 		put_piece(s, p, len);
 }
@@ -161,9 +166,7 @@ copy_short(struct spool *s, int from, uint64_t at, size_t len)
 	ssize_t n;
 
 	while (s->error == 0 && len > 0) {
-		n = pread(from, octets, len, (off_t)at);
-		if (n == -1 && errno == EINTR)
-			continue;
+		n = file_read_at(from, octets, len, (off_t)at);
 		if (n <= 0) {
 			s->error = n == 0 ? EIO : errno;
 			return;
@@ -185,8 +188,7 @@ spool_copy(struct spool *s, int from, uint64_t at, uint64_t len)
 		copy_short(s, from, at, (size_t)len);
 		return;
 	}
-	store(s, s->buffer, s->held);
-	s->held = 0;
+	store_held(s);
 	if (s->error == 0 && make_room(s, s->stored + len) == -1)
 		s->error = errno != 0 ? errno : EIO;
 	while (s->error == 0 && len > 0) {
@@ -211,8 +213,7 @@ spool_finish(struct spool *s)
 	if (s->cr)
 		put_piece(s, "\r", 1);
 	s->cr = false;
-	store(s, s->buffer, s->held);
-	s->held = 0;
+	store_held(s);
 	if (s->error == 0 && lseek(s->fd, 0, SEEK_SET) == -1)
 		s->error = errno;
 	return s->error == 0 ? s->fd : -1;

@@ -4,6 +4,7 @@
  * What every session says is put together without stdio, whose pages the
  * channel process would have to fault in for it.
  */
+#define _GNU_SOURCE	/* strsep */
 #include <stdarg.h>
 #include <string.h>
 #include <strings.h>
@@ -44,6 +45,26 @@ text_is_printable(const char *p, size_t len)
 		if ((n = text_printable(p, len)) == 0)
 			return false;
 	return true;
+}
+
+bool
+text_all_printable(const char *s)
+{
+	return text_is_printable(s, strlen(s));
+}
+
+bool
+text_is_ascii(const char *p, size_t len)
+{
+	uint64_t word, all = 0;
+
+	for (; len >= sizeof word; p += sizeof word, len -= sizeof word) {
+		memcpy(&word, p, sizeof word);
+		all |= word;
+	}
+	for (; len > 0; p++, len--)
+		all |= (uint64_t)(unsigned char)*p;
+	return (all & UINT64_C(0x8080808080808080)) == 0;
 }
 
 void
@@ -100,6 +121,30 @@ text_join(char *to, size_t size, ...)
 	return to;
 }
 
+char *
+text_cut(char *to, size_t size, const char *p, size_t len)
+{
+	size_t n;
+
+	for (n = 0; n < len && n < size - 1 && p[n] != '\0'; n++)
+		to[n] = p[n];
+	to[n] = '\0';
+	return to;
+}
+
+char *
+text_copy(char *to, size_t size, const char *s)
+{
+	return text_cut(to, size, s, SIZE_MAX);
+}
+
+bool
+text_fit(char *to, size_t size, const char *p, size_t len)
+{
+	return len > 0 && len < size &&
+	    strlen(text_cut(to, size, p, len)) == len;
+}
+
 const char *
 text_number(char to[TEXT_NUMBER], uint64_t n, size_t digits)
 {
@@ -111,6 +156,16 @@ text_number(char to[TEXT_NUMBER], uint64_t n, size_t digits)
 		n /= 10;
 	} while (n > 0 || p > to + TEXT_NUMBER - 1 - digits);
 	return p;
+}
+
+void
+text_ipv4(char *to, size_t size, const unsigned char a[4])
+{
+	char n[4][TEXT_NUMBER];
+
+	text_join(to, size, text_number(n[0], a[0], 1), ".",
+	    text_number(n[1], a[1], 1), ".", text_number(n[2], a[2], 1), ".",
+	    text_number(n[3], a[3], 1), NULL);
 }
 
 const char *
@@ -129,14 +184,100 @@ text_find_word(const char *words, const char *name)
 	}
 }
 
+struct span
+span_of(const char *s)
+{
+	return (struct span){ s, strlen(s) };
+}
+
+bool
+text_starts(const char *s, const char *with)
+{
+	return strncmp(s, with, strlen(with)) == 0;
+}
+
+bool
+text_is(const char *p, size_t len, const char *word)
+{
+	return len == strlen(word) && memcmp(p, word, len) == 0;
+}
+
+bool
+text_is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+bool
+text_is_alnum(char c)
+{
+	return text_is_digit(c) || (c >= 'a' && c <= 'z') ||
+	    (c >= 'A' && c <= 'Z');
+}
+
+bool
+text_is_control(char c)
+{
+	return (unsigned char)c < ' ' || c == '\177';
+}
+
+bool
+text_is_space(char c)
+{
+	return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+size_t
+text_line(const char *p, size_t len)
+{
+	const char *lf = memchr(p, '\n', len);
+
+	return lf == NULL ? len : (size_t)(lf - p) + 1;
+}
+
+size_t
+text_split(char *text, const char *blanks, char *words[], size_t most)
+{
+	char *word;
+	size_t n = 0;
+
+	while ((word = strsep(&text, blanks)) != NULL) {
+		if (*word == '\0')
+			continue;
+		if (n == most)
+			return 0;
+		words[n++] = word;
+	}
+	words[n] = NULL;
+	return n;
+}
+
+size_t
+text_label(const char *p)
+{
+	size_t n = 0;
+
+	while (text_is_alnum(p[n]) || p[n] == '-' || p[n] == '_')
+		n++;
+	return n;
+}
+
 size_t
 text_digits(const char *p)
 {
 	size_t n = 0;
 
-	while (p[n] >= '0' && p[n] <= '9')
+	while (text_is_digit(p[n]))
 		n++;
 	return n;
+}
+
+int
+text_code(const char *p)
+{
+	if (*p < '2' || *p > '5' || text_digits(p) != 3)
+		return 0;
+	return (p[0] - '0') * 100 + (p[1] - '0') * 10 + p[2] - '0';
 }
 
 size_t
@@ -164,7 +305,7 @@ text_parse_number(struct span s, uint64_t *n)
 
 	*n = 0;
 	for (i = 0; i < s.len; i++) {
-		if (s.p[i] < '0' || s.p[i] > '9')
+		if (!text_is_digit(s.p[i]))
 			return false;
 		digit = (uint64_t)(s.p[i] - '0');
 		if (*n > (UINT64_MAX - digit) / 10)
@@ -262,13 +403,13 @@ text_hex_digit(char c)
 	return n > 15 ? n - 6 : n;
 }
 
-size_t
-text_encode_xtext(char *to, size_t size, const char *s)
+void
+text_encode_xtext(char *to, size_t size, const char *s, const char *special)
 {
 	size_t n = 0;
 
 	for (; *s != '\0' && n + 3 < size; s++)
-		if (*s > ' ' && *s < '\177' && *s != '+' && *s != '=') {
+		if (*s > ' ' && *s < '\177' && strchr(special, *s) == NULL) {
 			to[n++] = *s;
 		} else {
 			to[n++] = '+';
@@ -276,7 +417,6 @@ text_encode_xtext(char *to, size_t size, const char *s)
 			to[n++] = hex_digits[(unsigned char)*s & 15];
 		}
 	to[n] = '\0';
-	return n;
 }
 
 long

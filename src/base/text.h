@@ -18,8 +18,19 @@
    Returns to. */
 char	*text_join(char *to, size_t size, ...) __attribute__((sentinel));
 
+/* s, or p[0..len) up to a NUL, in to[0..size), cut to fit.  Returns to. */
+char	*text_copy(char *to, size_t size, const char *s);
+char	*text_cut(char *to, size_t size, const char *p, size_t len);
+
+/* p[0..len) in to[0..size).  False if that is nothing, has a NUL, or does not
+   fit. */
+bool	text_fit(char *to, size_t size, const char *p, size_t len);
+
 /* n in decimal, in as many digits at least, somewhere in to. */
 const char *text_number(char to[TEXT_NUMBER], uint64_t n, size_t digits);
+
+/* The IPv4 address a, as "192.0.2.1", in to[0..size). */
+void	text_ipv4(char *to, size_t size, const unsigned char a[4]);
 
 /* Reads digits only: no sign, no blank, no overflow. */
 bool	text_parse_number(struct span s, uint64_t *n);
@@ -32,8 +43,12 @@ unsigned text_parse_port(const char *s);
    begins no UTF-8 character.  len is at least 1. */
 size_t	text_printable(const char *p, size_t len);
 
-/* Is all of p[0..len) that? */
+/* Is all of p[0..len), or of s, that? */
 bool	text_is_printable(const char *p, size_t len);
+bool	text_all_printable(const char *s);
+
+/* Has no octet of p[0..len) its highest bit set? */
+bool	text_is_ascii(const char *p, size_t len);
 
 /* Copies text to safe, which has room for as many octets and may be text
    itself.  What cannot be shown becomes '?'; '\n' stays if lines is set. */
@@ -47,8 +62,36 @@ size_t	text_one_line(char *to, size_t size, const char *text);
    begins with "name="; or NULL. */
 const char *text_find_word(const char *words, const char *name);
 
+/* s as a span. */
+struct span span_of(const char *s);
+
+/* Does s begin with these octets?  Is p[0..len) that word? */
+bool	text_starts(const char *s, const char *with);
+bool	text_is(const char *p, size_t len, const char *word);
+
+bool	text_is_digit(char c);		/* an ASCII digit */
+bool	text_is_alnum(char c);		/* an ASCII letter or digit */
+bool	text_is_control(char c);	/* a C0 control character, or DEL */
+bool	text_is_space(char c);		/* as isspace(3) in the C locale */
+
+/* How many octets the first line of p[0..len) has, with its '\n' if it has
+   one. */
+size_t	text_line(const char *p, size_t len);
+
+/* Cuts text at blanks, where it stands, into words[0..most], which ends in
+   NULL.  Returns how many there are; 0: none, or more than most. */
+size_t	text_split(char *text, const char *blanks, char *words[], size_t most);
+
+/* How many octets at p can stand in a label of a host's name: letters, digits,
+   '-' and '_'. */
+size_t	text_label(const char *p);
+
 /* How many octets at p are digits. */
 size_t	text_digits(const char *p);
+
+/* The code, 200 to 599, of the reply that begins at p with just three digits
+   (RFC 5321 4.2); 0: there is none. */
+int	text_code(const char *p);
 
 /* How many octets at p are an enhanced status code (RFC 3463 2) that a blank
    or the string's end follows, or 0. */
@@ -70,8 +113,10 @@ size_t	text_base64_digits(const char *p);
    room.  Returns the length of all of it, or -1 if s is not base64. */
 long	text_decode_base64(char *to, size_t size, struct span s);
 
-/* xtext (RFC 3461 4) of s in to[0..size), cut to fit.  Returns its length. */
-size_t	text_encode_xtext(char *to, size_t size, const char *s);
+/* xtext (RFC 3461 4) of s in to[0..size), cut to fit.  special: the graphic
+   characters that are written as "+XX". */
+void	text_encode_xtext(char *to, size_t size, const char *s,
+	    const char *special);
 
 /* Decodes xtext into to[0..size), as far as it has room, without a NUL.
    Returns the length of all of it, or -1 if s is not xtext. */

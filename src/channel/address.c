@@ -11,7 +11,7 @@
 static bool
 atext(char c)
 {
-	return octet_alnum(c) || octet_high(c) ||
+	return text_is_alnum(c) || octet_high(c) ||
 	    (c != '\0' && strchr("!#$%&'*+-/=?^_`{|}~", c) != NULL);
 }
 
@@ -32,7 +32,7 @@ quoted_length(struct span s)
 static bool
 domain_octet(char c)
 {
-	return octet_alnum(c) || octet_high(c) || c == '-' || c == '_';
+	return text_is_alnum(c) || octet_high(c) || c == '-' || c == '_';
 }
 
 /* Length of labels with single dots between them; 0 if there are none. */

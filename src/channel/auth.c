@@ -55,7 +55,7 @@ auth_step(struct channel *ch, struct span mechanism, struct span response,
 	ch->smtp_state = r.code == 334 ? PHASE_AUTH : PHASE_READY;
 	ch->authenticated = r.code == 235;
 	if (ch->authenticated)
-		snprintf(ch->auth_method, sizeof ch->auth_method, "%s",
+		text_copy(ch->auth_method, sizeof ch->auth_method,
 		    ch->mechanism);
 	else
 		ch->auth_user[0] = '\0';

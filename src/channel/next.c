@@ -42,7 +42,7 @@ static bool
 has_form(struct span s, const char *like)
 {
 	for (size_t i = 0; like[i] != '\0'; i++)
-		if (i >= s.len || (like[i] == '0' ? !octet_digit(s.p[i])
+		if (i >= s.len || (like[i] == '0' ? !text_is_digit(s.p[i])
 		    : (s.p[i] | 32) != (like[i] | 32)))
 			return false;
 	return true;
@@ -107,7 +107,7 @@ is_priority(struct span s)
 {
 	if (s.len > 0 && s.p[0] == '-')
 		s = span_skip(s, 1);
-	return s.len == 1 && octet_digit(s.p[0]);
+	return s.len == 1 && text_is_digit(s.p[0]);
 }
 
 /* RFC 8689 2: it takes no value. */
@@ -117,7 +117,7 @@ is_nothing(struct span s)
 	return s.p == NULL;
 }
 
-static const char *const keywords[] = {
+static const char keywords[][14] = {
 	[NEXT_DELIVERBY] = "DELIVERBY",
 	[NEXT_FUTURERELEASE] = "FUTURERELEASE",
 	[NEXT_MT_PRIORITY] = "MT-PRIORITY",
@@ -192,7 +192,7 @@ channel_next_open(struct channel_next *n)
 
 /* Takes the number of "NAME=NUMBER". */
 static void
-note_limit(struct span word, const char *name, uint64_t *to)
+take_limit(struct span word, const char *name, uint64_t *to)
 {
 	uint64_t n;
 
@@ -213,8 +213,8 @@ channel_next_line(struct channel_next *n, struct span line)
 		n->size = 0;
 	while (ours == EXT_LIMITS && rest.len > 0) {
 		word = span_word(&rest);
-		note_limit(word, "RCPTMAX=", &n->recipients);
-		note_limit(word, "MAILMAX=", &n->messages);
+		take_limit(word, "RCPTMAX=", &n->recipients);
+		take_limit(word, "MAILMAX=", &n->messages);
 	}
 	for (size_t i = 0; i < COUNT(keywords); i++)
 		if (span_same(name, keywords[i]) &&

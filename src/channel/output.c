@@ -80,7 +80,7 @@ reply_line(struct channel *ch, int code, bool more, const char *enh,
 	codes = ch->outlen - start;
 	for (size_t i = 0; i < text.len; i++) {
 		c = text.p[i];
-		if (octet_control(c) || (octet_high(c) && !ch->smtp_utf8))
+		if (text_is_control(c) || (octet_high(c) && !ch->smtp_utf8))
 			c = '?';
 		append_output(ch, &c, 1);
 	}

@@ -160,7 +160,7 @@ take_orcpt(struct channel *ch, struct span value)
 	if (n == 0)
 		return false;
 	for (size_t i = 0; i < n; i++)
-		if (!octet_alnum(value.p[i]) && value.p[i] != '-')
+		if (!text_is_alnum(value.p[i]) && value.p[i] != '-')
 			return false;
 	value = span_skip(value, n + 1);
 	return ch->smtp_utf8 && text_decode_xtext(NULL, 0, value) == -1
@@ -204,7 +204,7 @@ parse_parameter(struct span *s, struct span *name, struct span *value)
 			*value = span_skip(w, i + 1);
 			break;
 		}
-		if (!octet_alnum(w.p[i]) && w.p[i] != '-')
+		if (!text_is_alnum(w.p[i]) && w.p[i] != '-')
 			return false;
 	}
 	if (name->len == 0 || name->p[0] == '-')

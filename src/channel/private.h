@@ -19,8 +19,6 @@ enum at {
 
 /* ---- span.c ---- */
 
-struct span span_of(const char *s);
-
 /* s without its first n octets, which it must have. */
 struct span span_skip(struct span s, size_t n);
 
@@ -34,16 +32,12 @@ struct span span_trim(struct span s);
 /* Takes the first word off *s, and the blanks after it. */
 struct span span_word(struct span *s);
 
-bool	octet_digit(char c);		/* an ASCII digit */
-bool	octet_alnum(char c);		/* an ASCII letter or digit */
-bool	octet_control(char c);		/* a C0 control character, or DEL */
 bool	octet_high(char c);		/* not ASCII */
 
 /* How many digits s begins with. */
 size_t	span_digits(struct span s);
 
-bool	span_clean(struct span s);	/* no octet_control() in s */
-bool	span_ascii(struct span s);	/* no octet_high() in s */
+bool	span_clean(struct span s);	/* no text_is_control() in s */
 
 /* Copies s and a NUL into to[0..size).  Returns false, and copies nothing, if
    it does not fit. */
@@ -129,8 +123,8 @@ void	do_bdat(struct channel *ch, struct span arg);
 bool	parse_ipv4(struct span s);	/* four numbers: RFC 5321 4.1.3 */
 bool	parse_ipv6(struct span s);	/* RFC 4291 2.2 */
 
-/* The IPv4 address in "::ffff:192.0.2.1", or s itself.  A server with one socket
-   for both families calls its IPv4 clients so. */
+/* The IPv4 address in "::ffff:192.0.2.1", or s itself.  A server with one
+   socket for both families calls its IPv4 clients so. */
 struct span parse_mapped_v4(struct span s);
 
 bool	parse_port(const char *s);	/* 0 to 65535, without leading zeros */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "channel/private.h"
 
 #define PROXY_V1_MAX 107	/* octets of a version 1 header with CRLF */
@@ -47,12 +48,6 @@ proxy_v1(struct channel *ch, struct span s)
 	    parse_port(peer->port) && parse_port(peer->server_port);
 }
 
-static void
-write_v4(char *to, size_t size, const unsigned char a[4])
-{
-	snprintf(to, size, "%u.%u.%u.%u", a[0], a[1], a[2], a[3]);
-}
-
 /* RFC 5952 4: lower case, no leading zeros, the longest run of zeros short.  An
    IPv4 address in IPv6 is written as IPv4: see parse_mapped_v4(). */
 static void
@@ -63,7 +58,7 @@ write_v6(char *to, size_t size, const unsigned char a[16])
 	size_t n = 0;
 
 	if (memcmp(a, mapped, sizeof mapped) == 0) {
-		write_v4(to, size, a + sizeof mapped);
+		text_ipv4(to, size, a + sizeof mapped);
 		return;
 	}
 	for (unsigned i = 0; i < 8; i++) {
@@ -156,8 +151,8 @@ proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
 	p += PROXY_V2_HEAD;
 	len -= PROXY_V2_HEAD + used;
 	if (tcp4) {
-		write_v4(peer->address, sizeof peer->address, p);
-		write_v4(peer->server_address, sizeof peer->server_address,
+		text_ipv4(peer->address, sizeof peer->address, p);
+		text_ipv4(peer->server_address, sizeof peer->server_address,
 		    p + 4);
 	} else {
 		write_v6(peer->address, sizeof peer->address, p);

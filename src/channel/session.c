@@ -116,8 +116,8 @@ static void
 write_xclient(const struct channel *ch, char *to, size_t size)
 {
 	(void)ch;
-	text_join(to, size,
-	    " NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT", NULL);
+	text_copy(to, size,
+	    " NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT");
 }
 
 static bool
@@ -130,7 +130,7 @@ static void
 write_xforward(const struct channel *ch, char *to, size_t size)
 {
 	(void)ch;
-	text_join(to, size, " NAME ADDR PORT PROTO HELO IDENT SOURCE", NULL);
+	text_copy(to, size, " NAME ADDR PORT PROTO HELO IDENT SOURCE");
 }
 
 /* The lines of EHLO's reply, between our name and HELP. */
@@ -187,7 +187,7 @@ put_extension(struct channel *ch, char held[EXTENSION_LINE], const char *line)
 {
 	if (held[0] != '\0')
 		reply_line(ch, 250, true, "", span_of(held));
-	text_join(held, EXTENSION_LINE, line, NULL);
+	text_copy(held, EXTENSION_LINE, line);
 }
 
 static void
@@ -400,7 +400,7 @@ channel_tls(struct channel *ch, const struct channel_tls *tls)
 void
 channel_set_user(struct channel *ch, const char *user)
 {
-	snprintf(ch->auth_user, sizeof ch->auth_user, "%s", user);
+	text_copy(ch->auth_user, sizeof ch->auth_user, user);
 }
 
 void

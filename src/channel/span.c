@@ -7,12 +7,6 @@
 #include "channel/private.h"
 
 struct span
-span_of(const char *s)
-{
-	return (struct span){ s, strlen(s) };
-}
-
-struct span
 span_skip(struct span s, size_t n)
 {
 	return (struct span){ s.p + n, s.len - n };
@@ -64,25 +58,6 @@ span_word(struct span *s)
 }
 
 bool
-octet_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-bool
-octet_alnum(char c)
-{
-	return octet_digit(c) || (c >= 'a' && c <= 'z') ||
-	    (c >= 'A' && c <= 'Z');
-}
-
-bool
-octet_control(char c)
-{
-	return (unsigned char)c < ' ' || c == '\177';
-}
-
-bool
 octet_high(char c)
 {
 	return ((unsigned char)c & 0x80) != 0;
@@ -93,7 +68,7 @@ span_digits(struct span s)
 {
 	size_t n = 0;
 
-	while (n < s.len && octet_digit(s.p[n]))
+	while (n < s.len && text_is_digit(s.p[n]))
 		n++;
 	return n;
 }
@@ -102,16 +77,7 @@ bool
 span_clean(struct span s)
 {
 	for (size_t i = 0; i < s.len; i++)
-		if (octet_control(s.p[i]))
-			return false;
-	return true;
-}
-
-bool
-span_ascii(struct span s)
-{
-	for (size_t i = 0; i < s.len; i++)
-		if (octet_high(s.p[i]))
+		if (text_is_control(s.p[i]))
 			return false;
 	return true;
 }

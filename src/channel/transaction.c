@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "channel/private.h"
 
 /* Strings that do not fit in the channel's own memory. */
@@ -105,7 +106,7 @@ sender_or_recipient(const char *form, struct span *arg, struct span *out,
 static void
 check_ascii(const struct channel *ch, struct span address, struct reply *r)
 {
-	if (!ch->smtp_utf8 && !span_ascii(address))
+	if (!ch->smtp_utf8 && !text_is_ascii(address.p, address.len))
 		reply_deny(r, 553, "5.6.7", "That address needs SMTPUTF8");
 }
 

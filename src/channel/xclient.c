@@ -129,7 +129,7 @@ static bool
 is_protocol(struct span v)
 {
 	for (size_t i = 0; i < v.len; i++)
-		if (!octet_alnum(v.p[i]) && v.p[i] != '-')
+		if (!text_is_alnum(v.p[i]) && v.p[i] != '-')
 			return false;
 	return true;
 }

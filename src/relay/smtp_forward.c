@@ -15,27 +15,28 @@
 #define XFORWARD_LINE 256	/* octets after which another command begins */
 #define SOURCE FACTS		/* no fact, but made from several */
 
-/* What can be told, in this order; its bit in h->attributes is its place. */
+/* What can be told, in this order; its bit in h->attributes is its place.  By
+   XFORWARD: */
 static const struct attribute {
-	const char *command, *name;
-	int fact;
+	char name[9];
+	unsigned char fact;
 } rows[] = {
-	{ "XFORWARD", "NAME", FACT_CLIENT_NAME },
-	{ "XFORWARD", "ADDR", FACT_CLIENT_ADDRESS },
-	{ "XFORWARD", "PORT", FACT_CLIENT_PORT },
-	{ "XFORWARD", "PROTO", FACT_CLIENT_PROTOCOL },
-	{ "XFORWARD", "HELO", FACT_CLIENT_HELO },
-	{ "XFORWARD", "IDENT", FACT_FORWARD_IDENT },
-	{ "XFORWARD", "SOURCE", SOURCE },
-#define XFORWARDS 7
-	{ "XCLIENT", "ADDR", FACT_CLIENT_ADDRESS },
-	{ "XCLIENT", "PORT", FACT_CLIENT_PORT },
-	{ "XCLIENT", "PROTO", FACT_CLIENT_PROTOCOL },
-	{ "XCLIENT", "DESTADDR", FACT_SERVER_ADDRESS },
-	{ "XCLIENT", "DESTPORT", FACT_SERVER_PORT },
-	{ "XCLIENT", "LOGIN", FACT_SASL_USERNAME },
-	{ "XCLIENT", "NAME", FACT_CLIENT_NAME },
-	{ "XCLIENT", "HELO", FACT_CLIENT_HELO },
+	{ "NAME", FACT_CLIENT_NAME },
+	{ "ADDR", FACT_CLIENT_ADDRESS },
+	{ "PORT", FACT_CLIENT_PORT },
+	{ "PROTO", FACT_CLIENT_PROTOCOL },
+	{ "HELO", FACT_CLIENT_HELO },
+	{ "IDENT", FACT_FORWARD_IDENT },
+	{ "SOURCE", SOURCE },
+#define XFORWARDS 7		/* and then by XCLIENT */
+	{ "ADDR", FACT_CLIENT_ADDRESS },
+	{ "PORT", FACT_CLIENT_PORT },
+	{ "PROTO", FACT_CLIENT_PROTOCOL },
+	{ "DESTADDR", FACT_SERVER_ADDRESS },
+	{ "DESTPORT", FACT_SERVER_PORT },
+	{ "LOGIN", FACT_SASL_USERNAME },
+	{ "NAME", FACT_CLIENT_NAME },
+	{ "HELO", FACT_CLIENT_HELO },
 };
 
 #define ALL_XFORWARD ((1U << XFORWARDS) - 1)
@@ -44,11 +45,14 @@ static const struct attribute {
 void
 smtp_note_attributes(struct nexthop *h, const char *line)
 {
-	for (size_t i = 0; i < COUNT(rows); i++)
-		if (text_find_word(line, rows[i].command) == line &&
-		    text_find_word(line + strlen(rows[i].command),
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		const char *command = i < XFORWARDS ? "XFORWARD" : "XCLIENT";
+
+		if (text_find_word(line, command) == line &&
+		    text_find_word(line + strlen(command),
 		    rows[i].name) != NULL)
 			h->attributes |= 1U << i;
+	}
 }
 
 /* LOCAL for a client of this machine, unless a server in front of us knows
@@ -62,7 +66,7 @@ source(const struct envelope *env)
 		return env->fact[FACT_FORWARD_SOURCE];
 	return strcmp(address, "unknown") == 0 ||
 	    strcmp(address, "unix") == 0 || strcmp(address, "::1") == 0 ||
-	    strncmp(address, "127.", 4) == 0 ? "LOCAL" : "REMOTE";
+	    text_starts(address, "127.") ? "LOCAL" : "REMOTE";
 }
 
 /* The value of row i, "" for none. */
@@ -96,7 +100,7 @@ write_attribute(char *to, size_t size, const struct envelope *env, size_t i)
 	    strchr(value, ':') != NULL;
 	char text[3 * VALUE_MAX + 4];
 
-	text_encode_xtext(text, sizeof text, value);
+	text_encode_xtext(text, sizeof text, value, "+=");
 	text_join(to, size, " ", rows[i].name, "=", value[0] == '\0'
 	    ? "[UNAVAILABLE]" : v6 ? "IPV6:" : "", text, NULL);
 }
@@ -149,13 +153,13 @@ smtp_read_xforward(struct nexthop *h, int64_t deadline, struct reply *r)
    ones are told to be unknown: names that the next hop can find itself, and at
    worst the user, who then has no more rights than others. */
 static void
-write_xclient(char to[XCLIENT_MAX], const struct envelope *env,
+format_xclient(char to[XCLIENT_MAX], const struct envelope *env,
     unsigned attributes)
 {
 	char text[3 * VALUE_MAX + 32];
 	size_t n = strlen("XCLIENT"), left = 0, i;
 
-	text_join(to, XCLIENT_MAX, "XCLIENT", NULL);
+	text_copy(to, XCLIENT_MAX, "XCLIENT");
 	for (i = XFORWARDS; i < COUNT(rows); i++)
 		left += attributes & 1U << i ? sizeof " =[UNAVAILABLE]" - 1 +
 		    strlen(rows[i].name) : 0;
@@ -167,7 +171,7 @@ write_xclient(char to[XCLIENT_MAX], const struct envelope *env,
 		if (n + strlen(text) + left >= XCLIENT_MAX - 1)
 			text_join(text, sizeof text, " ", rows[i].name,
 			    "=[UNAVAILABLE]", NULL);
-		text_join(to + n, XCLIENT_MAX - n, text, NULL);
+		text_copy(to + n, XCLIENT_MAX - n, text);
 		n += strlen(to + n);
 	}
 }
@@ -179,13 +183,13 @@ smtp_is_our_client(const struct nexthop *h)
 
 	if (!h->introduced || smtp_is_login(h))
 		return true;
-	write_xclient(line, h->env, h->introduced_by);
+	format_xclient(line, h->env, h->introduced_by);
 	return strcmp(line, h->told) == 0;
 }
 
 /* Is it a refusal of XCLIENT from us, not one of the client? */
 static bool
-is_ours(const struct reply *r)
+is_about_us(const struct reply *r)
 {
 	return (r->code >= 500 && r->code <= 504) || r->code == 550;
 }
@@ -201,10 +205,10 @@ smtp_xclient(struct nexthop *h, int64_t deadline, struct reply *r)
 		smtp_log(h, "XCLIENT", "not offered");
 		return true;
 	}
-	write_xclient(h->told, h->env, h->introduced_by);
+	format_xclient(h->told, h->env, h->introduced_by);
 	smtp_add(h, "%s\r\n", h->told);
 	h->introduced = smtp_command(h, STEP_XCLIENT, deadline, r);
-	if (!h->introduced && h->s.fd != -1 && is_ours(r))
+	if (!h->introduced && h->s.fd != -1 && is_about_us(r))
 		reply_set(r, 451, "4.3.5",
 		    "Cannot tell next hop who the client is");
 	return h->introduced;

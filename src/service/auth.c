@@ -29,8 +29,7 @@ find_source(const char *source)
 	size_t i;
 
 	for (i = 0; i < COUNT(auth_sources); i++)
-		if (strncmp(source, auth_sources[i]->prefix,
-		    strlen(auth_sources[i]->prefix)) == 0)
+		if (text_starts(source, auth_sources[i]->prefix))
 			return auth_sources[i];
 	return NULL;
 }
@@ -75,7 +74,7 @@ auth_broken(const struct auth *a, const char *why)
 {
 	const char *where = a->where;
 
-	if (strncmp(where, "unix:", 5) == 0)	/* as we connect to it */
+	if (text_starts(where, "unix:"))	/* as we connect to it */
 		where += 5;
 	logger_printf(a->log, LOG_ERR, "auth", NULL, "%s%s: %s",
 	    a->source->prefix, where, why);
@@ -97,7 +96,7 @@ void
 auth_note_name(struct auth *a, const char *name)
 {
 	if (a != NULL && a->keeps_names)
-		text_join(a->tried, sizeof a->tried, name, NULL);
+		text_copy(a->tried, sizeof a->tried, name);
 }
 
 void
@@ -135,11 +134,11 @@ external_name(const struct envelope *env)
 static bool
 list_has(const char *list, const char *name)
 {
-	size_t len = strlen(name), n;
+	size_t n;
 
 	for (; *list != '\0'; list += n + strspn(list + n, " ")) {
 		n = strcspn(list, " ");
-		if (n == len && memcmp(list, name, n) == 0)
+		if (text_is(list, n, name))
 			return true;
 	}
 	return false;
@@ -254,7 +253,7 @@ take_response(struct auth *a, const struct envelope *env, enum turn turn,
 {
 	char text[SECRET_MAX];
 	size_t len = (size_t)text_decode_base64(text, sizeof text - 1,
-	    (struct span){ response, strlen(response) });
+	    span_of(response));
 
 	text[len < sizeof text ? len : 0] = '\0';
 	if (len >= sizeof text)
@@ -270,9 +269,9 @@ take_response(struct auth *a, const struct envelope *env, enum turn turn,
 
 /* Mechanisms that are spoken here, and the challenge that begins them. */
 static const struct {
-	const char *name;
+	char name[9];
 	enum turn turn;
-	const char *challenge;
+	char challenge[13];
 } spoken[] = {
 	{ "PLAIN", TURN_PLAIN, "" },
 	{ "LOGIN", TURN_USER, "VXNlcm5hbWU6" },
@@ -331,8 +330,8 @@ take_step(struct auth *a, const struct envelope *env, const char *name,
 		return;
 	} else if (response == NULL)
 		response = "";
-	if (response != NULL && text_decode_base64(NULL, 0,
-	    (struct span){ response, strlen(response) }) == -1) {
+	if (response != NULL &&
+	    text_decode_base64(NULL, 0, span_of(response)) == -1) {
 		auth_abandon(a);
 		reply_set(v, 501, "5.5.2", "Response is not base64");
 		return;

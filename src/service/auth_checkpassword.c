@@ -8,13 +8,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/executable.h"
+#include "base/text.h"
 #include "net/spawn.h"
 #include "service/auth_source.h"
 
@@ -33,20 +33,15 @@ open_checkpassword(struct auth *a, char *error, size_t size)
 {
 	static char truth[] = "/bin/true";
 	struct checkpassword *c = calloc(1, sizeof *c);
-	char *rest = a->where, *word;
-	size_t n = 0;
+	size_t n;
 
 	a->state = c;
 	if (c == NULL)
 		return false;
-	while ((word = strsep(&rest, " ")) != NULL) {
-		if (*word == '\0')
-			continue;
-		if (n == ARGS_MAX) {
-			snprintf(error, size, "too many arguments");
-			return false;
-		}
-		c->argv[n++] = word;
+	n = text_split(a->where, " ", c->argv, ARGS_MAX);
+	if (n == 0) {	/* the path is absolute, so there is one word */
+		text_copy(error, size, "too many arguments");
+		return false;
 	}
 	c->argv[n] = truth;
 	return true;
@@ -85,7 +80,7 @@ check_program(struct auth *a, const char *user, const char *password)
 	char *const environment[] = { path, NULL };
 	struct spawn what = {
 		.argv = c->argv, .envp = environment, .input = -1,
-		.deadline = clock_now() + (int64_t)a->timeout * 1000
+		.deadline = clock_after(a->timeout)
 	};
 	struct spawn_end end = { .pid = 0 };
 	int error;

@@ -1,7 +1,7 @@
 /*
  * auth_dovecot.c - who a client is, by Dovecot's authentication service.
  */
-#define _GNU_SOURCE	/* explicit_bzero, asprintf */
+#define _GNU_SOURCE	/* explicit_bzero */
 
 #include <errno.h>
 #include <stdarg.h>
@@ -11,6 +11,7 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "base/buffer.h"
 #include "base/clock.h"
 #include "base/mechanism.h"
 #include "base/reply.h"
@@ -136,7 +137,7 @@ take_ok(struct auth *a, char *rest, char *user, size_t size)
 	char *word;
 
 	while ((word = strsep(&rest, "\t")) != NULL) {
-		if (strncmp(word, "user=", 5) != 0)
+		if (!text_starts(word, "user="))
 			continue;
 		unescape(word);
 		if (auth_take_name(word + 5, user, size))
@@ -157,7 +158,7 @@ take_fail(struct auth *a, char *rest)
 		if (strcmp(word, "temp") == 0 ||
 		    strcmp(word, "code=temp_fail") == 0)
 			broken = true;
-		if (strncmp(word, "user=", 5) == 0) {
+		if (text_starts(word, "user=")) {
 			unescape(word);
 			auth_note_name(a, word + 5);
 		}
@@ -170,7 +171,7 @@ take_fail(struct auth *a, char *rest)
  * NULL, or what is wrong; then *stale tells whether there was no line at all.
  */
 static const char *
-read_reply(struct auth *a, int64_t deadline, struct reply *v, char *user,
+hear_dovecot(struct auth *a, int64_t deadline, struct reply *v, char *user,
     size_t size, bool *stale)
 {
 	char line[DOVECOT_MAX], *rest, ours[16];
@@ -197,8 +198,7 @@ read_reply(struct auth *a, int64_t deadline, struct reply *v, char *user,
 		else if (strcmp(what, "FAIL") == 0)
 			auth_answer(v, take_fail(a, rest));
 		else if (strcmp(what, "CONT") != 0 || rest == NULL ||
-		    text_decode_base64(NULL, 0,
-		    (struct span){ rest, strlen(rest) }) == -1 ||
+		    text_decode_base64(NULL, 0, span_of(rest)) == -1 ||
 		    strlen(rest) >= REPLY_TEXT)
 			return "answer cannot be understood";
 		else
@@ -265,7 +265,7 @@ static void
 step_dovecot(struct auth *a, const struct envelope *env, const char *name,
     const char *response, struct reply *v, char *user, size_t size)
 {
-	int64_t deadline = clock_now() + (int64_t)a->timeout * 1000;
+	int64_t deadline = clock_after(a->timeout);
 	struct dovecot *d = a->state;
 	char line[DOVECOT_MAX], why[256];
 	bool kept = d->link.fd != -1, stale = false;
@@ -288,7 +288,8 @@ step_dovecot(struct auth *a, const struct envelope *env, const char *name,
 			stale = errno != ETIMEDOUT;
 			fault = stream_reason(errno);
 		} else
-			fault = read_reply(a, deadline, v, user, size, &stale);
+			fault = hear_dovecot(a, deadline, v, user, size,
+			    &stale);
 		if (fault == NULL)
 			break;
 		stream_close(&d->link);
@@ -308,7 +309,7 @@ dovecot_mechanisms(struct auth *a)
 	const char *fault;
 	char why[256];
 
-	fault = reach_dovecot(a, clock_now() + (int64_t)a->timeout * 1000, why,
+	fault = reach_dovecot(a, clock_after(a->timeout), why,
 	    sizeof why);
 	if (fault == NULL)
 		return d->offer;
@@ -326,7 +327,7 @@ abandon_dovecot(struct auth *a)
 	if (d->link.fd == -1)
 		return;
 	len = snprintf(line, sizeof line, "CANCEL\t%u\n", d->id);
-	if (stream_write(&d->link, line, (size_t)len, clock_now() + 1000) ==
+	if (stream_write(&d->link, line, (size_t)len, clock_after(1)) ==
 	    -1)
 		stream_close(&d->link);
 }
@@ -335,21 +336,21 @@ static bool
 open_dovecot(struct auth *a, char *error, size_t size)
 {
 	struct dovecot *d = calloc(1, sizeof *d);
-	char *path = a->where;
+	struct buffer where = { .p = NULL };
 	struct place place;
 
 	if (d == NULL)
 		return false;
 	d->link.fd = -1;
 	a->state = d;
-	if (asprintf(&a->where, "unix:%s", path) == -1)
-		a->where = NULL;
-	free(path);
+	buffer_join(&where, "unix:", a->where, NULL);
+	free(a->where);
+	a->where = buffer_take(&where);
 	if (a->where == NULL)
 		return false;
 	if (place_parse(a->where, strlen(a->where), &place))
 		return true;
-	snprintf(error, size, "too long for a socket");
+	text_copy(error, size, "too long for a socket");
 	return false;
 }
 
@@ -361,8 +362,8 @@ probe_dovecot(struct auth *a, struct findings *f)
 	const char *offer;
 	char why[128];
 
-	if (f->early && stream_connect(&s, a->where, NULL, findings_deadline(f), why,
-	    sizeof why) == -1) {
+	if (f->early && stream_connect(&s, a->where, NULL, findings_deadline(f),
+	    why, sizeof why) == -1) {
 		findings_add(f, findings_absence(f, errno),
 		    "--auth dovecot: %s: %s", a->where, why);
 		return;

@@ -9,13 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
-#include <unistd.h>
 
 #include "base/compat.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "service/auth_source.h"
 
+#define FILE_MAX (1 << 30)	/* octets of a file */
 #define HASH_MAX 512		/* octets of a crypt(3) hash, with NUL */
 
 struct users {
@@ -27,8 +27,7 @@ close_users(struct auth *a)
 {
 	struct users *u = a->state;
 
-	if (u->fd != -1)
-		close(u->fd);
+	file_close(&u->fd);
 	free(u);
 }
 
@@ -53,9 +52,10 @@ equal_hashes(const char *s, const char *t)
 static const char *
 cut_hash(char *line, const char *user, bool *mine)
 {
-	char *colon = strchr(line, ':');
+	char *colon;
 
 	line[strcspn(line, "\r\n")] = '\0';
+	colon = strchr(line, ':');
 	if (line[0] == '#' || colon == NULL)
 		return NULL;
 	*colon++ = '\0';
@@ -66,7 +66,7 @@ cut_hash(char *line, const char *user, bool *mine)
 
 /* A locked account's hash is none of crypt(3)'s. */
 static bool
-is_usable(const char *setting)
+is_unlocked(const char *setting)
 {
 	return setting[0] != '\0' && strchr("!*", setting[0]) == NULL;
 }
@@ -81,27 +81,33 @@ yescrypt_cost(char digit)
 	return p == NULL ? 1 : (uint64_t)1 << (p - digits);
 }
 
+/* The number at p, or none. */
+static uint64_t
+digits_at(const char *p, uint64_t none)
+{
+	uint64_t n;
+
+	return text_parse_number((struct span){ p, text_digits(p) }, &n) ? n
+	    : none;
+}
+
 /* In microseconds, as one machine took. */
 uint64_t
 auth_file_cost(const char *setting)
 {
 	uint64_t rounds = 5000;
-	size_t n;
 
-	if (strncmp(setting, "$y$", 3) == 0 && strlen(setting) > 5)
+	if (text_starts(setting, "$y$") && strlen(setting) > 5)
 		return 10 * yescrypt_cost(setting[4]);
-	if (strncmp(setting, "$2", 2) == 0 && strlen(setting) > 6)
-		return (uint64_t)50 << strtoul(setting + 4, NULL, 10) % 32;
-	if (strncmp(setting, "$5$", 3) == 0 ||
-	    strncmp(setting, "$6$", 3) == 0) {
-		if (strncmp(setting + 3, "rounds=", 7) == 0) {
-			n = text_digits(setting + 10);
-			text_parse_number((struct span){ setting + 10, n },
-			    &rounds);
-		}
+	if (text_starts(setting, "$2") && strlen(setting) > 6)
+		return (uint64_t)50 << digits_at(setting + 4, 0) % 32;
+	if (text_starts(setting, "$5$") ||
+	    text_starts(setting, "$6$")) {
+		if (text_starts(setting + 3, "rounds="))
+			rounds = digits_at(setting + 10, rounds);
 		return rounds / 2;
 	}
-	return strncmp(setting, "$1$", 3) == 0 ? 200 : 2;
+	return text_starts(setting, "$1$") ? 200 : 2;
 }
 
 size_t
@@ -110,10 +116,10 @@ auth_file_choose(const char *own, const char *cheap, const char *dear,
 {
 	uint64_t least = auth_file_cost(cheap), most = auth_file_cost(dear);
 
-	chosen[0] = is_usable(own) ? own : cheap;
-	chosen[1] = is_usable(own) && auth_file_cost(own) == most ? cheap
+	chosen[0] = is_unlocked(own) ? own : cheap;
+	chosen[1] = is_unlocked(own) && auth_file_cost(own) == most ? cheap
 	    : dear;
-	if (!is_usable(chosen[0]))
+	if (!is_unlocked(chosen[0]))
 		return 0;
 	return least == most ? 1 : 2;
 }
@@ -131,7 +137,7 @@ struct found {
 static void
 compare_hash(struct found *f, const char *hash, unsigned n)
 {
-	if (!is_usable(hash))
+	if (!is_unlocked(hash))
 		return;
 	if (!compat_crypt_knows(hash)) {
 		if (f->unknown_line == 0)
@@ -140,79 +146,52 @@ compare_hash(struct found *f, const char *hash, unsigned n)
 	}
 	if (f->cheap[0] == '\0' ||
 	    auth_file_cost(hash) < auth_file_cost(f->cheap)) {
-		snprintf(f->cheap, sizeof f->cheap, "%s", hash);
+		text_copy(f->cheap, sizeof f->cheap, hash);
 		f->cheap_line = n;
 	}
 	if (f->dear[0] == '\0' ||
 	    auth_file_cost(hash) > auth_file_cost(f->dear)) {
-		snprintf(f->dear, sizeof f->dear, "%s", hash);
+		text_copy(f->dear, sizeof f->dear, hash);
 		f->dear_line = n;
 	}
 }
 
-/* Reads all of file, whether user is in it or not.  Returns false, with errno,
-   if that fails. */
-static bool
-read_users(FILE *file, const char *user, struct found *f)
+/* As file_read_all(): the file as it is now. */
+static long
+read_file(const struct auth *a, char **text)
 {
-	const char *found;
-	char *line = NULL;
-	bool mine = false, whole;
-	size_t size = 0;
-	unsigned n;
+	const struct users *u = a->state;
+
+	return file_read_named(u->fd, a->where, FILE_MAX, text);
+}
+
+/* Looks at all of the file as it is now, whether user is in it or not.  Returns
+   false, with errno, if it cannot be read. */
+static bool
+read_users(const struct auth *a, const char *user, struct found *f)
+{
+	const char *hash;
+	bool mine = false;
+	char *text, *line;
+	long len = read_file(a, &text);
+	unsigned n = 1;
+	size_t all;
 
 	memset(f, 0, sizeof *f);
-	errno = 0;
-	for (n = 1; getline(&line, &size, file) != -1; n++) {
-		if ((found = cut_hash(line, user, &mine)) == NULL)
+	if (len == -1)
+		return false;
+	for (line = text; line < text + len; line += all, n++) {
+		all = text_line(line, (size_t)(text + len - line));
+		if ((hash = cut_hash(line, user, &mine)) == NULL)
 			continue;
 		if (mine && f->own_line == 0) {
 			f->own_line = n;
-			snprintf(f->own, sizeof f->own, "%s", found);
+			text_copy(f->own, sizeof f->own, hash);
 		}
-		compare_hash(f, found, n);
+		compare_hash(f, hash, n);
 	}
-	whole = !ferror(file) && feof(file);
-	if (line != NULL)
-		explicit_bzero(line, size);
-	free(line);
-	return whole;
-}
-
-/* Opens the file as it is now.  NULL with errno. */
-static FILE *
-open_again(const struct auth *a)
-{
-	const struct users *u = a->state;
-	int fd = file_again(u->fd, a->where), failure;
-	FILE *file = fd == -1 ? NULL : fdopen(fd, "r");
-
-	if (file == NULL && fd != -1) {
-		failure = errno;
-		close(fd);
-		errno = failure;
-	}
-	return file;
-}
-
-/* Reads the file as it is now.  Returns false, with errno, if that fails. */
-static bool
-read_file_again(const struct auth *a, const char *user, struct found *f)
-{
-	FILE *file = open_again(a);
-	char buffer[4096];
-	int failure;
-	bool whole;
-
-	if (file == NULL)
-		return false;
-	setvbuf(file, buffer, _IOFBF, sizeof buffer);
-	whole = read_users(file, user, f);
-	failure = errno;
-	fclose(file);
-	explicit_bzero(buffer, sizeof buffer);
-	errno = failure;
-	return whole;
+	file_free(text, len);
+	return true;
 }
 
 /*
@@ -260,7 +239,7 @@ open_users(struct auth *a, char *error, size_t size)
 	if (COMPAT_CRYPT_WHOLE)
 		return true;
 	/* A file that cannot be read is logged when a password is checked. */
-	if (read_file_again(a, "", &found) && found.unknown_line != 0)
+	if (read_users(a, "", &found) && found.unknown_line != 0)
 		unknown_hash(a, found.unknown_line);
 	explicit_bzero(&found, sizeof found);
 	return true;
@@ -294,7 +273,7 @@ check_hashes(const struct auth *a, const struct found *f,
 		equal = hash_matches(password, chosen[i], &unknown);
 		if (equal && chosen[i] == f->own)
 			answer = ANSWER_YES;
-		known = known || (!unknown && (i == 0 || !is_usable(f->own)));
+		known = known || (!unknown && (i == 0 || !is_unlocked(f->own)));
 	}
 	return n == 0 || known ? answer :
 	    unknown_hash(a, line_of(f, chosen[0]));
@@ -306,10 +285,10 @@ check_file(struct auth *a, const char *user, const char *password)
 	enum answer answer;
 	struct found found;
 
-	if (read_file_again(a, user, &found)) {
+	if (read_users(a, user, &found)) {
 		answer = check_hashes(a, &found, password);
 		a->why = answer != ANSWER_NO ? NULL : found.own_line == 0
-		    ? "no such user" : is_usable(found.own) ? "wrong password"
+		    ? "no such user" : is_unlocked(found.own) ? "wrong password"
 		    : "the user is locked";
 	} else
 		answer = auth_broken(a, strerror(errno));
@@ -333,18 +312,17 @@ probe_line(const struct auth *a, char *line, unsigned n, struct findings *f)
 	const char *found;
 	bool mine, known;
 
-	line[strcspn(line, "\r\n")] = '\0';
-	if (line[0] == '#' || line[0] == '\0')
+	found = cut_hash(line, "", &mine);
+	if (line[0] == '#' || (found == NULL && line[0] == '\0'))
 		return false;
-	if ((found = cut_hash(line, "", &mine)) == NULL || line[0] == '\0')
+	if (found == NULL || line[0] == '\0')
 		return add_bad(a, n, "not USER:HASH", f);
-	if (strncmp(line, "\xef\xbb\xbf", 3) == 0)
+	if (text_starts(line, "\xef\xbb\xbf"))
 		return add_bad(a, n, "the file begins with a byte order mark",
 		    f);
-	if (isspace((unsigned char)line[0]) ||
-	    isspace((unsigned char)line[strlen(line) - 1]))
+	if (text_is_space(line[0]) || text_is_space(line[strlen(line) - 1]))
 		return add_bad(a, n, "a blank is part of the user's name", f);
-	if (!is_usable(found))
+	if (!is_unlocked(found))
 		return false;
 	known = compat_crypt_knows(found) &&
 	    compat_crypt("", found, made, sizeof made) &&
@@ -355,29 +333,27 @@ probe_line(const struct auth *a, char *line, unsigned n, struct findings *f)
 static void
 probe_file(struct auth *a, struct findings *f)
 {
-	FILE *file = open_again(a);
-	char *line = NULL;
-	size_t size = 0, users = 0;
+	size_t users = 0, all;
+	char *text, *line;
+	long len = read_file(a, &text);
+	unsigned n = 1;
 
-	if (file == NULL) {
+	if (len == -1) {
 		findings_add(f, FINDING_BAD, "--auth file:%s: %s", a->where,
 		    strerror(errno));
 		return;
 	}
-	for (unsigned n = 1; getline(&line, &size, file) != -1; n++)
-		users += probe_line(a, line, n, f);
-	if (line != NULL)
-		explicit_bzero(line, size);
-	free(line);
-	if (ferror(file))
-		findings_add(f, FINDING_BAD, "%s: cannot be read", a->where);
-	else if (users == 0)
+	for (line = text; line < text + len; line += all) {
+		all = text_line(line, (size_t)(text + len - line));
+		users += probe_line(a, line, n++, f);
+	}
+	file_free(text, len);
+	if (users == 0)
 		findings_add(f, FINDING_BAD, "%s: has no user who could log in",
 		    a->where);
 	else
 		findings_add(f, FINDING_GOOD, "%s: %zu user%s can log in",
 		    a->where, users, users == 1 ? "" : "s");
-	fclose(file);
 }
 
 const struct auth_source auth_file = {

@@ -17,6 +17,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/reply.h"
 #include "base/text.h"
 #include "service/milter_private.h"
@@ -27,7 +28,7 @@ struct event {
 	enum symbols symbols;	/* its macros; SYMBOLS: it has none */
 	uint32_t skip, silent;	/* STEP_NO_x: not sent; STEP_NR_x: no answer */
 	bool content;		/* --milter-timeout's third number */
-	const char *name;
+	char name[15];
 };
 
 static const struct event at_connect = { 'C', SYMBOLS_CONNECT,
@@ -71,12 +72,12 @@ static bool
 read_service(struct milter *m, const char *s)
 {
 	const char *rest = strchr(s, ':'), *at;
-	bool local = strncmp(s, "unix:", 5) == 0 ||
-	    strncmp(s, "local:", 6) == 0;
+	bool local = text_starts(s, "unix:") ||
+	    text_starts(s, "local:");
 	struct place to;
 
 	if (rest == NULL || strlen(s) >= sizeof m->where - 8 || (!local &&
-	    strncmp(s, "inet:", 5) != 0 && strncmp(s, "inet6:", 6) != 0))
+	    !text_starts(s, "inet:") && !text_starts(s, "inet6:")))
 		return false;
 	rest++;
 	at = strchr(rest, '@');
@@ -100,7 +101,7 @@ open_milter(const char *service, const struct service_settings *set,
 	struct milter *m = calloc(1, sizeof *m);
 
 	if (m == NULL) {
-		snprintf(error, size, "%s", strerror(errno));
+		text_copy(error, size, strerror(errno));
 		return NULL;
 	}
 	m->set = set;
@@ -127,7 +128,7 @@ asks_milter(const void *ctx, enum stage stage)
 static void
 fail(struct milter *m, const struct event *ev, const struct envelope *env)
 {
-	static const char *const then[] = {
+	static const char then[][24] = {
 		[AWAY_TEMPFAIL] = "mail is deferred",
 		[AWAY_ACCEPT] = "mail passes without it",
 		[AWAY_REJECT] = "mail is refused",
@@ -272,29 +273,25 @@ add_path(struct milter *m, const char *address, const char *options)
 	}
 }
 
-/* As Postfix does, we call a client on a unix socket localhost, and one without
-   a name by its address. */
+/* As Postfix does, we call a client without a name by its address. */
 static void
 add_client(struct milter *m, const struct envelope *env)
 {
-	const char *address = env->fact[FACT_CLIENT_ADDRESS];
-	const char *name = env->fact[FACT_CLIENT_NAME];
-	bool local = strcmp(address, "unix") == 0;
+	const char *address = service_client_address(env);
+	const char *name = service_client_name(env);
 	bool v6 = strchr(address, ':') != NULL;
-	bool v4 = local || (!v6 && strchr(address, '.') != NULL);
+	bool v4 = !v6 && strchr(address, '.') != NULL;
 	unsigned port = text_parse_port(env->fact[FACT_CLIENT_PORT]);
 	char text[512];
 
-	if (local)
-		name = "localhost";
-	else if ((v4 || v6) && (*name == '\0' || strcmp(name, "unknown") == 0))
+	if ((v4 || v6) && strcmp(name, "unknown") == 0)
 		name = text_join(text, sizeof text, "[", address, "]", NULL);
-	milter_string(m, *name == '\0' ? "unknown" : name);
+	milter_string(m, name);
 	milter_add(m, v6 ? "6" : v4 ? "4" : "U", 1);
 	if (!v4 && !v6)
 		return;
 	milter_add(m, (char[]){ (char)(port >> 8), (char)(port & 0xff) }, 2);
-	milter_string(m, local ? "127.0.0.1" : address);
+	milter_string(m, address);
 }
 
 /* The filter's part of the transaction is over, whatever it was. */
@@ -506,19 +503,15 @@ read_body(struct source *s, char *to, size_t size)
 	ssize_t got;
 	char c;
 
-	while (s->crlf) {
-		got = pread(s->edit->fd, to, size, (off_t)s->at);
-		if (got == -1 && errno == EINTR)
-			continue;
+	if (s->crlf) {
+		got = file_read_at(s->edit->fd, to, size, (off_t)s->at);
 		s->at += got > 0 ? (uint64_t)got : 0;
 		return got;
 	}
 	while (n + 1 < size) {
 		if (s->used == s->have) {
-			got = pread(s->edit->fd, s->raw, sizeof s->raw,
-			    (off_t)s->at);
-			if (got == -1 && errno == EINTR)
-				continue;
+			got = file_read_at(s->edit->fd, s->raw,
+			    sizeof s->raw, (off_t)s->at);
 			if (got <= 0)
 				return got == -1 ? -1 : (long)n;
 			s->at += (uint64_t)got;
@@ -560,7 +553,7 @@ show_body(struct milter_change *c, struct reply *r)
 
 /* Asks about the whole, and takes the changes and the verdict. */
 static void
-conclude(struct milter_change *c, struct reply *r)
+ask_at_end(struct milter_change *c, struct reply *r)
 {
 	struct milter *m = c->m;
 	uint64_t body;
@@ -628,7 +621,7 @@ ask_message(void *ctx, struct service_message *message, struct reply *r)
 	show_header(&c, r);
 	show_body(&c, r);
 	if (!is_over(m, r))
-		conclude(&c, r);
+		ask_at_end(&c, r);
 	settle_changes(&c, r);
 	message->discard = message->discard || m->discard;
 	edit_close(&c.edit);

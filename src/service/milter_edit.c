@@ -101,7 +101,7 @@ read_path(struct milter_change *c, char *p)
 /* Keeps of the parameters those that have one of two names; the log tells of
    the others.  The result is in to, each with a blank in front. */
 static void
-read_options(struct milter_change *c, const char *p, const char *one,
+read_parameters(struct milter_change *c, const char *p, const char *one,
     const char *other, char to[OPTIONS_MAX])
 {
 	size_t len, n = 0;
@@ -120,7 +120,7 @@ read_options(struct milter_change *c, const char *p, const char *one,
 			memcpy(to + n, p, len);
 			n += len;
 		} else if (len > 0) {
-			snprintf(shown, sizeof shown, "%.*s", (int)len, p);
+			text_cut(shown, sizeof shown, p, len);
 			text_one_line(line, sizeof line, shown);
 			logger_printf(c->m->set->log, LOG_WARNING, "milter",
 			    &c->message->env, "filter %s: parameter %s is "
@@ -140,7 +140,7 @@ change_sender(struct milter_change *c, char *address, const char *options)
 	address = read_path(c, address);
 	if (address == NULL)
 		return;
-	read_options(c, options, "RET=", "ENVID=", new);
+	read_parameters(c, options, "RET=", "ENVID=", new);
 	/* What the client said, but for what is said anew. */
 	for (; *old != '\0'; old += len) {
 		old += strspn(old, " ");
@@ -218,7 +218,7 @@ add_recipient(struct milter_change *c, char *address, const char *options)
 		m->fault = "recipient without an address";
 		return;
 	}
-	read_options(c, options, "NOTIFY=", "ORCPT=", new);
+	read_parameters(c, options, "NOTIFY=", "ORCPT=", new);
 	append_recipient(c, keep(m, address, "", ""),
 	    keep(m, new + (new[0] == ' '), "", ""));
 }

@@ -40,28 +40,16 @@ domain_of(const char *address)
 	return at == NULL ? "" : at + 1;
 }
 
-/* A client on a unix socket is this host, as for Postfix. */
-static bool
-is_local(const struct envelope *env)
-{
-	return strcmp(env->fact[FACT_CLIENT_ADDRESS], "unix") == 0;
-}
-
 static const char *
 client_address(struct asked *a)
 {
-	return is_local(a->env) ? "127.0.0.1"
-	    : a->env->fact[FACT_CLIENT_ADDRESS];
+	return service_client_address(a->env);
 }
 
 static const char *
 client_name(struct asked *a)
 {
-	const char *name = a->env->fact[FACT_CLIENT_NAME];
-
-	if (is_local(a->env))
-		return "localhost";
-	return *name == '\0' ? "unknown" : name;
+	return service_client_name(a->env);
 }
 
 static const char *
@@ -128,8 +116,7 @@ mailer(struct asked *a)
 {
 	const struct service_settings *set = a->m->set;
 
-	snprintf(a->value, sizeof a->value, "%.*s", (int)set->mailer_len,
-	    set->mailer);
+	text_cut(a->value, sizeof a->value, set->mailer, set->mailer_len);
 	return a->value;
 }
 
@@ -202,12 +189,12 @@ static const struct macro {
 
 /* The value of the macro name[0..len); "" if it has none now. */
 static const char *
-find_value(struct asked *a, const char *name, size_t len)
+macro_value(struct asked *a, const char *name, size_t len)
 {
 	const struct macro *m;
 
 	for (m = macros; m < macros + COUNT(macros); m++)
-		if (strlen(m->name) == len && memcmp(m->name, name, len) == 0)
+		if (text_is(name, len, m->name))
 			return m->fact == NO_FACT ? m->value(a)
 			    : a->env->fact[m->fact];
 	return "";
@@ -227,7 +214,7 @@ milter_macros(struct milter *m, enum symbols stage, char event,
 	for (; *list != '\0'; list += len) {
 		list += strspn(list, " ,\t");
 		len = strcspn(list, " ,\t");
-		value = find_value(&a, list, len);
+		value = macro_value(&a, list, len);
 		if (*value == '\0')
 			continue;
 		if (!any) {

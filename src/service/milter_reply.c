@@ -11,10 +11,9 @@
 static int
 refusal_code(const char *p)
 {
-	if ((p[0] != '4' && p[0] != '5') || p[1] < '0' || p[1] > '5' ||
-	    p[2] < '0' || p[2] > '9')
-		return 0;
-	return (p[0] - '0') * 100 + (p[1] - '0') * 10 + (p[2] - '0');
+	int code = text_code(p);
+
+	return code >= 400 && p[1] <= '5' ? code : 0;
 }
 
 /* Appends one line's text.  A lone "%" is nothing. */

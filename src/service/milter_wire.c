@@ -14,7 +14,7 @@
 #define GOODBYE 2		/* seconds for QUIT to leave */
 
 static void
-put_number(char *p, uint32_t n)
+write_number(char *p, uint32_t n)
 {
 	for (int i = 0; i < 4; i++)
 		p[i] = (char)(n >> (24 - 8 * i) & 0xff);
@@ -84,7 +84,7 @@ milter_string(struct milter *m, const char *s)
 void
 milter_end(struct milter *m, unsigned seconds)
 {
-	put_number(m->out + m->begun, (uint32_t)(m->outlen - m->begun - 4));
+	write_number(m->out + m->begun, (uint32_t)(m->outlen - m->begun - 4));
 	if (m->outlen > 16384)
 		milter_flush(m, seconds);
 }
@@ -150,8 +150,8 @@ milter_body_data(struct milter *m, uint64_t left, unsigned seconds)
 static void
 take_symbols(struct milter *m, const char *p, const char *end)
 {
+	const char *nul;
 	uint32_t stage;
-	size_t len;
 
 	/* It wants no others than those that it names. */
 	for (stage = 0; p < end && stage < SYMBOLS; stage++) {
@@ -161,12 +161,12 @@ take_symbols(struct milter *m, const char *p, const char *end)
 	while (end - p >= 5) {
 		stage = milter_number(p);
 		p += 4;
-		len = strnlen(p, (size_t)(end - p));
-		if (p + len == end)
+		nul = memchr(p, '\0', (size_t)(end - p));
+		if (nul == NULL)
 			break;
 		if (stage < SYMBOLS && m->symbols[stage] == NULL)
 			m->symbols[stage] = strdup(p);
-		p += len + 1;
+		p = nul + 1;
 	}
 	if (p != end)
 		m->fault = "malformed list of macros";
@@ -179,9 +179,9 @@ negotiate(struct milter *m)
 	uint64_t body;
 	char command;
 
-	put_number(offer, MILTER_VERSION);
-	put_number(offer + 4, MILTER_ACTIONS);
-	put_number(offer + 8, MILTER_STEPS);
+	write_number(offer, MILTER_VERSION);
+	write_number(offer + 4, MILTER_ACTIONS);
+	write_number(offer + 8, MILTER_STEPS);
 	milter_begin(m, 'O');
 	milter_add(m, offer, sizeof offer);
 	milter_end(m, m->set->command);

@@ -59,15 +59,9 @@ struct question {
 };
 
 static bool
-is_control(char c)
-{
-	return (unsigned char)c < ' ' || c == 127;
-}
-
-static bool
 is_clean(const char *s)
 {
-	while (*s != '\0' && !is_control(*s))
+	while (*s != '\0' && !text_is_control(*s))
 		s++;
 	return *s == '\0';
 }
@@ -78,7 +72,7 @@ is_service(const char *s)
 {
 	struct place to;
 
-	return (strncmp(s, "unix:", 5) == 0 || strncmp(s, "inet:", 5) == 0) &&
+	return (text_starts(s, "unix:") || text_starts(s, "inet:")) &&
 	    place_parse(s, strlen(s), &to) &&
 	    (to.local || text_parse_port(to.port) != 0);
 }
@@ -122,7 +116,7 @@ policy_open(const char *service, const struct service_settings *set,
 		return NULL;
 	}
 	if ((p = calloc(1, sizeof *p)) == NULL) {
-		snprintf(error, size, "%s", strerror(errno));
+		text_copy(error, size, strerror(errno));
 		return NULL;
 	}
 	p->service = service;
@@ -153,7 +147,7 @@ put_attribute(struct policy *p, const char *name, const char *value)
 	memcpy(to, name, n);
 	to[n] = '=';
 	for (to += n + 1; *value != '\0'; value++)
-		*to++ = is_control(*value) ? '?' : *value;
+		*to++ = text_is_control(*value) ? '?' : *value;
 	*to = '\n';
 	p->len += n + len + 2;
 }
@@ -166,7 +160,7 @@ put_address(struct policy *p, const char *name, const char *address)
 	char plain[REQUEST_MAX];	/* what is longer has no room anyway */
 
 	if (*address == '"' && strlen(address) < sizeof plain) {
-		text_join(plain, sizeof plain, address, NULL);
+		text_copy(plain, sizeof plain, address);
 		address_unquote(plain);
 		address = plain;
 	}
@@ -188,15 +182,8 @@ static void
 put_xtext(struct policy *p, const char *name, const char *s)
 {
 	char value[1024];
-	size_t len = 0;
 
-	for (; *s != '\0' && len < sizeof value - 4; s++)
-		if (' ' < *s && *s < 127 && *s != '+')
-			value[len++] = *s;
-		else
-			len += (size_t)snprintf(value + len, 4, "+%02X",
-			    (unsigned)(unsigned char)*s);
-	value[len] = '\0';
+	text_encode_xtext(value, sizeof value, s, "+");
 	put_attribute(p, name, value);
 }
 
@@ -217,25 +204,20 @@ announced_size(const char *options)
 
 /* RFC 3848's and RFC 6531's names stand for three protocols. */
 static const char *
-protocol(const char *with)
+protocol_name(const char *with)
 {
 	if (strstr(with, "LMTP") != NULL)
 		return "LMTP";
 	return strcmp(with, "SMTP") == 0 || *with == '\0' ? "SMTP" : "ESMTP";
 }
 
-/* As Postfix does, we call a client on a unix socket localhost. */
 static void
 put_client(struct policy *p, const struct envelope *env)
 {
-	bool local = strcmp(env->fact[FACT_CLIENT_ADDRESS], "unix") == 0;
-	const char *name = local ? "localhost" : env->fact[FACT_CLIENT_NAME];
+	const char *name = service_client_name(env);
 	const char *from = env->fact[FACT_CLIENT_PORT];
 
-	if (*name == '\0')
-		name = "unknown";
-	put_attribute(p, "client_address",
-	    local ? "127.0.0.1" : env->fact[FACT_CLIENT_ADDRESS]);
+	put_attribute(p, "client_address", service_client_address(env));
 	put_attribute(p, "client_name", name);
 	put_attribute(p, "client_port", *from == '\0' ? "unknown" : from);
 	put_attribute(p, "reverse_client_name", name);
@@ -257,7 +239,8 @@ write_question(const struct question *q)
 	p->len = 0;
 	put_attribute(p, "request", "smtpd_access_policy");
 	put_attribute(p, "protocol_state", service_stage_names[q->stage]);
-	put_attribute(p, "protocol_name", protocol(fact[FACT_CLIENT_PROTOCOL]));
+	put_attribute(p, "protocol_name",
+	    protocol_name(fact[FACT_CLIENT_PROTOCOL]));
 	put_client(p, env);
 	put_attribute(p, "server_address", fact[FACT_SERVER_ADDRESS]);
 	put_attribute(p, "server_port", fact[FACT_SERVER_PORT]);
@@ -320,7 +303,7 @@ ask_connected(struct policy *p, int64_t deadline, char *action, bool *stale)
 			return "line of answer too long";
 		if (strlen(line) != (size_t)len || strchr(line, '=') == NULL)
 			return "answer is not name=value";
-		if (strncmp(line, "action=", 7) != 0)
+		if (!text_starts(line, "action="))
 			continue;
 		if (action[0] != '\0')
 			return "answer has two actions";
@@ -331,9 +314,9 @@ ask_connected(struct policy *p, int64_t deadline, char *action, bool *stale)
 
 /* The same, connecting first if that is needed; twice if it was stale. */
 static const char *
-ask_service(struct policy *p, char *action, char *why, size_t size)
+ask_again_if_stale(struct policy *p, char *action, char *why, size_t size)
 {
-	int64_t deadline = clock_now() + (int64_t)p->timeout * 1000;
+	int64_t deadline = clock_after(p->timeout);
 	bool kept, stale = false;
 	const char *fault;
 
@@ -385,7 +368,7 @@ set_reply(struct reply *v, const struct action *as, const char *text)
 	char enh[12] = "4.7.1";
 
 	if (len > 0)
-		snprintf(enh, sizeof enh, "%.*s", (int)len, text);
+		text_cut(enh, sizeof enh, text, len);
 	text += len + strspn(text + len, " ");
 	enh[0] = (char)('0' + as->code / 100);	/* RFC 2034 4 */
 	reply_set(v, as->code, enh, *text == '\0' ? as->text : text);
@@ -450,7 +433,8 @@ do_redirect(struct question *q, const struct action *as, const char *text)
 	if (!in_transaction(q, as))
 		return;
 	if (at == NULL || at[1] == '\0' || text[0] == '@' ||
-	    text[0] == '-' || !is_clean(text) || strpbrk(text, " <>") != NULL ||
+	    text[0] == '-' || !is_clean(text) ||
+	    text[strcspn(text, " <>")] != '\0' ||
 	    len >= sizeof q->p->redirect) {
 		refuse_unsure(q, "REDIRECT without user@domain");
 		return;
@@ -481,7 +465,7 @@ do_prepend(struct question *q, const struct action *as, const char *text)
 		    "PREPEND ignored: too late at END-OF-MESSAGE");
 		return;
 	}
-	for (p = text; *p == '\t' || !is_control(*p); p++)
+	for (p = text; *p == '\t' || !text_is_control(*p); p++)
 		;
 	if (*p != '\0' || !is_field(text)) {
 		refuse_unsure(q, "PREPEND without a header field");
@@ -515,14 +499,13 @@ run_numeric(struct question *q, const char *action, size_t len)
 	struct action as = { "", do_refuse, 0, "Access denied" };
 	const char *text = action + len + strspn(action + len, " ");
 
-	if (strspn(action, "0123456789") != len || len == 0)
+	if (text_digits(action) != len || len == 0)
 		return false;
 	if (*text == '\0')
 		return true;
-	if (len != 3 || (action[0] != '4' && action[0] != '5'))
+	as.code = text_code(action);
+	if (as.code < 400)
 		return false;
-	as.code = (action[0] - '0') * 100 + (action[1] - '0') * 10 +
-	    (action[2] - '0');
 	do_refuse(q, &as, text);
 	return true;
 }
@@ -569,7 +552,7 @@ policy_ask(void *ctx, enum stage stage, const struct envelope *env,
 	if (!policy_asks(p, stage))
 		return;
 	if (write_question(&q))
-		fault = ask_service(p, action, why, sizeof why);
+		fault = ask_again_if_stale(p, action, why, sizeof why);
 	if (fault != NULL)
 		refuse_unsure(&q, fault);
 	else
@@ -611,7 +594,7 @@ probe_answer(struct policy *p, const char *name, struct findings *f)
 	if (p->timeout > FINDINGS_PATIENCE)
 		p->timeout = FINDINGS_PATIENCE;
 	if (write_question(&q))
-		fault = ask_service(p, action, why, sizeof why);
+		fault = ask_again_if_stale(p, action, why, sizeof why);
 	if (fault != NULL)
 		findings_add(f, FINDING_BAD, "%s: %s: %s", name,
 		    service_stage_names[q.stage], fault);

@@ -29,6 +29,11 @@ enum stage {
 /* Their names in the policy protocol, and in the log. */
 extern const char *const service_stage_names[STAGES];
 
+/* The client's address and name in the words of Postfix, which services know:
+   a client on a unix socket is localhost, one without a name "unknown". */
+const char *service_client_address(const struct envelope *env);
+const char *service_client_name(const struct envelope *env);
+
 #define SERVICE_PREPEND 2048	/* octets of header fields, with NUL */
 
 /* What becomes of mail when a filter cannot be asked. */
