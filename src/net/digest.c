@@ -9,12 +9,11 @@
 #include <sys/socket.h>
 
 #include <errno.h>
-#include <poll.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/clock.h"
+#include "base/file.h"
+#include "base/text.h"
 #include "net/digest.h"
 #include "net/engine.h"
 #include "net/stream.h"
@@ -30,8 +29,8 @@ digest_start(struct digest *d, const char *program, int64_t deadline,
 	d->fd = -1;
 	if (program == NULL || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC,
 	    0, pair) == -1) {
-		snprintf(why, size, "%s", program == NULL ? "no smtpd-tls"
-		    : strerror(errno));
+		text_copy(why, size, program == NULL ? "no smtpd-tls" :
+		    strerror(errno));
 		return false;
 	}
 	/* It wants a connection; nothing goes over this one. */
@@ -47,33 +46,14 @@ digest_ask(struct digest *d, const struct digest_question *q,
     const char *data, struct digest_answer *a, int64_t deadline)
 {
 	struct stream s = { .fd = d->fd };
-	char *p = (char *)a;
-	size_t have = 0;
-	ssize_t n;
 
-	if (stream_write(&s, q, sizeof *q, deadline) == -1 ||
+	return stream_write(&s, q, sizeof *q, deadline) == 0 &&
 	    stream_write(&s, data, (size_t)q->password + q->salt + q->text,
-	    deadline) == -1)
-		return false;
-	while (have < sizeof *a) {
-		if (clock_wait(d->fd, POLLIN, deadline) == -1)
-			return false;
-		n = read(d->fd, p + have, sizeof *a - have);
-		if (n == -1 && (errno == EINTR || errno == EAGAIN))
-			continue;
-		if (n <= 0) {
-			errno = n == 0 ? EPIPE : errno;
-			return false;
-		}
-		have += (size_t)n;
-	}
-	return true;
+	    deadline) == 0 && stream_read(&s, a, sizeof *a, deadline) == 0;
 }
 
 void
 digest_close(struct digest *d)
 {
-	if (d->fd != -1)
-		close(d->fd);
-	d->fd = -1;
+	file_close(&d->fd);
 }

@@ -41,7 +41,7 @@ bool	digest_start(struct digest *d, const char *program, int64_t deadline,
 	    char *why, size_t size);
 
 /* Asks it, once.  data has the password, the salt and the text, one after the
-   other.  False with errno. */
+   other.  False with errno: see stream_read(). */
 bool	digest_ask(struct digest *d, const struct digest_question *q,
 	    const char *data, struct digest_answer *a, int64_t deadline);
 

@@ -8,7 +8,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +22,9 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "net/engine.h"
+#include "net/spawn.h"
 
 #define END_SECONDS 2		/* for a program's end, which takes none */
 
@@ -49,9 +50,9 @@ execute_protected(const char *const argv[])
 	char magic[4];
 
 	if (file == -1 || geteuid() == 0 ||
-	    pread(file, magic, sizeof magic, 0) != sizeof magic ||
+	    file_read_at(file, magic, sizeof magic, 0) != sizeof magic ||
 	    memcmp(magic, "\177ELF", sizeof magic) != 0) {
-		execv(argv[0], arguments);
+		execve(argv[0], arguments, environ);
 		return;
 	}
 	copy = memfd_create("smtpd-tls", MFD_CLOEXEC | MFD_EXEC);
@@ -114,7 +115,7 @@ start_engine(const struct tls_job *j, const struct ends *ends, int tell)
 static int
 spawn_engine(const struct tls_job *j, const struct ends *ends)
 {
-	int told[2], status = -1;
+	int told[2], status;
 	pid_t pid, engine;
 
 	if (pipe2(told, O_CLOEXEC) == -1)
@@ -123,15 +124,12 @@ spawn_engine(const struct tls_job *j, const struct ends *ends)
 	if (pid == 0)
 		start_engine(j, ends, told[1]);
 	close(told[1]);
-	while (pid != -1 && waitpid(pid, &status, 0) == -1)
-		if (errno != EINTR)
-			break;
+	status = pid == -1 ? -1 : spawn_reap(pid);
 	if (status > 0)
 		errno = EAGAIN;
 	if (status == 0 && j->process != NULL &&
 	    read(told[0], &engine, sizeof engine) == sizeof engine) {
-		if (*j->process != -1)
-			close(*j->process);
+		file_close(j->process);
 		/* One that has ended already needs no wait. */
 		*j->process = pidfd_open(engine, 0);
 	}
@@ -144,9 +142,8 @@ tls_await_end(int *process)
 {
 	if (*process == -1)
 		return;
-	clock_wait(*process, POLLIN, clock_now() + END_SECONDS * 1000);
-	close(*process);
-	*process = -1;
+	clock_wait(*process, POLLIN, clock_after(END_SECONDS));
+	file_close(process);
 }
 
 /* Connects a socket of that type to the engine that stays.  -1 with errno. */
@@ -155,7 +152,7 @@ dial_engine(const char *resident, int type)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	const char *path = resident + strlen("unix:");
-	int fd, why;
+	int fd;
 
 	if (strlen(path) >= sizeof address.sun_path) {
 		errno = ENAMETOOLONG;
@@ -164,12 +161,8 @@ dial_engine(const char *resident, int type)
 	memcpy(address.sun_path, path, strlen(path) + 1);
 	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd != -1 && connect(fd, (struct sockaddr *)&address,
-	    sizeof address) == -1) {
-		why = errno;
-		close(fd);
-		errno = why;
-		fd = -1;
-	}
+	    sizeof address) == -1)
+		file_close(&fd);
 	return fd;
 }
 
@@ -207,7 +200,7 @@ hand_over(const struct tls_job *j, const struct ends *ends)
 
 /* Gives the connection to an engine.  False with a sentence. */
 static bool
-find_engine(const struct tls_job *j, const struct ends *ends, char *report,
+pass_to_engine(const struct tls_job *j, const struct ends *ends, char *report,
     size_t size)
 {
 	if (j->resident != NULL) {
@@ -222,7 +215,7 @@ find_engine(const struct tls_job *j, const struct ends *ends, char *report,
 	}
 	if (spawn_engine(j, ends) == 0)
 		return true;
-	snprintf(report, size, "%s", strerror(errno));
+	text_copy(report, size, strerror(errno));
 	return false;
 }
 
@@ -246,7 +239,7 @@ read_report(int fd, int64_t deadline, char *report, size_t size, bool *mistake)
 		have += (size_t)n;
 		report[have] = '\0';
 	}
-	if (strncmp(report, "error=", 6) == 0) {
+	if (text_starts(report, "error=")) {
 		*mistake = strstr(report, "\nstatus=78\n") != NULL;
 		report[strcspn(report, "\n")] = '\0';
 		memmove(report, report + 6, strlen(report + 6) + 1);
@@ -254,18 +247,11 @@ read_report(int fd, int64_t deadline, char *report, size_t size, bool *mistake)
 	}
 	if (strstr(report, "\n\n") != NULL)
 		return true;
-	snprintf(report, size, "%s", n == -1 && errno == ETIMEDOUT ?
+	text_copy(report, size, n == -1 && errno == ETIMEDOUT ?
 	    "the handshake took too long" : "the TLS engine gave up");
 	return false;
 }
 
-static void
-close_end(int *fd)
-{
-	if (*fd != -1)
-		close(*fd);
-	*fd = -1;
-}
 
 int
 tls_start(const struct tls_job *j, char *report, size_t size)
@@ -278,18 +264,18 @@ tls_start(const struct tls_job *j, char *report, size_t size)
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.clear) !=
 	    -1 && pipe2(ends.report, O_CLOEXEC) != -1;
 	if (!ok)
-		snprintf(report, size, "%s", strerror(errno));
-	ok = ok && find_engine(j, &ends, report, size);
-	close_end(&ends.report[1]);
-	close_end(&ends.clear[1]);
+		text_copy(report, size, strerror(errno));
+	ok = ok && pass_to_engine(j, &ends, report, size);
+	file_close(&ends.report[1]);
+	file_close(&ends.clear[1]);
 	ok = ok && read_report(ends.report[0], j->deadline, report, size,
 	    &mistake);
 	if (j->mistake != NULL)
 		*j->mistake = mistake;
-	close_end(&ends.report[0]);
+	file_close(&ends.report[0]);
 	if (ok)
 		return ends.clear[0];
-	close_end(&ends.clear[0]);
+	file_close(&ends.clear[0]);
 	shutdown(j->fd, SHUT_RDWR);	/* ends the engine, wherever it is */
 	return -1;
 }
@@ -305,7 +291,6 @@ tls_reachable(const char *resident, char *why, size_t size)
 		return true;
 	snprintf(why, size, "there is no TLS: %s: %s", resident, fd == -1
 	    ? strerror(errno) : "this is not the socket of smtpd-tls");
-	if (fd != -1)
-		close(fd);
+	file_close(&fd);
 	return false;
 }

@@ -38,7 +38,7 @@
 
 /* What systemd told the service.  A name that ends in '_' stands for all that
    begin with it. */
-static const char *const private_variables[] = {
+static const char private_variables[][22] = {
 	"LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM",
 	"INVOCATION_ID", "SYSTEMD_EXEC_PID", "MAINPID", "MANAGERPID", "FDSTORE",
 	"MEMORY_PRESSURE_", "CREDENTIALS_DIRECTORY",
@@ -194,13 +194,6 @@ open_run(const struct spawn *s, struct run *run)
 	return 0;
 }
 
-static void
-close_once(int *fd)
-{
-	if (*fd != -1)
-		close(*fd);
-	*fd = -1;
-}
 
 /* Closes what only the child is to have. */
 static void
@@ -209,7 +202,7 @@ close_given(struct run *run)
 	int i;
 
 	for (i = 0; i < 4; i++)
-		close_once(&run->given[i]);
+		file_close(&run->given[i]);
 }
 
 /* Starts the child, and waits until it has become the program.  No handler may
@@ -230,8 +223,7 @@ start_program(const struct spawn *s, struct run *run, pid_t *pid)
 		return errno;
 	close_given(run);
 	if (child.error != 0)
-		while (waitpid(*pid, NULL, 0) == -1 && errno == EINTR)
-			;
+		spawn_reap(*pid);
 	return child.error;
 }
 
@@ -251,7 +243,7 @@ read_output(const struct spawn *s, struct run *run, int i)
 		return true;
 	}
 	if (n == 0 || (errno != EAGAIN && errno != EINTR))
-		close_once(&run->out[i]);
+		file_close(&run->out[i]);
 	return false;
 }
 
@@ -333,7 +325,7 @@ int
 spawn_run(const struct spawn *s, struct spawn_end *end)
 {
 	struct run run = { { -1, -1, -1, -1 }, { -1, -1 } };
-	struct sigaction action = { .sa_handler = wake }, old_action;
+	void (*old_action)(int);
 	sigset_t child, mask, old_mask;
 	int error, reads, i;
 
@@ -343,7 +335,7 @@ spawn_run(const struct spawn *s, struct spawn_end *end)
 	sigprocmask(SIG_BLOCK, &child, &old_mask);
 	mask = old_mask;
 	sigdelset(&mask, SIGCHLD);
-	sigaction(SIGCHLD, &action, &old_action);
+	old_action = signal(SIGCHLD, wake);
 	error = open_run(s, &run);
 	if (error == 0)
 		error = start_program(s, &run, &end->pid);
@@ -359,10 +351,10 @@ spawn_run(const struct spawn *s, struct spawn_end *end)
 		for (reads = 0; error == 0 && reads < OUTPUT_READS &&
 		    read_output(s, &run, i); reads++)
 			;
-		close_once(&run.out[i]);
+		file_close(&run.out[i]);
 	}
 	close_given(&run);
-	sigaction(SIGCHLD, &old_action, NULL);
+	signal(SIGCHLD, old_action);
 	sigprocmask(SIG_SETMASK, &old_mask, NULL);
 	return error;
 }
@@ -371,7 +363,7 @@ const char *
 spawn_describe(const struct spawn_end *end, char why[SPAWN_WHY])
 {
 	if (end->late)
-		snprintf(why, SPAWN_WHY, "stopped, as it took too long");
+		text_copy(why, SPAWN_WHY, "stopped, as it took too long");
 	else if (WIFEXITED(end->status))
 		snprintf(why, SPAWN_WHY, "exit status %d",
 		    WEXITSTATUS(end->status));

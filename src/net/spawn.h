@@ -51,6 +51,10 @@ bool	spawn_is_private(const char *variable);
  */
 int	spawn_run(const struct spawn *s, struct spawn_end *end);
 
+/* Waits for the end of a process that was forked.  Returns its status, as
+   wait(2) has it, or -1 with errno. */
+int	spawn_reap(pid_t pid);
+
 #define SPAWN_WHY 40		/* octets of that phrase, with NUL */
 
 /* Writes how a program ended: "exit status 1", "killed by signal 9", "stopped,

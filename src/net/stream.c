@@ -2,10 +2,10 @@
  * stream.c - places to connect to, and connections read by lines.
  */
 #define _GNU_SOURCE	/* pipe2 */
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -17,7 +17,6 @@
 #include <netdb.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
@@ -25,26 +24,16 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "net/spawn.h"
 #include "net/stream.h"
 
 #define CONNECT_SECONDS 30	/* for one address */
-#define DIGITS "0123456789"
 
 /* What the process that resolves a name tells. */
 struct answer {
 	int error, system;	/* getaddrinfo()'s, and errno after it */
 	struct addresses found;
 };
-
-static bool
-copy(char *to, size_t size, const char *from, size_t len)
-{
-	if (len == 0 || len >= size)
-		return false;
-	memcpy(to, from, len);
-	to[len] = '\0';
-	return true;
-}
 
 static bool
 starts(const char *p, size_t len, const char *prefix)
@@ -63,7 +52,7 @@ is_ipv6(const char *host)
 	size_t n = strcspn(host, "%");
 
 	return (host[n] == '\0' || host[n + 1] != '\0') &&
-	    copy(address, sizeof address, host, n) &&
+	    text_fit(address, sizeof address, host, n) &&
 	    inet_pton(AF_INET6, address, &to) == 1;
 }
 
@@ -79,13 +68,12 @@ is_host(const char *host)
 	if (host[strcspn(host, ":%")] != '\0')
 		return is_ipv6(host);
 	for (;; label += n + 1) {
-		n = strcspn(label, ".");
-		if (n == 0 || label[0] == '-' || label[strspn(label, DIGITS
-		    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.")]
-		    != '\0')
+		n = text_label(label);
+		if (n == 0 || label[0] == '-' ||
+		    (label[n] != '.' && label[n] != '\0'))
 			return false;
 		if (label[n] == '\0' || label[n + 1] == '\0')
-			return strspn(label, DIGITS) != n ||
+			return text_digits(label) != n ||
 			    inet_pton(AF_INET, host, &to) == 1;
 	}
 }
@@ -116,7 +104,7 @@ place_parse(const char *p, size_t len, struct place *to)
 	memset(to, 0, sizeof *to);
 	if (starts(p, len, "unix:")) {
 		to->local = true;
-		return copy(to->host, path_max, p + 5, len - 5);
+		return text_fit(to->host, path_max, p + 5, len - 5);
 	}
 	if (starts(p, len, "inet:")) {
 		p += 5;
@@ -135,16 +123,16 @@ place_parse(const char *p, size_t len, struct place *to)
 			colon = end;
 		rest = colon;
 	}
-	if (!copy(to->host, sizeof to->host, p, (size_t)(rest - p)) ||
+	if (!text_fit(to->host, sizeof to->host, p, (size_t)(rest - p)) ||
 	    !is_host(to->host))
 		return false;
 	if (colon == end)
 		return rest != colon || !ends_in_port(to->host);
-	return *colon == ':' && copy(to->port, sizeof to->port, colon + 1,
+	return *colon == ':' && text_fit(to->port, sizeof to->port, colon + 1,
 	    (size_t)(end - colon - 1)) && to->port[strspn(to->port,
-	    "abcdefghijklmnopqrstuvwxyz-" DIGITS)] == '\0' &&
+	    "abcdefghijklmnopqrstuvwxyz-0123456789")] == '\0' &&
 	    (text_parse_port(to->port) != 0 ||
-	    to->port[strspn(to->port, DIGITS)] != '\0');
+	    to->port[text_digits(to->port)] != '\0');
 }
 
 /* Connects to one address.  Returns a descriptor, or -1 with errno. */
@@ -168,11 +156,11 @@ dial(const struct sockaddr *to, socklen_t len, int64_t deadline)
 				err = errno;
 		}
 	}
-	if (err == 0)
-		return fd;
-	close(fd);
-	errno = err;
-	return -1;
+	if (err != 0) {
+		errno = err;
+		file_close(&fd);
+	}
+	return fd;
 }
 
 /* Connects to a unix socket, likewise.  If its queue is full a connect() that
@@ -181,7 +169,7 @@ static int
 dial_path(const char *path, int64_t deadline)
 {
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
-	int left = clock_left(deadline), fd, n, err;
+	int left = clock_left(deadline), fd, n;
 	struct timeval tv;
 
 	if (left == 0) {
@@ -200,20 +188,21 @@ dial_path(const char *path, int64_t deadline)
 	while (n == -1 && errno == EINTR && clock_left(deadline) > 0);
 	if (n == 0)
 		return fd;
-	err = errno == EAGAIN || errno == EINTR ? ETIMEDOUT : errno;
-	close(fd);
-	errno = err;
-	return -1;
+	if (errno == EAGAIN || errno == EINTR)
+		errno = ETIMEDOUT;
+	file_close(&fd);
+	return fd;
 }
 
-/* In a child process: writes the addresses of a name, or the error. */
+/* In a child process, which ends with us: writes the addresses of a name, or
+   the error. */
 static _Noreturn void
-resolve_and_exit(int to, const char *host, const char *port, int64_t deadline)
+resolve_and_exit(int to, const char *host, const char *port)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *a;
 	struct answer answer;
 
-	alarm((unsigned)clock_left(deadline) / 1000 + 1);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	memset(&answer, 0, sizeof answer);
 	answer.error = getaddrinfo(host, port, &hints, &list);
 	answer.system = errno;
@@ -261,15 +250,14 @@ ask_resolver(const char *host, const char *port, struct answer *answer,
 		return -1;
 	pid = fork();
 	if (pid == 0)
-		resolve_and_exit(line[1], host, port, deadline);
+		resolve_and_exit(line[1], host, port);
 	err = errno;
 	close(line[1]);
 	if (pid != -1) {
 		n = read_answer(line[0], answer, deadline);
 		err = errno;
 		kill(pid, SIGKILL);
-		while (waitpid(pid, NULL, 0) == -1 && errno == EINTR)
-			;
+		spawn_reap(pid);
 	}
 	close(line[0]);
 	errno = err;
@@ -341,7 +329,7 @@ explain(const char *phrase, char *why, size_t size)
 {
 	int err = errno;
 
-	snprintf(why, size, "%s", phrase != NULL ? phrase : strerror(err));
+	text_copy(why, size, phrase != NULL ? phrase : strerror(err));
 	errno = err;
 	return -1;
 }
@@ -395,7 +383,7 @@ stream_connect(struct stream *s, const char *where, const char *port,
 /* Reads what has come, and waits for none.  Returns the count, or -1 with
    errno, 0 for end of file. */
 static long
-fill(struct stream *s)
+receive(struct stream *s)
 {
 	ssize_t n;
 
@@ -435,7 +423,7 @@ stream_write(struct stream *s, const void *p, size_t len, int64_t deadline)
 			    POLLOUT | POLLIN, deadline);
 			if (seen == -1)
 				return -1;
-			if ((seen & POLLIN) && fill(s) == -1 &&
+			if ((seen & POLLIN) && receive(s) == -1 &&
 			    errno != EAGAIN && errno != EINTR)
 				ended = true;
 		} else if (errno != EINTR)
@@ -470,7 +458,7 @@ stream_line(struct stream *s, char *line, size_t size, int64_t deadline)
 		}
 		if (clock_wait(s->fd, POLLIN, deadline) == -1)
 			return -1;
-		if (fill(s) == -1 && errno != EAGAIN && errno != EINTR)
+		if (receive(s) == -1 && errno != EAGAIN && errno != EINTR)
 			return -1;
 	}
 	s->used++;
@@ -493,7 +481,7 @@ stream_read(struct stream *s, void *p, size_t len, int64_t deadline)
 		to += n;
 		len -= n;
 		if (len > 0 && (clock_wait(s->fd, POLLIN, deadline) == -1 ||
-		    (fill(s) == -1 && errno != EAGAIN && errno != EINTR)))
+		    (receive(s) == -1 && errno != EAGAIN && errno != EINTR)))
 			return -1;
 	}
 	return 0;
@@ -512,7 +500,7 @@ stream_has_input(struct stream *s)
 			s->used += s->buffer[s->used] == '\n' ? 1 : 2;
 		if (s->used < s->have)
 			return true;
-		if (fill(s) == -1)
+		if (receive(s) == -1)
 			return errno != EAGAIN && errno != EINTR;
 	}
 	return true;
@@ -521,9 +509,7 @@ stream_has_input(struct stream *s)
 void
 stream_close(struct stream *s)
 {
-	if (s->fd != -1)
-		close(s->fd);
-	s->fd = -1;
+	file_close(&s->fd);
 	s->have = s->used = 0;
 }
 
