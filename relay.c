@@ -105,7 +105,7 @@ refuse(const struct hop *h, struct reply *r)
 	char enh[12] = "5.0.0";
 
 	if (len > 0)
-		snprintf(enh, sizeof enh, "%.*s", (int)len, p);
+		text_cut(enh, sizeof enh, p, len);
 	p += len;
 	p += strspn(p, " \t");
 	reply_set(r, enh[0] == '4' ? 451 : 550, enh,
@@ -173,7 +173,7 @@ unix_lines(struct spool *s, int from, int64_t deadline)
 	ssize_t n;
 
 	spool_open(s, SPOOL_LF, NULL, NULL);
-	while ((n = pread(from, buffer, sizeof buffer, at)) > 0) {
+	while ((n = file_read_at(from, buffer, sizeof buffer, at)) > 0) {
 		if (clock_left(deadline) == 0) {
 			errno = ETIMEDOUT;
 			return -1;
@@ -417,8 +417,8 @@ log_part(const struct fan *f, const struct group *g)
 		part.recipients = g->env.recipients + i;
 		part.nrecipients = n;
 		if (v->code == 0)
-			snprintf(text, sizeof text, "not tried: another part "
-			    "of the message was refused");
+			text_copy(text, sizeof text, "not tried: another "
+			    "part of the message was refused");
 		else
 			snprintf(text, sizeof text, "%d %s %s", v->code, v->enh,
 			    v->text);
@@ -596,7 +596,7 @@ relay_deliver(struct relay *r, const struct envelope *env, int spool,
 {
 	const struct job j = {
 		.r = r, .env = env, .spool = spool, .form = relay_form(r),
-		.deadline = clock_now() + (int64_t)r->set->timeout * 1000
+		.deadline = clock_after(r->set->timeout)
 	};
 	const struct transport *t = r->usual.transport;
 	size_t failed;
@@ -626,7 +626,7 @@ relay_quarantine(struct relay *r, const struct envelope *env, int spool,
     enum spool_form form, struct reply v[])
 {
 	struct fan f = { .r = r, .env = env, .spool = spool, .form = form,
-		.deadline = clock_now() + (int64_t)r->set->timeout * 1000 };
+		.deadline = clock_after(r->set->timeout) };
 	struct group g = { .hop = &r->quarantine, .env = *env, .v = v };
 
 	reply_accept(&v[0], env);
@@ -650,8 +650,7 @@ check_credentials_file(const struct relay *r, struct findings *f)
 	if (fd == -1)
 		findings_add(f, FINDING_BAD, "--relay-auth %s: %s",
 		    r->set->auth, strerror(errno));
-	else
-		close(fd);
+	file_close(&fd);
 }
 
 void
@@ -693,6 +692,5 @@ relay_close(struct relay *r)
 	hops_close(r);
 	route_file_close(&r->routes);
 	route_file_close(&r->senders);
-	if (r->auth_file != -1)
-		close(r->auth_file);
+	file_close(&r->auth_file);
 }

@@ -8,6 +8,7 @@
 #include <syslog.h>
 
 #include "base/reply.h"
+#include "base/text.h"
 #include "relay/agree.h"
 
 #define REASON_TEXT 200		/* octets of one recipient's reply when it is
@@ -106,7 +107,7 @@ agree(const struct logger *log, const struct envelope *env,
 	}
 	if (bad == 0)
 		return;
-	snprintf(text, sizeof text, "%s", good == 0 ?
+	text_copy(text, sizeof text, good == 0 ?
 	    "The message was not accepted for anyone" :
 	    "Some recipients have the message, and some have not");
 	list_recipients(env, r, false, text, sizeof text,

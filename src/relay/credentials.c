@@ -5,7 +5,6 @@
 #define _GNU_SOURCE	/* explicit_bzero, environ */
 #include <sys/stat.h>
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,20 +43,10 @@ credentials_read(int fd, char **text, bool *open)
 enum fit { FIT_NONE, FIT_ANY, FIT_HOP, FIT_DOMAIN, FIT_BASE, FIT_SENDER };
 
 static bool
-copy_field(char *to, size_t size, const char *from, size_t len)
-{
-	if (len == 0 || len >= size || memchr(from, '\0', len) != NULL)
-		return false;
-	memcpy(to, from, len);
-	to[len] = '\0';
-	return true;
-}
-
-static bool
 is_sender_key(const char *key)
 {
 	return strcmp(key, "<>") == 0 || (strchr(key, '@') != NULL &&
-	    strncmp(key, "unix:", 5) != 0);
+	    !text_starts(key, "unix:"));
 }
 
 /* Is this the address without its +detail?  Both are canonical. */
@@ -89,8 +78,8 @@ prepare_wanted(struct wanted *w, const struct credentials_for *who)
 {
 	*w = (struct wanted){ .who = who };
 	if (who->sender != NULL && strlen(who->sender) < sizeof w->sender)
-		w->at = address_canonical(text_join(w->sender,
-		    sizeof w->sender, who->sender, NULL));
+		w->at = address_canonical(text_copy(w->sender, sizeof w->sender,
+		    who->sender));
 }
 
 static enum fit
@@ -104,8 +93,8 @@ fit_sender(const char *key, const struct wanted *w)
 		return strcmp(key, "<>") == 0 ? FIT_SENDER : FIT_NONE;
 	if (w->sender[0] == '\0')
 		return FIT_NONE;
-	if (strpbrk(key, "\"\\") != NULL) {
-		address_canonical(text_join(mine, sizeof mine, key, NULL));
+	if (key[strcspn(key, "\"\\")] != '\0') {
+		address_canonical(text_copy(mine, sizeof mine, key));
 		key = mine;
 	}
 	if (strcasecmp(key, w->sender) == 0)
@@ -145,18 +134,12 @@ take_token(const char **p, const char *end)
 	const char *start = *p;
 	size_t len;
 
-	while (*p < end && !isspace((unsigned char)**p))
+	while (*p < end && !text_is_space(**p))
 		++*p;
 	len = (size_t)(*p - start);
-	while (*p < end && isspace((unsigned char)**p))
+	while (*p < end && text_is_space(**p))
 		++*p;
 	return len;
-}
-
-static bool
-word_is(const char *p, size_t len, const char *word)
-{
-	return len == strlen(word) && memcmp(p, word, len) == 0;
 }
 
 /*
@@ -173,7 +156,7 @@ parse_program(const char *p, const char *end, struct credentials *c,
 	method = p;
 	len = take_token(&p, end);
 	if (memchr(user, ':', userlen) != NULL ||
-	    (!word_is(method, len, "oauth2") && !word_is(method, len,
+	    (!text_is(method, len, "oauth2") && !text_is(method, len,
 	    "command")))
 		return 0;
 	c->token = *method == 'o';
@@ -181,9 +164,9 @@ parse_program(const char *p, const char *end, struct credentials *c,
 	if (p == end || *p != '/')
 		*why = "after oauth2 or command the absolute path of a program "
 		    "must follow";
-	else if (!copy_field(c->user, sizeof c->user, user, userlen))
+	else if (!text_fit(c->user, sizeof c->user, user, userlen))
 		*why = "the user is too long";
-	else if (!copy_field(c->secret, sizeof c->secret, p,
+	else if (!text_fit(c->secret, sizeof c->secret, p,
 	    (size_t)(end - p)))
 		*why = "the command is too long";
 	else
@@ -201,8 +184,8 @@ parse_method(const char *p, const char *end, struct credentials *c)
 	if (parse_program(p, end, c, &why) != 0)
 		return why;
 	if (colon != NULL &&
-	    copy_field(c->user, sizeof c->user, p, (size_t)(colon - p)) &&
-	    copy_field(c->secret, sizeof c->secret, colon + 1,
+	    text_fit(c->user, sizeof c->user, p, (size_t)(colon - p)) &&
+	    text_fit(c->secret, sizeof c->secret, colon + 1,
 	    (size_t)(end - colon - 1)))
 		return NULL;
 	return "not KEY USER:PASSWORD, KEY USER oauth2 PROGRAM or KEY USER "
@@ -234,38 +217,36 @@ next_line(struct rest *rest, struct line *line)
 		if (rest->p >= rest->stop)
 			return false;
 		line->start = rest->p;
-		end = memchr(rest->p, '\n', (size_t)(rest->stop - rest->p));
-		if (end == NULL)
-			end = rest->stop;
-		rest->p = end + 1;
+		rest->p += text_line(rest->p, (size_t)(rest->stop - rest->p));
+		end = rest->p;
 		line->number = ++rest->number;
-		while (end > line->start && isspace((unsigned char)end[-1]))
+		while (end > line->start && text_is_space(end[-1]))
 			end--;
 	} while (end == line->start || *line->start == '#');
 	line->method = line->start;
 	line->end = end;
 	len = take_token(&line->method, end);
-	if (!copy_field(line->key, sizeof line->key, line->start, len))
+	if (!text_fit(line->key, sizeof line->key, line->start, len))
 		line->key[0] = '\0';
 	return true;
 }
 
 /* Why no sender and no next hop is ever found by the line's key; or NULL. */
 static const char *
-useless_key(const struct line *line)
+useless_line(const struct line *line)
 {
 	const char *key = line->key, *at = strrchr(key, '@');
 	struct place place;
 
-	if (isspace((unsigned char)*line->start))
+	if (text_is_space(*line->start))
 		return "it begins with a blank";
 	if (*key == '\0')
 		return "the key is too long, or has a NUL";
-	if (strncmp(key, "\xef\xbb\xbf", 3) == 0)
+	if (text_starts(key, "\xef\xbb\xbf"))
 		return "the file begins with a byte order mark";
 	if (strcmp(key, "*") == 0 || strcmp(key, "<>") == 0)
 		return NULL;
-	if (strpbrk(key, "<>") != NULL)
+	if (key[strcspn(key, "<>")] != '\0')
 		return "the key is an address in <>: it must be without";
 	if (at != NULL && is_sender_key(key)) {
 		if (at[1] == '\0')
@@ -293,7 +274,7 @@ credentials_find(const char *text, size_t len,
 	*senders = false;
 	while (next_line(&rest, &line)) {
 		*senders = *senders || is_sender_key(line.key);
-		line.fit = useless_key(&line) == NULL ? fit_key(line.key, &w)
+		line.fit = useless_line(&line) == NULL ? fit_key(line.key, &w)
 		    : FIT_NONE;
 		if (line.fit > best.fit)
 			best = line;
@@ -301,7 +282,7 @@ credentials_find(const char *text, size_t len,
 	if (best.fit == FIT_NONE)
 		return 0;
 	c->line = best.number;
-	text_join(c->key, sizeof c->key, best.key, NULL);
+	text_copy(c->key, sizeof c->key, best.key);
 	wrong = parse_method(best.method, best.end, c);
 	if (wrong == NULL)
 		return 1;
@@ -319,7 +300,7 @@ credentials_check(const char *text, size_t len, const char *name,
 	const char *wrong;
 
 	while (next_line(&rest, &line)) {
-		wrong = useless_key(&line);
+		wrong = useless_line(&line);
 		if (wrong != NULL) {
 			findings_add(f, FINDING_DOUBT, "--relay-auth %s: line "
 			    "%u is never used: %s", name, line.number, wrong);
@@ -345,7 +326,7 @@ credentials_each_sender(const char *text, size_t len,
 	struct line line;
 
 	while (next_line(&rest, &line))
-		if (is_sender_key(line.key) && useless_key(&line) == NULL)
+		if (is_sender_key(line.key) && useless_line(&line) == NULL)
 			sender(ctx, strcmp(line.key, "<>") == 0 ? ""
 			    : line.key);
 }
@@ -411,7 +392,7 @@ check_output(struct output *t)
 {
 	size_t i;
 
-	while (t->len > 0 && isspace((unsigned char)t->first[t->len - 1]))
+	while (t->len > 0 && text_is_space(t->first[t->len - 1]))
 		t->len--;
 	t->first[t->len] = '\0';
 	if (t->len == 0)
@@ -419,28 +400,10 @@ check_output(struct output *t)
 	if (t->too_long)
 		return "its first line of output is too long";
 	for (i = 0; i < t->len; i++)
-		if ((unsigned char)t->first[i] < ' ' || t->first[i] == '\177')
+		if (text_is_control(t->first[i]))
 			return "its first line of output has control "
 			    "characters";
 	return NULL;
-}
-
-/* Cuts command into words, where it stands. */
-static bool
-split_words(char *command, char *argv[PROGRAM_WORDS + 1])
-{
-	char *word, *rest = command;
-	size_t n = 0;
-
-	while ((word = strsep(&rest, " \t")) != NULL) {
-		if (*word == '\0')
-			continue;
-		if (n == PROGRAM_WORDS)
-			return false;
-		argv[n++] = word;
-	}
-	argv[n] = NULL;
-	return n > 0;
 }
 
 /* Our environment without what is private in it, to be freed; NULL without
@@ -475,9 +438,11 @@ credentials_run(struct credentials *c, const struct logger *log,
 		.deadline = clock_within(deadline, PROGRAM_SECONDS)
 	};
 	const char *wrong = NULL;
+	bool good = false;
 	int error;
 
-	if (t == NULL || environment == NULL || !split_words(c->secret, argv)) {
+	if (t == NULL || environment == NULL ||
+	    text_split(c->secret, " \t", argv, PROGRAM_WORDS) == 0) {
 		snprintf(why, size, t == NULL || environment == NULL ?
 		    "out of memory" : "the command has more than %d words",
 		    PROGRAM_WORDS);
@@ -499,13 +464,9 @@ credentials_run(struct credentials *c, const struct logger *log,
 		    spawn_describe(&end, how));
 	else if ((wrong = check_output(t)) != NULL)
 		snprintf(why, size, "%.128s: %s", argv[0], wrong);
-	else {
-		memcpy(c->secret, t->first, t->len + 1);
-		explicit_bzero(t, sizeof *t);
-		free(t);
-		return true;
-	}
+	else
+		good = memcpy(c->secret, t->first, t->len + 1) != NULL;
 	explicit_bzero(t, sizeof *t);
 	free(t);
-	return false;
+	return good;
 }

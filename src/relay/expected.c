@@ -67,7 +67,7 @@ note_recipients_route(void *ctx, const char *key, const void *hop)
 
 /* Each sender is looked for in the whole file: so many for all hops. */
 static bool
-has_room(struct search *s)
+may_look(struct search *s)
 {
 	if (s->relay->looked_at < EXPECTED_MAX)
 		s->relay->looked_at++;
@@ -81,7 +81,7 @@ note_senders_route(void *ctx, const char *key, const void *hop)
 {
 	struct search *s = ctx;
 
-	if (hop == s->hop && has_room(s))
+	if (hop == s->hop && may_look(s))
 		add_key(s->to, key);
 }
 
@@ -99,7 +99,7 @@ note_sender(void *ctx, const char *sender)
 {
 	struct search *s = ctx;
 
-	if (comes(s, sender) && has_room(s))
+	if (comes(s, sender) && may_look(s))
 		expected_add(s->to, sender);
 }
 

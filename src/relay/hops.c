@@ -2,11 +2,12 @@
  * hops.c - the places that mail goes to: a transport and a next hop each, from
  * the command line and from the routes.
  */
-#define _GNU_SOURCE	/* asprintf */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buffer.h"
+#include "base/text.h"
 #include "relay/transport.h"
 
 const struct transport *
@@ -16,8 +17,7 @@ hop_named(const struct transport *const table[], const char *spec)
 	size_t len = colon == NULL ? 0 : (size_t)(colon - spec);
 
 	for (; *table != NULL; table++)
-		if (strlen((*table)->name) == len &&
-		    memcmp((*table)->name, spec, len) == 0)
+		if (text_is(spec, len, (*table)->name))
 			return *table;
 	return NULL;
 }
@@ -94,7 +94,7 @@ hop_find(struct relay *r, const char *spec, char *error, size_t size)
 	if (strcmp(r->usual.spec, spec) == 0)
 		return &r->usual;
 	if (bucket == NULL) {
-		snprintf(error, size, "out of memory");
+		text_copy(error, size, "out of memory");
 		return NULL;
 	}
 	for (h = *bucket; h != NULL; h = h->alike)
@@ -105,7 +105,7 @@ hop_find(struct relay *r, const char *spec, char *error, size_t size)
 		return NULL;
 	h = calloc(1, sizeof *h + len);
 	if (h == NULL) {
-		snprintf(error, size, "out of memory");
+		text_copy(error, size, "out of memory");
 		return NULL;
 	}
 	memcpy(h + 1, spec, len);
@@ -127,13 +127,14 @@ route_hop(void *relay, const char *result, char *error, size_t size)
 {
 	struct relay *r = relay;
 	const struct transport *t = r->usual.transport;
+	struct buffer whole = { .p = NULL };
 	struct hop *h;
 	char *spec;
 
 	if (strcmp(result, ":") == 0)
 		return &r->usual;
 	if (result[0] == '\0') {
-		snprintf(error, size, "missing TRANSPORT:NEXTHOP");
+		text_copy(error, size, "missing TRANSPORT:NEXTHOP");
 		return NULL;
 	}
 	if (result[0] != ':')
@@ -143,8 +144,10 @@ route_hop(void *relay, const char *result, char *error, size_t size)
 		    "the command line is not a next hop", result);
 		return NULL;
 	}
-	if (asprintf(&spec, "%s%s", t->name, result) == -1) {
-		snprintf(error, size, "out of memory");
+	buffer_join(&whole, t->name, result, NULL);
+	spec = buffer_take(&whole);
+	if (spec == NULL) {
+		text_copy(error, size, "out of memory");
 		return NULL;
 	}
 	h = hop_find(r, spec, error, size);

@@ -8,10 +8,10 @@
  *    with its first recipient, whose reply is then what it says of both.
  *  - Places that are no next hops take everybody, until there is a message.
  */
-#include <stdio.h>
 
 #include "base/clock.h"
 #include "base/reply.h"
+#include "base/text.h"
 #include "relay/transport.h"
 
 /* Our client waits for 5 minutes (RFC 5321 4.5.3.2), and must not give up
@@ -28,7 +28,7 @@ live_deadline(const struct relay *r, unsigned seconds)
 
 	if (most != 0 && most < seconds)
 		seconds = most;
-	return clock_now() + (int64_t)seconds * 1000;
+	return clock_after(seconds);
 }
 
 bool
@@ -160,8 +160,8 @@ relay_auth_possible(const struct relay *r, char *error, size_t size)
 
 	if (t->live != NULL)
 		return t->live->auth_possible(r, &r->usual, error, size);
-	snprintf(error, size, "--auth relay: needs a next hop: smtp:, smtps: "
-	    "or lmtp:");
+	text_copy(error, size, "--auth relay: needs a next hop: smtp:, "
+	    "smtps: or lmtp:");
 	return false;
 }
 

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/buffer.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "base/reply.h"
@@ -28,9 +29,9 @@
 static int
 folder_open(const char *where)
 {
-	static const char *const parts[] = { "tmp", "new", "cur" };
+	static const char parts[][4] = { "tmp", "new", "cur" };
 	bool made = false;
-	int dir, error;
+	int dir;
 	size_t i;
 
 	if (mkdirat(AT_FDCWD, where, 0700) == 0)
@@ -50,9 +51,7 @@ folder_open(const char *where)
 	if (!made || syncfs(dir) == 0)
 		return dir;
 out:
-	error = errno;
-	close(dir);
-	errno = error;
+	file_close(&dir);
 	return -1;
 }
 
@@ -90,22 +89,19 @@ static int
 folder_write(const struct job *j, int fd)
 {
 	const char *end = j->r->set->crlf ? "\r\n" : "\n";
-	char *head = NULL;
-	size_t len;
-	FILE *f = open_memstream(&head, &len);
+	struct buffer head = { .p = NULL };
 	int status = -1;
 
-	if (f == NULL)
-		return -1;
-	fprintf(f, "Return-Path: <%s>%s", j->env->fact[FACT_SENDER], end);
+	buffer_join(&head, "Return-Path: <", j->env->fact[FACT_SENDER], ">",
+	    end, NULL);
 	/* Several addresses would tell each recipient of the others' Bcc. */
 	if (j->env->nrecipients == 1)
-		fprintf(f, "Delivered-To: %s%s", j->env->recipients[0].address,
-		    end);
-	if (fclose(f) == 0 && file_write_all(fd, head, len) == 0 &&
+		buffer_join(&head, "Delivered-To: ",
+		    j->env->recipients[0].address, end, NULL);
+	if (!head.failed && file_write_all(fd, head.p, head.len) == 0 &&
 	    file_copy(fd, j->spool, FILE_END, j->deadline) == 0)
 		status = fsync(fd);
-	free(head);
+	free(head.p);
 	return status;
 }
 
@@ -115,7 +111,7 @@ static int
 folder_publish(int dir, const char *name)
 {
 	char published[FOLDER_NAME];
-	int new, error;
+	int new, status = -1, error;
 
 	snprintf(published, sizeof published, "new/%s", name + strlen("tmp/"));
 	new = openat(dir, "new", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -125,18 +121,14 @@ folder_publish(int dir, const char *name)
 	if (linkat(dir, name, dir, published, 0) == 0 ||
 	    ((errno == EPERM || errno == EOPNOTSUPP) &&
 	    renameat(dir, name, dir, published) == 0)) {
-		if (fsync(new) == 0) {
-			close(new);
-			return 0;
-		}
+		status = fsync(new);
 		error = errno;
-		unlinkat(dir, published, 0);
+		if (status == -1)
+			unlinkat(dir, published, 0);
 		errno = error;
 	}
-	error = errno;
-	close(new);
-	errno = error;
-	return -1;
+	file_close(&new);
+	return status;
 }
 
 /* ---- --maildir-keep ---- */
@@ -169,8 +161,7 @@ list_messages(int dir, const char *part, struct kept **all, size_t *n)
 	size_t size;
 
 	if (d == NULL) {
-		if (fd != -1)
-			close(fd);
+		file_close(&fd);
 		return -1;
 	}
 	while (errno = 0, (e = readdir(d)) != NULL) {
@@ -249,12 +240,10 @@ deliver_maildir(const struct job *j, struct hop *h, struct reply r[])
 		job_fail(j, h->spec, errno, &r[0]);
 	else
 		keep_some(j, h, dir);
-	if (fd != -1) {
+	if (fd != -1)
 		unlinkat(dir, name, 0);
-		close(fd);
-	}
-	if (dir != -1)
-		close(dir);
+	file_close(&fd);
+	file_close(&dir);
 	reply_spread(r, j->env->nrecipients);
 }
 
@@ -263,7 +252,7 @@ check_folder(struct hop *h, char *error, size_t size)
 {
 	if (*h->where != '\0')
 		return true;
-	snprintf(error, size, "maildir: needs a folder");
+	text_copy(error, size, "maildir: needs a folder");
 	return false;
 }
 
@@ -271,7 +260,7 @@ check_folder(struct hop *h, char *error, size_t size)
 static void
 probe_maildir(struct relay *r, struct hop *h, struct findings *f)
 {
-	static const char *const parts[] = { "tmp", "new" };
+	static const char parts[][4] = { "tmp", "new" };
 	int dir = folder_open(h->where), error = dir == -1 ? errno : 0;
 
 	(void)r;
@@ -285,8 +274,7 @@ probe_maildir(struct relay *r, struct hop *h, struct findings *f)
 		findings_add(f, FINDING_BAD, "%s: %s%s", h->spec,
 		    strerror(error), error != ENOENT ? ""
 		    : "; only the last folder of a path is made");
-	if (dir != -1)
-		close(dir);
+	file_close(&dir);
 }
 
 const struct transport transport_maildir = {

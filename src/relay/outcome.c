@@ -62,12 +62,10 @@ talk_end(const struct job *j, struct talk *t)
 
 /* What a program's exit status means: sysexits(3). */
 static const struct outcome {
-	int status;
-	int code;
-	const char *enh;
-	const char *text;
+	short status, code;
+	char enh[6], text[32];
 } outcomes[] = {
-	{ EX_OK, 250, "2.0.0", NULL },
+	{ EX_OK, 250, "2.0.0", "" },
 	{ EX_NOUSER, 550, "5.1.1", "No such user" },
 	{ EX_NOHOST, 550, "5.1.2", "No such host" },
 	{ EX_DATAERR, 554, "5.6.0", "The message is not acceptable" },
@@ -90,17 +88,16 @@ parse_reply(const char *line, int *code, char *enh)
 {
 	size_t len, n;
 
-	if (strspn(line, "0123456789") != 3 || strchr("245", *line) == NULL ||
-	    line[1] > '5' || (line[3] != ' ' &&
-	    (line[3] != '-' || *line == '2')))
+	*code = text_code(line);
+	if (*code == 0 || *line == '3' || line[1] > '5' ||
+	    (line[3] != ' ' && (line[3] != '-' || *line == '2')))
 		return 0;
-	*code = (line[0] - '0') * 100 + (line[1] - '0') * 10 + line[2] - '0';
 	len = 4 + strspn(line + 4, " ");
 	n = text_enhanced(line + len);
 	if (n == 0)
 		snprintf(enh, 12, "%c.0.0", *line);
 	else
-		snprintf(enh, 12, "%.*s", (int)n, line + len);
+		text_cut(enh, 12, line + len, n);
 	len += n;
 	len += strspn(line + len, " ");
 	return line[len] == '\0' ? 0 : len;
@@ -116,9 +113,9 @@ take_explanation(const struct outcome *o, const char *line, struct reply *v)
 
 	if (line[strspn(line, " \t")] == '\0')
 		return;
-	snprintf(enh, sizeof enh, "%s", o->enh);
+	text_copy(enh, sizeof enh, o->enh);
 	if (n > 0 && line[0] == '0' + o->code / 100 && line[n] == ' ') {
-		snprintf(enh, sizeof enh, "%.*s", (int)n, line);
+		text_cut(enh, sizeof enh, line, n);
 		line += n + strspn(line + n, " ");
 	}
 	reply_set(v, o->code, enh, line);
@@ -137,7 +134,7 @@ outcome_judge(const struct job *j, int status, const char *line,
 
 	while (o->status != ANY_STATUS && o->status != status)
 		o++;
-	if (o->text != NULL)
+	if (o->text[0] != '\0')
 		reply_set(v, o->code, o->enh, o->text);
 	if (o->status == ANY_STATUS || o->status == EX_CONFIG)
 		logger_printf(&j->r->set->log, LOG_ERR, "program", j->env,
@@ -158,7 +155,7 @@ outcome_judge(const struct job *j, int status, const char *line,
 	if (code >= 500 && o->code < 500 && o->code >= 400 &&
 	    o->status != ANY_STATUS) {
 		code = o->code;
-		snprintf(enh, sizeof enh, "%s", o->enh);
+		text_copy(enh, sizeof enh, o->enh);
 	}
 	reply_set(v, code, enh, line + len);
 }

@@ -15,8 +15,11 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/buffer.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/reply.h"
+#include "base/text.h"
 #include "relay/show.h"
 #include "relay/transport.h"
 
@@ -57,47 +60,40 @@ view_close(struct view *w)
 
 /* "MAIL OPTIONS: ['SIZE=12', 'BODY=8BITMIME']", as DebuggingServer does. */
 static void
-print_options(FILE *f, const char *what, const char *options)
+print_options(struct buffer *head, const char *what, const char *options)
 {
-	const char *separator = ": [";
+	const char *separator = ": ['";
 	size_t len;
 
 	options += strspn(options, " ");
 	if (*options == '\0')
 		return;
-	fputs(what, f);
+	buffer_join(head, what, NULL);
 	while (*options != '\0') {
 		len = strcspn(options, " ");
-		fprintf(f, "%s'%.*s'", separator, (int)len, options);
+		buffer_join(head, separator, NULL);
+		buffer_add(head, options, len);
 		options += len;
 		options += strspn(options, " ");
-		separator = ", ";
+		separator = "', '";
 	}
-	fputs("]\n", f);
+	buffer_join(head, "']\n", NULL);
 }
 
-/* What is printed above the message: *len octets to be freed, or NULL. */
-static char *
-print_head(const struct envelope *env, size_t *len)
+/* Writes what is printed above the message. */
+static void
+print_head(struct buffer *head, const struct envelope *env)
 {
-	char *head = NULL;
-	FILE *f = open_memstream(&head, len);
-	size_t i;
-
-	if (f == NULL)
-		return NULL;
-	fputs("---------- MESSAGE FOLLOWS ----------\n", f);
-	fprintf(f, "mail from: <%s>\n", env->fact[FACT_SENDER]);
-	print_options(f, "mail options", env->fact[FACT_MAIL_OPTIONS]);
-	for (i = 0; i < env->nrecipients; i++) {
-		fprintf(f, "rcpt to: <%s>\n", env->recipients[i].address);
-		print_options(f, "rcpt options", env->recipients[i].options);
+	buffer_join(head, "---------- MESSAGE FOLLOWS ----------\n"
+	    "mail from: <", env->fact[FACT_SENDER], ">\n", NULL);
+	print_options(head, "mail options", env->fact[FACT_MAIL_OPTIONS]);
+	for (size_t i = 0; i < env->nrecipients; i++) {
+		buffer_join(head, "rcpt to: <", env->recipients[i].address,
+		    ">\n", NULL);
+		print_options(head, "rcpt options",
+		    env->recipients[i].options);
 	}
-	fputs("-------------------------------------\n", f);
-	if (fclose(f) == 0)
-		return head;
-	free(head);
-	return NULL;
+	buffer_join(head, "-------------------------------------\n", NULL);
 }
 
 /*
@@ -109,12 +105,10 @@ print_head(const struct envelope *env, size_t *len)
 static void
 put_for_journal(struct spool *s, const char *p, size_t len)
 {
-	const char *end;
 	size_t n;
 
 	for (; p != NULL && len > 0; p += n, len -= n) {
-		end = memchr(p, '\n', len);
-		n = end == NULL ? len : (size_t)(end - p) + 1;
+		n = text_line(p, len);
 		if (*p == '\n')
 			spool_write(s, " ", 1);
 		else if (n > 2 && p[0] == '<' && p[1] >= '0' && p[1] <= '9')
@@ -164,8 +158,7 @@ enum { AS_IT_IS, SHOWN };
    it. */
 struct page {
 	bool shown;
-	char *head;		/* owned */
-	size_t len;
+	struct buffer head;
 };
 
 /* Prints to fd what is in a spool.  Returns 0, or -1 with errno. */
@@ -237,7 +230,7 @@ print_page(const struct job *j, int fd, const struct page *page)
 	else if (!page->shown && is_journal(j, fd))
 		put = put_for_journal;
 	text = w.p;
-	part[0] = (struct iovec){ page->head, page->len };
+	part[0] = (struct iovec){ page->head.p, page->head.len };
 	part[1] = (struct iovec){ w.p, w.len };
 	part[2].iov_base = end + (w.len == 0 || text[w.len - 1] == '\n');
 	part[2].iov_len = strlen(part[2].iov_base);
@@ -249,7 +242,7 @@ print_page(const struct job *j, int fd, const struct page *page)
 			show_message(s, j->env, (struct span){ w.p, w.len },
 			    show_colours(fd));
 		if (put != NULL) {
-			put(s, page->head, page->len);
+			put(s, page->head.p, page->head.len);
 			put(s, w.p, w.len);
 			spool_write(s, part[2].iov_base, part[2].iov_len);
 		}
@@ -330,8 +323,8 @@ print_to(const struct job *j, const char *file, const struct page *page)
 	error = errno;
 	if (file == NULL)
 		fcntl(fd, F_SETLK, &none);
-	else if (fd != -1)
-		close(fd);
+	else
+		file_close(&fd);
 	errno = error;
 	return status;
 }
@@ -349,13 +342,15 @@ deliver_page(const struct job *j, struct hop *h, struct reply r[])
 		    "%s: standard error is the client, name a file",
 		    h->transport->name);
 		reply_config_error(&r[0]);
-	} else if (!page.shown &&
-	    (page.head = print_head(j->env, &page.len)) == NULL) {
-		job_fail(j, h->spec, ENOMEM, &r[0]);
-	} else if (print_to(j, file, &page) == -1) {
-		job_fail(j, h->spec, errno, &r[0]);
+	} else {
+		if (!page.shown)
+			print_head(&page.head, j->env);
+		if (page.head.failed)
+			job_fail(j, h->spec, ENOMEM, &r[0]);
+		else if (print_to(j, file, &page) == -1)
+			job_fail(j, h->spec, errno, &r[0]);
+		free(page.head.p);
 	}
-	free(page.head);
 	reply_spread(r, j->env->nrecipients);
 }
 
@@ -376,9 +371,9 @@ is_client(const char *name)
 {
 	struct stat st, other;
 
-	if (strcmp(name, "-") == 0 || strncmp(name, "/dev/std", 8) == 0 ||
-	    strncmp(name, "/dev/fd/", 8) == 0 ||
-	    strncmp(name, "/proc/", 6) == 0)
+	if (strcmp(name, "-") == 0 || text_starts(name, "/dev/std") ||
+	    text_starts(name, "/dev/fd/") ||
+	    text_starts(name, "/proc/"))
 		return true;
 	if (stat(name, &st) == -1)
 		return false;
@@ -418,8 +413,7 @@ probe_print(struct relay *r, struct hop *h, struct findings *f)
 		    strerror(errno));
 	else
 		findings_add(f, FINDING_GOOD, "%s can be written to", h->spec);
-	if (fd != -1)
-		close(fd);
+	file_close(&fd);
 }
 
 #define PAGE \

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/address.h"
+#include "base/buffer.h"
 #include "base/executable.h"
 #include "base/file.h"
 #include "base/reply.h"
@@ -36,22 +37,23 @@ enum {
 	ABOUT_DOMAIN
 };
 
-/* The names that each has, as in Postfix's local(8) and pipe(8). */
-static const struct name {
-	int about;
-	const char *variable;	/* in the environment, or NULL */
-	const char *argument;	/* in "{...}", or "" */
-} names[] = {
-#define FACT_ROW(fact, variable, argument, set_by, report) \
-	{ FACT_##fact, sizeof(variable) > 1 ? variable : NULL, argument },
-	FACT_TABLE(FACT_ROW)
-	{ ABOUT_SIZE, "SIZE", "size" },
-	{ ABOUT_RECIPIENT, "RECIPIENT", "recipient" },
-	{ ABOUT_OPTIONS, "RCPT_OPTIONS", "" },
-	{ ABOUT_USER, NULL, "user" },
-	{ ABOUT_EXTENSION, NULL, "extension" },
-	{ ABOUT_DOMAIN, NULL, "domain" },
+/* The names that these have, as in Postfix's local(8) and pipe(8). */
+static const struct fact_names more_names[] = {
+	{ .variable = "SIZE", .argument = "size" },
+	{ .variable = "RECIPIENT", .argument = "recipient" },
+	{ .variable = "RCPT_OPTIONS" },
+	{ .argument = "user" },
+	{ .argument = "extension" },
+	{ .argument = "domain" },
 };
+
+#define NAMES (FACTS + (int)COUNT(more_names))
+
+static const struct fact_names *
+names_of(int about)
+{
+	return about < FACTS ? &fact_names[about] : &more_names[about - FACTS];
+}
 
 /* Strings for exec. */
 struct vector {
@@ -85,69 +87,69 @@ vector_free(struct vector *vec)
 	vec->s = NULL;
 }
 
-/* Writes a part of recipient i to f.  As in pipe(8), a local part is taken
-   apart without its quotes.  False: no memory. */
-static bool
-write_recipient(FILE *f, const struct envelope *env, int about, size_t i)
+/* Writes a part of recipient i.  As in pipe(8), a local part is taken apart
+   without its quotes. */
+static void
+write_recipient(struct buffer *to, const struct recipient *r, int about)
 {
-	char *address = strdup(env->recipients[i].address), *at, *end, *plus;
+	char *address = strdup(r->address), *at, *end, *plus;
 
-	if (address == NULL)
-		return false;
-	at = about == ABOUT_RECIPIENT ? NULL : address_canonical(address);
+	if (address == NULL) {
+		to->failed = true;
+		return;
+	}
+	at = address_canonical(address);
 	end = at != NULL ? at : address + strlen(address);
 	plus = memchr(address, '+', (size_t)(end - address));
 	if (plus == NULL || plus == address)
 		plus = end;
-	if (about == ABOUT_RECIPIENT)
-		fputs(address, f);
-	else if (about == ABOUT_OPTIONS)
-		fputs(env->recipients[i].options, f);
-	else if (about == ABOUT_USER)
-		fwrite(address, 1, (size_t)(plus - address), f);
+	if (about == ABOUT_USER)
+		buffer_add(to, address, (size_t)(plus - address));
 	else if (about == ABOUT_EXTENSION && plus < end)
-		fwrite(plus + 1, 1, (size_t)(end - plus - 1), f);
+		buffer_add(to, plus + 1, (size_t)(end - plus - 1));
 	else if (about == ABOUT_DOMAIN && at != NULL)	/* as it was written */
-		fputs(env->recipients[i].address +
-		    strlen(env->recipients[i].address) - strlen(at + 1), f);
+		buffer_join(to, r->address + strlen(r->address) -
+		    strlen(at + 1), NULL);
 	free(address);
-	return true;
 }
 
-/* Writes what is known about recipient i, or the message, to f.  False: no
-   memory. */
-static bool
-write_about(FILE *f, const struct envelope *env, int about, size_t i)
+/* Writes what is known about recipient i, or the message. */
+static void
+write_about(struct buffer *to, const struct envelope *env, int about, size_t i)
 {
-	if (about >= ABOUT_RECIPIENT)
-		return write_recipient(f, env, about, i);
-	if (about == ABOUT_SIZE)
-		fprintf(f, "%" PRIu64, env->size);
+	char n[TEXT_NUMBER];
+
+	if (about < FACTS)
+		buffer_join(to, env->fact[about], NULL);
+	else if (about == ABOUT_SIZE)
+		buffer_join(to, text_number(n, env->size, 1), NULL);
+	else if (about == ABOUT_RECIPIENT)
+		buffer_join(to, env->recipients[i].address, NULL);
+	else if (about == ABOUT_OPTIONS)
+		buffer_join(to, env->recipients[i].options, NULL);
 	else
-		fputs(env->fact[about], f);
-	return true;
+		write_recipient(to, &env->recipients[i], about);
 }
 
-/* The name of "{name}" at p, with the length of all of it in *len: 0 if there
-   is no such thing at p; NULL if the name is not known. */
-static const struct name *
+/* What "{name}" at p stands for, with the length of all of it in *len: 0 if
+   there is no such thing at p; -1 if the name is not known. */
+static int
 placeholder(const char *p, size_t *len)
 {
-	size_t n, i;
+	size_t n;
+	int i;
 
 	*len = 0;
 	if (*p != '{')
-		return NULL;
+		return -1;
 	n = strspn(p + 1, "abcdefghijklmnopqrstuvwxyz_");
 	if (n == 0 || p[1 + n] != '}')
-		return NULL;
+		return -1;
 	*len = n + 2;
-	for (i = 0; i < COUNT(names); i++)
-		if (names[i].argument[0] != '\0' &&
-		    strlen(names[i].argument) == n &&
-		    strncmp(names[i].argument, p + 1, n) == 0)
-			return &names[i];
-	return NULL;
+	for (i = 0; i < NAMES; i++)
+		if (text_is(p + 1, n, names_of(i)->argument))
+			return i;
+	return -1;
 }
 
 /* Checks the arguments.  False with a sentence in error[0..size). */
@@ -158,12 +160,12 @@ program_check(char *const argv[], char *error, size_t size)
 	size_t i, len;
 
 	if (argv[0] == NULL || *argv[0] == '\0') {
-		snprintf(error, size, "no program is named");
+		text_copy(error, size, "no program is named");
 		return false;
 	}
 	for (i = 0; argv[i] != NULL; i++)
 		for (p = argv[i]; *p != '\0'; p += len + (len == 0)) {
-			if (placeholder(p, &len) != NULL && i > 0)
+			if (placeholder(p, &len) != -1 && i > 0)
 				continue;
 			if (len == 0)
 				continue;
@@ -179,14 +181,11 @@ program_check(char *const argv[], char *error, size_t size)
 static bool
 repeats(const char *template)
 {
-	const struct name *name;
 	size_t len;
 
-	for (; *template != '\0'; template += len + (len == 0)) {
-		name = placeholder(template, &len);
-		if (name != NULL && name->about >= ABOUT_RECIPIENT)
+	for (; *template != '\0'; template += len + (len == 0))
+		if (placeholder(template, &len) >= ABOUT_RECIPIENT)
 			return true;
-	}
 	return false;
 }
 
@@ -194,25 +193,18 @@ repeats(const char *template)
 static char *
 expand(const char *template, const struct envelope *env, size_t i)
 {
-	const struct name *name;
-	char *text = NULL;
-	bool good = true;
+	struct buffer text = { .p = NULL };
 	size_t len;
-	FILE *f = open_memstream(&text, &len);
+	int about;
 
-	if (f == NULL)
-		return NULL;
 	for (; *template != '\0'; template += len + (len == 0)) {
-		name = placeholder(template, &len);
-		if (name != NULL)
-			good = write_about(f, env, name->about, i) && good;
+		about = placeholder(template, &len);
+		if (about != -1)
+			write_about(&text, env, about, i);
 		else
-			putc(*template, f);
+			buffer_add(&text, template, 1);
 	}
-	if (fclose(f) == 0 && good)
-		return text;
-	free(text);
-	return NULL;
+	return buffer_take(&text);
 }
 
 /*
@@ -247,53 +239,39 @@ build_arguments(const struct job *j, struct vector *vec, struct reply *v)
 static bool
 hidden(const char *variable)
 {
-	size_t len = strcspn(variable, "="), i;
+	size_t len = strcspn(variable, "=");
 
-	for (i = 0; i < COUNT(names); i++)
-		if (names[i].variable != NULL &&
-		    strlen(names[i].variable) == len &&
-		    strncmp(names[i].variable, variable, len) == 0)
+	for (int i = 0; i < NAMES; i++)
+		if (len > 0 && text_is(variable, len, names_of(i)->variable))
 			return true;
 	return spawn_is_private(variable);
 }
 
 /* "NAME=value"; what each recipient has of it is separated by newlines. */
 static char *
-variable(const struct name *name, const struct envelope *env)
+variable(int about, const struct envelope *env)
 {
-	size_t n = name->about < ABOUT_RECIPIENT ? 1 : env->nrecipients;
-	char *text = NULL;
-	bool good = true;
-	size_t len, i;
-	FILE *f = open_memstream(&text, &len);
+	size_t n = about < ABOUT_RECIPIENT ? 1 : env->nrecipients;
+	struct buffer text = { .p = NULL };
 
-	if (f == NULL)
-		return NULL;
-	fprintf(f, "%s=", name->variable);
-	for (i = 0; i < n; i++) {
-		if (i > 0)
-			putc('\n', f);
-		good = write_about(f, env, name->about, i) && good;
+	buffer_join(&text, names_of(about)->variable, "=", NULL);
+	for (size_t i = 0; i < n; i++) {
+		buffer_add(&text, "\n", i > 0);
+		write_about(&text, env, about, i);
 	}
-	if (fclose(f) == 0 && good)
-		return text;
-	free(text);
-	return NULL;
+	return buffer_take(&text);
 }
 
 /* Builds a program's environment.  False: no memory. */
 static bool
 build_environment(const struct envelope *env, struct vector *vec)
 {
-	char **p;
-	size_t i;
-
-	for (p = environ; *p != NULL; p++)
+	for (char **p = environ; *p != NULL; p++)
 		if (!hidden(*p) && !vector_take(vec, strdup(*p)))
 			return false;
-	for (i = 0; i < COUNT(names); i++)
-		if (names[i].variable != NULL &&
-		    !vector_take(vec, variable(&names[i], env)))
+	for (int i = 0; i < NAMES; i++)
+		if (names_of(i)->variable[0] != '\0' &&
+		    !vector_take(vec, variable(i, env)))
 			return false;
 	return true;
 }

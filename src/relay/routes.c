@@ -7,7 +7,6 @@
  * What the right-hand sides mean is decided by the caller's hop().
  */
 #include <assert.h>
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <regex.h>
@@ -16,7 +15,6 @@
 #include <string.h>
 #include <strings.h>
 #include <syslog.h>
-#include <unistd.h>
 
 #include "base/address.h"
 #include "base/file.h"
@@ -89,10 +87,10 @@ is_local_word(const char *p)
 static const char *
 useless_key(const char *key, const char *at, bool senders)
 {
-	if (strncmp(key, "\xef\xbb\xbf", 3) == 0)
+	if (text_starts(key, "\xef\xbb\xbf"))
 		return "the file begins with a byte order mark";
 	for (const char *p = key; *p != '\0'; p++)
-		if (iscntrl((unsigned char)*p))
+		if (text_is_control(*p))
 			return "no address has a control character";
 	if (strcmp(key, "*") == 0 || (senders && (strcmp(key, "<>") == 0 ||
 	    (at == NULL && is_local_word(key)))))
@@ -118,7 +116,7 @@ parse_key(struct routes *r, char *text, unsigned line, char *error,
 	void *h;
 
 	if (*text == '!') {
-		snprintf(error, size, "negated patterns are not supported");
+		text_copy(error, size, "negated patterns are not supported");
 		return false;
 	}
 	if (*result != '\0')
@@ -127,7 +125,7 @@ parse_key(struct routes *r, char *text, unsigned line, char *error,
 	/* As Postfix has domains in its tables of senders. */
 	if (r->senders && text[0] == '@' && strchr(text + 1, '@') == NULL)
 		text++;
-	if (strncmp(text, "*@", 2) == 0)
+	if (text_starts(text, "*@"))
 		why = "a domain stands alone, for all of its addresses";
 	else
 		why = useless_key(text, address_canonical(text), r->senders);
@@ -140,7 +138,7 @@ parse_key(struct routes *r, char *text, unsigned line, char *error,
 		return false;
 	rows = table_grow(r->keys, r->nkeys, sizeof *rows);
 	if (rows == NULL) {
-		snprintf(error, size, "out of memory");
+		text_copy(error, size, "out of memory");
 		return false;
 	}
 	r->keys = rows;
@@ -174,7 +172,7 @@ compile(regex_t *re, char *text, char *error, size_t size)
 		return NULL;
 	}
 	if (*end == '\0') {
-		snprintf(error, size, "pattern without its last /");
+		text_copy(error, size, "pattern without its last /");
 		return NULL;
 	}
 	*end = '\0';
@@ -205,7 +203,7 @@ parse_pattern(struct routes *r, char *text, char *error, size_t size)
 	void *h;
 
 	if (rows == NULL) {
-		snprintf(error, size, "out of memory");
+		text_copy(error, size, "out of memory");
 		return false;
 	}
 	r->patterns = rows;
@@ -214,7 +212,7 @@ parse_pattern(struct routes *r, char *text, char *error, size_t size)
 		return false;
 	h = NULL;
 	if (strchr(result, '$') != NULL)
-		snprintf(error, size, "$ is not replaced in results");
+		text_copy(error, size, "$ is not replaced in results");
 	else
 		h = r->hop(r->ctx, result, error, size);
 	if (h == NULL) {
@@ -265,10 +263,10 @@ parse_route(struct routes *r, char *text, unsigned line, char *error,
 {
 	size_t len = strlen(text);
 
-	while (len > 0 && isspace((unsigned char)text[len - 1]))
+	while (len > 0 && text_is_space(text[len - 1]))
 		text[--len] = '\0';
-	if (isspace((unsigned char)*text)) {
-		snprintf(error, size, "indented line has no line before it "
+	if (text_is_space(*text)) {
+		text_copy(error, size, "indented line has no line before it "
 		    "to continue");
 		return false;
 	}
@@ -287,11 +285,6 @@ compare_rows(const void *a, const void *b)
 	return order != 0 ? order : x->line < y->line ? -1 : x->line > y->line;
 }
 
-static int
-compare_key(const void *key, const void *row)
-{
-	return strcasecmp(key, ((const struct route *)row)->key);
-}
 
 /* Sorts the keys; of several alike the first in the file stays, as postmap(1)
    has it. */
@@ -313,17 +306,12 @@ sort_routes(struct routes *r)
 static const char *
 read_text(struct routes *r, int borrowed, const char *name)
 {
-	int fd = file_again(borrowed, name);
-	long len = fd == -1 ? -1 : file_read_all(fd, FILE_MAX, &r->text);
-	const char *why = NULL;
+	long len = file_read_named(borrowed, name, FILE_MAX, &r->text);
 
 	if (len == -1)
-		why = strerror(errno);
-	else if (strlen(r->text) != (size_t)len)
-		why = "not a text file: it has a NUL";
-	if (fd != -1)
-		close(fd);
-	return why;
+		return strerror(errno);
+	return strlen(r->text) == (size_t)len ? NULL
+	    : "not a text file: it has a NUL";
 }
 
 /* Reads all lines of r->text.  False if there is one that makes no sense. */
@@ -386,11 +374,20 @@ read_routes(int fd, const char *name, bool senders, const struct logger *log,
 static void *
 find_route(const struct routes *r, const char *key)
 {
-	const struct route *row = NULL;
+	size_t low = 0, high = r->nkeys, at;
+	int order;
 
-	if (r->nkeys > 0)
-		row = bsearch(key, r->keys, r->nkeys, sizeof *row, compare_key);
-	return row != NULL ? row->hop : NULL;
+	while (low < high) {
+		at = low + (high - low) / 2;
+		order = strcasecmp(key, r->keys[at].key);
+		if (order == 0)
+			return r->keys[at].hop;
+		if (order < 0)
+			high = at;
+		else
+			low = at + 1;
+	}
+	return NULL;
 }
 
 /* The first pattern's hop that matches.  False: there was no memory to say. */
@@ -509,7 +506,5 @@ route_file_close(struct route_file *f)
 {
 	free_routes(f->table);
 	f->table = NULL;
-	if (f->fd != -1)
-		close(f->fd);
-	f->fd = -1;
+	file_close(&f->fd);
 }

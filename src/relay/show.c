@@ -128,7 +128,7 @@ put_size(struct show *s, uint64_t size)
 }
 
 static void
-put_address(struct show *s, const char *address)
+put_path(struct show *s, const char *address)
 {
 	if (*address == '\0')
 		put(s, "<>");
@@ -143,11 +143,11 @@ put_envelope(struct show *s, const struct envelope *env)
 
 	paint(s, BOLD);
 	put(s, "==> ");
-	put_address(s, env->fact[FACT_SENDER]);
+	put_path(s, env->fact[FACT_SENDER]);
 	put(s, " to ");
 	for (i = 0; i < env->nrecipients && i < NAMES_MAX; i++) {
 		put(s, i > 0 ? ", " : "");
-		put_address(s, env->recipients[i].address);
+		put_path(s, env->recipients[i].address);
 	}
 	if (i < env->nrecipients) {
 		snprintf(more, sizeof more, " and %zu more",
@@ -161,8 +161,8 @@ put_envelope(struct show *s, const struct envelope *env)
 static bool
 is_text(const struct mime_part *p)
 {
-	return !p->attachment && (strncmp(p->type, "text/", 5) == 0 ||
-	    strncmp(p->type, "multipart/", 10) == 0);
+	return !p->attachment && (text_starts(p->type, "text/") ||
+	    text_starts(p->type, "multipart/"));
 }
 
 /* Octets of a part once it is decoded. */
@@ -217,12 +217,10 @@ put_parts(struct show *s, const struct mime *m)
 static void
 put_lines(struct show *s, const char *p, size_t len)
 {
-	const char *lf;
 	size_t n;
 
 	for (; len > 0; p += n, len -= n) {
-		lf = memchr(p, '\n', len);
-		n = lf == NULL ? len : (size_t)(lf - p) + 1;
+		n = text_line(p, len);
 		if (s->last == '\n' && *p != '\n')
 			put(s, "    ");
 		show_visibly(s->to, p, n);

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/reply.h"
 #include "base/text.h"
 #include "relay/smtp_private.h"
@@ -27,29 +28,9 @@
 #define GROUP_MAX 8192		/* octets after which a group is sent */
 
 static bool
-is_printable(const char *s)
-{
-	return text_is_printable(s, strlen(s));
-}
-
-bool
-smtp_is_ascii(const char *p, size_t len)
-{
-	uint64_t word, all = 0;
-
-	for (; len >= sizeof word; p += sizeof word, len -= sizeof word) {
-		memcpy(&word, p, sizeof word);
-		all |= word;
-	}
-	for (; len > 0; p++, len--)
-		all |= (uint64_t)(unsigned char)*p;
-	return (all & UINT64_C(0x8080808080808080)) == 0;
-}
-
-static bool
 is_ascii(const char *p)
 {
-	return smtp_is_ascii(p, strlen(p));
+	return text_is_ascii(p, strlen(p));
 }
 
 enum {
@@ -66,7 +47,7 @@ find_eight_bit(struct nexthop *h, int spool)
 	int found = 0;
 	ssize_t n, i;
 
-	while ((n = pread(spool, h->in, sizeof h->in, offset)) > 0) {
+	while ((n = file_read_at(spool, h->in, sizeof h->in, offset)) > 0) {
 		for (i = 0; i < n; i++) {
 			if ((unsigned char)h->in[i] > 127)
 				found |= header ? EIGHT_HEADER : EIGHT_BODY;
@@ -83,7 +64,7 @@ find_eight_bit(struct nexthop *h, int spool)
 /* Parameters that are handed on as they are, where the next hop has the
    extension. */
 static const struct {
-	const char *name;
+	char name[12];
 	unsigned can;
 } passed[] = {
 	{ "BY", CAN_DELIVERBY },
@@ -120,8 +101,8 @@ smtp_can_carry(struct nexthop *h, const struct envelope *env, int spool,
 	int found = spool != -1 && (utf8 || eight) ? find_eight_bit(h, spool)
 	    : 0;
 
-	if (!is_printable(env->fact[FACT_SENDER]) ||
-	    !is_printable(env->fact[FACT_MAIL_OPTIONS]))
+	if (!text_all_printable(env->fact[FACT_SENDER]) ||
+	    !text_all_printable(env->fact[FACT_MAIL_OPTIONS]))
 		reply_set(r, 553, "5.1.7", "Bad sender address");
 	else if (h->size_max != 0 && env->size > h->size_max)
 		reply_set(r, 552, "5.3.4", "Message too big for next hop");
@@ -147,7 +128,8 @@ static bool
 can_carry_to(const struct nexthop *h, const struct recipient *to,
     struct reply *r)
 {
-	if (!is_printable(to->address) || !is_printable(to->options))
+	if (!text_all_printable(to->address) ||
+	    !text_all_printable(to->options))
 		reply_set(r, 553, "5.1.3", "Bad recipient address");
 	else if (!(h->can & CAN_SMTPUTF8) && !is_ascii(to->address))
 		reply_set(r, 553, "5.6.7", "Next hop lacks SMTPUTF8");
@@ -201,7 +183,7 @@ add_orcpt(struct nexthop *h, const char *options)
 	len = strcspn(p, " ");
 	for (i = 0; i < len && (n = text_printable(p + i, len - i)) > 0; i += n)
 		;
-	if ((h->can & CAN_SMTPUTF8) || smtp_is_ascii(p, len)) {
+	if ((h->can & CAN_SMTPUTF8) || text_is_ascii(p, len)) {
 		smtp_add(h, " %.*s", (int)len, p);
 		return;
 	}
@@ -272,6 +254,19 @@ add_rcpt(struct nexthop *h, const struct recipient *to)
 	smtp_add(h, "\r\n");
 }
 
+/* Adds the RCPTs from *sent on whose verdicts are open, as many as a group
+   has. */
+static void
+add_rcpts(struct nexthop *h, const struct envelope *env, size_t *sent,
+    const struct reply v[])
+{
+	const size_t most = h->can & CAN_PIPELINING ? GROUP_MAX : 1;
+
+	for (; *sent < env->nrecipients && h->held < most; ++*sent)
+		if (v[*sent].code == 0)
+			add_rcpt(h, &env->recipients[*sent]);
+}
+
 /* Reads the replies to the RCPTs before end, whose verdicts are open.  Those
    to a MAIL that was refused are of no interest. */
 static void
@@ -301,10 +296,7 @@ send_envelope(struct nexthop *h, const struct envelope *env, bool eight,
 
 	add_mail(h, env, eight);
 	do {
-		for (; sent < n && h->held < (h->can & CAN_PIPELINING ?
-		    GROUP_MAX : 1); sent++)
-			if (v[sent].code == 0)
-				add_rcpt(h, &env->recipients[sent]);
+		add_rcpts(h, env, &sent, v);
 		if (!smtp_send_group(h, mail ? STEP_RCPT : STEP_MAIL, deadline,
 		    r))
 			return false;
@@ -334,10 +326,7 @@ smtp_try_recipients(struct nexthop *h, const struct envelope *env,
 		can_carry_to(h, &env->recipients[i], &v[i]);
 	}
 	while (read < n && h->s.fd != -1) {
-		for (; sent < n && h->held < (h->can & CAN_PIPELINING ?
-		    GROUP_MAX : 1); sent++)
-			if (v[sent].code == 0)
-				add_rcpt(h, &env->recipients[sent]);
+		add_rcpts(h, env, &sent, v);
 		if (h->held > 0 && !smtp_send_group(h, STEP_RCPT, deadline, r))
 			return;
 		read_rcpts(h, &read, sent, true, deadline, v);
@@ -369,8 +358,9 @@ is_undeclared_eight_bit(struct nexthop *h, const struct envelope *env,
 
 	if (env->body != BODY_7BIT || !(h->can & CAN_8BITMIME))
 		return false;
-	for (; (n = pread(spool, h->in, sizeof h->in, offset)) > 0; offset += n)
-		if (!smtp_is_ascii(h->in, (size_t)n))
+	for (; (n = file_read_at(spool, h->in, sizeof h->in, offset)) > 0;
+	    offset += n)
+		if (!text_is_ascii(h->in, (size_t)n))
 			return true;
 	return false;
 }
@@ -533,44 +523,54 @@ read_verdict(struct nexthop *h, int64_t deadline, struct reply *r)
 		    "possible", smtp_name(h, name));
 }
 
-/*
- * Offers the envelope again, to the next address or place that there is, after
- * the connection was given up before anybody had the message.  False: it does
- * not accept the same recipients, and *r says why.
- */
+bool
+smtp_offer_same(struct nexthop *h, const struct envelope *env,
+    const struct recipient to[], size_t n, int spool, int64_t deadline,
+    struct reply *r)
+{
+	struct reply *v = calloc(n + 1, sizeof *v);
+	struct envelope same = *env;
+	bool ok = false;
+
+	same.recipients = to;
+	same.nrecipients = n;
+	if (v == NULL)
+		reply_local_error(r);
+	else
+		ok = smtp_try_places(h, &same, spool, deadline, v, r);
+	/* The client was told that it is accepted. */
+	if (!ok && h->live != NULL)
+		smtp_make_temporary(r);
+	for (size_t i = 0; ok && i < n; i++)
+		if (v[i].code >= 400) {
+			*r = v[i];
+			smtp_make_temporary(r);
+			ok = false;
+		}
+	h->kept = false;
+	free(v);
+	return ok && smtp_live_can(h, r);
+}
+
+/* The same, to the next address or place that there is, after the connection
+   was given up before anybody had the message. */
 static bool
 offer_again(struct nexthop *h, const struct envelope *env, int spool,
     int64_t deadline, const struct reply v[], struct reply *r)
 {
 	struct recipient *to = calloc(env->nrecipients, sizeof *to);
-	struct reply *again = calloc(env->nrecipients, sizeof *again);
-	struct envelope same = *env;
-	bool ok = to != NULL && again != NULL;
-	size_t i, n = 0;
+	bool ok = to != NULL;
+	size_t n = 0;
 
 	smtp_hang_up(h);
-	for (i = 0; ok && i < env->nrecipients; i++)
+	for (size_t i = 0; ok && i < env->nrecipients; i++)
 		if (v[i].code == 250)
 			to[n++] = env->recipients[i];
-	same.recipients = to;
-	same.nrecipients = n;
-	if (!ok)
-		reply_local_error(r);
+	if (ok)
+		ok = smtp_offer_same(h, env, to, n, spool, deadline, r);
 	else
-		ok = smtp_try_places(h, &same, spool, deadline, again, r);
-	/* The client was told that it is accepted. */
-	if (!ok && h->live != NULL)
-		smtp_make_temporary(r);
-	ok = ok && smtp_live_can(h, r);
-	for (i = 0; ok && i < n; i++)
-		if (again[i].code >= 400) {
-			*r = again[i];
-			smtp_make_temporary(r);
-			ok = false;
-		}
-	h->kept = false;
+		reply_local_error(r);
 	free(to);
-	free(again);
 	return ok;
 }
 

@@ -63,15 +63,13 @@ smtp_find_credentials(struct nexthop *h, struct credentials *c, char *why,
 
 	n = nexthop_read_credentials(h, &text);
 	if (n == -1)
-		snprintf(what, sizeof what, "%s", strerror(errno));
+		text_copy(what, sizeof what, strerror(errno));
 	else
 		found = credentials_find(text, (size_t)n, &who, c,
 		    &h->by_sender, what, sizeof what);
 	if (found == -1)
 		snprintf(why, size, "%.240s: %.240s", h->set->auth, what);
-	if (n > 0)
-		explicit_bzero(text, (size_t)n);
-	free(text);
+	file_free(text, n);
 	return found;
 }
 
@@ -160,6 +158,7 @@ struct attempt {
 	const struct credentials *c;
 	int64_t deadline;
 	struct reply *r;
+	char message[SASL_MESSAGE];	/* the first one; secret */
 	char status[80];	/* of an error in JSON */
 	bool sent;		/* the server was told something */
 };
@@ -169,6 +168,19 @@ ask_step(struct attempt *a, enum step step)
 {
 	a->sent = true;
 	return smtp_command(a->h, step, a->deadline, a->r);
+}
+
+/* Decodes the server's challenge, to which a NUL is added; "" if it is none, or
+   too long.  Returns its octets. */
+static size_t
+read_challenge(const struct attempt *a, char *to, size_t size)
+{
+	long n = text_decode_base64(to, size - 1, span_of(a->r->text));
+
+	if (n < 0 || (size_t)n >= size)
+		n = 0;
+	to[n] = '\0';
+	return (size_t)n;
 }
 
 /*
@@ -196,12 +208,8 @@ begin_mechanism(struct attempt *a, const char *mechanism, const char *p,
 static bool
 auth_plain(struct attempt *a)
 {
-	char message[SASL_MESSAGE];
-	size_t len = sasl_plain(message, a->c);
-	bool ok = begin_mechanism(a, "PLAIN", message, len, STEP_AUTH);
-
-	explicit_bzero(message, sizeof message);
-	return ok;
+	return begin_mechanism(a, "PLAIN", a->message,
+	    sasl_plain(a->message, a->c), STEP_AUTH);
 }
 
 static bool
@@ -220,22 +228,19 @@ auth_login(struct attempt *a)
 /* The server answers a token: 235, or 334 with an error in JSON, which wants
    an empty answer of that mechanism before it refuses. */
 static bool
-auth_token(struct attempt *a, const char *mechanism, const char *p, size_t len,
+auth_token(struct attempt *a, const char *mechanism, size_t len,
     const char *answer)
 {
-	char json[REPLY_TEXT] = "";
-	long n;
+	char json[REPLY_TEXT];
 
-	if (!begin_mechanism(a, mechanism, p, len, STEP_SASL))
+	if (!begin_mechanism(a, mechanism, a->message, len, STEP_SASL))
 		return false;
 	if (a->r->code == 235)
 		return true;
-	n = text_decode_base64(json, sizeof json - 1,
-	    (struct span){ a->r->text, strlen(a->r->text) });
-	json[n > 0 && (size_t)n < sizeof json ? n : 0] = '\0';
+	read_challenge(a, json, sizeof json);
 	sasl_status(a->status, sizeof a->status, json);
 	if (a->status[0] == '\0' || smtp_quotes_secret(a->h, a->status))
-		text_join(a->status, sizeof a->status, "unknown", NULL);
+		text_copy(a->status, sizeof a->status, "unknown");
 	smtp_add(a->h, "%s\r\n", answer);
 	return ask_step(a, STEP_AUTH);
 }
@@ -243,24 +248,14 @@ auth_token(struct attempt *a, const char *mechanism, const char *p, size_t len,
 static bool
 auth_oauthbearer(struct attempt *a)
 {
-	char message[SASL_MESSAGE];
-	size_t len = sasl_oauthbearer(message, a->c, a->h->place.host,
-	    smtp_port(a->h));
-	bool ok = auth_token(a, "OAUTHBEARER", message, len, "AQ==");
-
-	explicit_bzero(message, sizeof message);
-	return ok;
+	return auth_token(a, "OAUTHBEARER", sasl_oauthbearer(a->message, a->c,
+	    a->h->place.host, smtp_port(a->h)), "AQ==");
 }
 
 static bool
 auth_xoauth2(struct attempt *a)
 {
-	char message[SASL_MESSAGE];
-	size_t len = sasl_xoauth2(message, a->c);
-	bool ok = auth_token(a, "XOAUTH2", message, len, "");
-
-	explicit_bzero(message, sizeof message);
-	return ok;
+	return auth_token(a, "XOAUTH2", sasl_xoauth2(a->message, a->c), "");
 }
 
 /* Ends an exchange in which the server made no sense. */
@@ -325,7 +320,6 @@ auth_cram(struct attempt *a)
 	struct digest d;
 	size_t len, i;
 	bool ok;
-	long n;
 
 	if (!start_digest(a, &d))
 		return false;
@@ -335,9 +329,7 @@ auth_cram(struct attempt *a)
 		digest_close(&d);
 		return false;
 	}
-	n = text_decode_base64(challenge, sizeof challenge,
-	    (struct span){ a->r->text, strlen(a->r->text) });
-	q.text = n < 0 || (size_t)n > sizeof challenge ? 0 : (uint32_t)n;
+	q.text = (uint32_t)read_challenge(a, challenge, sizeof challenge);
 	ok = q.text > 0 && ask_digest(a, &d, q, NULL, challenge, &hash);
 	digest_close(&d);
 	if (!ok)
@@ -356,8 +348,7 @@ static bool
 is_signature(const char *text, const unsigned char signature[32])
 {
 	char mine[64] = "v=", theirs[128];
-	long n = text_decode_base64(theirs, sizeof theirs,
-	    (struct span){ text, strlen(text) });
+	long n = text_decode_base64(theirs, sizeof theirs, span_of(text));
 	size_t len = 2 + text_encode_base64(mine + 2,
 	    (const char *)signature, 32);
 
@@ -401,7 +392,6 @@ auth_scram(struct attempt *a)
 	struct digest d;
 	struct scram s;
 	bool ok;
-	long n;
 
 	if (getrandom(octets, sizeof octets, 0) != sizeof octets ||
 	    !start_digest(a, &d)) {
@@ -413,9 +403,7 @@ auth_scram(struct attempt *a)
 	    begin_mechanism(a, "SCRAM-SHA-256", s.first, strlen(s.first),
 	    STEP_CHALLENGE);
 	if (ok) {
-		n = text_decode_base64(server, sizeof server - 1,
-		    (struct span){ a->r->text, strlen(a->r->text) });
-		server[n > 0 && (size_t)n < sizeof server ? n : 0] = '\0';
+		read_challenge(a, server, sizeof server);
 		ok = scram_continue(&s, server) ? finish_scram(a, &d, &s)
 		    : cancel(a);
 	}
@@ -437,6 +425,19 @@ static const struct {
 	{ "PLAIN", CAN_AUTH_PLAIN, false, auth_plain },
 	{ "LOGIN", CAN_AUTH_LOGIN, false, auth_login },
 };
+
+/* Old servers write "AUTH=". */
+void
+smtp_note_auth(struct nexthop *h, const char *line)
+{
+	if (text_find_word(line, "AUTH") != line)
+		return;
+	line += strlen("AUTH");
+	line += strspn(line, " =");
+	for (size_t i = 0; i < COUNT(mechanisms); i++)
+		if (text_find_word(line, mechanisms[i].name) != NULL)
+			h->can |= mechanisms[i].can;
+}
 
 /* Codes after which another mechanism may do. */
 static bool
@@ -517,6 +518,7 @@ use_credentials(struct nexthop *h, struct credentials *c, int64_t deadline,
 		return auth_error(h, r, "4.7.0", why);
 	h->secret = c->secret;
 	ok = try_mechanisms(&a);
+	explicit_bzero(a.message, sizeof a.message);
 	h->secret = NULL;
 	return ok;
 }

@@ -1,7 +1,6 @@
 /*
  * smtp_check.c - looks at the places of a next hop, for --check.
  */
-#define _GNU_SOURCE	/* explicit_bzero */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -10,6 +9,8 @@
 
 #include "base/clock.h"
 #include "base/envelope.h"
+#include "base/file.h"
+#include "base/text.h"
 #include "relay/expected.h"
 #include "relay/smtp_private.h"
 
@@ -39,7 +40,7 @@ static const char *
 name_sender(char *to, size_t size, const char *sender)
 {
 	if (strcmp(sender, OTHERS) == 0)
-		snprintf(to, size, " for");
+		text_copy(to, size, " for");
 	else
 		snprintf(to, size, " for %.320s at", *sender == '\0'
 		    ? "the null sender" : sender);
@@ -103,11 +104,9 @@ check_credentials(struct look *l, const char *what, unsigned *line)
 	for (i = 0; i < l->n; i++)
 		check_line(l, what, line, i);
 	n = nexthop_read_credentials(l->h, &text);
-	if (n > 0) {
+	if (n > 0)
 		credentials_check(text, (size_t)n, l->h->set->auth, l->f);
-		explicit_bzero(text, (size_t)n);
-	}
-	free(text);
+	file_free(text, n);
 }
 
 /* ---- Connections ---- */
@@ -141,7 +140,7 @@ check_mail(struct look *l, int64_t deadline)
 
 	if (*sender == '@')	/* of that domain, or OTHERS */
 		sender = "";
-	if (!smtp_is_ascii(sender, strlen(sender)))
+	if (!text_is_ascii(sender, strlen(sender)))
 		return true;	/* SMTPUTF8 is another question */
 	smtp_add(h, "MAIL FROM:<%s>\r\n", sender);
 	if (smtp_command(h, STEP_MAIL, deadline, &r))
@@ -216,23 +215,6 @@ check_connections(struct look *l, size_t places)
 	}
 }
 
-/* A unix socket: is it there, and may we?  What it says is not waited for. */
-static void
-check_socket(const struct nexthop *h, const char *spec, struct findings *f)
-{
-	struct stream s = { .fd = -1 };
-	struct address none = { .len = 0 };
-	char why[128];
-
-	if (stream_dial(&s, &h->place, &none, findings_deadline(f), why,
-	    sizeof why) == 0)
-		findings_add(f, FINDING_GOOD, "%s can be connected to", spec);
-	else
-		findings_add(f, findings_absence(f, errno), "%s: %s", spec,
-		    why);
-	stream_close(&s);
-}
-
 /* A place: where[0..len).  line has what check_credentials() finds. */
 static void
 check_place(struct look *l, const char *where, size_t len, unsigned *line)
@@ -250,10 +232,10 @@ check_place(struct look *l, const char *where, size_t len, unsigned *line)
 		check_credentials(l, what, line);
 	if (f->connect)
 		return;
-	if (h->place.local)
-		check_socket(h, spec, f);
-	else if (stream_resolve(&h->place, "25", &found, findings_deadline(f), why,
-	    sizeof why) == -1)
+	if (h->place.local)	/* what it says is not waited for */
+		stream_check(strchr(what, ':') + 1, spec, FINDING_BAD, f);
+	else if (stream_resolve(&h->place, "25", &found, findings_deadline(f),
+	    why, sizeof why) == -1)
 		findings_add(f, findings_absence(f, 0), "%s: cannot resolve "
 		    "%s: %s", spec, h->place.host, why);
 	else

@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/reply.h"
 #include "base/text.h"
 #include "relay/smtp_private.h"
 
@@ -159,7 +160,7 @@ remember_accepted(struct nexthop *h, const struct envelope *env,
 	for (size_t i = 0; i < env->nrecipients; i++)
 		if (v[i].code < 400 &&
 		    !remember_recipient(h->live, &env->recipients[i])) {
-			reply_set(&v[i], 452, "4.3.1", "Out of memory");
+			reply_no_memory(&v[i]);
 			smtp_hang_up(h);
 		}
 }
@@ -197,21 +198,6 @@ smtp_live_can(const struct nexthop *h, struct reply *r)
 	return false;
 }
 
-/* Was everything accepted on the fresh connection, as it was before?  False:
-   *r says why not. */
-static bool
-is_accepted_again(const struct nexthop *h, const struct reply v[],
-    struct reply *r)
-{
-	for (size_t i = 0; i < h->live->n; i++)
-		if (v[i].code >= 400) {
-			*r = v[i];
-			smtp_make_temporary(r);
-			return false;
-		}
-	return smtp_live_can(h, r);
-}
-
 /* Offers what was accepted before on a fresh connection.  False: it is not
    accepted as it was, and *r says why. */
 static bool
@@ -220,15 +206,14 @@ resume(struct nexthop *h, const struct envelope *env, int spool,
 {
 	struct live *l = h->live;
 	struct recipient *to = calloc(l->n + 1, sizeof *to);
-	struct reply *v = calloc(l->n + 1, sizeof *v);
-	struct envelope same = *env;
 	bool ok = false;
 
 	smtp_hang_up(h);
-	if (to == NULL || v == NULL)
+	h->kept = false;
+	if (to == NULL)
 		reply_local_error(r);
 	else if (l->again) {
-		reply_set(r, 451, "4.4.2", "Connection to next hop lost");
+		smtp_no_connection(r);
 		if (l->lost.code != 0)
 			*r = l->lost;
 	} else {
@@ -239,18 +224,11 @@ resume(struct nexthop *h, const struct envelope *env, int spool,
 	}
 	l->again = l->again || !l->given_back;
 	l->given_back = false;
-	same.recipients = to;
-	same.nrecipients = l->n;
 	if (ok) {
 		smtp_restart(h);
-		ok = smtp_try_places(h, &same, spool, deadline, v, r);
-		if (!ok)
-			smtp_make_temporary(r);
+		ok = smtp_offer_same(h, env, to, l->n, spool, deadline, r);
 	}
-	ok = ok && is_accepted_again(h, v, r);
-	h->kept = false;
 	free(to);
-	free(v);
 	if (!ok)
 		smtp_quit(h, deadline);
 	return ok;
@@ -331,7 +309,7 @@ begin_transaction(struct nexthop *h, const struct envelope *env,
 	l->sender = copy_pair(env->fact[FACT_SENDER],
 	    env->fact[FACT_MAIL_OPTIONS]);
 	if (l->sender == NULL)
-		reply_set(&r, 452, "4.3.1", "Out of memory");
+		reply_no_memory(&r);
 	if (h->s.fd == -1)
 		smtp_restart(h);
 	l->begun = l->sender != NULL &&
@@ -366,7 +344,7 @@ nexthop_live_vrfy(struct nexthop *h, const struct envelope *env,
     int64_t deadline, struct reply *r)
 {
 	const char *address = env->recipients[0].address;
-	const bool ascii = smtp_is_ascii(address, strlen(address));
+	const bool ascii = text_is_ascii(address, strlen(address));
 	struct reply said;
 
 	if (!is_usable(h) || (!ascii && !(h->can & CAN_SMTPUTF8)))
@@ -399,7 +377,7 @@ nexthop_live_idle(struct nexthop *h, unsigned seconds)
 	    (h->dirty ? OPEN_SHARE : 1);
 	if (clock_left(until) > 0)
 		return clock_left(until);
-	smtp_quit(h, clock_now() + QUIT_SECONDS * 1000);
+	smtp_quit(h, clock_after(QUIT_SECONDS));
 	h->live->given_back = true;
 	return -1;
 }

@@ -80,7 +80,7 @@ smtp_say_hello(struct nexthop *h, int64_t deadline, struct reply *r)
 static void
 note_protection(struct nexthop *h, const char *report)
 {
-	static const char *const names[] = { "protocol=", "cipher=" };
+	static const char names[][10] = { "protocol=", "cipher=" };
 	const char *p;
 	size_t n;
 
@@ -97,7 +97,7 @@ note_protection(struct nexthop *h, const char *report)
 
 /* Puts TLS between the next hop and us. */
 static bool
-start_tls(struct nexthop *h, bool verify, int64_t deadline, struct reply *r)
+begin_tls(struct nexthop *h, bool verify, int64_t deadline, struct reply *r)
 {
 	const char *pins = h->set->tls_pins;	/* which say it all */
 	const bool by_name = verify && pins == NULL;
@@ -151,7 +151,7 @@ negotiate_tls(struct nexthop *h, bool must, int64_t deadline, struct reply *r)
 			if (h->s.used < h->s.have)
 				return smtp_garbled(h, STEP_STARTTLS,
 				    "more than a reply", r);
-			return start_tls(h, must, deadline, r) &&
+			return begin_tls(h, must, deadline, r) &&
 			    smtp_say_hello(h, deadline, r);
 		}
 		if (h->s.fd == -1)
@@ -182,7 +182,7 @@ connect_place(struct nexthop *h, int64_t deadline, struct reply *r)
 		return false;
 	}
 	h->reached = true;
-	if (h->protocol == NEXTHOP_SMTPS && !start_tls(h, true, deadline, r))
+	if (h->protocol == NEXTHOP_SMTPS && !begin_tls(h, true, deadline, r))
 		return false;
 	return smtp_read_reply(h, STEP_GREETING, deadline, r);
 }
@@ -321,14 +321,14 @@ static void
 explain_place(enum nexthop_protocol protocol, const char *where, size_t n,
     char *error, size_t size)
 {
-	static const char *const names[] = { [NEXTHOP_SMTP] = "smtp",
+	static const char names[][6] = { [NEXTHOP_SMTP] = "smtp",
 		[NEXTHOP_SMTPS] = "smtps", [NEXTHOP_LMTP] = "lmtp" };
 	const char *name = names[protocol];
 	char place[128];
 
 	snprintf(place, sizeof place, "%s:%.*s", name, n > 100 ? 100 : (int)n,
 	    where);
-	if (strncmp(where, "//", 2) != 0 && *where == '/' &&
+	if (!text_starts(where, "//") && *where == '/' &&
 	    protocol != NEXTHOP_SMTPS)
 		snprintf(error, size, "%s: a socket is written %s:unix:%s",
 		    place, name, place + strlen(name) + 1);

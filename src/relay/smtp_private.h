@@ -228,9 +228,6 @@ bool	smtp_may_repeat(const struct nexthop *h, enum step step,
 
 /* ---- smtp.c ---- */
 
-/* Is no octet of p[0..len) above 127? */
-bool	smtp_is_ascii(const char *p, size_t len);
-
 /* The next hop takes no more recipients in this transaction: RFC 5321
    4.5.3.1.10. */
 #define CODE_TOO_MANY 452
@@ -253,10 +250,19 @@ bool	smtp_can_carry(struct nexthop *h, const struct envelope *env,
 bool	smtp_try_places(struct nexthop *h, const struct envelope *env,
 	    int spool, int64_t deadline, struct reply v[], struct reply *r);
 
+/* Offers the envelope once more to those to[0..n) who had accepted it.  False:
+   they do not all accept it again, and *r says why, for another try later. */
+bool	smtp_offer_same(struct nexthop *h, const struct envelope *env,
+	    const struct recipient to[], size_t n, int spool,
+	    int64_t deadline, struct reply *r);
+
 /* Adds recipients to the open transaction.  Where the connection is lost, *r
    says so. */
 void	smtp_try_recipients(struct nexthop *h, const struct envelope *env,
 	    int64_t deadline, struct reply v[], struct reply *r);
+
+/* 451: the connection is gone. */
+void	smtp_no_connection(struct reply *r);
 
 /* ---- smtp_text.c ---- */
 
@@ -363,6 +369,9 @@ bool	smtp_read_xforward(struct nexthop *h, int64_t deadline,
 	    struct reply *r);
 
 /* ---- smtp_auth.c ---- */
+
+/* Learns from a line of EHLO's reply which mechanisms there are. */
+void	smtp_note_auth(struct nexthop *h, const char *line);
 
 /* Authenticates, where the file of credentials has a line for the next hop or
    the sender.  False: *r says why that fails. */

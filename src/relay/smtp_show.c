@@ -5,7 +5,7 @@
  * Message text is not shown, and of AUTH nothing but the mechanism and replies
  * that do not quote our secret.
  */
-#define _GNU_SOURCE	/* explicit_bzero, memmem */
+#define _GNU_SOURCE	/* explicit_bzero */
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
@@ -70,8 +70,9 @@ has_run(const char *secret, const char *p, size_t len)
 	const size_t n = strlen(secret), run = n < QUOTED ? n : QUOTED;
 
 	for (size_t i = 0; run > 0 && i + run <= len; i++)
-		if (memmem(secret, n, p + i, run) != NULL)
-			return true;
+		for (size_t at = 0; at + run <= n; at++)
+			if (memcmp(secret + at, p + i, run) == 0)
+				return true;
 	return false;
 }
 
@@ -119,7 +120,7 @@ bool
 smtp_may_repeat(const struct nexthop *h, enum step step, const char *line)
 {
 	return (smtp_is_secret(step) || smtp_is_trusted(h)) &&
-	    strspn(line, "0123456789") != 3;
+	    text_digits(line) != 3;
 }
 
 void
@@ -131,7 +132,7 @@ smtp_show_reply(const struct nexthop *h, enum step step, const char *line)
 		return;
 	if (smtp_may_repeat(h, step, line))
 		shown = 0;
-	else if (smtp_is_secret(step) && strncmp(line, "334", 3) == 0)
+	else if (smtp_is_secret(step) && text_starts(line, "334"))
 		shown = 3;
 	else if (smtp_is_secret(step) && n > 4 && (h->set->through ||
 	    smtp_quotes_secret(h, line + 4)))
@@ -147,7 +148,7 @@ nexthop_where(const struct nexthop *h, char *name, char *tls, size_t size)
 {
 	char all[SMTP_NAME_MAX];
 
-	snprintf(name, size, "%s", h->place.host[0] == '\0' ? ""
-	    : smtp_name(h, all));
-	snprintf(tls, size, "%s", h->tls);
+	text_copy(name, size, h->place.host[0] == '\0' ? "" : smtp_name(h,
+	    all));
+	text_copy(tls, size, h->tls);
 }

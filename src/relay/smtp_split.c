@@ -206,7 +206,7 @@ nexthop_close(struct nexthop *h)
 
 	for (; h != NULL; h = next) {
 		next = h->next;
-		smtp_quit(h, clock_now() + QUIT_SECONDS * 1000);
+		smtp_quit(h, clock_after(QUIT_SECONDS));
 		tls_await_end(&h->engine);
 		smtp_live_close(h);
 		free(h->part);

@@ -24,33 +24,28 @@
 
 #define REPLY_LINE_MAX 1024	/* octets kept of a reply's line */
 #define REPLY_LINES_MAX 1000	/* lines of one reply */
-#define DIGITS "0123456789"
 
-/* Keywords of EHLO, and arguments among which one must be. */
+/* Keywords of EHLO, and whether our client may see the line; AUTH is in
+   smtp_auth.c. */
 static const struct {
-	const char *keyword, *argument;
+	char keyword[14];
 	unsigned can;
+	bool shown;
 } offers[] = {
-	{ "PIPELINING", NULL, CAN_PIPELINING },
-	{ "SIZE", NULL, CAN_SIZE },
-	{ "8BITMIME", NULL, CAN_8BITMIME },
-	{ "SMTPUTF8", NULL, CAN_SMTPUTF8 },
-	{ "DSN", NULL, CAN_DSN },
-	{ "CHUNKING", NULL, CAN_CHUNKING },
-	{ "BINARYMIME", NULL, CAN_BINARYMIME },
-	{ "STARTTLS", NULL, CAN_STARTTLS },
-	{ "DELIVERBY", NULL, CAN_DELIVERBY },
-	{ "FUTURERELEASE", NULL, CAN_FUTURERELEASE },
-	{ "MT-PRIORITY", NULL, CAN_MT_PRIORITY },
-	{ "REQUIRETLS", NULL, CAN_REQUIRETLS },
-	{ "RRVS", NULL, CAN_RRVS },
-	{ "LIMITS", NULL, CAN_LIMIT },
-	{ "AUTH", "PLAIN", CAN_AUTH_PLAIN },
-	{ "AUTH", "LOGIN", CAN_AUTH_LOGIN },
-	{ "AUTH", "CRAM-MD5", CAN_AUTH_CRAM },
-	{ "AUTH", "SCRAM-SHA-256", CAN_AUTH_SCRAM },
-	{ "AUTH", "OAUTHBEARER", CAN_AUTH_OAUTHBEARER },
-	{ "AUTH", "XOAUTH2", CAN_AUTH_XOAUTH2 },
+	{ "PIPELINING", CAN_PIPELINING, false },
+	{ "SIZE", CAN_SIZE, true },
+	{ "8BITMIME", CAN_8BITMIME, true },
+	{ "SMTPUTF8", CAN_SMTPUTF8, true },
+	{ "DSN", CAN_DSN, true },
+	{ "CHUNKING", CAN_CHUNKING, false },
+	{ "BINARYMIME", CAN_BINARYMIME, true },
+	{ "STARTTLS", CAN_STARTTLS, false },
+	{ "DELIVERBY", CAN_DELIVERBY, true },
+	{ "FUTURERELEASE", CAN_FUTURERELEASE, true },
+	{ "MT-PRIORITY", CAN_MT_PRIORITY, true },
+	{ "REQUIRETLS", CAN_REQUIRETLS, true },
+	{ "RRVS", CAN_RRVS, true },
+	{ "LIMITS", CAN_LIMIT, true },
 };
 
 /*
@@ -59,8 +54,8 @@ static const struct {
  * refusal is logged with the step's name, as nobody would expect it there.
  */
 static const struct {
-	const char *name;
-	int want, seconds;
+	char name[23];
+	short want, seconds;
 	bool told;
 } step_facts[] = {
 	[STEP_GREETING] = { "the greeting", 220, 300, true },
@@ -119,6 +114,12 @@ smtp_hang_up(struct nexthop *h)
 		h->live->exchange = false;
 }
 
+void
+smtp_no_connection(struct reply *r)
+{
+	reply_set(r, 451, "4.4.2", "Connection to next hop lost");
+}
+
 /* The connection failed, with errno or 0 for its end.  Returns false. */
 static bool
 smtp_lost(struct nexthop *h, enum step step, int err, struct reply *r)
@@ -144,7 +145,7 @@ smtp_lost(struct nexthop *h, enum step step, int err, struct reply *r)
 	if (err == ETIMEDOUT)
 		reply_set(r, 451, "4.4.2", "Next hop timed out");
 	else
-		reply_set(r, 451, "4.4.2", "Connection to next hop lost");
+		smtp_no_connection(r);
 	return false;
 }
 
@@ -175,47 +176,37 @@ note_limit(const char *arguments, const char *name, uint64_t *limit)
 		*limit = most;
 }
 
-/* Keeps a line of EHLO for our client, if it is one that it may see.  What
-   does not fit is left out. */
+/* Keeps a line of EHLO for our client.  What does not fit is left out. */
 static void
 keep_line(struct nexthop *h, const char *line)
 {
-	static const char *const shown[] = { "SIZE", "8BITMIME", "SMTPUTF8",
-		"DSN", "LIMITS", "BINARYMIME", "DELIVERBY", "FUTURERELEASE",
-		"MT-PRIORITY", "REQUIRETLS", "RRVS" };
 	char *to = h->live->lines;
-	size_t i, used = strlen(to);
+	size_t used = strlen(to);
 
-	for (i = 0; i < COUNT(shown); i++)
-		if (text_find_word(line, shown[i]) == line &&
-		    (strcmp(shown[i], "REQUIRETLS") != 0 ||
-		    smtp_is_verified(h)) &&
-		    used + strlen(line) + 2 < LIVE_LINES)
-			snprintf(to + used, LIVE_LINES - used, "%s\n", line);
+	if (used + strlen(line) + 2 < LIVE_LINES)
+		text_join(to + used, LIVE_LINES - used, line, "\n", NULL);
 }
 
-/* Learns from a line of EHLO's reply.  Old servers write "AUTH=". */
+/* Learns from a line of EHLO's reply. */
 static void
 note_extension(struct nexthop *h, const char *line)
 {
 	const char *arguments;
 	size_t i;
 
-	if (h->live != NULL) {
-		keep_line(h, line);
+	if (h->live != NULL)
 		smtp_note_mechanisms(h, line);
-	}
 	for (i = 0; i < COUNT(offers); i++) {
 		if (text_find_word(line, offers[i].keyword) != line)
 			continue;
+		if (h->live != NULL && offers[i].shown &&
+		    (offers[i].can != CAN_REQUIRETLS || smtp_is_verified(h)))
+			keep_line(h, line);
 		arguments = line + strlen(offers[i].keyword);
 		arguments += strspn(arguments, " =");
-		if (offers[i].argument == NULL ||
-		    text_find_word(arguments, offers[i].argument) != NULL)
-			h->can |= offers[i].can;
-		if (offers[i].can == CAN_SIZE && !text_parse_number(
-		    (struct span){ arguments, strlen(arguments) },
-		    &h->size_max))
+		h->can |= offers[i].can;
+		if (offers[i].can == CAN_SIZE &&
+		    !text_parse_number(span_of(arguments), &h->size_max))
 			h->size_max = 0;
 		if (offers[i].can == CAN_LIMIT) {
 			note_limit(arguments, "RCPTMAX", &h->rcpt_max);
@@ -228,6 +219,7 @@ static void
 note_line(struct nexthop *h, const char *line)
 {
 	note_extension(h, line);
+	smtp_note_auth(h, line);
 	smtp_note_attributes(h, line);
 }
 
@@ -237,20 +229,9 @@ smtp_strip(char *line, size_t len)
 	size_t i, n = 0;
 
 	for (i = 0; i < len; i++)
-		if ((unsigned char)line[i] >= ' ' && line[i] != '\177')
+		if (!text_is_control(line[i]))
 			line[n++] = line[i];
 	line[n] = '\0';
-}
-
-/* The code of a reply's line, and whether more follow; 0 if it is none. */
-static int
-parse_reply_code(const char *line, bool *more)
-{
-	if (line[0] < '2' || line[0] > '5' || strspn(line, DIGITS) != 3 ||
-	    (line[3] != '\0' && line[3] != ' ' && line[3] != '-'))
-		return 0;
-	*more = line[3] == '-';
-	return (line[0] - '0') * 100 + (line[1] - '0') * 10 + line[2] - '0';
 }
 
 /* Adds a line to a reply.  The first line of a code gives the enhanced code;
@@ -266,7 +247,7 @@ add_reply_line(struct reply *r, int code, const char *text)
 	if (first && n == 0)
 		snprintf(r->enh, sizeof r->enh, "%c.0.0", '0' + code / 100);
 	else if (first)
-		snprintf(r->enh, sizeof r->enh, "%.*s", (int)n, text);
+		text_cut(r->enh, sizeof r->enh, text, n);
 	else if (strlen(r->enh) != n || memcmp(r->enh, text, n) != 0)
 		n = 0;
 	if (n > 0)
@@ -314,9 +295,11 @@ read_reply(struct nexthop *h, enum step step, int64_t deadline,
 		if (len == -1)
 			return smtp_lost(h, step, errno, r);
 		smtp_show_reply(h, step, line);
-		code = parse_reply_code(line, &more);
+		code = text_code(line);
+		more = code != 0 && line[3] == '-';
 		/* A challenge must not be cut. */
-		if (code == 0 || n == REPLY_LINES_MAX || (code == 334 &&
+		if (code == 0 || strchr(" -", line[3]) == NULL ||
+		    n == REPLY_LINES_MAX || (code == 334 &&
 		    len == REPLY_LINE_MAX - 1))
 			return smtp_garbled(h, step, line, r);
 		if (code != r->code)
@@ -327,8 +310,8 @@ read_reply(struct nexthop *h, enum step step, int64_t deadline,
 	}
 	/* A challenge may be empty. */
 	if (r->code != 334 && r->text[strspn(r->text, " \n")] == '\0')
-		text_join(r->text, sizeof r->text, r->code < 400 ? "OK" :
-		    "The next hop gives no reason", NULL);
+		text_copy(r->text, sizeof r->text, r->code < 400 ? "OK" :
+		    "The next hop gives no reason");
 	h->can &= ~h->avoid;
 	h->quoted = true;
 	return true;
@@ -398,7 +381,7 @@ weigh_refusal(struct nexthop *h, enum step step, struct reply *r)
 
 	/* A text may repeat what we said; what our client said, it knows. */
 	if (smtp_is_secret(step) && !h->set->through)
-		text_join(r->text, sizeof r->text, SMTP_NO_AUTH, NULL);
+		text_copy(r->text, sizeof r->text, SMTP_NO_AUTH);
 	/* Without a transaction RCPT is refused because MAIL was. */
 	if (ours && !repeated && (step != STEP_RCPT || h->dirty))
 		smtp_log_refusal(h, step, r, step == STEP_DATA &&

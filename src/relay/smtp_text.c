@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/reply.h"
 #include "relay/smtp_private.h"
 
@@ -52,8 +53,8 @@ send_chunk(struct nexthop *h, int spool, int64_t deadline, struct reply *r)
 			write_held(h, deadline);
 		room = sizeof h->out - h->held;
 		left = (size_t)(st.st_size - offset);
-		n = pread(spool, h->out + h->held, left < room ? left : room,
-		    offset);
+		n = file_read_at(spool, h->out + h->held,
+		    left < room ? left : room, offset);
 		if (n <= 0)
 			return spool_error(h, n == 0 ? EIO : errno, r);
 		h->held += (size_t)n;
@@ -116,7 +117,7 @@ send_text(struct nexthop *h, int spool, int64_t deadline, struct reply *r)
 	char last = '\n';
 	ssize_t n;
 
-	while ((n = pread(spool, h->in, sizeof h->in, offset)) > 0) {
+	while ((n = file_read_at(spool, h->in, sizeof h->in, offset)) > 0) {
 		last = add_text(h, h->in, (size_t)n, last, deadline);
 		offset += n;
 		if (h->error != 0)
@@ -143,7 +144,7 @@ smtp_send_message(struct nexthop *h, const struct envelope *env, int spool,
     enum spool_form form, int64_t deadline, struct reply *r)
 {
 	if (h->s.fd == -1) {
-		reply_set(r, 451, "4.4.2", "Connection to next hop lost");
+		smtp_no_connection(r);
 		return false;
 	}
 	if (smtp_is_chunked(h, form))

@@ -99,15 +99,14 @@ smtp_hello_again(struct nexthop *h, int64_t deadline)
 	if (!h->live->news)
 		return;
 	h->live->news = false;
-	text_join(mechanisms, sizeof mechanisms, h->live->mechanisms, NULL);
+	text_copy(mechanisms, sizeof mechanisms, h->live->mechanisms);
 	smtp_say_hello(h, deadline, &r);
-	text_join(h->live->mechanisms, sizeof h->live->mechanisms, mechanisms,
-	    NULL);
+	text_copy(h->live->mechanisms, sizeof h->live->mechanisms, mechanisms);
 }
 
 /* Ends an exchange that our client has given up. */
 static void
-cancel(struct nexthop *h)
+cancel_exchange(struct nexthop *h)
 {
 	struct reply r;
 
@@ -115,7 +114,7 @@ cancel(struct nexthop *h)
 		return;
 	smtp_add(h, "*\r\n");
 	/* What accepts that, or asks on, is out of step. */
-	if (smtp_command(h, STEP_SASL, clock_now() + CANCEL_SECONDS * 1000,
+	if (smtp_command(h, STEP_SASL, clock_after(CANCEL_SECONDS),
 	    &r))
 		smtp_hang_up(h);
 	h->live->exchange = false;
@@ -125,11 +124,11 @@ void
 nexthop_live_nobody(struct nexthop *h)
 {
 	assert(h->live != NULL);
-	cancel(h);
+	cancel_exchange(h);
 	explicit_bzero(h->live->name, sizeof h->live->name);
 	if (!h->live->login)
 		return;
-	smtp_quit(h, clock_now() + QUIT_SECONDS * 1000);
+	smtp_quit(h, clock_after(QUIT_SECONDS));
 	h->live->login = h->live->news = false;
 }
 
@@ -137,10 +136,10 @@ nexthop_live_nobody(struct nexthop *h)
 
 /* It could not be asked, or makes no sense: RFC 4954 4.  Keeps the words. */
 static void
-fail(struct reply *v)
+fail_login(struct reply *v)
 {
 	v->code = 454;
-	text_join(v->enh, sizeof v->enh, "4.7.0", NULL);
+	text_copy(v->enh, sizeof v->enh, "4.7.0");
 }
 
 /* A challenge came.  False, with *v, if the exchange cannot go on. */
@@ -150,14 +149,14 @@ take_challenge(struct nexthop *h, struct reply *v)
 	v->enh[0] = '\0';
 	if (strchr(v->text, '\n') != NULL) {
 		smtp_garbled(h, STEP_SASL, "", v);
-		fail(v);
+		fail_login(v);
 		return false;
 	}
 	h->live->exchange = true;
 	if (++h->live->turns <= TURNS_MAX)
 		return true;
 	smtp_log(h, "AUTH", "too many challenges");
-	cancel(h);
+	cancel_exchange(h);
 	reply_set(v, 454, "4.7.0", "Too many challenges of next hop");
 	return false;
 }
@@ -166,7 +165,7 @@ take_challenge(struct nexthop *h, struct reply *v)
 static void
 tell_name(struct nexthop *h, const struct relay_login *l)
 {
-	text_join(l->user, l->size, h->live->name, NULL);
+	text_copy(l->user, l->size, h->live->name);
 	explicit_bzero(h->live->name, sizeof h->live->name);
 }
 
@@ -195,7 +194,7 @@ exchange(struct nexthop *h, const struct relay_login *l, int64_t deadline,
 		live->login = live->news = true;
 	/* 538 is about our connection, not about the client's. */
 	if (v->code >= 400 && (h->s.fd == -1 || v->code == 538))
-		fail(v);
+		fail_login(v);
 	tell_name(h, l);
 }
 
@@ -210,21 +209,21 @@ may_begin(struct nexthop *h, const char *mechanism, int64_t deadline,
 		    ? "Authenticated already" : "No AUTH in a transaction");
 		return false;
 	}
-	cancel(h);
+	cancel_exchange(h);
 	explicit_bzero(h->live->name, sizeof h->live->name);
 	smtp_abandon(h, deadline);
 	if (!smtp_live_meet(h, deadline, v)) {
-		fail(v);
+		fail_login(v);
 		return false;
 	}
 	if (h->live->mechanisms[0] == '\0')
 		reply_set(v, 454, "4.7.0", "Authentication is not available");
-	else if (strpbrk(mechanism, " =") != NULL ||
+	else if (mechanism[strcspn(mechanism, " =")] != '\0' ||
 	    text_find_word(h->live->mechanisms, mechanism) == NULL)
 		reply_set(v, 504, "5.5.4", "Mechanism is not offered");
 	else {
-		text_join(h->live->mechanism, sizeof h->live->mechanism,
-		    mechanism, NULL);
+		text_copy(h->live->mechanism, sizeof h->live->mechanism,
+		    mechanism);
 		h->live->turns = 0;
 		h->live->named = false;
 		return true;
@@ -249,7 +248,7 @@ read_response(struct nexthop *h, const struct relay_login *l, struct reply *v)
 {
 	char said[RESPONSE_MAX / 4 * 3];
 	const char *response = l->response == NULL ? "" : l->response;
-	struct span base64 = { response, strlen(response) };
+	struct span base64 = span_of(response);
 	long n = base64.len > RESPONSE_MAX ? 0
 	    : text_decode_base64(said, sizeof said, base64);
 
@@ -279,7 +278,7 @@ nexthop_live_auth(struct nexthop *h, const struct envelope *env,
 			exchange(h, l, deadline, v);
 		} else {
 			tell_name(h, l);
-			cancel(h);
+			cancel_exchange(h);
 		}
 	}
 	h->live->used = clock_now();

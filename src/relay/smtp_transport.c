@@ -1,12 +1,13 @@
 /*
  * smtp_transport.c - smtp:, smtps: and lmtp: as transports.
  */
-#define _GNU_SOURCE	/* explicit_bzero */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/reply.h"
+#include "base/text.h"
 #include "relay/expected.h"
 #include "relay/smtp.h"
 #include "relay/transport.h"
@@ -144,9 +145,9 @@ can_authenticate(const struct relay *r, const struct hop *h, char *error,
 	    hop_protocol(h) == NEXTHOP_SMTPS ||
 	    strstr(h->where, "unix:") != NULL)
 		return true;
-	snprintf(error, size, "--auth relay: would never be offered without "
-	    "TLS to the next hop: it needs --relay-tls, smtps:, a unix socket "
-	    "or --no-auth-require-tls");
+	text_copy(error, size, "--auth relay: would never be offered without "
+	    "TLS to the next hop: it needs --relay-tls, smtps:, a unix "
+	    "socket or --no-auth-require-tls");
 	return false;
 }
 
@@ -198,9 +199,7 @@ probe_nexthop(struct relay *r, struct hop *h, struct findings *f)
 		len = nexthop_read_credentials(n, &text);
 	if (len >= 0)
 		expected_find(&from, r, h, text, (size_t)len);
-	if (len > 0)
-		explicit_bzero(text, (size_t)len);
-	free(text);
+	file_free(text, len);
 	nexthop_check(n, h->spec, &from, f);
 	nexthop_close(n);
 	expected_free(&from);
