@@ -15,12 +15,12 @@
 #include <strings.h>
 #include <stdio.h>
 #include <syslog.h>
-#include <unistd.h>
 
 #include "base/address.h"
 #include "base/file.h"
 #include "base/network.h"
 #include "base/reply.h"
+#include "base/text.h"
 
 #define FILE_MAX (16 << 20)	/* octets of a file of domains */
 
@@ -33,12 +33,6 @@ struct access {
 	bool unlimited;
 };
 
-static bool
-item_is(const char *item, size_t len, const char *word)
-{
-	return len == strlen(word) && memcmp(item, word, len) == 0;
-}
-
 /* Is the client in the list?  Returns -1 with *bad if an item is no client. */
 static int
 find_client(const char *list, const char *address, bool local, bool user,
@@ -49,9 +43,9 @@ find_client(const char *list, const char *address, bool local, bool user,
 
 	for (;; list += len + 1) {
 		len = strcspn(list, ",");
-		if (item_is(list, len, "all"))
+		if (text_is(list, len, "all"))
 			one = 1;
-		else if (item_is(list, len, "auth"))
+		else if (text_is(list, len, "auth"))
 			one = user;
 		else
 			one = network_has(list, len, address);
@@ -69,11 +63,11 @@ find_client(const char *list, const char *address, bool local, bool user,
 /* Is item[0..len) a domain, perhaps with a dot before it, or an address
    literal?  A byte order mark would only look like a letter. */
 static bool
-is_domain(const char *item, size_t len)
+is_domain_item(const char *item, size_t len)
 {
 	size_t dot = len > 1 && item[0] == '.' && item[1] != '[';
 
-	return strncmp(item, "\357\273\277", 3) != 0 &&
+	return !text_starts(item, "\357\273\277") &&
 	    address_is_domain(item + dot, len - dot);
 }
 
@@ -82,58 +76,40 @@ is_domain(const char *item, size_t len)
 static unsigned
 take_lines(struct access *a)
 {
-	char *to = a->text, *p = a->text, *end = a->text + a->len, *stop;
+	char *to = a->text, *p, *end = a->text + a->len;
 	unsigned line = 0;
-	size_t len;
+	size_t all, len;
 
-	while (p < end) {
-		stop = memchr(p, '\n', (size_t)(end - p));
-		if (stop == NULL)
-			stop = end;
+	for (p = a->text; p < end; p += all) {
+		len = all = text_line(p, (size_t)(end - p));
 		line++;
-		len = (size_t)(stop - p);
-		while (len > 0 && (p[len - 1] == ' ' || p[len - 1] == '\t' ||
-		    p[len - 1] == '\r'))
+		while (len > 0 && memchr(" \t\r\n", p[len - 1], 4) != NULL)
 			len--;
 		if (len > 0 && p[0] != '#') {
-			if (!is_domain(p, len))
+			if (!is_domain_item(p, len))
 				return line;
 			memmove(to, p, len);
 			to[len] = '\0';
 			to += len + 1;
 		}
-		p = stop + 1;
 	}
 	a->len = (size_t)(to - a->text);
 	return 0;
 }
 
-/* Reads all of the file into a->text.  Returns 0, or -1 with errno. */
-static int
-read_domain_file(struct access *a)
-{
-	int fd = file_again(a->fd, a->set->domains), error;
-	long n;
-
-	if (fd == -1)
-		return -1;
-	n = file_read_all(fd, FILE_MAX, &a->text);
-	error = errno;
-	close(fd);
-	errno = error;
-	a->len = n == -1 ? 0 : (size_t)n;
-	return n == -1 ? -1 : 0;
-}
 
 /* Reads the file once.  Returns false if it cannot be used; that was logged. */
 static bool
 read_domains(struct access *a)
 {
 	unsigned line = 0;
+	long n;
 
 	if (a->text != NULL || a->set->domains == NULL)
 		return true;
-	if (read_domain_file(a) == -1)
+	n = file_read_named(a->fd, a->set->domains, FILE_MAX, &a->text);
+	a->len = n == -1 ? 0 : (size_t)n;
+	if (n == -1)
 		logger_printf(a->log, LOG_ERR, "config-error", NULL,
 		    "--relay-domains: %s: %s", a->set->domains,
 		    strerror(errno));
@@ -157,13 +133,13 @@ take_list(struct access *a, const char *list, char *error, size_t size)
 	a->len = strlen(list) + 1;
 	a->text = malloc(a->len);
 	if (a->text == NULL) {
-		snprintf(error, size, "out of memory");
+		text_copy(error, size, "out of memory");
 		return false;
 	}
 	memcpy(a->text, list, a->len);
 	for (char *p = a->text; p < a->text + a->len; p += len + 1) {
 		len = strcspn(p, ",");
-		if (!is_domain(p, len)) {
+		if (!is_domain_item(p, len)) {
 			snprintf(error, size, "--relay-domains: \"%.*s\" is "
 			    "not a domain", (int)(len < 255 ? len : 255), p);
 			return false;
@@ -210,11 +186,9 @@ access_close(struct access *a)
 {
 	if (a == NULL)
 		return;
-	if (a->fd != -1)
-		close(a->fd);
+	file_close(&a->fd);
 	free(a->text);
 	a->text = NULL;
-	a->fd = -1;
 }
 
 void
@@ -308,9 +282,9 @@ access_allows(struct access *a, const struct envelope *env,
 		return true;
 	address = strdup(env->recipients[0].address);
 	if (address == NULL) {
-		reply_set(r, 452, "4.3.1", "Out of memory");
+		reply_no_memory(r);
 		if (why != NULL)
-			snprintf(why, size, "out of memory");
+			text_copy(why, size, "out of memory");
 		return false;
 	}
 	ours = is_ours(a, address, address_canonical(address), way);

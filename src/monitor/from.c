@@ -195,7 +195,7 @@ same_mailbox(struct span is, const char *address)
 	memcpy(a, is.p, is.len);
 	a[is.len] = '\0';
 	address_canonical(a);
-	address_canonical(text_join(b, sizeof b, address, NULL));
+	address_canonical(text_copy(b, sizeof b, address));
 	return strcmp(a, b) == 0;
 }
 

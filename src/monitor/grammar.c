@@ -15,24 +15,11 @@
 
 #define PARAMETERS_MAX 64	/* of one command; the extensions name 12 */
 
-static bool
-is_printable(const char *s)
-{
-	return text_is_printable(s, strlen(s));
-}
-
-static bool
-is_alnum(char c)
-{
-	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
-	    (c >= 'A' && c <= 'Z');
-}
-
 /* Letters and digits, or nothing. */
 static bool
 is_alnum_word(const char *s)
 {
-	while (is_alnum(*s))
+	while (text_is_alnum(*s))
 		s++;
 	return *s == '\0';
 }
@@ -44,7 +31,7 @@ is_mailbox(const char *s)
 {
 	const char *p = s;
 
-	if (*s == '\0' || *s == '-' || !is_printable(s))
+	if (*s == '\0' || *s == '-' || !text_all_printable(s))
 		return false;
 	if (*p == '"') {
 		for (p++; *p != '\0' && *p != '"'; p++)
@@ -55,7 +42,7 @@ is_mailbox(const char *s)
 	}
 	if (*p == '@' && p[1] == '\0')
 		return false;
-	return strpbrk(p, " <>\"\\(),;") == NULL &&
+	return p[strcspn(p, " <>\"\\(),;")] == '\0' &&
 	    strchr(p, '@') == strrchr(p, '@');
 }
 
@@ -66,7 +53,7 @@ keyword_length(const char *p, size_t len)
 {
 	size_t n = 0;
 
-	while (n < len && (is_alnum(p[n]) || (p[n] == '-' && n > 0)))
+	while (n < len && (text_is_alnum(p[n]) || (p[n] == '-' && n > 0)))
 		n++;
 	if (n == len)
 		return n;
@@ -81,7 +68,7 @@ are_parameters(const char *s)
 	struct span seen[PARAMETERS_MAX];
 	size_t n = 0, len, key, i;
 
-	if (!is_printable(s))
+	if (!text_all_printable(s))
 		return false;
 	for (s += strspn(s, " "); *s != '\0'; s += strspn(s, " ")) {
 		len = strcspn(s, " ");
@@ -106,12 +93,12 @@ grammar_allows(const struct envelope *env)
 
 	if ((fact[FACT_SENDER][0] != '\0' && !is_mailbox(fact[FACT_SENDER])) ||
 	    !are_parameters(fact[FACT_MAIL_OPTIONS]) ||
-	    !is_printable(fact[FACT_CLIENT_HELO]) ||
+	    !text_all_printable(fact[FACT_CLIENT_HELO]) ||
 	    !is_alnum_word(fact[FACT_QUEUE_ID]) ||
 	    !is_alnum_word(fact[FACT_CLIENT_PROTOCOL]))
 		return false;
 	for (i = FACT_FORWARD_ADDRESS; i <= FACT_FORWARD_SOURCE; i++)
-		if (!is_printable(fact[i]))
+		if (!text_all_printable(fact[i]))
 			return false;
 	for (i = 0; i < env->nrecipients; i++)
 		if (!is_mailbox(env->recipients[i].address) ||

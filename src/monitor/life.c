@@ -23,6 +23,7 @@
 #include "base/file.h"
 #include "monitor/confine.h"
 #include "monitor/private.h"
+#include "net/spawn.h"
 
 /* Records and questions of a session: so many at once, and so many a second. */
 #define BURST 2000
@@ -123,10 +124,8 @@ reap_channel(const struct monitor *m, int error, int *status)
 	if (waitpid(m->child, status, WNOHANG) == m->child)
 		return 0;
 	kill(m->child, SIGKILL);
-	while (waitpid(m->child, status, 0) == -1)
-		if (errno != EINTR)
-			return -1;
-	return 0;
+	*status = spawn_reap(m->child);
+	return *status == -1 ? -1 : 0;
 }
 
 /* The monitor's life.  Returns its exit status: the channel process's. */
@@ -134,7 +133,8 @@ static int
 serve(struct monitor *m, int signals)
 {
 	struct received r;
-	int status, more = 1, error = detach_client(m, signals) == -1 ? errno : 0;
+	int status, more = 1;
+	int error = detach_client(m, signals) == -1 ? errno : 0;
 
 	monitor_log_session(m);
 	while (error == 0 && more == 1 && !m->ended) {

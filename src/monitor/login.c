@@ -27,7 +27,7 @@ remember_user(struct monitor *m, bool good, const char *user)
 {
 	if (m->known[FACT_SASL_USERNAME] == NULL)
 		return;
-	text_join(m->user, sizeof m->user, user, NULL);
+	text_copy(m->user, sizeof m->user, user);
 	m->known[FACT_SASL_USERNAME] = m->user;
 	m->known[FACT_SASL_METHOD] = good ? m->method : "";
 }
@@ -106,7 +106,7 @@ log_auth(struct monitor *m, const struct envelope *env, const struct reply *v,
 		keep_login(m, env, source);
 		return;
 	}
-	text_make_safe(name, text_join(name, sizeof name, tried, NULL), false);
+	text_make_safe(name, text_copy(name, sizeof name, tried), false);
 	noted.notes = &notes;
 	logger_put(&m->set->log, LOG_WARNING, "auth-failed", &noted,
 	    text_join(line, sizeof line, m->method, " by ", source, " ",
@@ -123,7 +123,7 @@ is_guess(const struct reply *v)
 /* Hands a step to the next hop; name[0..TRIED) becomes what the client calls
    itself.  If that is taken, it counts only if it can be shown. */
 static void
-ask_next_hop(struct monitor *m, const struct question *q,
+step_next_hop(struct monitor *m, const struct question *q,
     const char *mechanism, struct reply *v, char *user, char *name)
 {
 	const struct relay_login l = { .mechanism = mechanism,
@@ -158,15 +158,15 @@ monitor_authenticate(struct monitor *m, const struct question *q,
 
 	delay_guess(m);
 	if (m->set->relay.through)
-		ask_next_hop(m, q, mechanism, v, user, name);
+		step_next_hop(m, q, mechanism, v, user, name);
 	else
 		auth_step(m->auth, q->env, mechanism, q->b, v, user,
 		    MONITOR_USER);
 	m->failures += v->code >= 400;
 	if (v->code == 535 || (m->set->relay.through && is_guess(v)))
-		m->next_auth = clock_now() + AUTH_DELAY * 1000;
+		m->next_auth = clock_after(AUTH_DELAY);
 	if (mechanism != NULL)
-		text_join(m->method, sizeof m->method, mechanism, NULL);
+		text_copy(m->method, sizeof m->method, mechanism);
 	if (v->code == 235) {
 		env.fact[FACT_SASL_USERNAME] = user;
 		env.fact[FACT_SASL_METHOD] = m->method;

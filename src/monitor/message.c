@@ -174,7 +174,7 @@ relay_changed(struct monitor *m, const struct envelope *env,
 	struct reply *w = calloc(sent->nrecipients, sizeof *w);
 
 	if (w == NULL) {
-		reply_set(&v[0], 452, "4.3.1", "Out of memory");
+		reply_no_memory(&v[0]);
 		reply_spread(v, env->nrecipients);
 		log_verdicts(m, env, v, NULL);
 		return;
@@ -195,7 +195,7 @@ quarantine(struct monitor *m, const struct envelope *env,
 	logger_printf(&m->set->log, LOG_NOTICE, "quarantine", kept, "to %s: %s",
 	    m->set->relay.quarantine, message->quarantine);
 	if (w == NULL) {
-		reply_set(&v[0], 452, "4.3.1", "Out of memory");
+		reply_no_memory(&v[0]);
 	} else {
 		relay_quarantine(m->relay, kept, message->spool,
 		    message->crlf ? SPOOL_CRLF : SPOOL_LF, w);
@@ -232,7 +232,7 @@ relay_fixed(struct monitor *m, const struct envelope *env, int spool,
 		reply_printf(&v[0], 451, "4.7.1", "Message is quarantined: %s",
 		    message.quarantine);
 	if (v[0].code >= 400 && by[0] == '\0')
-		text_join(by, sizeof by, "quarantine", NULL);
+		text_copy(by, sizeof by, "quarantine");
 	if (v[0].code >= 400) {
 		monitor_log_refusal(m, env, STAGE_END_OF_MESSAGE, by, NULL,
 		    &v[0]);

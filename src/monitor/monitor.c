@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/reply.h"
 #include "base/spool.h"
 #include "base/text.h"
@@ -91,8 +92,8 @@ monitor_open(const struct monitor_settings *set, char *error, size_t size)
 	if (m->relay == NULL)
 		return NULL;
 	if (set->relay.live && !relay_live_possible(m->relay)) {
-		snprintf(error, size, "--live needs a next hop: smtp:, smtps: "
-		    "or lmtp:");
+		text_copy(error, size, "--live needs a next hop: smtp:, "
+		    "smtps: or lmtp:");
 		goto bad;
 	}
 	m->access = access_open(&set->access, &set->log, error, size);
@@ -193,7 +194,7 @@ remember_tls(struct monitor *m, const char *report)
 	m->recipients = 0;
 	for (i = FACT_TLS_PROTOCOL; i <= FACT_TLS_FINGERPRINT; i++)
 		m->known[i] = "";
-	text_join(m->report, sizeof m->report, report, NULL);
+	text_copy(m->report, sizeof m->report, report);
 	while ((value = strsep(&rest, "\n")) != NULL) {
 		name = strsep(&value, "=");
 		for (i = 0; i < FACTS; i++)
@@ -214,7 +215,7 @@ serve_tls(struct monitor *m, int client, char *report, size_t size)
 		.resident = tls->resident, .words = { "server", "--timeout",
 		    timeout }, .own = { "--certfd", cert, "--keyfd", key },
 		.keep = { tls->cert, tls->key, -1 }, .fd = client,
-		.deadline = clock_now() + (int64_t)tls->timeout * 1000,
+		.deadline = clock_after(tls->timeout),
 		.log = &m->set->log, .process = &m->engine,
 		.mistake = &mistake
 	};
@@ -244,7 +245,7 @@ is_record(const struct question *q)
 	const char *p = q->a;
 
 	/* These are of what only the monitor does. */
-	static const char *const own[] = { "message-relayed", "refused",
+	static const char own[][16] = { "message-relayed", "refused",
 		"auth-ok", "auth-failed", "channel-broken", "relay" };
 
 	for (size_t i = 0; p != NULL && i < COUNT(own); i++)
@@ -409,7 +410,7 @@ monitor_get_question(struct monitor *m, struct received *r)
 {
 	struct reply denied;
 	int status = wire_read_question(&m->wire, m->set->max_recipients, r,
-	    clock_now() + EXCHANGE * 1000);
+	    clock_after(EXCHANGE));
 
 	if (status == 1 && !monitor_may_be_asked(m, &r->q)) {
 		errno = EBADMSG;
@@ -445,7 +446,7 @@ log_record(struct monitor *m, const struct question *q)
 	if (q->env != NULL) {
 		noted = *q->env;
 		noted.notes = &notes;
-		if (strncmp(q->a, "message-", 8) == 0)
+		if (text_starts(q->a, "message-"))
 			m->untold = false;
 	}
 	m->set->log.log(m->set->log.ctx, (int)q->number, q->a,
@@ -516,7 +517,7 @@ run_question(struct monitor *m, const struct question *q, struct reply *v,
 			snprintf(m->text, sizeof m->text, "%d", errno);
 		break;
 	case ASK_MECHANISMS:
-		text_join(m->text, 512, monitor_mechanisms(m, q->env), NULL);
+		text_copy(m->text, 512, monitor_mechanisms(m, q->env));
 		break;
 	case ASK_AUTH:
 		monitor_authenticate(m, q, v, m->text);
@@ -561,9 +562,8 @@ monitor_handle(struct monitor *m, struct received *r)
 	/* No spool and no password is left when the answer is there. */
 	wire_dispose(&m->wire, r);
 	status = wire_send_answer(&m->wire, v, n, m->text, fd,
-	    clock_now() + EXCHANGE * 1000);
-	if (fd != -1)
-		close(fd);
+	    clock_after(EXCHANGE));
+	file_close(&fd);
 	if (v != &one)
 		free(v);
 	return status;

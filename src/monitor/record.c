@@ -84,7 +84,7 @@ record_restart(struct record *k)
 }
 
 static bool
-add_recipient(struct record *k, const struct recipient *one)
+keep_recipient(struct record *k, const struct recipient *one)
 {
 	uint64_t *more = table_grow(k->recipients, k->nrecipients,
 	    sizeof *more);
@@ -133,7 +133,7 @@ record_stage(struct record *k, enum stage stage, const struct envelope *env,
 		break;
 	case STAGE_RCPT:
 		return !good || (make_key(k) &&
-		    add_recipient(k, &env->recipients[0]));
+		    keep_recipient(k, &env->recipients[0]));
 	case STAGE_DATA:
 		k->data = good;
 		break;

@@ -4,10 +4,8 @@
 #define _GNU_SOURCE	/* F_ADD_SEALS */
 #include "monitor/seal.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/spool.h"
@@ -17,14 +15,11 @@
 static int
 copy_spool(int from, off_t size, int64_t deadline)
 {
-	int fd = spool_file(NULL), error;
+	int fd = spool_file(NULL);
 
-	if (fd == -1 || file_copy(fd, from, size, deadline) == 0)
-		return fd;
-	error = errno;
-	close(fd);
-	errno = error;
-	return -1;
+	if (fd != -1 && file_copy(fd, from, size, deadline) == -1)
+		file_close(&fd);
+	return fd;
 }
 
 int

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/text.h"
 #include "relay/routes.h"
 
 #define BETWEEN " \t,"		/* logins */
@@ -26,7 +27,7 @@ take_logins(void *ctx, const char *result, char *error, size_t size)
 	(void)ctx;
 	if (result[strspn(result, BETWEEN)] != '\0')
 		return (void *)(uintptr_t)result;
-	snprintf(error, size, "no login");
+	text_copy(error, size, "no login");
 	return NULL;
 }
 

@@ -35,7 +35,7 @@ relay_envelope(struct monitor *m, const struct envelope *env)
 
 /* May the client send to the one recipient of env? */
 static bool
-may_send(struct monitor *m, const struct envelope *env, struct reply *r,
+may_send_to(struct monitor *m, const struct envelope *env, struct reply *r,
     char *why, size_t size)
 {
 	enum access_way way = ACCESS_LOCAL;
@@ -60,7 +60,7 @@ monitor_may_send_all(struct monitor *m, const struct envelope *env)
 	one.nrecipients = 1;
 	for (size_t i = 0; monitor_is_limited(m) && i < env->nrecipients; i++) {
 		one.recipients = &env->recipients[i];
-		if (!may_send(m, &one, &r, NULL, 0))
+		if (!may_send_to(m, &one, &r, NULL, 0))
 			return false;
 	}
 	return true;
@@ -135,7 +135,7 @@ ask_next_hop(struct monitor *m, enum stage stage, const struct envelope *env,
 		return false;
 	if (stage == STAGE_RCPT)
 		relay_live_offer(m->relay, &mapped, NULL, v);
-	else if (stage == STAGE_VRFY && may_send(m, env, &denied, NULL, 0))
+	else if (stage == STAGE_VRFY && may_send_to(m, env, &denied, NULL, 0))
 		relay_live_vrfy(m->relay, &mapped, v);
 	mapped.nrecipients = 0;
 	if (stage == STAGE_MAIL)
@@ -174,13 +174,13 @@ monitor_answer_stage(struct monitor *m, enum stage stage,
 
 	/* Without a text the channel has words of its own. */
 	reply_set(v, 250, "2.0.0", m->set->relay.live ? "" : "OK");
-	if (stage == STAGE_RCPT && !may_send(m, env, v, why, sizeof why)) {
+	if (stage == STAGE_RCPT && !may_send_to(m, env, v, why, sizeof why)) {
 		log_denial(m, env, v, why);
 		tell_refusal(m, 0, env, v);
 		return;
 	}
 	if (stage == STAGE_MAIL && !senders_allow(m->senders, env, v))
-		text_join(by, sizeof by, "--auth-senders", NULL);
+		text_copy(by, sizeof by, "--auth-senders");
 	if (stage == STAGE_RCPT) {
 		mapped = relay_envelope(m, env);
 		relay_rcpt(m->relay, &mapped, v);
@@ -189,7 +189,7 @@ monitor_answer_stage(struct monitor *m, enum stage stage,
 		ask_service(m, i, stage, env, v, prepend, by);
 	if (m->set->relay.live && v->code < 400) {
 		hop = ask_next_hop(m, stage, env, v) && v->code >= 400;
-		text_join(by, sizeof by, "--from", NULL);
+		text_copy(by, sizeof by, "--from");
 	}
 	for (; i < m->nservices && v->code < 400; i++)
 		ask_service(m, i, stage, env, v, prepend, by);
@@ -199,7 +199,7 @@ monitor_answer_stage(struct monitor *m, enum stage stage,
 		m->recipients = 0;
 	m->recipients += stage == STAGE_RCPT && v->code < 400;
 	if (m->nservices > 0 && !record_stage(&m->record, stage, env, v))
-		reply_set(v, 452, "4.3.1", "Out of memory");
+		reply_no_memory(v);
 	if (v->code >= 400 && hop)
 		log_hop_refusal(m, env, stage, v);
 	else if (v->code >= 400)
@@ -214,7 +214,7 @@ is_for_next_hop(struct monitor *m, const struct envelope *one, struct reply *v)
 	char why[128];
 
 	reply_set(v, 250, "2.0.0", "");
-	if (!may_send(m, one, v, why, sizeof why)) {
+	if (!may_send_to(m, one, v, why, sizeof why)) {
 		log_denial(m, one, v, why);
 		return false;
 	}
@@ -249,7 +249,7 @@ monitor_answer_group(struct monitor *m, bool mail, const struct envelope *env,
 	const char *by = "memory";
 
 	if (to == NULL || w == NULL || at == NULL)
-		reply_set(&v[0], 452, "4.3.1", "Out of memory");
+		reply_no_memory(&v[0]);
 	else if (mail && !senders_allow(m->senders, env, &v[0]))
 		by = "--auth-senders";
 	else if (!from_map(m->from, &mapped, &v[0]))

@@ -9,6 +9,7 @@
 #include "monitor/wire.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/reply.h"
 
 #include <errno.h>
@@ -90,8 +91,7 @@ receive_all(int from, void *p, size_t len, int *fd, int64_t deadline)
 			return -(n < 0);
 		if (CMSG_FIRSTHDR(&msg) != NULL &&
 		    control.head.cmsg_type == SCM_RIGHTS) {
-			if (*fd != -1)
-				close(*fd);
+			file_close(fd);
 			memcpy(fd, CMSG_DATA(&control.head), sizeof *fd);
 		}
 		octets += n;
@@ -273,8 +273,7 @@ wire_read_question(struct wire *w, size_t recipients, struct received *r,
 void
 wire_dispose(const struct wire *w, struct received *r)
 {
-	if (r->q.fd != -1)
-		close(r->q.fd);
+	file_close(&r->q.fd);
 	if (r->strings != NULL)
 		explicit_bzero(r->strings, r->len);
 	if (r->strings != w->usual)

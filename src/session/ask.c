@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define SLOW 1000		/* milliseconds until a relay is called slow */
@@ -161,11 +160,12 @@ ask_file(void *ctx)
 	struct asker *a = ctx;
 	const struct question q = { ASK_FILE, 0, NULL, NULL, NULL, -1 };
 	char text[WIRE_TEXT];
-	int fd = -1, err = 0;
+	uint64_t err = 0;
+	int fd = -1;
 
 	if (ask_monitor(a, &q, NULL, 0, text, sizeof text, &fd) && fd == -1)
-		err = (int)strtoul(text, NULL, 10);
-	errno = err > 0 ? err : EIO;
+		text_parse_number(span_of(text), &err);
+	errno = err > 0 ? (int)err : EIO;
 	return fd;
 }
 
@@ -208,7 +208,7 @@ ask_tls(struct asker *a, int client, char *report, size_t size)
 	int fd = -1;
 
 	if (!ask_monitor(a, &q, NULL, 0, report, size, &fd))
-		snprintf(report, size, "the monitor is gone");
+		text_copy(report, size, "the monitor is gone");
 	return fd;
 }
 
@@ -216,9 +216,9 @@ ask_tls(struct asker *a, int client, char *report, size_t size)
 static void
 one_line(char *to, size_t size, const char *text)
 {
-	text_join(to, size, text, NULL);
+	text_copy(to, size, text);
 	for (; *to != '\0'; to++)
-		if ((unsigned char)*to < ' ' || *to == '\177')
+		if (text_is_control(*to))
 			*to = ' ';
 }
 

@@ -4,8 +4,9 @@
  * Certificates, relay, services and the like are opened as for a session, and
  * asked to look at themselves; what they log while they do counts as found.
  */
-#define _GNU_SOURCE	/* environ */
+#define _GNU_SOURCE	/* environ, pipe2 */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pwd.h>
 #include <signal.h>
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/findings.h"
 #include "base/spool.h"
 #include "base/text.h"
@@ -25,6 +27,8 @@
 #include "net/spawn.h"
 #include "session/check.h"
 #include "session/jail.h"
+
+#define FILE_MAX (16 << 20)	/* octets of a file of CAs */
 
 static struct findings found;	/* --check runs once in a process */
 
@@ -67,15 +71,12 @@ check_user(const struct subject *s)
 static void
 hear_engine(void *ctx, int descriptor, const char *p, size_t len)
 {
-	static const char *const names[FINDINGS] = { "good ", "doubt ",
-		"bad " };
-	const char *end;
+	static const char names[FINDINGS][7] = { "good ", "doubt ", "bad " };
 	size_t n;
 
 	(void)ctx;
 	for (; len > 0; p += n, len -= n) {
-		end = memchr(p, '\n', len);
-		n = end == NULL ? len : (size_t)(end - p) + 1;
+		n = text_line(p, len);
 		if (descriptor == STDERR_FILENO)
 			findings_add(&found, FINDING_BAD, "%.*s", (int)n, p);
 		for (int i = 0; i < FINDINGS; i++)
@@ -136,37 +137,28 @@ check_spool(const struct subject *s)
 	if (fd == -1)
 		findings_add(&found, FINDING_BAD, "%s, for messages above 1 "
 		    "MiB: %s", spool_folder(), strerror(errno));
-	if (fd != -1)
-		close(fd);
+	file_close(&fd);
 }
 
 /* The CAs for next hops, which smtpd-tls reads by this name. */
 static void
 check_relay_ca(const struct subject *s)
 {
+	static const char begin[] = "\n-----BEGIN ";
 	const char *name = s->o->monitor.relay.tls_ca, *wrong = NULL;
-	char *line = NULL;
-	size_t size = 0;
-	ssize_t n = 0;
-	FILE *f;
+	char *text = NULL;
 
 	if (name == NULL)
 		return;
-	f = fopen(name, "re");
-	if (f == NULL)
+	if (file_read_named(-1, name, FILE_MAX, &text) == -1)
 		wrong = strerror(errno);
-	while (f != NULL && (n = getline(&line, &size, f)) != -1 &&
-	    strncmp(line, "-----BEGIN ", 11) != 0)
-		;
-	if (f != NULL && n == -1)
-		wrong = ferror(f) ? strerror(errno) : "there is no certificate "
-		    "in PEM form";
+	else if (!text_starts(text, begin + 1) &&
+	    strstr(text, begin) == NULL)
+		wrong = "there is no certificate in PEM form";
 	findings_add(&found, wrong == NULL ? FINDING_GOOD : FINDING_BAD,
 	    "--relay-tls-ca %s%s%s", name, wrong == NULL ? " can be read" :
 	    ": ", wrong == NULL ? "" : wrong);
-	free(line);
-	if (f != NULL)
-		fclose(f);
+	free(text);
 }
 
 /* A mistake in the file was found when it was read. */
@@ -211,11 +203,11 @@ check_jail(const struct subject *s)
 {
 	const struct options *o = s->o;
 	char text[JAIL_TEXT] = "", why[SPAWN_WHY];
-	int pipes[2], status = 0;
+	int pipes[2], status;
 	ssize_t n;
 	pid_t pid;
 
-	if (pipe(pipes) == -1 || (pid = fork()) == -1) {
+	if (pipe2(pipes, O_CLOEXEC) == -1 || (pid = fork()) == -1) {
 		findings_add(&found, FINDING_BAD, "cannot start a second "
 		    "process: %s", strerror(errno));
 		return;
@@ -229,9 +221,8 @@ check_jail(const struct subject *s)
 	n = read(pipes[0], text, sizeof text - 1);
 	close(pipes[0]);
 	text[n > 0 ? n : 0] = '\0';
-	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
-		;
-	if (status != 0)
+	status = spawn_reap(pid);
+	if (status > 0)
 		findings_add(&found, FINDING_BAD, "confinement: its trial "
 		    "failed: %s", spawn_describe(&(struct spawn_end){
 		    .status = status }, why));
@@ -254,11 +245,11 @@ int
 check_run(const struct options *o, struct monitor *m, const char *trouble)
 {
 	const struct subject s = { o, m, trouble };
-	static const char *const names[FINDINGS] = { "good", "doubt", "bad" };
-	static const char *const levels[FINDINGS] = { "<6>", "<4>", "<3>" };
+	static const char names[FINDINGS][6] = { "good", "doubt", "bad" };
+	static const char levels[FINDINGS][4] = { "<6>", "<4>", "<3>" };
 
 	signal(SIGPIPE, SIG_IGN);
-	found.deadline = clock_now() + FINDINGS_PATIENCE * 1000;
+	found.deadline = clock_after(FINDINGS_PATIENCE);
 	for (size_t i = 0; i < COUNT(checks); i++)
 		checks[i](&s);
 	monitor_close(m);

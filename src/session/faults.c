@@ -72,7 +72,7 @@ faults_open(struct options *o, const char *name, char *error, size_t size)
 	struct faults *f = calloc(1, sizeof *f);
 
 	if (f == NULL) {
-		snprintf(error, size, "out of memory");
+		text_copy(error, size, "out of memory");
 		return NULL;
 	}
 	f->name = name;
@@ -190,12 +190,8 @@ decide(struct session *s, enum rule_stage stage, const char *what,
 static const struct rule *
 decide_span(struct session *s, enum rule_stage stage, struct span what)
 {
-	size_t n = what.len < sizeof s->path ? what.len : sizeof s->path - 1;
-
-	if (n > 0)
-		memcpy(s->path, what.p, n);
-	s->path[n] = '\0';
-	return decide(s, stage, s->path, 0, false);
+	return decide(s, stage, text_cut(s->path, sizeof s->path, what.p,
+	    what.len), 0, false);
 }
 
 /* Makes r the refusal that a rule is.  False if it is none. */
@@ -436,7 +432,7 @@ learn_user(struct faults *f, struct span response, bool given)
 	if (cram && strrchr(text, ' ') != NULL)
 		*strrchr(text, ' ') = '\0';
 	if (f->responses == 1)
-		text_join(f->user, sizeof f->user, user, NULL);
+		text_copy(f->user, sizeof f->user, user);
 	explicit_bzero(text, sizeof text);
 	return !login || f->responses == 2;
 }
@@ -464,8 +460,8 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 	struct reply unused;
 
 	if (mechanism.p != NULL && mechanism.len > 0) {
-		snprintf(f->mechanism, sizeof f->mechanism, "%.*s",
-		    (int)mechanism.len, mechanism.p);
+		text_cut(f->mechanism, sizeof f->mechanism, mechanism.p,
+		    mechanism.len);
 		f->user[0] = '\0';
 		f->responses = 0;
 	}
@@ -519,6 +515,14 @@ faults_hook(struct channel_hooks *h)
 
 /* ---- what is done to a reply ---- */
 
+/* Writing has failed.  Returns false. */
+static bool
+interrupted(struct session *s, enum ending *why)
+{
+	*why = session_interrupted(s);
+	return false;
+}
+
 /* Waits so many milliseconds.  False if a deadline, SIGTERM or the monitor's
    end comes first. */
 static bool
@@ -558,10 +562,8 @@ write_slowly(struct session *s, unsigned rate, enum ending *why)
 		channel_output(&s->ch, &len);
 		if (len == 0)
 			return true;
-		if (!session_write(s, piece, true)) {
-			*why = session_interrupted(s);
-			return false;
-		}
+		if (!session_write(s, piece, true))
+			return interrupted(s, why);
 		if (!pause_for(s, (int64_t)piece * 1000 / rate, why))
 			return false;
 	}
@@ -577,10 +579,8 @@ write_garbage(struct session *s, enum ending *why)
 
 	channel_output(&s->ch, &len);
 	channel_sent(&s->ch, len);
-	if (session_put(s, garbage, sizeof garbage - 1))
-		return true;
-	*why = session_interrupted(s);
-	return false;
+	return session_put(s, garbage, sizeof garbage - 1) ||
+	    interrupted(s, why);
 }
 
 bool
@@ -597,10 +597,8 @@ faults_run(struct session *s, enum ending *why)
 	f->action = RULE_REPLY;
 	f->delay = 0;
 	session_restart_clock(s);
-	if (!session_write(s, s->before, true)) {
-		*why = session_interrupted(s);
-		return false;
-	}
+	if (!session_write(s, s->before, true))
+		return interrupted(s, why);
 	session_restart_clock(s);
 	if (delay > 0 && !pause_for(s, delay, why))
 		return false;

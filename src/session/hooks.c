@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/reply.h"
 #include "base/text.h"
 #include "monitor/wire.h"
 #include "session/session.h"
@@ -18,18 +19,6 @@
 
 #define RECEIVED_MAX 100	/* Received: fields; more are a loop: RFC 5321
 				   6.3 */
-
-/* A span as a string that lasts as long as buf; the channel's lines fit. */
-static const char *
-string(char *buf, size_t size, struct span span)
-{
-	size_t n = span.len < size ? span.len : size - 1;
-
-	if (n > 0)	/* there may be no span.p at all */
-		memcpy(buf, span.p, n);
-	buf[n] = '\0';
-	return buf;
-}
 
 /* Asks about a stage if it has a service or routes, and edits the reply. */
 static void
@@ -109,7 +98,7 @@ meet_next_hop(struct session *s, const struct envelope *env)
 	channel_next_open(&s->next);
 	while ((line = strsep(&rest, "\n")) != NULL)
 		channel_next_line(&s->next,
-		    (struct span){ line, strlen(line) });
+		    span_of(line));
 	channel_offer_next(&s->ch, &s->next);
 }
 
@@ -120,7 +109,8 @@ on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 	struct envelope env = session_facts(s);
 	char helo[CHANNEL_NAME_MAX];
 
-	env.fact[FACT_CLIENT_HELO] = string(helo, sizeof helo, name);
+	env.fact[FACT_CLIENT_HELO] = text_cut(helo, sizeof helo, name.p,
+	    name.len);
 	/* The protocol that this greeting begins: the channel sets it later. */
 	if (!extended)
 		env.fact[FACT_CLIENT_PROTOCOL] = "SMTP";
@@ -179,9 +169,11 @@ on_mail(void *ctx, struct span path, struct span options, struct reply *r)
 	if (!ask_wanted(&s->asker, STAGE_MAIL))
 		return;
 	env = session_facts(s);
-	env.fact[FACT_SENDER] = string(s->path, sizeof s->path, path);
+	env.fact[FACT_SENDER] = text_cut(s->path, sizeof s->path, path.p,
+	    path.len);
 	env.fact[FACT_MAIL_OPTIONS] =
-	    string(s->parameters, sizeof s->parameters, options);
+	    text_cut(s->parameters, sizeof s->parameters, options.p,
+	    options.len);
 	ask_about(s, STAGE_MAIL, &env, r);
 	if (r->code >= 400)	/* no transaction: nothing will be forgotten */
 		on_forget(s);
@@ -197,8 +189,9 @@ on_rcpt(void *ctx, struct span path, struct span options, struct reply *r)
 	if (!ask_wanted(&s->asker, STAGE_RCPT))
 		return;
 	env = session_facts(s);
-	one.address = string(s->path, sizeof s->path, path);
-	one.options = string(s->parameters, sizeof s->parameters, options);
+	one.address = text_cut(s->path, sizeof s->path, path.p, path.len);
+	one.options = text_cut(s->parameters, sizeof s->parameters, options.p,
+	    options.len);
 	env.recipients = &one;
 	env.nrecipients = 1;
 	ask_about(s, STAGE_RCPT, &env, r);
@@ -223,7 +216,7 @@ on_group(void *ctx, bool mail, const struct recipient to[], size_t n,
 		ask_group(&s->asker, mail, &env, v);
 	for (size_t i = 0; i < mail + n; i++)
 		if (v == NULL)
-			reply_set(&r[i], 452, "4.3.1", "Out of memory");
+			reply_no_memory(&r[i]);
 		else if (v[i].code >= 400 || v[i].text[0] != '\0')
 			reply_set(&r[i], v[i].code, v[i].enh, v[i].text);
 	if (mail && r[0].code >= 400)	/* no transaction */
@@ -241,7 +234,8 @@ on_unknown(void *ctx, struct span line, struct reply *r)
 	if (!ask_wants_unknown(&s->asker))
 		return;
 	env = session_facts(s);
-	ask_unknown(&s->asker, &env, string(s->path, sizeof s->path, line), &v);
+	ask_unknown(&s->asker, &env, text_cut(s->path, sizeof s->path, line.p,
+	    line.len), &v);
 	if (v.code >= 400)
 		reply_set(r, v.code, v.enh, v.text);
 }
@@ -255,7 +249,7 @@ on_vrfy(void *ctx, struct span path, struct reply *r)
 
 	if (path.len == 0)	/* "<>" is nobody to ask about */
 		return;
-	one.address = string(s->path, sizeof s->path, path);
+	one.address = text_cut(s->path, sizeof s->path, path.p, path.len);
 	one.options = "";
 	env.recipients = &one;
 	env.nrecipients = 1;
@@ -274,7 +268,7 @@ whole_envelope(const struct session *s)
 }
 
 static void
-emit_text(void *ctx, const char *p, size_t len)
+write_text(void *ctx, const char *p, size_t len)
 {
 	struct session *s = ctx;
 
@@ -296,7 +290,7 @@ on_data(void *ctx, struct reply *r)
 	trace_write(s, &env);
 	spool_write(&s->spool, s->prepend, s->prepended);
 	header_open(&s->header, s->options->adds_fields || s->prepended > 0,
-	    emit_text, s);
+	    write_text, s);
 }
 
 static void
@@ -350,10 +344,9 @@ remember_relayed(struct session *s, const struct reply r[], size_t n)
 	for (size_t i = 0; i < n; i++) {
 		if (r[i].code >= 400)
 			continue;
-		text_join(s->relayed_id, sizeof s->relayed_id, s->queue_id,
-		    NULL);
-		text_join(s->relayed_from, sizeof s->relayed_from,
-		    s->ch.mailfrom, NULL);
+		text_copy(s->relayed_id, sizeof s->relayed_id, s->queue_id);
+		text_copy(s->relayed_from, sizeof s->relayed_from,
+		    s->ch.mailfrom);
 		return;
 	}
 }
@@ -374,7 +367,7 @@ on_end(void *ctx, struct reply r[], size_t n)
 	header_close(&s->header);
 	fd = spool_finish(&s->spool);
 	if (v == NULL)
-		reply_set(r, 452, "4.3.1", "Out of memory");
+		reply_no_memory(r);
 	else if (s->header.received > RECEIVED_MAX)
 		reply_set(r, 554, "5.4.6", "Too many Received: fields, "
 		    "this is a mail loop");
@@ -426,8 +419,8 @@ on_auth(void *ctx, struct span mechanism, struct span response, bool given,
 		ask_auth_abandon(&s->asker);
 		return;
 	}
-	string(name, sizeof name, mechanism);
-	string(s->path, sizeof s->path, response);
+	text_cut(name, sizeof name, mechanism.p, mechanism.len);
+	text_cut(s->path, sizeof s->path, response.p, response.len);
 	ask_auth(&s->asker, &env, mechanism.len == 0 ? NULL : name,
 	    given ? s->path : NULL, &v, user, sizeof user);
 	explicit_bzero(s->path, sizeof s->path);

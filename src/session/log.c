@@ -110,7 +110,7 @@ add(struct record *r, const char *key, const char *field, const char *value)
 static const char *
 ascii_name(char *to, size_t size, const char *name)
 {
-	text_join(to, size, name, NULL);
+	text_copy(to, size, name);
 	for (char *p = to; *p != '\0'; p++)
 		if (((unsigned char)*p & 0x80) != 0)
 			*p = '?';
@@ -220,40 +220,45 @@ put_item(char *line, size_t size, size_t n, const struct item *item)
 	return n;
 }
 
+/* Adds "FIELD=value", to be freed, where there are both. */
+static void
+add_field(struct iovec *fields, int *n, const struct item *item)
+{
+	size_t size = strlen(item->field) + strlen(item->value) + 2;
+	char *text = item->field[0] == '\0' || item->value[0] == '\0' ? NULL
+	    : malloc(size);
+
+	if (text != NULL)
+		fields[(*n)++] = (struct iovec){ text_join(text, size,
+			item->field, "=", item->value, NULL), size - 1 };
+}
+
 /* The record with a field for every fact.  Negative: it was not taken. */
 static int
 send_journal(const struct log *l, const struct record *r, int priority,
     const char *id, const char *line)
 {
-	char fixed[4][64], *text[ITEMS_MAX + 1];
-	struct iovec fields[ITEMS_MAX + 5];
-	const struct item message = { "", "MESSAGE", line };
-	const struct item *item;
-	int n = 0;
-	size_t i, size;
+	char number[2][TEXT_NUMBER];
+	const struct item more[] = {
+		{ "", "PRIORITY", text_number(number[0], (unsigned)priority,
+		    1) },
+		{ "", "MESSAGE_ID", id },
+		{ "", "SYSLOG_IDENTIFIER", "smtpd" },
+		{ "", "SYSLOG_FACILITY", text_number(number[1], LOG_MAIL >> 3,
+		    1) },
+		{ "", "MESSAGE", line },
+	};
+	struct iovec fields[COUNT(more) + ITEMS_MAX];
+	int n = 0, status;
 
-	snprintf(fixed[0], sizeof fixed[0], "PRIORITY=%d", priority);
-	snprintf(fixed[1], sizeof fixed[1], "MESSAGE_ID=%s", id);
-	snprintf(fixed[2], sizeof fixed[2], "SYSLOG_IDENTIFIER=smtpd");
-	snprintf(fixed[3], sizeof fixed[3], "SYSLOG_FACILITY=%d",
-	    LOG_MAIL >> 3);
-	for (i = 0; i < 4; i++)
-		if (i != 1 || id[0] != '\0')
-			fields[n++] = (struct iovec){ fixed[i],
-				strlen(fixed[i]) };
-	for (i = 0; i <= r->n; i++) {
-		item = i == r->n ? &message : &r->items[i];
-		text[i] = NULL;
-		size = strlen(item->field) + strlen(item->value) + 2;
-		if (item->field[0] == '\0' || (text[i] = malloc(size)) == NULL)
-			continue;
-		snprintf(text[i], size, "%s=%s", item->field, item->value);
-		fields[n++] = (struct iovec){ text[i], size - 1 };
-	}
-	n = l->systemd.journal(fields, n);
-	for (i = 0; i <= r->n; i++)
-		free(text[i]);
-	return n;
+	for (size_t i = 0; i < COUNT(more); i++)
+		add_field(fields, &n, &more[i]);
+	for (size_t i = 0; i < r->n; i++)
+		add_field(fields, &n, &r->items[i]);
+	status = l->systemd.journal(fields, n);
+	while (n > 0)
+		free(fields[--n].iov_base);
+	return status;
 }
 
 void

@@ -31,13 +31,14 @@ enum kind {
 	SIZE,		/* uint64_t, octets; K, M, G */
 	TEXT,		/* const char *, borrowed from argv */
 	LIMITS,		/* struct command_limit[] */
-	NEWLINES,	/* enum bare_newline, by name */
-	TLS,		/* enum tls_level, by name */
 	MILTER,		/* one more of monitor.milters */
 	TIMES,		/* unsigned[3], seconds: one number or three */
-	AWAY,		/* enum service_away, by name */
-	LEVEL,		/* int, a priority of syslog(3), by name */
-	CHECK		/* enum check, by name; the name may be left out */
+	/* By name: see choices[]. */
+	NEWLINES,	/* enum bare_newline */
+	TLS,		/* enum tls_level */
+	AWAY,		/* enum service_away */
+	LEVEL,		/* int, a priority of syslog(3) */
+	CHECK		/* enum check; the name may be left out */
 };
 
 /* A member's offset; does not compile if the member is of another type. */
@@ -47,13 +48,13 @@ enum kind {
 /* Arrays, not pointers: rows of pointers would be relocated at each start, and
    pages of the program be written to. */
 static const struct option_row {
-	char name[24];
+	char name[22];
 	char letter;		/* 0: it has none */
 	unsigned char kind;	/* enum kind */
 	unsigned short member;	/* its offset in struct options */
 	char argument[17];	/* for --help; "": it takes none */
-	char value[10];		/* if the option is not given */
-	char what[56];		/* for --help */
+	char value[9];		/* if the option is not given */
+	char what[50];		/* for --help */
 } rows[] = {
 	{ "size", 's', SIZE, AT(uint64_t, channel.data_size_limit),
 	    "SIZE", "32M", "largest message in octets, 0: any" },
@@ -266,57 +267,39 @@ read_time(const char *option, const char *arg)
 }
 
 /* Names by value; an empty one cannot be chosen. */
-#define NAME_SIZE 12
-
-static const char newline_names[][NAME_SIZE] = {
-	[BARE_REJECT] = "reject",
-	[BARE_NORMALIZE] = "normalize",
-	[BARE_UNIX] = "unix",
+static const char choices[][8][12] = {
+	[NEWLINES - NEWLINES] = { [BARE_REJECT] = "reject",
+		[BARE_NORMALIZE] = "normalize", [BARE_UNIX] = "unix" },
+	[TLS - NEWLINES] = { [TLS_NONE] = "none", [TLS_MAY] = "may",
+		[TLS_MUST] = "must" },
+	[AWAY - NEWLINES] = { [AWAY_TEMPFAIL] = "tempfail",
+		[AWAY_ACCEPT] = "accept", [AWAY_REJECT] = "reject" },
+	[LEVEL - NEWLINES] = { [LOG_ERR] = "err", [LOG_WARNING] = "warning",
+		[LOG_NOTICE] = "notice", [LOG_INFO] = "info" },
+	[CHECK - NEWLINES] = { [CHECK_FILES] = "files",
+		[CHECK_START] = "start", [CHECK_CONNECT] = "connect" },
 };
 
-static const char tls_names[][NAME_SIZE] = {
-	[TLS_NONE] = "none",
-	[TLS_MAY] = "may",
-	[TLS_MUST] = "must",
-};
-
-static const char away_names[][NAME_SIZE] = {
-	[AWAY_TEMPFAIL] = "tempfail",
-	[AWAY_ACCEPT] = "accept",
-	[AWAY_REJECT] = "reject",
-};
-
-static const char check_names[][NAME_SIZE] = {
-	[CHECK_FILES] = "files",
-	[CHECK_START] = "start",
-	[CHECK_CONNECT] = "connect",
-};
-
-static const char level_names[][NAME_SIZE] = {
-	[LOG_ERR] = "err",
-	[LOG_WARNING] = "warning",
-	[LOG_NOTICE] = "notice",
-	[LOG_INFO] = "info",
-};
-
-/* The value of the name that arg is. */
+/* The value of the name that arg is.  option may be a variable, in capitals. */
 static unsigned
-read_choice(const char *option, const char *arg, const char (*names)[NAME_SIZE],
-    size_t n)
+read_choice(const char *option, enum kind kind, const char *arg)
 {
 	char all[128] = "";
-	size_t i, len = 0;
+	size_t len = 0;
 
-	for (i = 0; i < n; i++) {
-		if (names[i][0] == '\0')
+	for (unsigned i = 0; i < COUNT(*choices); i++) {
+		const char *name = choices[kind - NEWLINES][i];
+
+		if (*name == '\0')
 			continue;
-		if (strcmp(names[i], arg) == 0)
-			return (unsigned)i;
+		if (strcmp(name, arg) == 0)
+			return i;
 		text_join(all + len, sizeof all - len, len == 0 ? "" : ", ",
-		    names[i], NULL);
+		    name, NULL);
 		len += strlen(all + len);
 	}
-	log_misused("--%s: \"%s\" is none of %s", option, arg, all);
+	log_misused("%s%s: \"%s\" is none of %s", *option >= 'a' ? "--" : "",
+	    option, arg, all);
 }
 
 /* Reads "N" or "VERB=N", separated by commas. */
@@ -328,7 +311,7 @@ read_limits(struct options *o, const char *arg)
 
 	if (strlen(arg) >= sizeof o->verbs)
 		log_misused("--command-limit is too long");
-	text_join(o->verbs, sizeof o->verbs, arg, NULL);
+	text_copy(o->verbs, sizeof o->verbs, arg);
 	while ((item = strsep(&rest, ",")) != NULL) {
 		if (n == LIMITS_MAX)
 			log_misused("--command-limit: more than %d verbs",
@@ -363,7 +346,7 @@ read_times(const char *option, const char *arg, unsigned to[3])
 	char copy[64], *rest = copy, *item;
 	size_t n = 0;
 
-	text_join(copy, sizeof copy, arg, NULL);
+	text_copy(copy, sizeof copy, arg);
 	while ((item = strsep(&rest, ",")) != NULL && n < 3)
 		to[n++] = read_time(option, item);
 	if (item != NULL || n == 2 || strlen(arg) >= sizeof copy)
@@ -382,15 +365,15 @@ read_times(const char *option, const char *arg, unsigned to[3])
 static const char *
 find_credential(const char *option, const char *arg)
 {
-	static const char *const names[] = { "%d/", "$CREDENTIALS_DIRECTORY/",
+	static const char names[][26] = { "%d/", "$CREDENTIALS_DIRECTORY/",
 		"${CREDENTIALS_DIRECTORY}/" };
 	const char *dir = getenv("CREDENTIALS_DIRECTORY"), *rest = NULL;
-	const size_t kind = strncmp(arg, "file:", 5) == 0 ? 5 : 0;
+	const size_t kind = text_starts(arg, "file:") ? 5 : 0;
 	size_t room;
 	char *path;
 
 	for (size_t i = 0; rest == NULL && i < COUNT(names); i++)
-		if (strncmp(arg + kind, names[i], strlen(names[i])) == 0)
+		if (text_starts(arg + kind, names[i]))
 			rest = arg + kind + strlen(names[i]);
 	if (rest == NULL)
 		return arg;
@@ -441,33 +424,21 @@ set_option(struct options *o, const struct option_row *row, const char *arg)
 	case LIMITS:
 		read_limits(o, arg);
 		break;
-	case NEWLINES:
-		o->newlines_given = true;
-		*(enum bare_newline *)member = (enum bare_newline)read_choice(
-		    name, arg, newline_names, COUNT(newline_names));
-		break;
-	case TLS:
-		*(enum tls_level *)member = (enum tls_level)read_choice(name,
-		    arg, tls_names, COUNT(tls_names));
-		break;
 	case MILTER:
 		add_milter(&o->monitor, arg);
 		break;
 	case TIMES:
 		read_times(name, arg, member);
 		break;
+	case NEWLINES:
+		o->newlines_given = true;
+		/* FALLTHROUGH */
+	case TLS:
 	case AWAY:
-		*(enum service_away *)member = (enum service_away)read_choice(
-		    name, arg, away_names, COUNT(away_names));
-		break;
-	case CHECK:
-		*(enum check *)member = arg == NULL ? CHECK_FILES
-		    : (enum check)read_choice(name, arg, check_names,
-		    COUNT(check_names));
-		break;
 	case LEVEL:
-		*(int *)member = (int)read_choice(name, arg, level_names,
-		    COUNT(level_names));
+	case CHECK:
+		*(unsigned *)member = arg == NULL ? CHECK_FILES :
+		    read_choice(name, (enum kind)row->kind, arg);
 		break;
 	}
 }
@@ -539,11 +510,10 @@ check_through(const struct options *o)
 {
 	const struct relay_settings *relay = &o->monitor.relay;
 	const char *source = o->monitor.auth;
-	const size_t n = sizeof AUTH_THROUGH - 1;
 
-	if (source == NULL || strncmp(source, AUTH_THROUGH, n) != 0)
+	if (source == NULL || !text_starts(source, AUTH_THROUGH))
 		return;
-	if (source[n] != '\0')
+	if (source[sizeof AUTH_THROUGH - 1] != '\0')
 		log_misused("--auth " AUTH_THROUGH " takes nothing after the "
 		    "colon: it is the relay's next hop that is asked");
 	if (!relay->live)
@@ -580,7 +550,7 @@ check_options(const struct options *o)
 		log_misused("--decode-data and --smtputf8 exclude each other");
 	if ((o->tlscert != NULL) != (o->tlskey != NULL))
 		log_misused("--tlscert and --tlskey belong together");
-	if (engine != NULL && (strncmp(engine, "unix:/", 6) != 0 ||
+	if (engine != NULL && (!text_starts(engine, "unix:/") ||
 	    strlen(engine) >= sizeof "unix:" - 1 + ENGINE_PATH))
 		log_misused("--tls-engine: \"%s\" is not unix:PATH, with a "
 		    "path from / of less than %d octets", engine, ENGINE_PATH);
@@ -606,7 +576,7 @@ check_options(const struct options *o)
 		log_misused("--relay-tls-fingerprint: \"%s\" is not a SHA-256 "
 		    "in hexadecimal digits", o->monitor.relay.tls_pins);
 	if (o->monitor.relay.quarantine != NULL &&
-	    (strncmp(o->monitor.relay.quarantine, "maildir:", 8) != 0 ||
+	    (!text_starts(o->monitor.relay.quarantine, "maildir:") ||
 	    o->monitor.nmilters == 0))
 		log_misused("--quarantine is maildir:DIR, and needs --milter");
 	if (o->nosetuid && o->user != NULL)
@@ -673,18 +643,12 @@ static void
 read_environment(struct options *o)
 {
 	const char *least = getenv("SMTPD_LOG_PRIORITY");
-	size_t i = 0;
 
 	if (!clock_valid())
 		log_misused("SOURCE_DATE_EPOCH is not a number of seconds");
-	if (least == NULL || *least == '\0')
-		return;
-	while (i < COUNT(level_names) && strcmp(level_names[i], least) != 0)
-		i++;
-	if (i == COUNT(level_names))
-		log_misused("SMTPD_LOG_PRIORITY: \"%s\" is none of err, "
-		    "warning, notice, info", least);
-	o->log_least = (int)i;
+	if (least != NULL && *least != '\0')
+		o->log_least = (int)read_choice("SMTPD_LOG_PRIORITY", LEVEL,
+		    least);
 }
 
 void

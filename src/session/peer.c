@@ -39,23 +39,12 @@ peer_in_networks(const char *address, const char *option, const char *list)
 	}
 }
 
-/* inet_ntop() would do it by printf, which every connection would pay. */
-static void
-describe_v4(char *to, size_t size, const unsigned char a[4])
-{
-	char n[4][TEXT_NUMBER];
-
-	text_join(to, size, text_number(n[0], a[0], 1), ".",
-	    text_number(n[1], a[1], 1), ".", text_number(n[2], a[2], 1), ".",
-	    text_number(n[3], a[3], 1), NULL);
-}
-
 static void
 describe_port(char *to, size_t size, in_port_t port)
 {
 	char n[TEXT_NUMBER];
 
-	text_join(to, size, text_number(n, ntohs(port), 1), NULL);
+	text_copy(to, size, text_number(n, ntohs(port), 1));
 }
 
 /* One end of a connection as text.  Returns its address family. */
@@ -67,17 +56,19 @@ describe(const struct sockaddr_storage *sa, char *address, size_t size,
 	const struct sockaddr_in6 *v6 = (const void *)sa;
 
 	if (sa->ss_family == AF_INET) {
-		describe_v4(address, size, (const void *)&v4->sin_addr);
+		/* inet_ntop() would do it by printf, which every connection
+		   would pay. */
+		text_ipv4(address, size, (const void *)&v4->sin_addr);
 		describe_port(port, portsize, v4->sin_port);
 	} else if (sa->ss_family == AF_INET6) {
 		if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr))
-			describe_v4(address, size, v6->sin6_addr.s6_addr + 12);
+			text_ipv4(address, size, v6->sin6_addr.s6_addr + 12);
 		else
 			inet_ntop(AF_INET6, &v6->sin6_addr, address,
 			    (socklen_t)size);
 		describe_port(port, portsize, v6->sin6_port);
 	} else if (sa->ss_family == AF_UNIX) {
-		text_join(address, size, "unix", NULL);
+		text_copy(address, size, "unix");
 	}
 	return sa->ss_family;
 }
@@ -116,10 +107,10 @@ peer_of_environment(struct channel_peer *peer)
 	}
 	if (!named)
 		return false;
-	text_join(peer->address, sizeof peer->address,
-	    two || first[0] == '\0' ? "unknown" : first, NULL);
+	text_copy(peer->address, sizeof peer->address,
+	    two || first[0] == '\0' ? "unknown" : first);
 	if (!two && port != NULL && text_parse_port(port) != 0)
-		text_join(peer->port, sizeof peer->port, port, NULL);
+		text_copy(peer->port, sizeof peer->port, port);
 	return true;
 }
 
@@ -128,16 +119,14 @@ peer_of_environment(struct channel_peer *peer)
 static bool
 is_host_name(const char *s)
 {
-	static const char letters[] = "abcdefghijklmnopqrstuvwxyz"
-	    "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
-	const size_t total = strnlen(s, HOST_NAME_MOST + 1);
+	const size_t total = strlen(s);
 	const char *label;
 	size_t len;
 
 	if (total == 0 || total > HOST_NAME_MOST)
 		return false;
 	for (label = s;; label += len + 1) {
-		len = strspn(label, letters);
+		len = text_label(label);
 		if (len == 0 || len > LABEL_MOST || label[0] == '-' ||
 		    label[len - 1] == '-')
 			return false;
@@ -179,7 +168,7 @@ name_of_environment(struct channel_peer *peer)
 		    (strchr(address, '/') != NULL || network_has(address,
 		    strlen(address), peer->address) != 1)))
 			continue;
-		text_join(peer->name, sizeof peer->name, name, NULL);
+		text_copy(peer->name, sizeof peer->name, name);
 		return;
 	}
 }
@@ -207,8 +196,8 @@ peer_find(struct client *c, const struct options *o)
 
 	memset(c, 0, sizeof *c);
 	c->pid = getpid();
-	text_join(peer->address, sizeof peer->address, "unknown", NULL);
-	text_join(peer->name, sizeof peer->name, "unknown", NULL);
+	text_copy(peer->address, sizeof peer->address, "unknown");
+	text_copy(peer->name, sizeof peer->name, "unknown");
 	if (getpeername(STDIN_FILENO, (struct sockaddr *)&sa, &len) == 0)
 		family = describe(&sa, peer->address, sizeof peer->address,
 		    peer->port, sizeof peer->port);
@@ -232,7 +221,7 @@ peer_find(struct client *c, const struct options *o)
 	    !o->channel.proxy_protocol &&	/* a proxy is not the client */
 	    getsockopt(STDIN_FILENO, SOL_SOCKET, SO_PEERCRED, &cred,
 	    &len) == 0 && (pw = getpwuid(cred.uid)) != NULL)
-		snprintf(c->user, sizeof c->user, "%s", pw->pw_name);
+		text_copy(c->user, sizeof c->user, pw->pw_name);
 }
 
 void

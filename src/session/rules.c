@@ -7,14 +7,12 @@
 #include "session/rules.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <fnmatch.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -121,7 +119,7 @@ parse_glob(struct rule *r, const char *word)
 /* "\n" and "\\" in a reply's text, where it stands.  False if there is another
    escape. */
 static bool
-unescape(char *text)
+undo_backslashes(char *text)
 {
 	char *to = text;
 
@@ -138,15 +136,14 @@ unescape(char *text)
 }
 
 static const char *
-parse_reply(struct rule *r, const char *code, char *rest)
+parse_reply_action(struct rule *r, const char *code, char *rest)
 {
 	size_t len = text_enhanced(rest);
 
 	r->action = RULE_REPLY;
-	if (code[0] < '2' || code[0] > '5' || text_digits(code) != 3 ||
-	    code[3] != '\0')
+	r->code = text_code(code);
+	if (r->code == 0 || code[3] != '\0')
 		return "a reply code has three digits, 200 to 599";
-	r->code = (code[0] - '0') * 100 + (code[1] - '0') * 10 + code[2] - '0';
 	if (len > 0 && len < sizeof r->enh) {
 		if (rest[0] != code[0])
 			return "reply code and enhanced code are of different "
@@ -157,7 +154,7 @@ parse_reply(struct rule *r, const char *code, char *rest)
 	}
 	if (r->stage == RULE_TEXT && r->code < 400)
 		return "TEXT can only be refused, with 400 or more";
-	if (!unescape(rest))
+	if (!undo_backslashes(rest))
 		return "in a reply, a backslash is followed by n or another "
 		    "backslash";
 	if (strlen(rest) >= REPLY_TEXT)
@@ -229,7 +226,7 @@ parse_action(struct rule *r, const char *word, char *rest)
 	size_t i;
 
 	if (*word >= '0' && *word <= '9')
-		return parse_reply(r, word, rest);
+		return parse_reply_action(r, word, rest);
 	for (i = RULE_DELAY; i < COUNT(actions); i++)
 		if (strcasecmp(actions[i], word) == 0)
 			break;
@@ -262,7 +259,7 @@ parse_rule(struct rule *r, char *line)
 		word = take_word(&line);
 	} else if (strcasecmp(word, "first") == 0) {
 		word = take_word(&line);
-		if (!text_parse_number((struct span){ word, strlen(word) }, &n)
+		if (!text_parse_number(span_of(word), &n)
 		    || n == 0 || n > INT_MAX)
 			return "first is followed by a number";
 		r->most = (unsigned)n;
@@ -275,21 +272,14 @@ parse_rule(struct rule *r, char *line)
 static char *
 read_rules_file(const char *name)
 {
-	int fd = open(name, O_RDONLY | O_CLOEXEC), error;
 	char *text;
-	long n;
+	long n = file_read_named(-1, name, FILE_MAX, &text);
 
-	if (fd == -1)
-		return NULL;
-	n = file_read_all(fd, FILE_MAX, &text);
-	error = errno;
-	close(fd);
 	if (n != -1 && strlen(text) != (size_t)n) {	/* it has a NUL */
 		free(text);
 		text = NULL;
-		error = EILSEQ;
+		errno = EILSEQ;
 	}
-	errno = error;
 	return text;
 }
 

@@ -8,32 +8,21 @@
 #include "base/text.h"
 #include "session/session.h"
 
-/* RFC 5322 3.3, in UTC: neither locale nor time zone file is read for it. */
+/* RFC 5322 3.3, in UTC, whatever the locale is. */
 static void
 write_date(char *to, size_t size)
 {
-	static const char days[] = "ThuFriSatSunMonTueWed";
+	static const char days[] = "SunMonTueWedThuFriSat";
 	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-	int64_t now = (int64_t)clock_date().tv_sec, day = now / 86400;
-	int64_t sec = now % 86400, era, doy, month, year, mday;
+	const struct date d = clock_split(clock_date().tv_sec);
 	char name[2][4] = { "", "" }, n[5][TEXT_NUMBER];
 
-	/* Days are counted from 1 March of a year that 400 divides. */
-	era = (day + 719468) / 146097;
-	doy = (day + 719468) % 146097;
-	year = (doy - doy / 1460 + doy / 36524 - doy / 146096) / 365;
-	doy -= 365 * year + year / 4 - year / 100;
-	month = (5 * doy + 2) / 153;
-	mday = doy - (153 * month + 2) / 5 + 1;
-	month = month < 10 ? month + 2 : month - 10;
-	year += era * 400 + (month < 2);
-	memcpy(name[0], days + 3 * (day % 7), 3);
-	memcpy(name[1], months + 3 * month, 3);
-	text_join(to, size, name[0], ", ", text_number(n[0], (uint64_t)mday, 2),
-	    " ", name[1], " ", text_number(n[1], (uint64_t)year, 4), " ",
-	    text_number(n[2], (uint64_t)sec / 3600, 2), ":",
-	    text_number(n[3], (uint64_t)sec / 60 % 60, 2), ":",
-	    text_number(n[4], (uint64_t)sec % 60, 2), " +0000", NULL);
+	memcpy(name[0], days + 3 * d.weekday, 3);
+	memcpy(name[1], months + 3 * (d.month - 1), 3);
+	text_join(to, size, name[0], ", ", text_number(n[0], d.day, 2),
+	    " ", name[1], " ", text_number(n[1], d.year, 4), " ",
+	    text_number(n[2], d.hour, 2), ":", text_number(n[3], d.minute, 2),
+	    ":", text_number(n[4], d.second, 2), " +0000", NULL);
 }
 
 /* What the client called itself, without anything that would mean something
@@ -100,7 +89,8 @@ trace_write(struct session *s, const struct envelope *env)
 		    env->fact[FACT_CLIENT_PROTOCOL], tls, " id ",
 		    s->queue_id, to == NULL ? NULL : "\r\n\tfor <", NULL);
 		if (to != NULL) {	/* RFC 5322 2.1.1: 998 octets a line */
-			spool_write(&s->spool, to, strnlen(to, 700));
+			spool_write(&s->spool, to, strlen(to) < 700
+			    ? strlen(to) : 700);
 			write_words(s, ">", NULL);
 		}
 		write_words(s, ";\r\n\t", date, "\r\n", NULL);

@@ -16,7 +16,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <syslog.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -42,17 +41,16 @@ struct transcript {
 static int
 open_in_folder(const char *folder)
 {
-	struct timespec now = clock_date();
-	struct tm tm;
-	char name[4096], stamp[32];
+	const struct timespec now = clock_date();
+	const struct date d = clock_split(now.tv_sec);
+	char name[4096];
 	int fd = -1;
 
-	if (gmtime_r(&now.tv_sec, &tm) == NULL ||
-	    strftime(stamp, sizeof stamp, "%Y%m%dT%H%M%SZ", &tm) == 0)
-		return -1;
 	for (int i = 0; i < TRIES; i++) {
-		if ((size_t)snprintf(name, sizeof name, "%s/%s.%06ld-%03d.smtp",
-		    folder, stamp, now.tv_nsec / 1000, i) >= sizeof name) {
+		if ((size_t)snprintf(name, sizeof name, "%s/%04u%02u%02uT%02u"
+		    "%02u%02uZ.%06ld-%03d.smtp", folder, d.year, d.month,
+		    d.day, d.hour, d.minute, d.second, now.tv_nsec / 1000, i)
+		    >= sizeof name) {
 			errno = ENAMETOOLONG;
 			return -1;
 		}
@@ -87,7 +85,7 @@ transcript_open(const char *name, char *error, size_t size)
 	bool folder = stat(name, &st) == 0 && S_ISDIR(st.st_mode);
 
 	if (t == NULL) {
-		snprintf(error, size, "out of memory");
+		text_copy(error, size, "out of memory");
 		return NULL;
 	}
 	t->name = name;
@@ -190,17 +188,15 @@ put_held(struct transcript *t)
 static void
 begin_transcript(struct transcript *t, const struct channel_peer *peer)
 {
-	struct timespec now = clock_date();
-	struct tm tm;
-	char title[128], stamp[40] = "";
+	const struct date d = clock_split(clock_date().tv_sec);
+	char title[128];
 
 	if (t->begun)
 		return;
 	t->begun = true;
-	if (gmtime_r(&now.tv_sec, &tm) != NULL)
-		strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S UTC", &tm);
-	snprintf(title, sizeof title, "== %s, client %.64s\n", stamp,
-	    peer->address);
+	snprintf(title, sizeof title, "== %04u-%02u-%02u %02u:%02u:%02u UTC, "
+	    "client %.64s\n", d.year, d.month, d.day, d.hour, d.minute,
+	    d.second, peer->address);
 	put_octets(t, title, strlen(title));
 }
 
