@@ -16,9 +16,9 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tap import (HELLO, SANITIZED, Listener, PolicyService, Session, Skip,
-                 certificate, folder, lines, main, message, need, script,
-                 tcp_pair, test, test_if_static, test_unless_static,
+from tap import (HELLO, SANITIZED, SMTPD, Listener, PolicyService, Session,
+                 Skip, certificate, folder, lines, main, message, need,
+                 script, tcp_pair, test, test_if_static, test_unless_static,
                  whole_calls)
 
 need("openssl")
@@ -155,6 +155,24 @@ def starttls_in_both_versions_with_both_kinds_of_certificate():
                 status, log = s.finish()
             assert status == 0 and used == version
             assert f"with ESMTPS ({version} {cipher}) id " in received(log)
+
+
+@test
+def a_probe_of_smtps_that_leaves_is_one_record_at_debug_level():
+    for reset in (True, False):
+        for debug in (True, False):
+            client, theirs = tcp_pair()
+            if reset:       # as HAProxy's check of TCP does
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                  b"\1\0\0\0\0\0\0\0")
+            client.close()
+            done = subprocess.run(
+                [SMTPD, *["-d"] * debug, *tls(), "--smtps", "discard:"],
+                stdin=theirs, stdout=theirs, stderr=subprocess.PIPE,
+                check=True)
+            theirs.close()
+            assert done.stderr.count(b"event=") == debug, done
+            assert done.stderr.count(b"event=session ") == debug, done
 
 
 @test
@@ -362,7 +380,9 @@ def bad_handshakes_are_logged_and_leave_nothing_behind():
                 assert b"220" not in rest and b"250" not in rest, rest
                 assert s.process.wait() == 0
                 log = s.logged()
-                assert "event=tls-failed" in log, (octets, log)
+                probe = octets == b"" and arguments
+                assert ("event=tls-failed" in log) == (not probe), (
+                    octets, log)
                 assert "event=config-error" not in log, (octets, log)
                 wait_for_all({**pids, **s.pids()})
 

@@ -631,13 +631,14 @@ def peers_that_speak_no_TLS_or_leave_or_are_silent_are_told_apart():
          "a client that speaks HTTP")
     same(e.status(), 76, "and exit 76")
 
-    for octets, what in [(b"", "nothing"), (b"\x16\x03\x01\x02\x00\x01",
-                                            "half a greeting")]:
+    for octets, what, when in [
+            (b"", "nothing", "before"),
+            (b"\x16\x03\x01\x02\x00\x01", "half a greeting", "during")]:
         near, far = tcp_pair()
         e = server(far)
         near.sendall(octets)
         near.shutdown(socket.SHUT_WR)
-        same(e.report(), "error=the connection ended during the TLS "
+        same(e.report(), f"error=the connection ended {when} the TLS "
              "handshake\n\n", "a client that sends %s and leaves" % what)
         same(e.status(), 76, "and exit 76")
 

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/handshake.h"
 #include "base/text.h"
 #include "session/faults.h"
 #include "session/session.h"
@@ -329,20 +330,35 @@ session_report_value(const char *report, const char *name, char *to,
 	}
 }
 
-/* The handshake, by the engine; then its clear-text end is the client. */
+/* Did a client that must begin with TLS leave before it sent an octet of it, as
+   probes of port 465 do?  Then nothing has failed. */
 static bool
-start_tls(struct session *s)
+is_gone_before_tls(const struct session *s, const char *report)
+{
+	return s->options->channel.tls_on_connect && strncmp(report,
+	    HANDSHAKE_NOT_BEGUN, sizeof HANDSHAKE_NOT_BEGUN - 1) == 0;
+}
+
+/* The handshake, by the engine; then its clear-text end is the client.  False:
+   *why is what became of it. */
+static bool
+start_tls(struct session *s, enum ending *why)
 {
 	struct channel_tls tls = { .protocol = "" };
 	char *report = s->in_buffer;	/* there is nothing else in it now */
 	int fd;
 
+	*why = END_TLS;
 	if (s->faults != NULL && faults_fake_tls(s->faults)) {
 		session_log(s, LOG_WARNING, "tls-failed", "a rule offered "
 		    "STARTTLS, and there is no certificate");
 		return false;
 	}
 	fd = ask_tls(&s->asker, s->in, report, MONITOR_REPORT);
+	if (fd == -1 && is_gone_before_tls(s, report)) {
+		*why = END_EOF;
+		return false;
+	}
 	if (fd == -1) {
 		session_log(s, LOG_WARNING, "tls-failed", report);
 		return false;
@@ -480,8 +496,8 @@ talk(struct session *s)
 			return s->quit ? END_QUIT : END_CLOSED;
 		if (s->ch.want == WANT_TLS) {
 			used = have = 0;	/* RFC 3207 4.2 */
-			if (!start_tls(s))
-				return END_TLS;
+			if (!start_tls(s, &why))
+				return why;
 			continue;
 		}
 		if (used < have)

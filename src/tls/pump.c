@@ -15,6 +15,7 @@
 #include <openssl/err.h>
 
 #include "base/clock.h"
+#include "base/handshake.h"
 #include "tls/tls.h"
 
 #define DRAIN_MAX 16		/* buffers read and dropped at the end */
@@ -81,8 +82,10 @@ refuse(struct engine *e, int err)
 		    "trusted: %s", e->verify,
 		    X509_verify_cert_error_string(verdict));
 	if (ERR_peek_error() == 0)
-		engine_fail(e, EX_PROTOCOL, "the connection ended during the "
-		    "TLS handshake%s%s", err != 0 ? ": " : "",
+		engine_fail(e, EX_PROTOCOL, "%s%s%s", e->server &&
+		    BIO_number_read(SSL_get_rbio(e->ssl)) == 0
+		    ? HANDSHAKE_NOT_BEGUN : "the connection ended during the "
+		    "TLS handshake", err != 0 ? ": " : "",
 		    err != 0 ? strerror(err) : "");
 	engine_fail(e, EX_PROTOCOL, "the TLS handshake failed: %s",
 	    engine_reason("an error without a name"));
