@@ -328,7 +328,8 @@ line_is_secret(const struct channel *ch, struct span line)
 	if (find_verb(ch, first) != NULL)
 		return false;
 	return ch->guarded || span_same(first, "PASS") ||
-	    span_same(first, "APOP") || span_same(second, "LOGIN") ||
+	    span_same(first, "APOP") || span_same(first, "LOGIN") ||
+	    span_same(first, "PLAIN") || span_same(second, "LOGIN") ||
 	    span_same(second, "AUTHENTICATE") || span_same(second, "PLAIN") ||
 	    span_same(second, "XOAUTH2") || span_same(second, "OAUTHBEARER");
 }
