@@ -322,6 +322,20 @@ Test(carry, credentials_are_guarded)
 	    ), "%s", hop_log);
 	finish(&p, "of others, and anyone can read them");
 
+	listener = listen_inet(where, &port);
+	start_at(&p, listener, OFFERS("AUTH PLAIN") MAIL TO
+	    "> 554 5.7.1 Relay access denied\n");
+	cr_expect_str_eq(relay_once(where, &set, NEXTHOP_SMTP),
+	    "451 4.7.1 Relay access denied\n");
+	finish(&p, "of others, and it wants one");
+
+	listener = listen_inet(where, &port);
+	start_at(&p, listener, OFFERS("AUTH PLAIN") MAIL TO
+	    "> 550 5.1.1 No such user\n");
+	cr_expect_str_eq(relay_once(where, &set, NEXTHOP_SMTP),
+	    "550 5.1.1 No such user\n");
+	finish(&p, "of others, and that is not why it refuses");
+
 	start(&p, OFFERS("AUTH PLAIN"));
 	snprintf(text, sizeof text, "%s user\n", p.where);
 	hop_write(path, "auth", text, 0600);

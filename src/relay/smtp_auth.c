@@ -536,7 +536,8 @@ smtp_authenticate(struct nexthop *h, int64_t deadline, struct reply *r)
 	if (h->set->auth == NULL)
 		return true;
 	n = smtp_find_credentials(h, &c, why, sizeof why);
-	if (n == 0 && (is_offered(h, true) || is_offered(h, false)))
+	h->no_line = n == 0 && (is_offered(h, true) || is_offered(h, false));
+	if (h->no_line)
 		log_no_credentials(h);
 	if (n == -1)
 		ok = auth_error(h, r, "4.3.5", why);

@@ -352,16 +352,20 @@ is_sender_denied(const struct reply *r)
  * Does it refuse us, and not what the client said?  530 to 538 (RFC 4954 6): it
  * wants what only our configuration can give it.  503: some servers say that
  * where they want AUTH, and nothing else is out of order in what we send.
+ * 5.7.z: it does not permit what it may permit a client with the password that
+ * the file has no line for.
  */
 static bool
-is_our_mistake(enum step step, int code)
+is_our_mistake(const struct nexthop *h, enum step step, const struct reply *r)
 {
 	static const int codes[] = { 503, 530, 534, 535, 538 };
 	size_t i = 0;
 
 	if (step != STEP_MAIL && step != STEP_RCPT && step != STEP_DATA)
-		return code == 530;
-	while (i < COUNT(codes) && codes[i] != code)
+		return r->code == 530;
+	if (h->no_line && r->code >= 500 && strncmp(r->enh, "5.7.", 4) == 0)
+		return true;
+	while (i < COUNT(codes) && codes[i] != r->code)
 		i++;
 	return i < COUNT(codes);
 }
@@ -377,7 +381,7 @@ weigh_refusal(struct nexthop *h, enum step step, struct reply *r)
 	bool live_mail = h->live != NULL && step == STEP_MAIL;
 	bool repeated = h->kept && (r->code == 421 ||
 	    (step == STEP_MAIL && !live_mail));
-	bool ours = is_our_mistake(step, r->code);
+	bool ours = is_our_mistake(h, step, r);
 
 	/* A text may repeat what we said; what our client said, it knows. */
 	if (smtp_is_secret(step) && !h->set->through)
