@@ -50,6 +50,16 @@ is_left_out(const char *names)
 	return false;
 }
 
+/* Certificates and keys are of two structures.  Where a key has another, it has
+   functions of its own that read it. */
+static bool
+is_for_others(int kind, const OSSL_ALGORITHM *a)
+{
+	return kind == OSSL_OP_DECODER &&
+	    strstr(a->property_definition, "=SubjectPublicKeyInfo") == NULL &&
+	    strstr(a->property_definition, "=PrivateKeyInfo") == NULL;
+}
+
 /* OSSL_FUNC_provider_query_operation */
 static const OSSL_ALGORITHM *
 query(void *provctx, int kind, int *no_cache)
@@ -66,7 +76,8 @@ query(void *provctx, int kind, int *no_cache)
 	if (a == NULL || kind >= KINDS || *no_cache)
 		return a;
 	for (; a->algorithm_names != NULL; a++)
-		if (n < KEPT_MAX && !is_left_out(a->algorithm_names))
+		if (n < KEPT_MAX && !is_for_others(kind, a) &&
+		    !is_left_out(a->algorithm_names))
 			kept[n++] = *a;
 	return kept;
 }
