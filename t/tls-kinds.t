@@ -7,9 +7,9 @@ import socket
 import ssl
 import subprocess
 
-from tap import SMTPD, folder, main, test
+from engine import ENGINE
+from tap import folder, main, test
 
-ENGINE = os.path.join(os.path.dirname(SMTPD), "smtpd-tls")
 WORK = folder()
 V2, V3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
