@@ -2,8 +2,8 @@
  * provider.c - leaves out algorithms that no handshake of a server uses.
  *
  * When the first algorithm of a kind is asked for, OpenSSL 3 prepares all of
- * that kind that its providers have: some 300 until a handshake is over, for 40
- * that are used.  So the provider that it asks here is one that has what the
+ * that kind that its providers have: some 250 until a handshake is over, which
+ * uses a few dozen.  So the provider that it asks here is one that has what the
  * default one has, less what is named below: provider-base(7).  No algorithm is
  * its own, and it leaves in what it does not know.  A program of its own for
  * each connection executes a third less.
