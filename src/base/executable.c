@@ -72,7 +72,9 @@ read_head(const char *file, char head[HEAD + 1])
 static bool
 knows_others(void)
 {
-	DIR *d = opendir("/proc/sys/fs/binfmt_misc");
+	int fd = open("/proc/sys/fs/binfmt_misc", O_RDONLY | O_DIRECTORY |
+	    O_CLOEXEC);
+	DIR *d = fd == -1 ? NULL : fdopendir(fd);
 	const struct dirent *entry;
 	bool others = false;
 
@@ -83,6 +85,8 @@ knows_others(void)
 			others = true;
 	if (d != NULL)
 		closedir(d);
+	else
+		file_close(&fd);
 	return others;
 }
 

@@ -43,13 +43,17 @@ digest_start(struct digest *d, const char *program, int64_t deadline,
 
 bool
 digest_ask(struct digest *d, const struct digest_question *q,
-    const char *data, struct digest_answer *a, int64_t deadline)
+    const char *password, const char *salt, const char *text,
+    struct digest_answer *a, int64_t deadline)
 {
 	struct stream s = { .fd = d->fd };
 
-	return stream_write(&s, q, sizeof *q, deadline) == 0 &&
-	    stream_write(&s, data, (size_t)q->password + q->salt + q->text,
-	    deadline) == 0 && stream_read(&s, a, sizeof *a, deadline) == 0;
+	return (size_t)q->password + q->salt + q->text <= DIGEST_TEXT &&
+	    stream_write(&s, q, sizeof *q, deadline) == 0 &&
+	    stream_write(&s, password, q->password, deadline) == 0 &&
+	    stream_write(&s, salt, q->salt, deadline) == 0 &&
+	    stream_write(&s, text, q->text, deadline) == 0 &&
+	    stream_read(&s, a, sizeof *a, deadline) == 0;
 }
 
 void

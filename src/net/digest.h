@@ -40,10 +40,11 @@ struct digest {
 bool	digest_start(struct digest *d, const char *program, int64_t deadline,
 	    char *why, size_t size);
 
-/* Asks it, once.  data has the password, the salt and the text, one after the
-   other.  False with errno: see stream_read(). */
+/* Asks it, once.  False if that fails, or they have more octets than it
+   takes. */
 bool	digest_ask(struct digest *d, const struct digest_question *q,
-	    const char *data, struct digest_answer *a, int64_t deadline);
+	    const char *password, const char *salt, const char *text,
+	    struct digest_answer *a, int64_t deadline);
 
 /* Ends it.  Legal twice. */
 void	digest_close(struct digest *d);

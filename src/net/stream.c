@@ -1,7 +1,6 @@
 /*
  * stream.c - places to connect to, and connections read by lines.
  */
-#define _GNU_SOURCE	/* pipe2 */
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -216,37 +215,17 @@ resolve_and_exit(int to, const char *host, const char *port)
 	_exit(file_write_all(to, (const char *)&answer, sizeof answer) == -1);
 }
 
-/* Reads the child's answer.  Returns 0, or -1 with errno. */
-static int
-read_answer(int from, struct answer *answer, int64_t deadline)
-{
-	size_t have = 0;
-	ssize_t n;
-
-	while (have < sizeof *answer) {
-		if (clock_wait(from, POLLIN, deadline) == -1)
-			return -1;
-		n = read(from, (char *)answer + have, sizeof *answer - have);
-		if (n == 0)
-			errno = ECHILD;
-		if (n == 0 || (n == -1 && errno != EINTR))
-			return -1;
-		if (n > 0)
-			have += (size_t)n;
-	}
-	return 0;
-}
-
 /* Asks the resolver in a process of its own, since it knows no deadline, and a
    process can be ended at ours.  Returns 0, or -1 with errno. */
 static int
 ask_resolver(const char *host, const char *port, struct answer *answer,
     int64_t deadline)
 {
+	struct stream s = { .fd = -1 };
 	int line[2], n = -1, err;
 	pid_t pid;
 
-	if (pipe2(line, O_CLOEXEC) == -1)
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, line) == -1)
 		return -1;
 	pid = fork();
 	if (pid == 0)
@@ -254,8 +233,9 @@ ask_resolver(const char *host, const char *port, struct answer *answer,
 	err = errno;
 	close(line[1]);
 	if (pid != -1) {
-		n = read_answer(line[0], answer, deadline);
-		err = errno;
+		s.fd = line[0];
+		n = stream_read(&s, answer, sizeof *answer, deadline);
+		err = errno == 0 ? ECHILD : errno;	/* it ended */
 		kill(pid, SIGKILL);
 		spawn_reap(pid);
 	}

@@ -293,21 +293,9 @@ static bool
 ask_digest(struct attempt *a, struct digest *d, struct digest_question q,
     const char *salt, const char *text, struct digest_answer *to)
 {
-	char data[DIGEST_TEXT];
-	size_t password = strlen(a->c->secret);
-	bool ok = password + q.salt + q.text <= sizeof data;
-
-	q.password = (uint32_t)password;
-	if (ok) {
-		memcpy(data, a->c->secret, password);
-		if (q.salt > 0)
-			memcpy(data + password, salt, q.salt);
-		memcpy(data + password + q.salt, text, q.text);
-		ok = digest_ask(d, &q, data, to,
-		    clock_within(a->deadline, DIGEST_SECONDS));
-	}
-	explicit_bzero(data, sizeof data);
-	return ok;
+	q.password = (uint32_t)strlen(a->c->secret);
+	return digest_ask(d, &q, a->c->secret, salt, text, to,
+	    clock_within(a->deadline, DIGEST_SECONDS));
 }
 
 static bool
