@@ -23,12 +23,12 @@ stream_check(const char *where, const char *what, enum finding worst,
 		return;
 	}
 	if (place.local || f->connect) {
-		status = stream_connect(&s, where, NULL, findings_deadline(f), why,
-		    sizeof why);
+		status = stream_connect(&s, where, NULL, findings_deadline(f),
+		    why, sizeof why);
 		error = errno;
 	} else {
-		status = stream_resolve(&place, NULL, &found, findings_deadline(f), why,
-		    sizeof why);
+		status = stream_resolve(&place, NULL, &found,
+		    findings_deadline(f), why, sizeof why);
 	}
 	absent = findings_absence(f, error);
 	if (status == 0)

@@ -128,7 +128,7 @@ struct nexthop {
 	bool secure;		/* nobody can listen: TLS, or a unix socket */
 	bool by_sender;		/* the credentials have lines of senders */
 	char account[SMTP_ACCOUNT];	/* whose credentials it has; "": none */
-	bool no_line;		/* it offers AUTH, the file has no line for it */
+	bool no_line;		/* it offers AUTH, and the file has no line */
 	const char *secret;	/* of AUTH that goes on; borrowed, or NULL */
 	bool dirty;		/* a transaction is open: RSET comes first */
 	bool kept;		/* from another message, not heard of since */
