@@ -150,7 +150,7 @@ fail(struct milter *m, const struct event *ev, const struct envelope *env)
 
 /* Refuses.  At the beginning of a session that holds for all of it. */
 static void
-refuse(struct milter *m, const struct event *ev, struct reply *r)
+keep_refusal(struct milter *m, const struct event *ev, struct reply *r)
 {
 	if (!is_connection(ev) && r->code != 421)
 		return;
@@ -210,7 +210,7 @@ take_verdict(struct milter *m, const struct event *ev, char command,
 	if (m->fault != NULL)
 		return;
 	if (r->code >= 400)
-		refuse(m, ev, r);
+		keep_refusal(m, ev, r);
 	text_one_line(line, sizeof line, r->text);
 	logger_printf(m->set->log, LOG_INFO, "milter", env, "filter %s: %s: %s",
 	    m->service, ev->name, command == 'd' ? is_connection(ev) ?

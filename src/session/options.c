@@ -528,14 +528,12 @@ check_through(const struct options *o)
 
 /* The greeting and the trace field have it as it is, in ASCII. */
 static bool
-is_host_name(const char *name)
+can_be_ours(const char *name)
 {
 	const size_t len = strlen(name);
 
-	for (size_t i = 0; i < len; i++)
-		if ((unsigned char)name[i] > 0x7f)
-			return false;
-	return len < CHANNEL_NAME_MAX && address_is_domain(name, len);
+	return len < CHANNEL_NAME_MAX && text_is_ascii(name, len) &&
+	    address_is_domain(name, len);
 }
 
 /* Refuses options that exclude each other, or make no sense alone. */
@@ -585,7 +583,7 @@ check_options(const struct options *o)
 	    strlen(o->monitor.domain)))
 		log_misused("--domain: \"%s\" is not a domain",
 		    o->monitor.domain);
-	if (o->hostname != NULL && !is_host_name(o->hostname))
+	if (o->hostname != NULL && !can_be_ours(o->hostname))
 		log_misused("--hostname: \"%s\" is not a host name",
 		    o->hostname);
 }
