@@ -187,6 +187,14 @@ def users_and_their_hashes_are_read_by_line():
         "line 1: the file begins with a byte order mark",
         "line 2: a blank is part of the user's name",
         "line 3: a blank is part of the user's name"], found
+    # One hash of each form is tried, and none that takes for ever.
+    status, found = checked(*users("".join(
+        f"u{i}:{made}\n" for i in range(20000)) + f"kim:{made[:-1]}\n"
+        f"lee:$6$rounds=999999999$x${made[-86:]}\n"))
+    assert status == 78 and [line.partition("users: ")[2]
+                             for line in found["bad"]] == [
+        "line 20001: not a hash of crypt(3)",
+        "line 20002: a hash that takes too long"], found
     assert "no user who could log in" in bad(*users("# none\n"))
     assert "/no/users: No such file" in bad(
         "--no-auth-require-tls", "--auth", "file:/no/users", "discard:")

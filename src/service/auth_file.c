@@ -17,6 +17,8 @@
 
 #define FILE_MAX (1 << 30)	/* octets of a file */
 #define HASH_MAX 512		/* octets of a crypt(3) hash, with NUL */
+#define FORMS_MAX 8		/* of hashes in a file that is checked */
+#define COST_MAX 10000000	/* microseconds that a check spends on one */
 
 struct users {
 	int fd;			/* of the file, open; or -1 */
@@ -304,13 +306,51 @@ add_bad(const struct auth *a, unsigned n, const char *why, struct findings *f)
 	return false;
 }
 
-/* One line of the file.  Returns whether a user can log in by it. */
+/* Hashes that crypt(3) has made, or would: one of each form. */
+struct forms {
+	size_t n;
+	char hash[FORMS_MAX][HASH_MAX];
+};
+
+/* Do the two differ in salt and digest alone? */
 static bool
-probe_line(const struct auth *a, char *line, unsigned n, struct findings *f)
+is_of_form(const char *hash, const char *form)
+{
+	if (strlen(hash) != strlen(form) || strncmp(hash, form, 3) != 0 ||
+	    auth_file_cost(hash) != auth_file_cost(form))
+		return false;
+	for (; *hash != '\0'; hash++, form++)
+		if ((*hash == '$') != (*form == '$') || (strchr("$./=,",
+		    *hash) == NULL && !isalnum((unsigned char)*hash)))
+			return false;
+	return true;
+}
+
+/* Does crypt(3) know the hash?  Only the first of a form is tried, for each
+   takes a good part of a second, and a socket unit waits for the check. */
+static bool
+is_hash(struct forms *forms, const char *hash)
 {
 	char made[HASH_MAX];
+
+	for (size_t i = 0; i < forms->n; i++)
+		if (is_of_form(hash, forms->hash[i]))
+			return true;
+	if (!compat_crypt_knows(hash) || !compat_crypt("", hash, made,
+	    sizeof made) || strlen(made) != strlen(hash))
+		return false;
+	if (forms->n < FORMS_MAX)
+		memcpy(forms->hash[forms->n++], hash, strlen(hash) + 1);
+	return true;
+}
+
+/* One line of the file.  Returns whether a user can log in by it. */
+static bool
+probe_line(const struct auth *a, char *line, unsigned n, struct forms *forms,
+    struct findings *f)
+{
 	const char *found;
-	bool mine, known;
+	bool mine;
 
 	found = cut_hash(line, "", &mine);
 	if (line[0] == '#' || (found == NULL && line[0] == '\0'))
@@ -324,15 +364,16 @@ probe_line(const struct auth *a, char *line, unsigned n, struct findings *f)
 		return add_bad(a, n, "a blank is part of the user's name", f);
 	if (!is_unlocked(found))
 		return false;
-	known = compat_crypt_knows(found) &&
-	    compat_crypt("", found, made, sizeof made) &&
-	    strlen(made) == strlen(found);
-	return known || add_bad(a, n, "not a hash of crypt(3)", f);
+	if (auth_file_cost(found) > COST_MAX)
+		return add_bad(a, n, "a hash that takes too long", f);
+	return is_hash(forms, found) ||
+	    add_bad(a, n, "not a hash of crypt(3)", f);
 }
 
 static void
 probe_file(struct auth *a, struct findings *f)
 {
+	struct forms forms = { .n = 0 };
 	size_t users = 0, all;
 	char *text, *line;
 	long len = read_file(a, &text);
@@ -345,8 +386,9 @@ probe_file(struct auth *a, struct findings *f)
 	}
 	for (line = text; line < text + len; line += all) {
 		all = text_line(line, (size_t)(text + len - line));
-		users += probe_line(a, line, n++, f);
+		users += probe_line(a, line, n++, &forms, f);
 	}
+	explicit_bzero(&forms, sizeof forms);
 	file_free(text, len);
 	if (users == 0)
 		findings_add(f, FINDING_BAD, "%s: has no user who could log in",
