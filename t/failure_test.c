@@ -116,15 +116,22 @@ Test(failure, what_a_hop_said_before_it_left_is_the_reply)
 		    "451 4.7.1 Really\n" },
 		{ .name = "unasked", "+ 220 mx\\r\\n550 5.7.1 Blocked\\r\\n\n",
 		    "451 4.7.1 Blocked\n" },
+		{ .name = "several lines", "> 554-5.7.1 mx.example.net\n"
+		    "> 554-5.7.1 Your address is blocked\n"
+		    "> 554 5.7.1 See http://example.net/\n",
+		    "451 4.7.1 mx.example.net\nYour address is blocked\n"
+		    "See http://example.net/\n" },
 	};
 	size_t i;
 
 	for (i = 0; i < COUNT(scenes); i++) {
 		hop_log[0] = '\0';
 		run_scenes(&scenes[i], 1);
-		cr_expect_not_null(strstr(hop_log, "550 5.7.1 "), "%s: %s",
+		cr_expect_not_null(strstr(hop_log, "5.7.1 "), "%s: %s",
 		    scenes[i].name, hop_log);
 	}
+	cr_expect_not_null(strstr(hop_log, "554 5.7.1 mx.example.net / Your "
+	    "address is blocked / See http://example.net/"), "%s", hop_log);
 }
 
 Test(failure, ehlo_answered_by_closing_is_tried_again_by_helo)

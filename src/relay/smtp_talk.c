@@ -331,12 +331,13 @@ void
 smtp_log_refusal(const struct nexthop *h, enum step step,
     const struct reply *r, const char *hint)
 {
-	char why[REPLY_TEXT + 128];
+	char why[REPLY_TEXT + 128], text[REPLY_TEXT];
 	const bool secret = smtp_is_secret(step);
 
-	snprintf(why, sizeof why, "%d %s%s%.*s%s", r->code, r->enh,
-	    secret ? "" : " ", secret ? 0 : (int)strcspn(r->text, "\n"),
-	    r->text, hint);
+	/* The reason may be in the last line, after the hop's name. */
+	text_one_line(text, sizeof text, secret ? "" : r->text);
+	snprintf(why, sizeof why, "%d %s%s%s%s", r->code, r->enh,
+	    secret ? "" : " ", text, hint);
 	smtp_log(h, step_facts[step].name, why);
 }
 
