@@ -639,17 +639,19 @@ relay_quarantine(struct relay *r, const struct envelope *env, int spool,
 static void
 check_credentials_file(const struct relay *r, struct findings *f)
 {
+	bool told = false;	/* by a next hop's own probe */
 	int fd;
 
-	for (const struct hop *h = r->hops; h != NULL; h = h->link)
-		if (h->transport->reach == REMOTE)
-			return;		/* its own probe says it */
 	if (r->set->auth == NULL)
 		return;
+	for (const struct hop *h = r->hops; h != NULL; h = h->link)
+		told = told || h->transport->reach == REMOTE;
 	fd = file_again(r->auth_file, r->set->auth);
-	if (fd == -1)
+	if (fd == -1 && !told)
 		findings_add(f, FINDING_BAD, "--relay-auth %s: %s",
 		    r->set->auth, strerror(errno));
+	if (fd != -1)
+		findings_add_secret(f, r->set->auth, fd);
 	file_close(&fd);
 }
 

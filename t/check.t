@@ -203,6 +203,63 @@ def users_and_their_hashes_are_read_by_line():
     assert "secret" not in str(found)
 
 
+def hashed(kind="-6"):
+    return subprocess.run(["openssl", "passwd", kind, "secret"], text=True,
+                          capture_output=True).stdout.strip()
+
+
+@test
+def users_who_are_written_so_that_they_cannot_log_in_are_named():
+    def found(text, mode=0o600):
+        return checked("--no-auth-require-tls", "--auth",
+                       f"file:{wrote('users', text, mode)}", "discard:")
+    one, other = hashed(), hashed("-1")
+    status, seen = found(f"jo:{one}\nann:!\njo:{other}\nann:{one}\n")
+    assert status == 0 and seen["doubt"] == [
+        f"{PLACE}/users: line 3: line 1 counts for jo, and not this one; "
+        "there are more such lines"], seen
+    status, seen = found(f"jo: {one}\nann:{one} \nkim:{one}\n")
+    assert status == 78 and seen["bad"] == [
+        f"{PLACE}/users: line {n}: a blank is part of the hash"
+        for n in (1, 2)], seen
+    # The length of a hash that was tried is not all that makes one.
+    status, seen = found(f"jo:{one}\nann:{one[:-1]}!\n")
+    assert status == 78 and "line 2: not a hash" in seen["bad"][0], seen
+
+
+@test
+def a_file_of_many_users_is_read_in_time():
+    hard = "$6$rounds=300000$saltsaltsaltsalt$" + "x" * 86
+    file = wrote("users", "".join(f"u{i}:{hard}\n" for i in range(500)))
+    status, found = checked("--no-auth-require-tls", "--auth", f"file:{file}",
+                            "discard:")
+    assert status == 0 and f"{file}: 500 users can log in" in found["good"], \
+        found
+
+
+@test
+def secrets_that_everybody_can_read_are_doubted():
+    users = f"jo:{hashed()}\n"
+    arguments = ("--no-auth-require-tls", "--auth",
+                 f"file:{wrote('users', users, 0o644)}", "--relay-tls", "must",
+                 "--relay-auth", wrote("secrets", "* jo:x\n", 0o604),
+                 "smtp:[127.0.0.1]:9")
+    status, found = checked(*arguments)
+    assert status == 0 and sorted(found["doubt"]) == [
+        f"every user of this host can read {PLACE}/{file}: chmod o= "
+        f"{PLACE}/{file}" for file in ("secrets", "users")], found
+    for file in "secrets", "users":
+        os.chmod(f"{PLACE}/{file}", 0o640)
+    assert checked(*arguments)[1]["doubt"] == []
+    need("openssl")
+    certificate(PLACE, "open", "mx.example.org")
+    pair = ("--tlscert", f"{PLACE}/open.pem", "--tlskey", f"{PLACE}/open.key")
+    os.chmod(f"{PLACE}/open.key", 0o644)
+    assert f"chmod o= {PLACE}/open.key" in str(checked(*pair, "discard:"))
+    os.chmod(f"{PLACE}/open.key", 0o600)
+    assert "chmod" not in str(checked(*pair, "discard:"))
+
+
 @test
 def the_last_source_of_users_is_the_only_one():
     path = f"{PLACE}/dovecot"

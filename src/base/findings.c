@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <syslog.h>
 
 #include "base/buffer.h"
@@ -81,6 +82,17 @@ findings_log(void *ctx, int priority, const char *event,
 	if (priority <= LOG_WARNING)
 		findings_add(ctx, priority <= LOG_ERR ? FINDING_BAD
 		    : FINDING_DOUBT, "%s", text);
+}
+
+void
+findings_add_secret(struct findings *f, const char *name, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	    (st.st_mode & S_IROTH) != 0)
+		findings_add(f, FINDING_DOUBT, "every user of this host can "
+		    "read %s: chmod o= %s", name, name);
 }
 
 void

@@ -54,6 +54,10 @@ size_t	findings_count(const struct findings *f, enum finding kind);
 void	findings_log(void *ctx, int priority, const char *event,
 	    const struct envelope *env, const char *text);
 
+/* Adds a doubt where every user of this host can read the file name, which has
+   a secret and is open as fd. */
+void	findings_add_secret(struct findings *f, const char *name, int fd);
+
 /* Adds whether this process may execute that program, which is looked for in
    PATH if it has no slash, as execvp(3) does. */
 void	findings_add_program(struct findings *f, const char *what,

@@ -298,18 +298,19 @@ check_file(struct auth *a, const char *user, const char *password)
 	return answer;
 }
 
-/* What is wrong with line n.  Returns false. */
-static bool
-add_bad(const struct auth *a, unsigned n, const char *why, struct findings *f)
-{
-	findings_add(f, FINDING_BAD, "%s: line %u: %s", a->where, n, why);
-	return false;
-}
+/* ---- For --check ---- */
 
-/* Hashes that crypt(3) has made, or would: one of each form. */
-struct forms {
-	size_t n;
-	char hash[FORMS_MAX][HASH_MAX];
+/* What was seen of the file so far. */
+struct probe {
+	const struct auth *a;
+	struct findings *f;
+	struct user {
+		char name[128];	/* longer ones are not compared */
+		unsigned line;
+	} *users;		/* owned */
+	size_t n, usable;
+	size_t forms;		/* of hashes: one of each that crypt(3) */
+	char form[FORMS_MAX][HASH_MAX];	/* has made, or would */
 };
 
 /* Do the two differ in salt and digest alone? */
@@ -329,73 +330,134 @@ is_of_form(const char *hash, const char *form)
 /* Does crypt(3) know the hash?  Only the first of a form is tried, for each
    takes a good part of a second, and a socket unit waits for the check. */
 static bool
-is_hash(struct forms *forms, const char *hash)
+is_hash(struct probe *p, const char *hash)
 {
 	char made[HASH_MAX];
 
-	for (size_t i = 0; i < forms->n; i++)
-		if (is_of_form(hash, forms->hash[i]))
+	for (size_t i = 0; i < p->forms; i++)
+		if (is_of_form(hash, p->form[i]))
 			return true;
 	if (!compat_crypt_knows(hash) || !compat_crypt("", hash, made,
 	    sizeof made) || strlen(made) != strlen(hash))
 		return false;
-	if (forms->n < FORMS_MAX)
-		memcpy(forms->hash[forms->n++], hash, strlen(hash) + 1);
+	if (p->forms < FORMS_MAX)
+		memcpy(p->form[p->forms++], hash, strlen(hash) + 1);
 	return true;
 }
 
-/* One line of the file.  Returns whether a user can log in by it. */
 static bool
-probe_line(const struct auth *a, char *line, unsigned n, struct forms *forms,
-    struct findings *f)
+has_blank_edge(const char *s)
 {
-	const char *found;
+	return *s != '\0' && (text_is_space(*s) ||
+	    text_is_space(s[strlen(s) - 1]));
+}
+
+/* One line of the file. */
+static void
+probe_line(struct probe *p, char *line, unsigned n)
+{
+	const char *hash, *wrong = NULL;
+	struct user *rows;
 	bool mine;
 
-	found = cut_hash(line, "", &mine);
-	if (line[0] == '#' || (found == NULL && line[0] == '\0'))
-		return false;
-	if (found == NULL || line[0] == '\0')
-		return add_bad(a, n, "not USER:HASH", f);
-	if (text_starts(line, "\xef\xbb\xbf"))
-		return add_bad(a, n, "the file begins with a byte order mark",
-		    f);
-	if (text_is_space(line[0]) || text_is_space(line[strlen(line) - 1]))
-		return add_bad(a, n, "a blank is part of the user's name", f);
-	if (!is_unlocked(found))
-		return false;
-	if (auth_file_cost(found) > COST_MAX)
-		return add_bad(a, n, "a hash that takes too long", f);
-	return is_hash(forms, found) ||
-	    add_bad(a, n, "not a hash of crypt(3)", f);
+	hash = cut_hash(line, "", &mine);
+	if (line[0] == '#' || (hash == NULL && line[0] == '\0'))
+		return;
+	if (hash == NULL || line[0] == '\0')
+		wrong = "not USER:HASH";
+	else if (text_starts(line, "\xef\xbb\xbf"))
+		wrong = "the file begins with a byte order mark";
+	else if (has_blank_edge(line))
+		wrong = "a blank is part of the user's name";
+	else if (is_unlocked(hash) && auth_file_cost(hash) > COST_MAX)
+		wrong = "a hash that takes too long";
+	else if (is_unlocked(hash) && !is_hash(p, hash))
+		wrong = has_blank_edge(hash) ? "a blank is part of the hash"
+		    : "not a hash of crypt(3), as openssl passwd -6 makes one";
+	if (wrong != NULL) {
+		findings_add(p->f, FINDING_BAD, "%s: line %u: %s",
+		    p->a->where, n, wrong);
+		return;
+	}
+	p->usable += is_unlocked(hash);
+	rows = table_grow(p->users, p->n, sizeof *rows);
+	if (rows != NULL && strlen(line) < sizeof rows->name) {
+		rows[p->n].line = n;
+		text_join(rows[p->n++].name, sizeof rows->name, line, NULL);
+	}
+	p->users = rows != NULL ? rows : p->users;
+}
+
+/* By name, and then by line. */
+static int
+compare_users(const void *a, const void *b)
+{
+	const struct user *x = a, *y = b;
+	int order = strcmp(x->name, y->name);
+
+	return order != 0 ? order : x->line < y->line ? -1 : x->line > y->line;
+}
+
+/* The first line of a user counts.  Tells of one further, and how many there
+   are. */
+static void
+probe_twins(struct probe *p)
+{
+	const struct user *first = NULL, *again = NULL;
+	size_t i, more = 0;
+
+	if (p->n > 0)
+		qsort(p->users, p->n, sizeof *p->users, compare_users);
+	for (i = 1; i < p->n; i++) {
+		if (strcmp(p->users[i].name, p->users[i - 1].name) != 0)
+			continue;
+		more++;
+		if (again == NULL || p->users[i].line < again->line) {
+			again = &p->users[i];
+			first = &p->users[i - 1];
+		}
+	}
+	if (again != NULL)
+		findings_add(p->f, FINDING_DOUBT, "%s: line %u: line %u counts "
+		    "for %s, and not this one%s", p->a->where, again->line,
+		    first->line, again->name, more == 1 ? ""
+		    : "; there are more such lines");
+	free(p->users);
 }
 
 static void
 probe_file(struct auth *a, struct findings *f)
 {
-	struct forms forms = { .n = 0 };
-	size_t users = 0, all;
+	const struct users *u = a->state;
+	struct probe p = { .a = a, .f = f };
 	char *text, *line;
 	long len = read_file(a, &text);
 	unsigned n = 1;
+	size_t all;
+	int fd;
 
 	if (len == -1) {
 		findings_add(f, FINDING_BAD, "--auth file:%s: %s", a->where,
 		    strerror(errno));
 		return;
 	}
+	fd = file_again(u->fd, a->where);
+	if (fd != -1)
+		findings_add_secret(f, a->where, fd);
+	file_close(&fd);
 	for (line = text; line < text + len; line += all) {
 		all = text_line(line, (size_t)(text + len - line));
-		users += probe_line(a, line, n++, &forms, f);
+		probe_line(&p, line, n++);
 	}
-	explicit_bzero(&forms, sizeof forms);
 	file_free(text, len);
-	if (users == 0)
+	explicit_bzero(p.form, sizeof p.form);
+	probe_twins(&p);
+	if (p.usable == 0)
 		findings_add(f, FINDING_BAD, "%s: has no user who could log in",
 		    a->where);
 	else
 		findings_add(f, FINDING_GOOD, "%s: %zu user%s can log in",
-		    a->where, users, users == 1 ? "" : "s");
+		    a->where, p.usable, p.usable == 1 ? "" : "s");
 }
 
 const struct auth_source auth_file = {

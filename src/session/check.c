@@ -108,6 +108,8 @@ check_tls(const struct subject *s)
 		findings_add(&found, tls->resident == NULL ? FINDING_BAD :
 		    tls_reachable(tls->resident, away, sizeof away) ?
 		    FINDING_DOUBT : findings_absence(&found, 0), "%s", trouble);
+	if (tls->key != -1 && o->tlskey != NULL)
+		findings_add_secret(&found, o->tlskey, tls->key);
 	if (trouble[0] == '\0' && o->tlscert != NULL &&
 	    (error = spawn_run(&what, &end)) != 0)
 		findings_add(&found, FINDING_BAD, "%s: %s", tls->program,
