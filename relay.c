@@ -673,6 +673,8 @@ relay_check(struct relay *r, const struct expected *from, struct findings *f)
 		    r->set->sender_routes : "", both ? "" : "s", n,
 		    n == 1 ? "" : "s");
 	}
+	route_file_check(&r->routes, f);
+	route_file_check(&r->senders, f);
 	r->expected = from;
 	for (struct hop *h = r->hops; h != NULL; h = h->link)
 		if (h->transport->probe != NULL)

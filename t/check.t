@@ -542,6 +542,34 @@ def routes_of_senders_are_read_with_their_lines():
 
 
 @test
+def a_key_that_stands_twice_is_doubted():
+    text = "jo@example.org {}\n*\t{}\nJO@example.org {}\n* {}\n"
+    twins = wrote("twins", text.replace("{}", "discard:"))
+    accounts = wrote("accounts", text.replace("{}", "us@example.org"))
+    secrets = wrote("secrets", text.replace("{}", "us:secret"))
+    logins = wrote("logins", text.replace("{}", "jo"))
+    users = wrote("users", f"jo:{hashed()}\n")
+    line = "{}:3: line 1 counts for {}, and not this one; there are more " \
+        "such lines"
+    for option in "--routes", "--sender-routes":
+        status, found = checked(option, twins, "discard:")
+        assert status == 0 and found["doubt"] == [
+            line.format(twins, "JO@example.org")], found
+    status, found = checked("--from", accounts, "discard:")
+    assert status == 0 and found["doubt"] == [
+        line.format(accounts, "JO@example.org")], found
+    status, found = checked(
+        "--auth-senders", logins, "--no-auth-require-tls", "--auth",
+        f"file:{users}", "discard:")
+    assert status == 0 and found["doubt"] == [
+        line.format(logins, "JO@example.org")], found
+    status, found = checked("--relay-auth", secrets, "smtps:[127.0.0.1]:9")
+    assert status == 0 and sorted(found["doubt"]) == [
+        f"--relay-auth {secrets}: line {n + 2}: line {n} counts for {key}, "
+        "and not this one" for n, key in ((1, "JO@example.org"), (2, "*"))]
+
+
+@test
 def the_CAs_for_next_hops_are_looked_at():
     need("openssl")
     certificate(PLACE, "ca", "ca.example.org")

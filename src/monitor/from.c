@@ -151,6 +151,7 @@ from_check(struct from *f, struct expected *senders, struct findings *found)
 	} else if (read_table(f)) {
 		findings_add(found, FINDING_GOOD, "--from %s can be used",
 		    f->file.name);
+		route_file_check(&f->file, found);
 		senders->others = true;
 		routes_each(f->file.table, expect_address, senders);
 	}

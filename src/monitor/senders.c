@@ -98,9 +98,11 @@ void
 senders_check(struct senders *s, struct findings *f)
 {
 	/* What keeps it from that is logged. */
-	if (s != NULL && read_logins(s))
-		findings_add(f, FINDING_GOOD, "--auth-senders %s can be used",
-		    s->file.name);
+	if (s == NULL || !read_logins(s))
+		return;
+	findings_add(f, FINDING_GOOD, "--auth-senders %s can be used",
+	    s->file.name);
+	route_file_check(&s->file, f);
 }
 
 void

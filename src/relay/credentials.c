@@ -290,6 +290,58 @@ credentials_find(const char *text, size_t len,
 	return -1;
 }
 
+/* Where a key stands in the file. */
+struct key {
+	const char *start;
+	size_t len;
+	unsigned line;
+};
+
+/* By key, and then by line. */
+static int
+compare_keys(const void *a, const void *b)
+{
+	const struct key *x = a, *y = b;
+	int order = strncasecmp(x->start, y->start, x->len < y->len ? x->len
+	    : y->len);
+
+	if (order != 0)
+		return order;
+	if (x->len != y->len)
+		return x->len < y->len ? -1 : 1;
+	return x->line < y->line ? -1 : x->line > y->line;
+}
+
+/* Of two lines with one key the first counts. */
+static void
+check_twins(const char *text, size_t len, const char *name, struct findings *f)
+{
+	struct rest rest = { text, text + len, 0 };
+	struct key *keys = NULL, *rows;
+	struct line line;
+	size_t n = 0, i;
+
+	while (next_line(&rest, &line)) {
+		rows = table_grow(keys, n, sizeof *rows);
+		if (rows == NULL)
+			break;
+		keys = rows;
+		keys[n++] = (struct key){ line.start, strlen(line.key),
+		    line.number };
+	}
+	if (n > 0)
+		qsort(keys, n, sizeof *keys, compare_keys);
+	for (i = 1; i < n; i++)
+		if (keys[i].len > 0 && keys[i].len == keys[i - 1].len &&
+		    strncasecmp(keys[i].start, keys[i - 1].start,
+		    keys[i].len) == 0)
+			findings_add(f, FINDING_DOUBT, "--relay-auth %s: line "
+			    "%u: line %u counts for %.*s, and not this one",
+			    name, keys[i].line, keys[i - 1].line,
+			    (int)keys[i].len, keys[i].start);
+	free(keys);
+}
+
 void
 credentials_check(const char *text, size_t len, const char *name,
     struct findings *f)
@@ -316,6 +368,7 @@ credentials_check(const char *text, size_t len, const char *name,
 		}
 	}
 	credentials_wipe(&c);
+	check_twins(text, len, name, f);
 }
 
 void

@@ -42,6 +42,8 @@ struct routes {
 	char *text;			/* the file, cut up: keys are in it */
 	struct route *keys;		/* sorted, no two alike */
 	size_t nkeys;
+	size_t twins;			/* rows that another came before */
+	struct route twin, first;	/* one of them, and that other */
 	struct pattern *patterns;	/* in the file's order */
 	size_t npatterns;
 };
@@ -296,9 +298,16 @@ sort_routes(struct routes *r)
 	if (r->nkeys == 0)
 		return;
 	qsort(r->keys, r->nkeys, sizeof *r->keys, compare_rows);
-	for (i = 1; i < r->nkeys; i++)
-		if (strcasecmp(r->keys[n].key, r->keys[i].key) != 0)
+	for (i = 1; i < r->nkeys; i++) {
+		if (strcasecmp(r->keys[n].key, r->keys[i].key) != 0) {
 			r->keys[++n] = r->keys[i];
+			continue;
+		}
+		if (r->twins++ == 0 || r->keys[i].line < r->twin.line) {
+			r->twin = r->keys[i];
+			r->first = r->keys[n];
+		}
+	}
 	r->nkeys = n + 1;
 }
 
@@ -499,6 +508,18 @@ route_file_read(struct route_file *f, bool senders, const struct logger *log,
 		f->table = read_routes(f->fd, f->name, senders, log, hop, ctx);
 	f->broken = f->table == NULL;
 	return !f->broken;
+}
+
+void
+route_file_check(const struct route_file *f, struct findings *found)
+{
+	const struct routes *r = f->table;
+
+	if (r != NULL && r->twins > 0)
+		findings_add(found, FINDING_DOUBT, "%s:%u: line %u counts for "
+		    "%s, and not this one%s", f->name, r->twin.line,
+		    r->first.line, r->twin.key, r->twins == 1 ? ""
+		    : "; there are more such lines");
 }
 
 void

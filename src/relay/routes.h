@@ -5,6 +5,7 @@
 #ifndef RELAY_ROUTES_H
 #define RELAY_ROUTES_H
 
+#include "base/findings.h"
 #include "relay.h"
 
 struct routes;
@@ -40,6 +41,9 @@ void	route_file_open(struct route_file *f, const char *name);
 bool	route_file_read(struct route_file *f, bool senders,
 	    const struct logger *log, void *(*hop)(void *ctx,
 	    const char *result, char *error, size_t size), void *ctx);
+
+/* For --check, after it was read: adds a doubt where a key stands twice. */
+void	route_file_check(const struct route_file *f, struct findings *found);
 
 /* Closes and frees what f has.  Legal twice. */
 void	route_file_close(struct route_file *f);
