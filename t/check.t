@@ -217,6 +217,10 @@ def certificate_and_key_must_be_there_and_match():
     certificate(PLACE, "one", "mx.example.org")
     certificate(PLACE, "two", "mx.example.org")
 
+    def read(name):
+        with open(f"{PLACE}/{name}") as f:
+            return f.read()
+
     def pair(cert, key):
         return ("--tlscert", f"{PLACE}/{cert}", "--tlskey", f"{PLACE}/{key}",
                 "discard:")
@@ -224,7 +228,12 @@ def certificate_and_key_must_be_there_and_match():
     assert status == 0, found
     assert any("mx.example.org" in line and "expires" in line
                for line in found["doubt"]), found
-    assert "does not match" in bad(*pair("one.pem", "two.key"))
+    assert bad(*pair("one.pem", "two.key")).endswith(
+        f"does not match the certificate {PLACE}/one.pem")
+    wrote("turned.pem", read("two.pem") + read("one.pem"))
+    assert bad(*pair("turned.pem", "one.key")).endswith(
+        f"does not match the certificate {PLACE}/turned.pem, but one after "
+        "it: the server's own must be the first")
     assert "not an unencrypted private key" in bad(*pair("one.pem",
                                                          "one.pem"))
     assert "is not one in PEM form" in bad(*pair("one.key", "one.key"))

@@ -146,6 +146,20 @@ usual_key(BIO *bio, const X509 *leaf)
 	return key;
 }
 
+/* Is it the key of a certificate that was taken for the chain? */
+static bool
+is_of_chain(struct engine *e, EVP_PKEY *key)
+{
+	STACK_OF(X509) *chain = NULL;
+	bool found = false;
+
+	SSL_get0_chain_certs(e->ssl, &chain);
+	for (int i = 0; i < sk_X509_num(chain) && !found; i++)
+		found = X509_check_private_key(sk_X509_value(chain, i), key)
+		    == 1;
+	return found;
+}
+
 /* Reads the key of the certificate that was loaded last.  Returns its kind. */
 static int
 load_key(struct engine *e, const struct source *s, X509 *leaf,
@@ -168,7 +182,9 @@ load_key(struct engine *e, const struct source *s, X509 *leaf,
 		    "private key in PEM form", name_of(s));
 	if (X509_check_private_key(leaf, key) != 1)
 		engine_fail(e, EX_CONFIG, "the key %s does not match the "
-		    "certificate %s", name_of(s), name_of(cert));
+		    "certificate %s%s", name_of(s), name_of(cert),
+		    is_of_chain(e, key) ? ", but one after it: the server's "
+		    "own must be the first" : "");
 	if (SSL_use_PrivateKey(e->ssl, key) != 1)
 		engine_fail(e, EX_CONFIG, "the key %s cannot be used: %s",
 		    name_of(s), engine_reason("no memory"));
