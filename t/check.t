@@ -298,6 +298,22 @@ def an_expired_certificate_is_bad():
 
 
 @test
+def a_certificate_of_the_future_is_bad_unless_the_system_starts():
+    need("openssl", "faketime")
+    subprocess.run(["faketime", "2120-01-01", "openssl", "req", "-x509",
+                    "-nodes", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-days", "2", "-subj",
+                    "/CN=new.example", "-keyout", f"{PLACE}/new.key", "-out",
+                    f"{PLACE}/new.pem"], check=True, capture_output=True)
+    pair = ("--tlscert", f"{PLACE}/new.pem", "--tlskey", f"{PLACE}/new.key",
+            "discard:")
+    said = 'certificate of "new.example" is not valid yet; is the clock right?'
+    assert bad(*pair) == said
+    status, found = checked(*pair, how="--check=start")
+    assert status == 0 and said in found["doubt"], found
+
+
+@test
 def a_password_that_never_goes_out_is_bad():
     secrets = wrote("secrets", "[127.0.0.1]:9 jo:secret\nunix:/no jo:x\n")
     assert bad("--relay-auth", secrets, "smtp:[127.0.0.1]:9") == \

@@ -2,7 +2,6 @@
  * auth_file.c - who a client is, by a file of names and crypt(3) hashes.
  */
 #define _GNU_SOURCE	/* explicit_bzero */
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

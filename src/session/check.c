@@ -67,24 +67,33 @@ check_user(const struct subject *s)
 		    pw == NULL ? "a user without a name" : pw->pw_name);
 }
 
-/* What smtpd-tls says: "good ...", "doubt ...", "bad ...", or an error. */
+/* What smtpd-tls says: "good ...", "doubt ...", "bad ...", "early ...", or an
+   error.  When the system starts its clock may be set only later. */
 static void
 hear_engine(void *ctx, int descriptor, const char *p, size_t len)
 {
-	static const char names[FINDINGS][7] = { "good ", "doubt ", "bad " };
-	size_t n;
+	const struct {
+		const char *name;
+		enum finding kind;
+	} words[] = {
+		{ "good ", FINDING_GOOD }, { "doubt ", FINDING_DOUBT },
+		{ "bad ", FINDING_BAD },
+		{ "early ", found.early ? FINDING_DOUBT : FINDING_BAD },
+	};
+	size_t n, w;
 
 	(void)ctx;
 	for (; len > 0; p += n, len -= n) {
 		n = text_line(p, len);
 		if (descriptor == STDERR_FILENO)
 			findings_add(&found, FINDING_BAD, "%.*s", (int)n, p);
-		for (int i = 0; i < FINDINGS; i++)
-			if (descriptor == STDOUT_FILENO && n > strlen(names[i])
-			    && strncmp(p, names[i], strlen(names[i])) == 0)
-				findings_add(&found, (enum finding)i, "%.*s",
-				    (int)(n - strlen(names[i])),
-				    p + strlen(names[i]));
+		for (size_t i = 0; i < COUNT(words); i++) {
+			w = strlen(words[i].name);
+			if (descriptor == STDOUT_FILENO && n > w &&
+			    strncmp(p, words[i].name, w) == 0)
+				findings_add(&found, words[i].kind, "%.*s",
+				    (int)(n - w), p + w);
+		}
 	}
 }
 
