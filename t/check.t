@@ -57,6 +57,30 @@ def folders_files_and_programs_that_cannot_be_used_are_named():
 
 
 @test
+def a_full_file_system_is_named():
+    if os.geteuid() != 0:
+        raise Skip("not root")
+    full = f"{PLACE}/full"
+    os.mkdir(full)
+    script = f"""mount -t tmpfs -o size=8k,mode=777 none {full} || exit 99
+        : >{full}/log && chmod 666 {full}/log
+        dd if=/dev/zero of={full}/x bs=4k count=2 status=none
+        for how in --check --check=start; do
+            TMPDIR={full} "$@" $how print:{full}/log; echo $?
+        done"""
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", SMTPD],
+                          capture_output=True, text=True)
+    if done.returncode == 99:
+        raise Skip("no file system can be mounted")
+    now, then = done.stdout.split("78\n")
+    said = [f"{what}: No space left on device" for what in (
+        f"{full}, for messages above 1 MiB", f"print:{full}/log")]
+    for one in said:
+        assert f"bad: {one}\n" in now, done
+        assert f"doubt: {one}\n" in then and then.endswith("0\n"), done
+
+
+@test
 def a_script_without_its_interpreter_is_named_with_it():
     for text, why in (
             ("#!/no/such/sh\n", "its interpreter /no/such/sh: No such file or "

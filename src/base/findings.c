@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <syslog.h>
 
 #include "base/buffer.h"
@@ -82,6 +83,18 @@ findings_log(void *ctx, int priority, const char *event,
 	if (priority <= LOG_WARNING)
 		findings_add(ctx, priority <= LOG_ERR ? FINDING_BAD
 		    : FINDING_DOUBT, "%s", text);
+}
+
+void
+findings_add_room(struct findings *f, const char *what, int fd)
+{
+	struct statvfs s;
+
+	if (fstatvfs(fd, &s) == 0 && s.f_blocks > 0 && (s.f_bavail == 0 ||
+	    (s.f_files > 0 && s.f_favail == 0)))
+		findings_add(f, f->early ? FINDING_DOUBT : FINDING_BAD,
+		    "%s: %s%s", what, strerror(ENOSPC), s.f_bavail == 0 ? ""
+		    : ", for it has no inodes left");
 }
 
 void

@@ -274,6 +274,8 @@ probe_maildir(struct relay *r, struct hop *h, struct findings *f)
 		findings_add(f, FINDING_BAD, "%s: %s%s", h->spec,
 		    strerror(error), error != ENOENT ? ""
 		    : "; only the last folder of a path is made");
+	if (error == 0)
+		findings_add_room(f, h->spec, dir);
 	file_close(&dir);
 }
 

@@ -413,6 +413,8 @@ probe_print(struct relay *r, struct hop *h, struct findings *f)
 		    strerror(errno));
 	else
 		findings_add(f, FINDING_GOOD, "%s can be written to", h->spec);
+	if (fd != -1)
+		findings_add_room(f, h->spec, fd);
 	file_close(&fd);
 }
 

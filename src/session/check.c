@@ -143,11 +143,16 @@ static void
 check_spool(const struct subject *s)
 {
 	int fd = spool_file(NULL);
+	char what[400];
 
 	(void)s;
+	snprintf(what, sizeof what, "%.340s, for messages above 1 MiB",
+	    spool_folder());
 	if (fd == -1)
-		findings_add(&found, FINDING_BAD, "%s, for messages above 1 "
-		    "MiB: %s", spool_folder(), strerror(errno));
+		findings_add(&found, FINDING_BAD, "%s: %s", what,
+		    strerror(errno));
+	else
+		findings_add_room(&found, what, fd);
 	file_close(&fd);
 }
 
