@@ -86,6 +86,37 @@ def a_next_hop_that_would_begin_no_message_is_bad():
 
 
 @test
+def one_place_that_serves_is_enough():
+    closed = socket.create_server(("127.0.0.1", 0))
+    gone = f"[127.0.0.1]:{closed.getsockname()[1]}"
+    closed.close()
+
+    def leaving(number, command):
+        return "421 4.3.2 later" if command.startswith("MAIL") else None
+
+    def refusing(number, command):
+        return "530 5.7.0 TLS first" if command.startswith("MAIL") else None
+    with Hop() as serves, Hop(leaving) as leaves, Hop(refusing) as refuses:
+        for places, status, kind, said in (
+                ([gone, serves.at], 0, "doubt", "451 4.4.1"),
+                ([serves.at, gone], 0, "doubt", "451 4.4.1"),
+                (["none.invalid", serves.at], 0, "doubt", "451 4.4.1"),
+                ([leaves.at, serves.at], 0, "doubt", "4.3.2 later"),
+                ([serves.at, refuses.at], 0, "doubt", "TLS first"),
+                ([refuses.at, serves.at], 78, "bad", "TLS first"),
+                ([gone, refuses.at, serves.at], 78, "bad", "TLS first"),
+                ([gone, leaves.at], 78, "bad", "4.3.2 later")):
+            got, found = checked("smtp:" + ",".join(places),
+                                 how="--check=connect")
+            assert got == status, (places, found)
+            assert any(said in line for line in found[kind]), (places, found)
+    got, found = checked("smtp:none.invalid,[127.0.0.1]:9")
+    assert got == 0 and any("cannot resolve none.invalid" in line
+                            for line in found["doubt"]), found
+    assert checked("smtp:none.invalid,none.invalid:26")[0] == 78
+
+
+@test
 def one_that_never_answers_costs_the_others_nothing():
     with socket.create_server(("127.0.0.1", 0)) as s, Hop() as hop:
         silent = f"smtp:[127.0.0.1]:{s.getsockname()[1]}"

@@ -50,6 +50,29 @@ findings_add(struct findings *f, enum finding kind, const char *fmt, ...)
 	f->lines[f->n++] = (struct found_line){ kind, whole };
 }
 
+struct findings
+findings_apart(const struct findings *f)
+{
+	return (struct findings){ .connect = f->connect, .early = f->early,
+		.deadline = f->deadline };
+}
+
+void
+findings_move(struct findings *f, struct findings *from, enum finding worst)
+{
+	struct found_line *line;
+
+	for (size_t i = 0; i < from->n; i++) {
+		line = &from->lines[i];
+		findings_add(f, line->kind < worst ? line->kind : worst, "%s",
+		    line->text);
+		free(line->text);
+	}
+	free(from->lines);
+	f->lost = f->lost || from->lost;
+	*from = findings_apart(f);
+}
+
 enum finding
 findings_absence(const struct findings *f, int error)
 {

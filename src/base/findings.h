@@ -37,6 +37,12 @@ struct findings {
 void	findings_add(struct findings *f, enum finding kind,
 	    const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+/* For lines whose kind depends on those after them: a place like f to keep them
+   in, and to move them from to f, none worse than worst. */
+struct findings findings_apart(const struct findings *f);
+void	findings_move(struct findings *f, struct findings *from,
+	    enum finding worst);
+
 /* The kind of what another service does not provide now, with that errno, or
    0 where it is a name that cannot be resolved: FINDING_BAD; where f is early
    only what will not mend by itself. */

@@ -27,6 +27,8 @@ struct look {
 				   sender; 0: there is none */
 	struct envelope env;	/* of nobody's mail, but for its sender */
 	struct findings *f;
+	bool served;		/* a message would be taken at some place */
+	bool refused;		/* or it would be refused before */
 };
 
 static void
@@ -145,6 +147,7 @@ check_mail(struct look *l, int64_t deadline)
 	smtp_add(h, "MAIL FROM:<%s>\r\n", sender);
 	if (smtp_command(h, STEP_MAIL, deadline, &r))
 		return true;
+	l->refused = !h->away;	/* another place may do better */
 	findings_add(l->f, *sender != '\0' || r.code < 500 ? FINDING_BAD
 	    : FINDING_DOUBT, "%s: %s: MAIL FROM:<%s>: %d %s %s", l->spec,
 	    h->place.host, sender, r.code, r.enh, r.text);
@@ -172,6 +175,7 @@ check_connection(struct look *l)
 		smtp_quit(h, deadline);
 		return;
 	}
+	l->served = l->served || !l->refused;
 	if (smtp_is_trusted(h))
 		smtp_find_credentials(h, &c, why, sizeof why);
 	findings_add(l->f, FINDING_GOOD, "%s: %s answers%s%s%s", l->spec,
@@ -201,26 +205,35 @@ is_new_account(const struct look *l, size_t i, size_t places)
 	return true;
 }
 
-/* Connects to all addresses, with each account. */
+/* Connects to all addresses, with each account.  Mail flows if one of them
+   serves, unless one before it would refuse it. */
 static void
-check_connections(struct look *l, size_t places)
+check_connections(const struct look *all, size_t places)
 {
-	for (size_t i = 0; i < l->n; i++) {
-		if (!is_new_account(l, i, places))
+	struct findings mine = findings_apart(all->f);
+	struct look l = *all;
+
+	l.f = &mine;
+	for (size_t i = 0; i < l.n; i++) {
+		if (!is_new_account(&l, i, places))
 			continue;
-		set_sender(l, i);
-		for (smtp_restart(l->h); smtp_has_next(l->h);
-		    smtp_hang_up(l->h))
-			check_connection(l);
+		set_sender(&l, i);
+		l.h->env = &l.env;
+		l.served = l.refused = false;
+		for (smtp_restart(l.h); smtp_has_next(l.h); smtp_hang_up(l.h))
+			check_connection(&l);
+		findings_move(all->f, &mine, l.served ? FINDING_DOUBT
+		    : FINDING_BAD);
 	}
 }
 
-/* A place: where[0..len).  line has what check_credentials() finds. */
+/* A place: where[0..len).  line has what check_credentials() finds, and f
+   whether it can be reached. */
 static void
-check_place(struct look *l, const char *where, size_t len, unsigned *line)
+check_place(struct look *l, const char *where, size_t len, unsigned *line,
+    struct findings *f)
 {
 	struct nexthop *h = l->h;
-	struct findings *f = l->f;
 	const char *spec = l->spec;
 	struct addresses found;
 	char why[128], what[512];
@@ -260,6 +273,7 @@ nexthop_check(struct nexthop *h, const char *spec, const struct expected *from,
 	const size_t places = count_places(h->where);
 	const char *where = h->where, *sender[EXPECTED_MAX + 1];
 	struct look l = { .h = h, .spec = spec, .sender = sender, .f = f };
+	struct findings reached = findings_apart(f);
 	size_t i, n;
 
 	for (i = 0; i < FACTS; i++)
@@ -280,8 +294,10 @@ nexthop_check(struct nexthop *h, const char *spec, const struct expected *from,
 	h->env = &l.env;
 	for (i = 0; i < places; i++, where += n + 1) {
 		n = strcspn(where, ",");
-		check_place(&l, where, n, l.line + i * l.n);
+		check_place(&l, where, n, l.line + i * l.n, &reached);
 	}
+	findings_move(f, &reached, findings_count(&reached, FINDING_GOOD) > 0
+	    ? FINDING_DOUBT : FINDING_BAD);
 	if (f->connect)
 		check_connections(&l, places);
 	h->env = NULL;
