@@ -501,6 +501,23 @@ def the_CAs_for_next_hops_are_looked_at():
 
 
 @test
+def a_system_without_CAs_is_bad_where_next_hops_are_verified():
+    none = {"SSL_CERT_FILE": "/no/ca-file"}
+    said = "smtpd-tls: cannot read the CA certificates /no/ca-file: No such " \
+        "file or directory"
+    for arguments, wanted in (
+            (["smtps:[127.0.0.1]:9"], [said]),
+            (["--relay-tls", "must", "smtp:[127.0.0.1]:9"], [said]),
+            (["--relay-tls", "must", "lmtp:unix:/no/socket"],
+             ["lmtp:unix:/no/socket: No such file or directory"]),
+            (["--relay-tls", "may", "smtp:[127.0.0.1]:9"], []),
+            (["--relay-tls-fingerprint", "0" * 64, "smtps:[127.0.0.1]:9"], []),
+            (["--relay-tls-ca", wrote("ours.pem", "-----BEGIN x\n", 0o644),
+              "smtps:[127.0.0.1]:9"], [])):
+        assert checked(*arguments, env=none)[1]["bad"] == wanted, arguments
+
+
+@test
 def a_relay_that_is_written_wrongly_is_told_how():
     for relay, told in (
             ("lmtp:/run/x", "lmtp:/run/x: a socket is written "

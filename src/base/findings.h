@@ -26,6 +26,8 @@ struct findings {
 	bool connect;		/* also connect to next hops and services */
 	bool early;		/* what other services provide may come later */
 	bool lost;		/* there was no memory for a line */
+	bool verifies;		/* certificates of next hops will be, by the
+				   authorities */
 	int64_t deadline;	/* for all that is looked up, as clock_now()
 				   counts; with connect each thing has one of
 				   its own: see findings_deadline() */

@@ -239,6 +239,9 @@ check_place(struct look *l, const char *where, size_t len, unsigned *line,
 	char why[128], what[512];
 
 	place_parse(where, len, &h->place);
+	if (!h->place.local && h->set->tls_pins == NULL &&
+	    (h->protocol == NEXTHOP_SMTPS || h->set->tls == TLS_MUST))
+		l->f->verifies = true;
 	snprintf(what, sizeof what, "%.*s%.*s", (int)strcspn(spec, ":") + 1,
 	    spec, (int)len, where);
 	if (h->set->auth != NULL)

@@ -177,6 +177,27 @@ check_relay_ca(const struct subject *s)
 	free(text);
 }
 
+/* This system's CAs, where a next hop's certificate will be verified by them:
+   a small system has none. */
+static void
+check_system_ca(const struct subject *s)
+{
+	const struct monitor_settings *set = &s->o->monitor;
+	char *argv[] = { (char *)(uintptr_t)set->tls.program, "check", NULL };
+	const struct spawn what = { .argv = argv, .envp = environ,
+		.input = -1, .extra = -1, .hear = hear_engine,
+		.deadline = findings_deadline(&found) };
+	struct spawn_end end = { .pid = 0 };
+	int error;
+
+	if (!found.verifies || set->relay.tls_ca != NULL ||
+	    set->tls.resident != NULL)
+		return;
+	if ((error = spawn_run(&what, &end)) != 0)
+		findings_add(&found, FINDING_BAD, "%s: %s", set->tls.program,
+		    strerror(error));
+}
+
 /* A mistake in the file was found when it was read. */
 static void
 check_rules(const struct subject *s)
@@ -254,7 +275,7 @@ check_jail(const struct subject *s)
    src/monitor/check.c. */
 static void (*const checks[])(const struct subject *s) = {
 	check_user, check_jail, check_spool, check_tls, check_rules,
-	check_record, check_relay_ca, check_monitor,
+	check_record, check_relay_ca, check_monitor, check_system_ca,
 };
 
 int

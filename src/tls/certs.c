@@ -249,8 +249,8 @@ system_ca(struct engine *e)
  * Reads the CA certificates.  They stay DER until one is asked for: OpenSSL
  * needs 20 to 30 ms for the 140 of a whole system, and one or two are used.
  */
-static void
-load_trusted(struct engine *e)
+void
+certs_trust(struct engine *e)
 {
 	struct source s = { e->ca != NULL ? e->ca : system_ca(e), -1 };
 	size_t len;
@@ -335,7 +335,7 @@ certs_demand(struct engine *e, SSL_CTX *ctx)
 	X509_STORE *store = SSL_CTX_get_cert_store(ctx);
 	X509_LOOKUP *lookup;
 
-	load_trusted(e);
+	certs_trust(e);
 	if (method == NULL ||
 	    !X509_LOOKUP_meth_set_get_by_subject(method, find_ca) ||
 	    (lookup = X509_STORE_add_lookup(store, method)) == NULL ||

@@ -305,6 +305,8 @@ engine_options(struct engine *e, int argc, char *argv[])
 	if (optind != argc)
 		engine_fail(e, EX_USAGE, "argument %s is one too many",
 		    argv[optind]);
+	if (e->check && e->ncerts == 0 && e->nkeys == 0)
+		return;		/* a client's authorities are looked at */
 	if (e->server && (e->ncerts == 0 || e->ncerts != e->nkeys))
 		engine_fail(e, EX_USAGE, "a server needs certificates, and a "
 		    "key for each");
@@ -502,7 +504,7 @@ answer_about(const char *word)
 	static const char help[] =
 	    "usage: smtpd-tls server [OPTION]... --cert FILE --key FILE\n"
 	    "       smtpd-tls client [OPTION]...\n"
-	    "       smtpd-tls check --cert FILE --key FILE\n"
+	    "       smtpd-tls check [OPTION]... [--cert FILE --key FILE]\n"
 	    "       smtpd-tls digest\n"
 	    "       smtpd-tls resident [OPTION]... --cert FILE --key FILE\n"
 	    "Speaks TLS on one connection for smtpd, which starts it.\n"
@@ -548,6 +550,8 @@ main(int argc, char *argv[])
 	if (e->check) {
 		e->report = STDERR_FILENO;
 		context_start(e);
+		if (e->ncerts == 0)
+			_exit(check_trusted(e));
 		context_connect(e, context_new(e));
 		_exit(check_certificates(e));
 	}

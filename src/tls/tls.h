@@ -134,6 +134,9 @@ int	resident_run(struct engine *e);
 /* Reads the server's certificates and keys into e->ssl. */
 void	certs_load(struct engine *e);
 
+/* Reads the authorities of --ca, or the system's. */
+void	certs_trust(struct engine *e);
+
 /* Asks the peer for a certificate, and verifies it. */
 void	certs_demand(struct engine *e, SSL_CTX *ctx);
 
@@ -161,6 +164,9 @@ _Noreturn void digest_run(struct engine *e);
 /* Says on standard output what is wrong with the certificates, a line each:
    good, doubt or bad and a sentence.  Returns the exit status. */
 int	check_certificates(struct engine *e);
+
+/* The same of the authorities that a client trusts. */
+int	check_trusted(struct engine *e);
 
 /* pump.c */
 
