@@ -242,7 +242,7 @@ system_ca(struct engine *e)
 		if (access(places[i], R_OK) == 0)
 			return places[i];
 	engine_fail(e, EX_CONFIG, "there is no file of CA certificates in any "
-	    "of the usual places");
+	    "of the usual places: the package ca-certificates has one");
 }
 
 /*
