@@ -41,6 +41,6 @@ def bad(*arguments, how="--check"):
     return found["bad"][0]
 
 
-def hashed(kind="-6"):
-    return subprocess.run(["openssl", "passwd", kind, "secret"], text=True,
+def hashed():
+    return subprocess.run(["openssl", "passwd", "-6", "secret"], text=True,
                           capture_output=True).stdout.strip()
