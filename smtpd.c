@@ -41,6 +41,25 @@
 
 #define RECORD_MAX ((uint64_t)1 << 28)	/* octets of a session's transcript, */
 #define REPLIES_MAX ((uint64_t)1 << 30)	/* and of its replies in a file */
+#define UNIT_GROUPS 64		/* that a unit gives, */
+#define USER_GROUPS 1024	/* and that its user has */
+
+/* Takes the groups of that user.  Those that a socket unit has been given for
+   its check stay: its sessions are given them, too, and no program is run. */
+static int
+take_groups(const struct options *o, const char *name, gid_t group)
+{
+	gid_t all[UNIT_GROUPS + USER_GROUPS];
+	int kept = 0, n;
+
+	if (o->check == CHECK_START)
+		kept = getgroups(UNIT_GROUPS, all);
+	if (initgroups(name, group) == -1)
+		return -1;
+	if (kept <= 0 || (n = getgroups(USER_GROUPS, all + kept)) == -1)
+		return 0;
+	return setgroups((size_t)(kept + n), all);
+}
 
 /* Gives up root: becomes nobody, or the user of --user with all its groups. */
 static void
@@ -57,7 +76,7 @@ drop_root(const struct options *o)
 	if (geteuid() != 0)
 		return;
 	if ((o->user == NULL ? setgroups(0, NULL)
-			     : initgroups(name, pw->pw_gid)) == -1 ||
+			     : take_groups(o, name, pw->pw_gid)) == -1 ||
 	    setgid(pw->pw_gid) == -1 || setuid(pw->pw_uid) == -1) {
 		log_complain("cannot give up root; -n keeps it");
 		exit(EX_OSERR);

@@ -606,6 +606,28 @@ def it_looks_as_the_user_that_a_session_would_be():
 
 
 @test
+def a_socket_unit_may_have_groups_as_its_service_has():
+    need("setpriv")
+    if os.geteuid() != 0:
+        raise Skip("not root")
+    path = f"{PLACE}/filter"
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(path)
+        os.chown(path, 0, 54321)
+        os.chmod(path, 0o770)
+        s.listen()
+
+        def said(how):
+            return subprocess.run(
+                ["setpriv", "--groups", "54321", SMTPD, how, "--user",
+                 "nobody", "--milter", f"unix:{path}", "discard:"],
+                capture_output=True, text=True).stdout
+        assert f"good: milter unix:{path} can be connected to" in said(
+            "--check=start")
+        assert f"bad: milter unix:{path}: Permission denied" in said("--check")
+
+
+@test
 def a_wrong_command_line_is_64_and_serves_nobody():
     for arguments in (["--szie", "1", "discard:"], ["discard"],
                       ["--check=none", "discard:"]):

@@ -377,6 +377,14 @@ PidFile /run/opendkim/opendkim.pid
     matches(r"\bopendkim\.service\b", prop("Wants", "smtpd@dkim.service"))
     systemctl("start", "opendkim")
     until(opendkim_listens) # but that need not listen yet when it has started
+    same(run("systemctl", "restart", "smtpd.socket")[1], 1)
+    where = f"{UNITS}/smtpd.socket.d"       # the check may not yet
+    os.makedirs(where, exist_ok=True)
+    os.symlink(shipped("smtpd.socket.d/milter.conf.example"),
+               f"{where}/milter.conf")
+    systemctl("daemon-reload")
+    succeeds("systemctl", "restart", "smtpd.socket")
+    os.unlink(f"{where}/milter.conf")
     takes_a_message(25, "filtered")
     got, = delivered("milter")
     matches("^Authentication-Results: ?mx.example.org; dkim=", got)
