@@ -62,8 +62,8 @@ size_t	findings_count(const struct findings *f, enum finding kind);
 void	findings_log(void *ctx, int priority, const char *event,
 	    const struct envelope *env, const char *text);
 
-/* Adds a line where what, open as fd, is on a file system that has no room left.
-   It may have some later: see findings_absence(). */
+/* Adds a line where what, open as fd, is on a file system without any room.  It
+   may have some later: see findings_absence(). */
 void	findings_add_room(struct findings *f, const char *what, int fd);
 
 /* Adds a doubt where every user of this host can read the file name, which has
