@@ -73,6 +73,18 @@ findings_move(struct findings *f, struct findings *from, enum finding worst)
 	*from = findings_apart(f);
 }
 
+const char *
+findings_take_reason(struct findings *f, size_t n, char *to, size_t size)
+{
+	to[0] = '\0';
+	if (f->n > n && f->lines[f->n - 1].kind == FINDING_DOUBT) {
+		f->n--;
+		snprintf(to, size, "; %s", f->lines[f->n].text);
+		free(f->lines[f->n].text);
+	}
+	return to;
+}
+
 enum finding
 findings_absence(const struct findings *f, int error)
 {

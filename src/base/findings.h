@@ -45,6 +45,12 @@ struct findings findings_apart(const struct findings *f);
 void	findings_move(struct findings *f, struct findings *from,
 	    enum finding worst);
 
+/* Takes away the last line, if it is a doubt that came after the first n, and
+   writes "; " and its text to to[0..size), else "": what was logged is the
+   reason of what will be added.  Returns to. */
+const char *findings_take_reason(struct findings *f, size_t n, char *to,
+	    size_t size);
+
 /* The kind of what another service does not provide now, with that errno, or
    0 where it is a name that cannot be resolved: FINDING_BAD; where f is early
    only what will not mend by itself. */

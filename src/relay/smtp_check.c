@@ -27,6 +27,7 @@ struct look {
 				   sender; 0: there is none */
 	struct envelope env;	/* of nobody's mail, but for its sender */
 	struct findings *f;
+	struct findings *log;	/* where what is logged goes */
 	bool served;		/* a message would be taken at some place */
 	bool refused;		/* or it would be refused before */
 };
@@ -137,7 +138,9 @@ static bool
 check_mail(struct look *l, int64_t deadline)
 {
 	const char *sender = l->env.fact[FACT_SENDER];
+	const size_t n = l->log->n;
 	struct nexthop *h = l->h;
+	char reason[512];
 	struct reply r;
 
 	if (*sender == '@')	/* of that domain, or OTHERS */
@@ -149,8 +152,9 @@ check_mail(struct look *l, int64_t deadline)
 		return true;
 	l->refused = !h->away;	/* another place may do better */
 	findings_add(l->f, *sender != '\0' || r.code < 500 ? FINDING_BAD
-	    : FINDING_DOUBT, "%s: %s: MAIL FROM:<%s>: %d %s %s", l->spec,
-	    h->place.host, sender, r.code, r.enh, r.text);
+	    : FINDING_DOUBT, "%s: %s: MAIL FROM:<%s>: %d %s %s%s", l->spec,
+	    h->place.host, sender, r.code, r.enh, r.text,
+	    findings_take_reason(l->log, n, reason, sizeof reason));
 	return false;
 }
 
@@ -161,13 +165,15 @@ check_connection(struct look *l)
 	struct nexthop *h = l->h;
 	const int64_t deadline = clock_within(findings_deadline(l->f),
 	    (int)h->set->timeout);
+	const size_t n = l->log->n;
 	struct credentials c = { .line = 0 };
 	char why[512];
 	struct reply r;
 
 	if (!smtp_open_next(h, deadline, &r)) {
-		findings_add(l->f, FINDING_BAD, "%s: %s: %d %s %s", l->spec,
-		    h->place.host, r.code, r.enh, r.text);
+		findings_add(l->f, FINDING_BAD, "%s: %s: %d %s %s%s", l->spec,
+		    h->place.host, r.code, r.enh, r.text,
+		    findings_take_reason(l->log, n, why, sizeof why));
 		return;
 	}
 	/* With --auth relay: it is our client that may have to log in first. */
@@ -214,6 +220,7 @@ check_connections(const struct look *all, size_t places)
 	struct look l = *all;
 
 	l.f = &mine;
+	l.log = all->f;
 	for (size_t i = 0; i < l.n; i++) {
 		if (!is_new_account(&l, i, places))
 			continue;
