@@ -161,7 +161,7 @@ def users_and_their_hashes_are_read_by_line():
         f"lee:$6$rounds=999999999$x${made[-86:]}\n"))
     assert status == 78 and [line.partition("users: ")[2]
                              for line in found["bad"]] == [
-        "line 20001: not a hash of crypt(3)",
+        "line 20001: not a hash of crypt(3), as openssl passwd -6 makes one",
         "line 20002: a hash that takes too long"], found
     assert "no user who could log in" in bad(*users("# none\n"))
     assert "/no/users: No such file" in bad(

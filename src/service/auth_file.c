@@ -321,7 +321,7 @@ is_of_form(const char *hash, const char *form)
 		return false;
 	for (; *hash != '\0'; hash++, form++)
 		if ((*hash == '$') != (*form == '$') || (strchr("$./=,",
-		    *hash) == NULL && !isalnum((unsigned char)*hash)))
+		    *hash) == NULL && !text_is_alnum(*hash)))
 			return false;
 	return true;
 }
