@@ -5,9 +5,8 @@ import os
 import subprocess
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "fakes")]
-from provider import Provider
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from fakes.provider import Provider
 from tap import SMTPD, folder, main, script, test
 
 PLACE = folder()

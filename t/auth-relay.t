@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """auth-relay.t - --auth relay: clients authenticate to the next hop itself."""
 import base64
-import concurrent.futures
-import functools
 import hashlib
 import hmac
 import itertools
@@ -13,13 +11,11 @@ import ssl
 import subprocess
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
-                                "fakes"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
-from provider import Provider, b64
+from fakes.provider import Provider, b64
 from tap import (HELLO, SMTPD, Listener, PolicyService, Session, certificate,
-                 folder, lines, main, test)
+                 closed_port, folder, lines, main, test, test_late)
 
 PLACE = folder()
 PASSWORDS = {"jo@example.com": "p:a c=e,", "kim,k=1@example.com": "kimkim"}
@@ -35,18 +31,6 @@ QUICK = "--no-auth-require-tls"
 
 
 numbers = itertools.count()
-begun = {}
-
-
-def late(function):
-    """A test in which 535 is answered, each time two seconds late: they all
-    run from the start, side by side."""
-    begun[function] = None
-
-    @functools.wraps(function)
-    def wait():
-        begun[function].result()
-    return test(wait)
 
 
 def provider(mechanisms=MECHANISMS, **more):
@@ -155,7 +139,8 @@ def a_next_hop_without_auth_or_that_is_away_offers_none():
         assert s.say(f"AUTH PLAIN {PLAIN}") == [
             "454 4.7.0 Authentication is not available"]
         s.finish()
-    with Through("smtp:[127.0.0.1]:1") as s:
+    with closed_port() as port, \
+            Through("smtp:[127.0.0.1]:%d" % port.getsockname()[1]) as s:
         assert s.offered(s.start()) == []
         assert s.say(f"AUTH PLAIN {PLAIN}") == [
             "454 4.7.0 Authentication is not available"]
@@ -271,7 +256,7 @@ def each_mechanism_goes_through_and_its_user_is_known():
             assert f" method={name} source=relay: " in log, log
 
 
-@late
+@test_late
 def a_wrong_token_is_told_as_the_mechanism_has_it():
     with provider() as hop, Through(hop) as s:
         s.start()
@@ -288,16 +273,15 @@ def an_empty_initial_response_is_handed_on_as_one():
                     "*": "501 5.7.0 Stopped"})
     with Through(hop) as s:
         s.start()
-        assert s.say("AUTH PLAIN =", "") == ["334 ", "250 2.0.0 taken"[:0]
-                                             or "454 4.7.0 Next hop broke "
-                                             "the protocol"]
+        assert s.say("AUTH PLAIN =", "") == [
+            "334 ", "454 4.7.0 Next hop broke the protocol"]
         s.finish()
     assert [c for _, c in hop.commands][1:3] == ["AUTH PLAIN =", ""]
 
 
 # ---- refusals ---------------------------------------------------------------
 
-@late
+@test_late
 def the_next_hops_refusal_is_ours_and_the_third_ends_the_session():
     with provider(refused="535-5.7.8 Not that one\r\n535 5.7.8 See "
                   "https://example.com") as hop, Through(hop) as s:
@@ -315,7 +299,7 @@ def the_next_hops_refusal_is_ours_and_the_third_ends_the_session():
     assert hop.connections == 1
 
 
-@late
+@test_late
 def the_name_that_was_refused_is_recorded_only_where_it_is_asked_for():
     xoauth2 = b64("user=kim@example.com\1auth=Bearer x\1\1")
     for options, tried in (((), [None] * 3), (
@@ -349,7 +333,7 @@ def the_name_that_was_refused_is_recorded_only_where_it_is_asked_for():
     assert "tried=jo" not in log, log
 
 
-@late
+@test_late
 def other_codes_reach_the_client_too():
     for said, heard in (
             ("432 4.7.12 Change it", "432 4.7.12 Change it"),
@@ -370,7 +354,7 @@ def other_codes_reach_the_client_too():
             s.finish()
 
 
-@late
+@test_late
 def guesses_end_the_session_whatever_code_refuses_them():
     hop = scripted({"AUTH": "550 5.7.1 No"})
     with Through(hop) as s:
@@ -381,7 +365,7 @@ def guesses_end_the_session_whatever_code_refuses_them():
     assert len([c for _, c in hop.commands if "AUTH" in c]) == 3
 
 
-@late
+@test_late
 def a_refused_client_may_try_again_on_the_same_connection():
     with provider() as hop, Through(hop) as s:
         s.start()
@@ -680,8 +664,7 @@ def starttls_after_auth_begins_with_nobody_on_a_new_connection():
 def xclient_after_auth_begins_with_nobody_on_a_new_connection():
     with provider() as hop, Through(hop, "--xclient", "unix") as s:
         s.start()
-        if "XCLIENT" not in s.say(HELLO)[0]:
-            raise AssertionError("XCLIENT is not offered")
+        assert "\n250-XCLIENT " in s.say(HELLO)[0]
         assert s.say(f"AUTH PLAIN {PLAIN}") == ["235 2.7.0 Ok"]
         assert s.say("XCLIENT ADDR=192.0.2.9")[0][:3] == "220"
         assert s.offered() == MECHANISMS.split()
@@ -695,7 +678,7 @@ def xclient_after_auth_begins_with_nobody_on_a_new_connection():
 
 # ---- secrets ----------------------------------------------------------------
 
-@late
+@test_late
 def no_log_has_a_secret_even_if_the_next_hop_repeats_it():
     token, password = TOKENS["jo@example.com"], "correct horse"
     plain = b64(f"\0jo@example.com\0{password}")
@@ -755,6 +738,4 @@ def check_says_what_clients_would_be_offered():
     assert "doubt: --auth relay:" in said, said
 
 
-with concurrent.futures.ThreadPoolExecutor(len(begun)) as pool:
-    begun.update({function: pool.submit(function) for function in begun})
-    main()
+main()

@@ -465,7 +465,6 @@ leave_nothing(struct bench *b, struct auth *a, int code)
 	cr_assert_eq(copies(whole, sizeof response - 1), 0);
 }
 
-
 Test(auth, credentials_are_wiped)
 {
 	static const char *const script[] = { "<", "<", HANDSHAKE, "<",

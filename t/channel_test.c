@@ -571,7 +571,7 @@ expect_no_secret(const struct channel_settings *set, const char *lines,
 	recorder_say(&r, "EHLO c\r\n");
 	recorder_say(&r, lines);
 	recorder_close(&r);
-	cr_expect_null(strstr(r.heard.p, "SECRET="), "%s shows %s", lines,
+	cr_expect_null(strstr(r.heard.p, "SECRET"), "%s shows %s", lines,
 	    r.heard.p);
 	cr_expect_not_null(strstr(r.heard.p, word), "%s", lines);
 	recorder_free(&r);
@@ -595,7 +595,7 @@ Test(hooks, dialogue_has_no_credentials)
 		"AUTH LOGIN\r\ndXNlcg==\r\nSECRET==\r\n",
 		"AUTH PLAIN\r\nSECRET\r\n",
 		"AUTH PLAIN SECRET==\n",
-		"AUTH SECRET-METHOD SECRET==\r\n",
+		"AUTH OTHER-METHOD SECRET==\r\n",
 		"MAIL FROM:<a>\r\nAUTH PLAIN SECRET==\r\n",
 		/* Sent although AUTH was refused, has failed or is over. */
 		"AUTH CRAM-MD5\r\nSECRET==\r\n",
@@ -665,6 +665,7 @@ Test(hooks, a_long_text_is_cut_into_lines_that_fit)
 	static const char script[] = "EHLO client\r\nMAIL FROM:<a>\r\n";
 	struct recorder r;
 	const char *p, *end;
+	size_t text = 0;
 
 	memset(rule.text, 'x', sizeof rule.text - 1);
 	recorder_open(&r, &recorder_plain, &rule, 1);
@@ -674,7 +675,10 @@ Test(hooks, a_long_text_is_cut_into_lines_that_fit)
 		end = strstr(p, "\r\n");
 		cr_assert_not_null(end);
 		cr_expect_leq(end + 2 - p, 512);	/* RFC 5321 4.5.3.1.5 */
+		if (strncmp(p, "550", 3) == 0)
+			text += strspn(p + strlen("550-5.7.1 "), "x");
 	}
+	cr_expect_eq(text, sizeof rule.text - 1);
 	recorder_free(&r);
 }
 

@@ -2,6 +2,7 @@
  * driver_test.c - the channel as an embedder and its driver see it: verbs and
  * keywords of their own, what waits, how a session ends, who the client is.
  */
+#define _GNU_SOURCE	/* memmem */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -421,17 +422,16 @@ Test(driver, credentials_do_not_stay_in_memory)
 	static const char secret[] = "AHVzZXIAc2VjcmV0";
 	struct channel_settings set = recorder_plain;
 	struct recorder r;
-	size_t i;
 
 	set.auth = "PLAIN";
 	recorder_open(&r, &set, NULL, 0);
 	recorder_say(&r, "EHLO c\r\nAUTH PLAIN\r\n");
 	recorder_say(&r, secret);
+	cr_assert(memmem(&r.ch, sizeof r.ch, secret, sizeof secret - 1));
 	recorder_say(&r, "\r\n");
 	cr_assert(r.ch.authenticated);
-	for (i = 0; i + strlen(secret) <= sizeof r.ch; i++)
-		cr_assert_neq(memcmp((char *)&r.ch + i, secret, strlen(secret)),
-		    0, "credentials are still in the channel");
+	cr_assert_null(memmem(&r.ch, sizeof r.ch, secret, sizeof secret - 1),
+	    "credentials are still in the channel");
 	recorder_close(&r);
 	recorder_free(&r);
 }

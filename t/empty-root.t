@@ -7,11 +7,11 @@ import queue
 import re
 import shutil
 import smtplib
-import socket
 import subprocess
 import sys
 
 from fakes.server import Server
+from servers import free_port
 from tap import STATIC, folder, main, test, write
 
 PROGRAM = os.path.abspath("musl/smtpd")
@@ -145,8 +145,7 @@ def the_container_of_README_takes_a_message():
                     image + to)
     (user,), (command,) = ([v for k, v in lines if k == which]
                            for which in ("USER", "CMD"))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         ["/usr/sbin/chroot", f"--userspec={user}:{user}", image,
          *(str(port) if word == "2525" else word

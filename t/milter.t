@@ -9,19 +9,10 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from fakes.milter import Filter, number, packet, stored, strings
-from tap import (HELLO, SMTPD, Listener, PolicyService, Session, folder,
-                 lines, main, message, script, test)
-
-PLACE = folder()
-boxes = 0
-
-
-def box():
-    global boxes
-    boxes += 1
-    return os.path.join(PLACE, f"box{boxes}")
-
+from fakes.milter import (PLACE, Filter, box, changes, number, packet, stored,
+                          strings)
+from tap import (HELLO, SMTPD, Listener, PolicyService, Session, lines, main,
+                 message, script, test)
 
 def deliver(filters, *text, options=(), relay=None, envelope=None, before=(),
             quit=True):
@@ -53,10 +44,6 @@ def deliver(filters, *text, options=(), relay=None, envelope=None, before=(),
         s.process.wait()
         log = s.logged()
     return got, stored(where), log
-
-
-def changes(*packets, **more):
-    return Filter(PLACE, {"E": [*packets, packet("c")]}, **more)
 
 
 @test
@@ -204,8 +191,7 @@ def a_refusal_at_the_greeting_or_HELO_holds_for_the_session():
             Session("--milter", f.place, "discard:") as s:
         s.reply()
         got = s.say(HELLO, "MAIL FROM:<a@example.org>", HELLO)
-        assert got[0][:3] == "550" and got[1][:1] == "5", got
-        assert got[2][:3] == "550"
+        assert [r[:3] for r in got] == ["550", "503", "550"], got
 
 
 @test
@@ -479,15 +465,21 @@ def milter_default_says_what_becomes_of_the_mail():
     for default, want, count in (("tempfail", "451 4.7.1", 0),
                                  ("reject", "550 5.5.0", 0),
                                  ("accept", "250 ", 1)):
-        for f in ("unix:/nowhere/filter",
-                  Filter(PLACE, hello=packet("c")),
-                  Filter(PLACE, version=7), Filter(PLACE, version=1),
-                  Filter(PLACE, actions=0xfff),
-                  Filter(PLACE, symbols=b"\0\0\0\1x")):
-            got, mail, log = deliver([f], options=["--milter-default",
-                                                   default], quit=False)
+        for how, why in (
+                (None, "No such file or directory"),
+                ({"hello": packet("c")}, "it does not negotiate"),
+                ({"version": 7}, "unknown version of the protocol"),
+                ({"version": 1}, "unknown version of the protocol"),
+                ({"actions": 0xfff}, "it wants to do what was not offered"),
+                ({"symbols": b"\0\0\0\1x"}, "malformed list of macros")):
+            with Filter(PLACE, **(how or {})) as f:
+                got, mail, log = deliver(
+                    [f if how else "unix:/nowhere/filter"], quit=False,
+                    options=["--milter-default", default])
+                assert f.connections == bool(how), how
             assert (got[0] if count == 0 else got[-1]).startswith(want), got
             assert len(mail) == count and log.count("event=milter ") == 1, log
+            assert f": CONNECT: {why}; " in log, (how, log)
 
 
 @test

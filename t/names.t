@@ -14,9 +14,7 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
-                                "fakes"))
-from milter import Filter, number
+from fakes.milter import Filter, number
 from servers import Server, codes, example, message, spew, talk
 from tap import (SMTPD, Session, PolicyService, Skip, folder, main, script,
                  tcp_pair, test)

@@ -3,7 +3,6 @@
 it asks the monitor about the next hop in whatever order it likes.  The next hop
 hears nothing that a client could not have said, and a message is acknowledged
 if and only if the next hop has it."""
-import concurrent.futures
 import os
 import random
 import sys
@@ -11,7 +10,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import tap
 from fakes.hop import Hop
-from tap import HELLO, Session, lines, main, test
+from tap import HELLO, Session, lines, main, test, test_late
 
 tap.SMTPD = os.path.abspath("t/out/san/planted")
 EXTENSIONS = ("PIPELINING", "SIZE 1000000", "8BITMIME", "AUTH PLAIN LOGIN")
@@ -203,7 +202,8 @@ def no_other_question_is_taken_for_a_response():
         assert heard in ([], ["*"], ["*", "QUIT"]), (name, s.hop.commands)
 
 
-def guess():
+@test_late
+def guesses_are_counted_by_the_monitor_whatever_the_hop_calls_them():
     with Intruder(*THROUGH, "--max-errors", "50", answers={
             "AUTH": "550 5.7.1 No"}) as s:
         assert [s.ask("live-plain") for _ in range(4)] == [
@@ -279,12 +279,4 @@ def in_any_order_a_message_is_acknowledged_if_and_only_if_the_hop_has_it():
     assert relayed > 20, relayed
 
 
-@test
-def guesses_are_counted_by_the_monitor_whatever_the_hop_calls_them():
-    guessing.result()
-
-
-# Each is answered two seconds after the one before: beside the other tests.
-with concurrent.futures.ThreadPoolExecutor(1) as pool:
-    guessing = pool.submit(guess)
-    main()
+main()

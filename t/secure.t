@@ -17,9 +17,9 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import (HELLO, SANITIZED, SMTPD, Listener, PolicyService, Session,
-                 Skip, certificate, folder, lines, main, message, need,
-                 script, tcp_pair, test, test_if_static, test_unless_static,
-                 whole_calls)
+                 Skip, certificate, closed_port, folder, lines, main, message,
+                 need, script, tcp_pair, test, test_if_static, test_late,
+                 test_unless_static, whole_calls)
 
 need("openssl")
 PLACE = folder()
@@ -339,10 +339,13 @@ def without_certificate_or_key_there_is_no_starttls():
 
 @test
 def a_certificate_that_makes_no_sense_ends_the_handshake_with_a_word():
-    for cert, key, word in (("ec.pem", "rsa.key", "key"),
-                            ("empty.pem", "ec.key", "empty|PEM|certificate"),
-                            ("ec.pem", "empty.pem", "empty|PEM|key"),
-                            ("passwords", "ec.key", "PEM|certificate")):
+    match = "does not match the certificate"
+    for cert, key, word in (
+            ("ec.pem", "rsa.key", f"/rsa.key {match} {PLACE}/ec.pem"),
+            ("empty.pem", "ec.key", "/empty.pem is not one in PEM form"),
+            ("ec.pem", "empty.pem", "/empty.pem is not an unencrypted private "
+             "key in PEM form"),
+            ("passwords", "ec.key", "/passwords is not one in PEM form")):
         with Session("--tlscert", path(cert), "--tlskey", path(key),
                      "discard:") as s:
             s.start()
@@ -350,17 +353,14 @@ def a_certificate_that_makes_no_sense_ends_the_handshake_with_a_word():
             assert s.read.read() == b""
             s.process.wait()
             log = s.logged()
-            found = re.search("event=tls-failed.*", log)
-            assert found and re.search(word, found[0], re.I), (cert, key, log)
-            assert path(cert) in found[0] or path(key) in found[0], log
-            ours = re.search("event=config-error.*", log)
-            assert ours and re.search(word, ours[0], re.I), log
+            for event in "tls-failed", "config-error":
+                assert word in re.search(f"event={event} .*", log)[0], log
         with Session("--tlscert", path(cert), "--tlskey", path(key),
                      "--smtps", "discard:") as s:
             assert s.read.read() == b""
             s.process.wait()
-            ours = re.search("event=config-error.*", s.logged())
-            assert ours and re.search(word, ours[0], re.I), s.logged()
+            assert word in re.search("event=config-error .*",
+                                     s.logged())[0], s.logged()
 
 
 @test
@@ -415,7 +415,9 @@ def an_idle_client_is_told_so_within_tls():
     with Secure(*tls(), "-t", "1", "discard:") as s:
         s.starttls()
         assert s.reply()[:9] == "421 4.4.2"
-        assert s.read.read() == b"" and s.process.wait() == 0
+        assert s.read.read() == b""
+        s.leave()
+        assert s.process.wait() == 0
 
 
 # --- clients that people have
@@ -482,7 +484,7 @@ def curl_speaks_starttls_and_smtps_and_authenticates():
             assert " with ESMTPSA (" in received(delivered(server, "curl"))
 
 
-@test
+@test_late
 def smtplib_speaks_starttls_and_smtps_and_logs_in():
     with Listener(*tls(), *FILE, "--auth-required", "print:") as server:
         with smtplib.SMTP("localhost", server.port) as client:
@@ -540,7 +542,7 @@ def plain_and_login_with_and_without_initial_response():
             s.finish()
 
 
-@test
+@test_late
 def three_wrong_passwords_are_three_delays_and_the_end():
     with Session(*CLEAR, "discard:") as s:
         s.start()
@@ -558,8 +560,9 @@ def answered_late(number, least, most, source=CLEAR):
     monitor and session have waited: strace shows how long, in milliseconds,
     and not a clock of ours."""
     need("strace")
+    file = os.path.join(folder(), "trace")
     with Session(*source, "discard:", wrap=(
-            "strace", "-f", "-qq", "-o", path("trace"), "-e",
+            "strace", "-f", "-qq", "-o", file, "-e",
             "trace=poll,sendto")) as s:
         s.start()
         said = s.say(*[plain(password="wrong")] * number)
@@ -568,7 +571,7 @@ def answered_late(number, least, most, source=CLEAR):
             s.send(lines("QUIT"))
         s.read.read()
         s.process.wait()
-    with open(path("trace")) as f:
+    with open(file) as f:
         trace = f.read()
     if "ptrace" in trace or "sendto" not in trace:
         raise Skip("strace may not trace here")
@@ -579,12 +582,12 @@ def answered_late(number, least, most, source=CLEAR):
     assert least <= sum(map(int, waits)) <= most, before
 
 
-@test
+@test_late
 def a_wrong_password_is_answered_late():
     answered_late(1, 1000, 2000)
 
 
-@test
+@test_late
 def a_wrong_password_is_answered_at_a_time_that_tells_nothing_of_its_source():
     """What the source needs is a part of the two seconds."""
     slow = script(PLACE, "sleep 1; exit 1", "slow")
@@ -592,7 +595,7 @@ def a_wrong_password_is_answered_at_a_time_that_tells_nothing_of_its_source():
                                "--no-auth-require-tls"))
 
 
-@test
+@test_late
 def each_of_several_wrong_passwords_at_once_costs_its_time():
     answered_late(3, 5000, 6000)
 
@@ -695,7 +698,7 @@ def a_dovecot_that_is_not_there_refuses_nobody_for_good():
     assert path("none") in log, log
 
 
-@test
+@test_late
 def checkpassword_programs_decide():
     place = folder()
     program = script(place, f"""
@@ -720,7 +723,7 @@ def checkpassword_programs_decide():
     shutil.rmtree(place)
 
 
-@test
+@test_late
 def a_peer_on_a_unix_socket_may_use_its_login():
     import pwd
     name = pwd.getpwuid(os.geteuid()).pw_name
@@ -1089,7 +1092,7 @@ def tls_follows_a_proxy_header():
                     seen += client.read()
                 except ssl.SSLWantReadError:
                     into.write(s.socket.recv(65536))
-            s.socket.close()
+            s.leave()
             s.process.wait()
             log = s.logged()
         assert "([192.0.2.7]) by mx.example.org (smtpd) with ESMTPS (" in \
@@ -1106,7 +1109,7 @@ def xclient_is_for_those_who_are_listed():
             client.ehlo()
             assert not client.has_extn("xclient")
             code, _ = client.docmd("XCLIENT ADDR=192.0.2.1")
-            assert code >= 500, code
+            assert code == 550, code
     with Listener("--xclient", "127.0.0.0/8", "discard:") as server:
         with smtplib.SMTP("127.0.0.1", server.port) as client:
             client.ehlo()
@@ -1219,7 +1222,8 @@ def a_policy_service_is_asked_only_where_it_shall_be():
 @test
 def a_policy_service_may_refuse_at_every_stage():
     for stage in STAGES + ["HELO"]:
-        for action, wanted in (("REJECT not you", "5"), ("DEFER later", "4"),
+        for action, wanted in (("REJECT not you", "554 5.7.1 not you"),
+                               ("DEFER later", "450 4.7.1 later"),
                                ("550 5.7.1 go away", "550 5.7.1 go away"),
                                ("450 4.7.1 wait", "450 4.7.1 wait")):
             heard, log, _ = ask_at(stage, action,
@@ -1236,10 +1240,11 @@ ACTIONS = [
     # what the service says at RCPT, the reply, is the message printed?
     ("OK", "250 ", True), ("DUNNO", "250 ", True), ("dunno", "250 ", True),
     ("WARN look out", "250 ", True), ("INFO by the way", "250 ", True),
-    ("REJECT", "5", False), ("REJECT 5.1.1 no", "55", False),
-    ("DEFER", "4", False), ("DEFER_IF_PERMIT later", "450", False),
+    ("REJECT", "554 5.7.1 ", False), ("REJECT 5.1.1 no", "554 5.1.1 no", False),
+    ("DEFER", "450 4.7.1 ", False),
+    ("DEFER_IF_PERMIT later", "450 4.7.1 later", False),
     ("DEFER_IF_REJECT later", "250 ", True), ("421 4.7.0 bye", "421", False),
-    ("HOLD", "451", False), ("DISCARD quietly", "250 ", False),
+    ("HOLD", "451 4.7.1 ", False), ("DISCARD quietly", "250 ", False),
     ("FILTER smtp:x", "451 4.3.5", False), ("nonsense", "451 4.3.5", False),
     ("", "451 4.3.5", False),
 ]
@@ -1323,12 +1328,14 @@ def hold_is_a_temporary_refusal_as_there_is_no_queue():
 
 @test
 def a_policy_service_that_is_not_there_never_means_yes():
-    for place in (f"unix:{PLACE}/nobody-listens", "inet:127.0.0.1:1"):
-        with Session("--policy", place, "print:") as s:
-            assert s.reply() == "451 Policy service not available", place
-            log = s.finish()[1]
-        assert "event=policy " in log, log
-        assert "CONNECT" in log and place in log, log
+    with closed_port() as port:
+        for place in (f"unix:{PLACE}/nobody-listens",
+                      f"inet:127.0.0.1:{port.getsockname()[1]}"):
+            with Session("--policy", place, "print:") as s:
+                assert s.reply() == "451 Policy service not available", place
+                log = s.finish()[1]
+            assert "event=policy " in log, log
+            assert "CONNECT" in log and place in log, log
 
 
 @test
@@ -1424,22 +1431,22 @@ def a_password_never_goes_to_a_smarthost_in_the_clear():
         for options in ([], ["--relay-tls", "may"]):
             reply, _ = smarthost_session(server, *options, "--relay-auth",
                                          path("relay-auth"))
-            assert reply[:1] in "45", reply
+            assert reply == "451 4.7.11 Cannot authenticate to next hop"
         log = server.logged()
         assert "C: AUTH" not in log and "MESSAGE FOLLOWS" not in log, log
 
 
 @test
 def a_smarthost_that_is_not_who_it_should_be_gets_nothing():
-    for name, ca, word in (("elsewhere", "ca", "name|match|host"),
-                           ("ec", "other", "certificate|verify|issuer")):
+    for name, ca, word in (("elsewhere", "ca", "hostname mismatch"),
+                           ("ec", "other", "unable to get local issuer")):
         for scheme, more in (("smtp", []), ("smtps", ["--smtps"])):
             with Listener(*tls(name), *more, "print:") as server:
                 reply, log = smarthost_session(
                     server, "--relay-tls", "must", "--relay-tls-ca",
                     path(ca + ".pem"), scheme=scheme)
-                assert reply[:1] == "4", (name, scheme, reply)
-                assert re.search(word, reply + log, re.I), (reply, log)
+                assert reply == "451 4.7.5 No secure connection to next hop"
+                assert word in log, (name, scheme, log)
                 assert "MESSAGE FOLLOWS" not in server.logged()
 
 

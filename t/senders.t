@@ -11,8 +11,7 @@ from tap import (SMTPD, PolicyService, Session, folder, main, script, test,
                  write)
 
 PLACE = folder()
-CHECKER = script(PLACE, "#!/bin/sh\nexec /bin/sh -c "
-                 "'IFS= read -r x <&3; exec \"$@\"' sh \"$@\"\n", "anybody")
+CHECKER = script(PLACE, "IFS= read -r x <&3; exec \"$@\"", "anybody")
 NOT_JO = "553 5.7.1 <{}>: Sender address rejected: not owned by user jo"
 NOT_IN = "553 5.7.1 <{}>: Sender address rejected: not logged in"
 OK = "250"
@@ -54,14 +53,12 @@ def a_user_may_use_its_own_senders_and_no_other():
         for sender in ("jo@example.org", "JO@example.org", "Jo@Example.ORG",
                        "office@example.org", "jo+detail@example.org",
                        "any.one@example.net", '"jo"@example.org',
-                       "two\\ words@example.org".replace("\\ ", "_")):
-            wanted = OK if "_" not in sender else NOT_JO.format(sender)
-            assert said(s, sender) == wanted, sender
-        assert said(s, '"two words"@example.org') == OK
-        assert said(s, "x-1@example.org") == OK
-        assert said(s, "") == OK        # bounces are everybody's
-        for sender in ("ann@example.org", "bounces@example.org",
-                       "jo@example.com", "jo@sub.example.net", "jo"):
+                       '"two words"@example.org', "x-1@example.org",
+                       ""):             # bounces are everybody's
+            assert said(s, sender) == OK, sender
+        for sender in ("two_words@example.org", "ann@example.org",
+                       "bounces@example.org", "jo@example.com",
+                       "jo@sub.example.net", "jo"):
             assert said(s, sender) == NOT_JO.format(sender), sender
         status, log = s.finish()
     assert status == 0
@@ -167,7 +164,8 @@ def a_file_that_cannot_be_used_defers_mail_and_is_told_by_line():
                            "discard:"], text=True, stdin=subprocess.DEVNULL,
                           capture_output=True)
     assert done.returncode == 0, done
-    assert f"good: --auth-senders {PLACE}/senders can be used\n" in done.stdout, done
+    assert f"good: --auth-senders {PLACE}/senders can be used\n" in \
+        done.stdout, done
 
 
 @test

@@ -6,15 +6,15 @@ import re
 import shutil
 import socket
 import struct
-import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import (EVIL, START, VARIANTS, Client, Hop, bare, codes, ends)
-from tap import HELLO, folder, lines, main, script, test
+from tap import HELLO, certificate, folder, lines, main, script, test
 
 DATA = ("PIPELINING", "SIZE", "8BITMIME")
 BDAT = (*DATA, "CHUNKING", "BINARYMIME", "SMTPUTF8", "DSN")
+
 
 def cuts(variant):
     """The session as one packet, and cut around and inside of the end."""
@@ -289,12 +289,9 @@ def nothing_in_a_proxy_header_becomes_a_command():
 @test
 def what_follows_starttls_in_the_clear_is_dropped():
     place = folder()
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-                    "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
-                    "/CN=mx.example.org", "-keyout", f"{place}/key", "-out",
-                    f"{place}/cert"], check=True, stderr=subprocess.DEVNULL)
-    got = codes(Client("--tlscert", f"{place}/cert", "--tlskey",
-                       f"{place}/key", "discard:").talk(
+    certificate(place, "mx", "mx.example.org")
+    got = codes(Client("--tlscert", f"{place}/mx.pem", "--tlskey",
+                       f"{place}/mx.key", "discard:").talk(
         lines(HELLO, "STARTTLS", "MAIL FROM:<evil@b>", "NOOP", "QUIT")))
     assert got == [220, 250, 220], got
     shutil.rmtree(place)

@@ -17,7 +17,6 @@
 #include <criterion/criterion.h>
 
 #include "base/clock.h"
-
 #include "base/text.h"
 #include "t/fakes/hop.h"
 
@@ -58,7 +57,6 @@ Test(stream, connects_to_each_form_of_place)
 	cr_expect_str_eq(why, "no port given");
 }
 
-/* Nobody accepts, and the queue is full: only the deadline ends it. */
 Test(stream, connects_by_ipv6)
 {
 	static const char *const forms[] = { "[::1]", "inet:[::1]" };
@@ -151,6 +149,7 @@ Test(stream, says_why_a_place_is_none)
 	cr_expect_str_eq(why, "no such port");
 }
 
+/* Nobody accepts, and the queue is full: only the deadline ends it. */
 Test(stream, full_queue_is_a_timeout)
 {
 	struct sockaddr_un un = { .sun_family = AF_UNIX };

@@ -6,7 +6,9 @@ machine lacks something.  smtpd() starts the program under test as a
 super-server would, on one end of a socket pair.
 """
 import atexit
+import functools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 
 from fakes.server import Server
@@ -61,17 +64,53 @@ def test_if_static(function):
     return test(function) if STATIC else function
 
 
+class Late(threading.Thread):
+    def __init__(self, function):
+        super().__init__(daemon=True)
+        functools.update_wrapper(self, function)
+        self.function, self.error = function, None
+
+    def run(self):
+        try:
+            self.function()
+        except BaseException as error:      # it is the caller's
+            self.error = error
+
+    def __call__(self):
+        self.join()
+        if self.error:
+            raise self.error
+
+
+def test_late(function):
+    """For what waits more than it works, as for the reply to a wrong password,
+    two seconds: such tests run from the start, beside the others."""
+    return test(Late(function))
+
+
 def hung(_signal, _frame):
     raise TimeoutError("hung")
 
 
+failures = []       # what ended a thread, which would else fail no test
+
+
+def note_failure(thread):
+    failures.append("".join(traceback.format_exception(
+        thread.exc_type, thread.exc_value, thread.exc_traceback)))
+
+
 def main():
+    threading.excepthook = note_failure
     wanted = sys.argv[1:]
     unknown = set(wanted) - {t.__name__ for t in tests}
     if unknown:
         sys.exit(f"{sys.argv[0]} has no test {', '.join(sorted(unknown))}")
     chosen = [t for t in tests if not wanted or t.__name__ in wanted]
     print(f"1..{len(chosen)}", flush=True)
+    for one in chosen:
+        if isinstance(one, Late):
+            one.start()
     signal.signal(signal.SIGALRM, hung)
     failed = 0
     for number, function in enumerate(chosen, 1):
@@ -79,6 +118,8 @@ def main():
         signal.alarm(PATIENCE)
         try:
             function()
+            lost, failures[:] = failures[:], []
+            assert not lost, "\n".join(lost)
             print(f"ok {number} - {name}", flush=True)
         except Skip as reason:
             print(f"ok {number} - {name} # SKIP {reason}", flush=True)
@@ -110,12 +151,18 @@ def message(*text, sender="a@example.org", to=("b@example.org",)):
 HELLO = "EHLO client.example.org"
 
 
+def no_sanitizer_spoke(log):
+    """What a sanitizer finds must fail a test that looks at something else."""
+    found = re.search(r"(ERROR: \w+Sanitizer|: runtime error: ).*", log, re.S)
+    assert not found, found[0]
+
+
 class Session:
     """smtpd on one end of a socket pair, we on the other."""
 
-    def __init__(self, *arguments, stderr=None, env=None, wrap=(), pair=None):
+    def __init__(self, *arguments, env=None, wrap=(), pair=None):
         self.socket, theirs = pair or socket.socketpair()
-        self.log = stderr or tempfile.TemporaryFile()
+        self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [*wrap, SMTPD, "-H", "mx.example.org", *arguments], stdin=theirs,
             stdout=theirs, stderr=self.log,
@@ -126,12 +173,17 @@ class Session:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def leave(self):
+        """Closes our end, as a client does: smtpd-tls waits a while for it."""
         self.read.close()
         self.socket.close()
+
+    def __exit__(self, kind, *_):
+        self.leave()
         self.process.wait()
-        if self.log:
-            self.log.close()
+        if kind is None:
+            no_sanitizer_spoke(self.logged())
+        self.log.close()
 
     def send(self, octets):
         self.socket.sendall(octets)
@@ -172,13 +224,13 @@ class Session:
         return self.replies(count)[-1]
 
     def finish(self):
-        """QUIT; returns exit status and what was logged."""
+        """QUIT, after which the exit status is 0; that and what was logged."""
         assert self.say("QUIT")[0].startswith("221 "), "QUIT"
         assert self.read.read() == b"", "something after 221"
-        # A client closes its end too: until then smtpd-tls waits a while.
-        self.read.close()
-        self.socket.close()
-        return self.process.wait(), self.logged()
+        self.leave()
+        status = self.process.wait()
+        assert status == 0, (status, self.logged())
+        return status, self.logged()
 
     def logged(self):
         self.log.seek(0)
@@ -207,12 +259,13 @@ class Listener(Server):
         for process in self.processes:
             process.wait()
         with open(f"/proc/self/fd/{self.log.fileno()}", "rb") as log:
-            return log.read().decode(errors="replace")
+            text = log.read().decode(errors="replace")
+        no_sanitizer_spoke(text)
+        return text
 
     def close(self):
         super().close()
-        for process in self.processes:
-            process.wait()
+        self.logged()
 
     def __exit__(self, *_):
         self.close()
@@ -231,6 +284,14 @@ def certificate(where, name, host, *more, ca=None, kind="ec"):
                     f"{name}.key", "-out", f"{name}.pem", *sign, *more],
                    check=True, cwd=where, stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL)
+
+
+def closed_port():
+    """A socket at a port of loopback where nobody listens, nor can while it is
+    open."""
+    s = socket.socket()
+    s.bind(("127.0.0.1", 0))
+    return s
 
 
 def tcp_pair():

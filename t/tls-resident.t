@@ -63,17 +63,8 @@ class Secure(Session):
         self.reply()
         assert self.deliver().startswith("250 2.0.0 "), "message"
         ticket = self.socket.session
-        status, log = self.finish()
-        assert status == 0, (status, log)
+        _, log = self.finish()
         return ticket, log
-
-    def finish(self):
-        """Without our close_notify smtpd waits for it, some seconds."""
-        assert self.say("QUIT")[0].startswith("221 "), "QUIT"
-        assert self.read.read() == b"", "something after 221"
-        self.read.close()
-        self.socket.close()
-        return self.process.wait(), self.logged()
 
     @property
     def serial(self):

@@ -9,9 +9,8 @@ import ssl
 import sys
 import threading
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "fakes")]
-from provider import Provider
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from fakes.provider import Provider
 from tap import Session, certificate, folder, main, script, test
 
 PLACE = folder()

@@ -7,13 +7,22 @@ all.  What it heard is kept in heard, as (event, data), and the macros in
 macros: {event: {name: value}}.
 """
 import glob
+import itertools
 import os
 import re
 import struct
 
 from fakes.server import Server
+from tap import folder
 
 CONTINUE = "c"
+PLACE = folder()
+boxes = itertools.count(1)
+
+
+def box():
+    """A Maildir that is not there yet."""
+    return os.path.join(PLACE, f"box{next(boxes)}")
 
 
 def packet(command, data=b""):
@@ -91,3 +100,8 @@ class Filter(Server):
 
     def events(self):
         return "".join(event for event, _ in self.heard)
+
+
+def changes(*packets, **more):
+    """A filter that answers the end of a message by these, and "continue"."""
+    return Filter(PLACE, {"E": [*packets, packet(CONTINUE)]}, **more)
