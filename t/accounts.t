@@ -159,6 +159,33 @@ def mail_that_comes_from_one_address_has_its_account():
 
 
 @test
+def each_key_of_a_route_is_a_sender_that_needs_a_line():
+    rows = "<> d:secret\n* e:secret\njo@example.com f:secret\n"
+    at = [f"smtp:unix:{PLACE}/no{n}" for n in range(5)]
+    keys = "<>", ".example.com", "root", "example.net", "*"
+    senders = wrote("routes", "".join(
+        f"{key} {place}\n" for key, place in zip(keys, at)))
+
+    def lines_for(option, file):
+        return [line[len("good: "):] for line in checked(
+            "start", rows, option, file, "discard:") if "a line for" in line]
+
+    assert sorted(lines_for("--sender-routes", senders)) == sorted([
+        f"a line for the null sender at {at[0]}: line 1, user d, a password",
+        f"a line for {at[1]}: line 2, user e, a password",
+        f"a line for root at {at[2]}: line 2, user e, a password",
+        f"a line for @example.net at {at[3]}: line 2, user e, a password",
+        f"a line for jo@example.com at {at[4]}: line 3, user f, a password",
+        f"a line for {at[4]}: line 2, user e, a password"])
+    # Where a recipient's route leads, mail of any sender comes.
+    assert sorted(lines_for("--routes", wrote(
+        "routes", f"/^x/ {at[0]}\na@b.example {at[0]}\n"))) == [
+        f"a line for jo@example.com at {at[0]}: line 3, user f, a password",
+        f"a line for {at[0]}: line 2, user e, a password",
+        f"a line for the null sender at {at[0]}: line 1, user d, a password"]
+
+
+@test
 def a_socket_with_an_at_sign_is_no_sender():
     with provider("a@b", passwords={"jo": "secret"}, mechanisms="PLAIN") as hop:
         told(checked("connect", f"{hop.key()} jo:secret\n", hop.relay()),

@@ -77,6 +77,8 @@ def a_plain_message_has_no_headings():
     assert shown("Subject: x", "", "one", "", "two") == [
         "    Subject: x", "    text/plain 9 octets", "",
         "    one", "", "    two"]
+    assert shown("Content-Disposition: attachment", "", "x" * 1999998)[1] == \
+        "    attachment text/plain 2.0 MB"
     assert shown("", "no header") == [
         "    No subject", "    text/plain 10 octets", "", "    no header"]
 

@@ -122,6 +122,36 @@ def ehlo_offers_what_both_can():
 
 
 @test
+def times_in_parameters_are_those_of_RFC_3339():
+    hop = Hop(extensions=("RRVS", "FUTURERELEASE 9 2030-01-01T00:00:00Z"))
+    with Live(hop, "--max-errors", "0") as s:
+        s.start()
+        for time, good in (
+                ("2029-04-03T23:01:00Z", True), ("2029-04-03t23:01:00z", True),
+                ("2029-12-31T23:59:60Z", True),
+                ("2029-04-03T23:01:00.25Z", True),
+                ("2029-04-03T23:01:00+02:00", True),
+                ("2029-04-03T23:01:00.1-23:59", True),
+                ("2029-04-03T23:01:00", False), ("2029-04-03", False),
+                ("2029-04-03T23:01:00.Z", False),
+                ("2029-04-03T23:01:00+24:00", False),
+                ("2029-04-03T23:01:00+02:60", False),
+                ("2029-04-03T23:01:00*02:00", False),
+                ("2029-04-03T23:01:00+0200", False),
+                ("2029-04-03T23:01:00Zx", False),
+                ("2029-00-03T23:01:00Z", False),
+                ("2029-04-32T23:01:00Z", False),
+                ("2029-04-03T24:01:00Z", False),
+                ("2029-04-03T23:60:00Z", False),
+                ("2029-04-03T23:01:61Z", False)):
+            got = s.say(f"{SENDER} HOLDUNTIL={time}", "RSET", SENDER,
+                        f"{to('b')} RRVS={time}", "RSET")
+            assert [r[:3] for r in got] == [
+                "250" if good else "501", "250", "250",
+                "250" if good else "501", "250"], (time, got)
+
+
+@test
 def a_helo_client_is_served_too():
     hop = Hop(refuses({"unknown": "550 5.1.1 No such mailbox"}),
                    extensions=EXTENSIONS)

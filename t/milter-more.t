@@ -437,6 +437,20 @@ def a_filter_that_adds_recipients_for_ever_adds_too_many():
             s.logged()
 
 
+@test
+def more_fields_than_can_be_edited_are_refused():
+    where = box()
+    with Filter(PLACE, steps=0x20) as f, Session(
+            "--milter", f.place, f"maildir:{where}") as s:
+        s.start()
+        assert s.deliver(*["A:"] * 100001, "", "y") == \
+            "554 5.6.0 Too many header fields"
+        got = s.deliver(*["A:"] * 99999, "", "y")
+        assert got[:3] == "250", got
+        s.finish()
+    assert len(stored(where)) == 1
+
+
 # --- policy, large, TLS and AUTH
 
 @test

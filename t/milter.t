@@ -120,12 +120,15 @@ def versions_down_to_2_hear_what_they_know():
 
 @test
 def a_filter_names_the_macros_that_it_wants():
-    symbols = number(0, "{client_addr}, {client_name}") + number(2, "i") + \
-        number(3, "")
+    symbols = number(0, "{client_addr}, {client_name} {client_port},"
+                     "{client_connections} {unknown}") + \
+        number(2, "i") + number(3, "")
     with Filter(PLACE, symbols=symbols) as f:
         deliver([f])
         assert f.macros["C"] == {"{client_addr}": "127.0.0.1",
-                                 "{client_name}": "localhost"}, f.macros
+                                 "{client_name}": "localhost",
+                                 "{client_port}": "0",
+                                 "{client_connections}": "0"}, f.macros
         assert list(f.macros["M"]) == ["i"] and "R" not in f.macros, f.macros
         assert "E" in f.macros
 

@@ -440,6 +440,30 @@ def each_stage_can_be_refused():
 
 
 @test
+def a_reply_without_words_has_those_of_its_class():
+    for reply, words in (("450", "450 Try again later"),
+                         ("550", "550 Refused"), ("250", "250 OK"),
+                         ("252 2.0.0 Perhaps", "252 2.0.0 Perhaps")):
+        with Session("--rules", rules(f"VRFY * {reply}"), "discard:") as s:
+            s.start()
+            got = s.say("VRFY a")
+            assert got == [words], got
+            s.finish()
+
+
+@test
+def CRAM_MD5_can_be_offered_and_its_user_is_compared():
+    with server("EHLO * offer AUTH CRAM-MD5", "AUTH bad@* 535 5.7.8 No",
+                "AUTH good@* 235 2.7.0 Welcome") as s, client(s) as c:
+        c.ehlo()
+        c.user, c.password = "bad@example.org", "x"
+        assert refusal(c.auth, "CRAM-MD5", c.auth_cram_md5) == (
+            535, "5.7.8 No")
+        c.user = "good@example.org"
+        assert c.auth("CRAM-MD5", c.auth_cram_md5) == (235, b"2.7.0 Welcome")
+
+
+@test
 def what_a_rule_refuses_the_policy_service_never_hears_of():
     from tap import PolicyService
     with PolicyService(folder()) as policy, Session(
@@ -480,7 +504,10 @@ def a_file_that_makes_no_sense_is_named_with_its_line():
             ("RCPT * first 0 close", "a number"), ("RCPT * close now",
                                                    "nothing may follow"),
             ("RCPT * hide SIZE", "belong to EHLO"),
-            ("EHLO * hide FOO", "no such keyword"), ("EHLO * offer",
+            ("EHLO * hide FOO", "no such keyword"),
+            ("EHLO * hide", "hide is followed by keywords"),
+            ("RCPT * 550 " + "x" * 5000, "the reply is too long"),
+            ("EHLO * offer",
                                                      "a line"),
             ("EHLO * hide 8BITMIME SIZE", "commas"),
             ("TEXT a@b 550 x", "TEXT is followed"), ("TEXT >x 550 x",
@@ -509,6 +536,11 @@ def a_file_that_makes_no_sense_is_named_with_its_line():
                           stdin=subprocess.DEVNULL, capture_output=True,
                           text=True)
     assert done.returncode == 78 and "/nowhere/rules: No such" in done.stderr
+    done = subprocess.run([SMTPD, "--rules", rules("RCPT * 550 \0"),
+                           "discard:"], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True)
+    assert done.returncode == 78, done
+    assert f"{PLACE}/rules: Invalid or incomplete multibyte" in done.stderr, done
 
 
 if __name__ == "__main__":

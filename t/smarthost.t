@@ -91,6 +91,10 @@ def the_senders_line_comes_first_then_its_domains_the_hops_and_the_star():
         hop.logins.clear()
         sent(hop, "* d:1\n<> a:1\n", senders=[""])
         assert hop.logins[0][2] == "a"
+        # A key may have its quotes.
+        hop.logins.clear()
+        sent(hop, '* d:1\n"jo"@example.com a:1\n')
+        assert hop.logins[0][2] == "a"
 
 
 @test
@@ -155,10 +159,13 @@ def a_line_that_makes_no_sense_is_an_error_of_ours():
                           ("jo oauth2 bin/token", "absolute path"),
                           ("jo command", "absolute path"),
                           (":x", "USER:PASSWORD"), ("jo:", "USER:PASSWORD"),
-                          ("u" * 256 + ":x", "USER:PASSWORD")):
+                          ("u" * 256 + ":x", "USER:PASSWORD"),
+                          ("u" * 256 + " oauth2 /x", "the user is too long"),
+                          ("jo command /" + "x" * 20000,
+                           "the command is too long")):
             got, log = sent(hop, f"# ours\n{hop.key()} {row}\n")
             assert got == ["451 4.3.5 Cannot authenticate to next hop"], (
-                row, got)
+                row[:80], got, log[:900])
             assert "line 2: " in log and word in log, (row, log)
         assert not hop.messages and not hop.logins
 
@@ -307,9 +314,12 @@ def a_program_that_fails_defers_the_mail_and_its_words_are_logged():
                 text, got)
             assert word in log and "no refresh token" in log, (text, log)
             assert not any("AUTH" in line for _, line in hop.commands)
-    with provider("XOAUTH2") as hop:
-        got, log = sent(hop, "* jo@example.com oauth2 /nowhere/token\n")
-        assert got[0][:3] == "451" and "/nowhere/token: No such" in log, log
+    for command, why in (("/nowhere/token", "/nowhere/token: No such"),
+                         ("/bin/echo" + " x" * 64,
+                          "the command has more than 64 words")):
+        with provider("XOAUTH2") as hop:
+            got, log = sent(hop, f"* jo@example.com oauth2 {command}\n")
+            assert got[0][:3] == "451" and why in log, (got, log)
 
 
 @test

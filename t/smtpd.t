@@ -545,7 +545,7 @@ USAGE = [
     ["-u", "--decode-data", "print:"], ["--bare-newline", "x", "print:"],
     ["-t", "0", "print:"], ["--"], ["--", "true", "{nosuch}"], ["smtp:"],
     ["lmtp:unix:"], ["error:9.9.9"], ["--tlscert", "x", "print:"],
-    ["--smtps", "print:"], ["--user", "no such user", "print:"],
+    ["--smtps", "print:"], ["--require-tls", "print:"], ["--user", "no such user", "print:"],
     ["--xclient", "1.2.3", "print:"],
     ["--auth", "nosuch:x", "--no-auth-require-tls", "print:"],
     ["--auth", "file:/x", "print:"], ["--auth-required", "print:"],
@@ -652,6 +652,9 @@ def a_wrong_value_is_answered_with_the_right_ones():
             (["--lmtp=yes", "print:"], "--lmtp takes no argument")]:
         log = run(arguments)[2]
         assert wanted in log, (arguments, log)
+    log = run(["print:"], env={**os.environ, "SMTPD_LOG_PRIORITY": "debug"})[2]
+    assert log == 'smtpd: SMTPD_LOG_PRIORITY: "debug" is none of err, ' \
+        "warning, notice, info\n", log
 
 
 @test

@@ -13,7 +13,7 @@ import subprocess
 import engine
 from fakes.hop import Hop
 from tap import (HELLO, SMTPD, Session, certificate, family, folder, lines,
-                 main, message, tcp_pair, test)
+                 main, message, tcp_pair, test, write)
 
 WORK = folder()
 AT = WORK + "/tls"
@@ -90,6 +90,22 @@ def handed(*words, count=3, end=b"\0"):
         said = f.read() if count < 3 or words[0] != "server" or \
             len(words) > 1 else None
     return near, clear, said
+
+
+@test
+def what_it_cannot_listen_on_is_told_on_standard_error():
+    file = write(f"{WORK}/file", "")
+    for words, status, said in (
+            ([], 64, "resident needs --listen, or one socket from systemd"),
+            (["--listen", "/" * 108], 64,
+             f"--listen: {'/' * 108} is too long"),
+            (["--listen", file], 71,
+             f"cannot listen on {file}: Address already in use")):
+        done = subprocess.run(
+            [engine.ENGINE, "resident", "--cert", WORK + "/one.pem", "--key",
+             WORK + "/one.key", *words], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (
+            status, f"smtpd-tls: {said}\n"), done
 
 
 @test

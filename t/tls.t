@@ -563,6 +563,10 @@ def a_wrong_command_line_is_told():
             ("no role",
              "the first argument is server, client, resident, check or "
              "digest", []),
+            ("five pairs", "more than 4 certificates or keys",
+             ["server"] + 5 * ec),
+            ("a fingerprint that is none", '"x" is not a SHA-256 fingerprint',
+             ["client", "--fingerprint", "x"]),
             ("no certificate",
              "a server needs certificates, and a key for each", ["server"]),
             ("a key missing",

@@ -268,12 +268,16 @@ class Turncoat:
 
 @test
 def AUTH_that_is_offered_in_the_clear_only_is_not_used():
-    for offers, enh, why in (
-            (["AUTH PLAIN", "STARTTLS"], "4.7.0",
+    token = f" oauth2 {script(PLACE, 'echo secret of jo')}"
+    for offers, method, enh, why in (
+            (["AUTH PLAIN", "STARTTLS"], ":secret of jo", "4.7.0",
              "no mechanism for a password is offered"),
-            (["AUTH PLAIN"], "4.7.11", "no password goes out without TLS")):
+            (["AUTH PLAIN"], ":secret of jo", "4.7.11",
+             "no password goes out without TLS"),
+            (["AUTH XOAUTH2"], token, "4.7.11",
+             "no token goes out without TLS")):
         hop = Turncoat(offers)
-        got, log = sent(f"smtp:[127.0.0.1]:{hop.port}", "* jo:secret of jo\n",
+        got, log = sent(f"smtp:[127.0.0.1]:{hop.port}", f"* jo{method}\n",
                         "--relay-tls", "may")
         hop.thread.join()
         assert got == f"451 {enh} {CANNOT}" and why in log, (got, log)

@@ -257,8 +257,8 @@ option(struct engine *e, int c, const char *word)
 		break;
 	case 'f':
 		if (!fingerprint_are(optarg))
-			engine_fail(e, EX_USAGE, "\"%s\" is not a SHA-256",
-			    optarg);
+			engine_fail(e, EX_USAGE, "\"%s\" is not a SHA-256 "
+			    "fingerprint", optarg);
 		e->pins = optarg;
 		break;
 	case 'l':
