@@ -540,7 +540,8 @@ def a_file_that_makes_no_sense_is_named_with_its_line():
                            "discard:"], stdin=subprocess.DEVNULL,
                           capture_output=True, text=True)
     assert done.returncode == 78, done
-    assert f"{PLACE}/rules: Invalid or incomplete multibyte" in done.stderr, done
+    assert f"{PLACE}/rules: not a text file: it has a NUL\n" in done.stderr, \
+        done
 
 
 if __name__ == "__main__":

@@ -294,7 +294,8 @@ rules_read(struct rules *r, const char *name, char *error, size_t size)
 
 	r->file = read_rules_file(name);
 	if (r->file == NULL) {
-		snprintf(error, size, "%s: %s", name, strerror(errno));
+		snprintf(error, size, "%s: %s", name, errno == EILSEQ ?
+		    "not a text file: it has a NUL" : strerror(errno));
 		return false;
 	}
 	for (rest = r->file; (line = strsep(&rest, "\n")) != NULL;) {
