@@ -22,19 +22,37 @@
 /* 33 octets: three of them and 9 more are the most that a socket's path has. */
 #define DIGITS "012345678901234567890123456789012"
 
-static void *
-open_policy(struct bench *b)
+static struct bench *b;
+static void *p;			/* the service, at b->place */
+
+static void
+open_policy(void)
 {
 	char error[256] = "";
-	void *p = service_policy.open(b->place, &(struct service_settings){
-	    .timeout = 1, .log = &b->logger }, error, sizeof error);
 
+	p = service_policy.open(b->place, &(struct service_settings){
+	    .timeout = 1, .log = &b->logger }, error, sizeof error);
 	cr_assert_not_null(p, "%s", error);
-	return p;
 }
 
 static void
-ask(struct bench *b, void *p, enum stage stage)
+begin(void)
+{
+	b = bench_open();
+	open_policy();
+}
+
+static void
+end(void)
+{
+	service_policy.close(p);
+	bench_close(b);
+}
+
+TestSuite(policy, .init = begin, .fini = end);
+
+static void
+ask(enum stage stage)
 {
 	memset(&b->v, 0, sizeof b->v);
 	b->v.code = 250;
@@ -51,7 +69,7 @@ ask(struct bench *b, void *p, enum stage stage)
 }
 
 static void
-says(const struct bench *b, int code, const char *enh, const char *text)
+says(int code, const char *enh, const char *text)
 {
 	cr_assert_eq(b->v.code, code, "%d %s %s", b->v.code, b->v.enh,
 	    b->v.text);
@@ -68,14 +86,15 @@ value(const char *text, const char *name, unsigned nth)
 	static unsigned which;
 	char *v = values[which++ % 4];
 	size_t len = strlen(name);
-	const char *p;
+	const char *at;
 
-	for (p = text; *p != '\0'; p += strcspn(p, "\n") + 1)
-		if (strncmp(p, name, len) == 0 && p[len] == '=' && nth-- == 0)
+	for (at = text; *at != '\0'; at += strcspn(at, "\n") + 1)
+		if (strncmp(at, name, len) == 0 && at[len] == '=' &&
+		    nth-- == 0)
 			break;
-	cr_assert(*p != '\0', "no %s in %s", name, text);
-	p += len + 1;
-	snprintf(v, sizeof values[0], "%.*s", (int)strcspn(p, "\n"), p);
+	cr_assert(*at != '\0', "no %s in %s", name, text);
+	at += len + 1;
+	snprintf(v, sizeof values[0], "%.*s", (int)strcspn(at, "\n"), at);
 	return v;
 }
 
@@ -92,20 +111,20 @@ Test(policy, services_that_make_no_sense)
 	    "rcpt=unix:/s=t", "MAIL,End-of-Message=inet:host:25" };
 	struct logger none = { NULL, NULL };
 	const struct service_settings set = { .timeout = 1, .log = &none };
-	void *p;
+	void *one;
 	char error[512];
 	size_t i;
 
 	for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
 		error[0] = '\0';
-		p = service_policy.open(bad[i], &set, error, sizeof error);
-		cr_expect_null(p, "%s", bad[i]);
+		one = service_policy.open(bad[i], &set, error, sizeof error);
+		cr_expect_null(one, "%s", bad[i]);
 		cr_expect(error[0] != '\0' && strchr(error, '\n') == NULL);
 	}
 	for (i = 0; i < sizeof good / sizeof good[0]; i++) {
-		p = service_policy.open(good[i], &set, error, sizeof error);
-		cr_expect_not_null(p, "%s", good[i]);
-		service_policy.close(p);
+		one = service_policy.open(good[i], &set, error, sizeof error);
+		cr_expect_not_null(one, "%s", good[i]);
+		service_policy.close(one);
 	}
 	service_policy.close(NULL);
 }
@@ -113,8 +132,6 @@ Test(policy, services_that_make_no_sense)
 Test(policy, question_is_postfix_s)
 {
 	static const char *const script[] = { "<", ">action=dunno\n\n", NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 	char expected[2048];
 
 	b->env.fact[FACT_MAIL_OPTIONS] = "BODY=8BITMIME size=12345 RET=HDRS";
@@ -129,8 +146,8 @@ Test(policy, question_is_postfix_s)
 	b->env.fact[FACT_TLS_ISSUER] = "CA";
 	b->env.fact[FACT_TLS_FINGERPRINT] = "C2:9D";
 	bench_peer(b, "\n\n", script);
-	ask(b, p, STAGE_RCPT);
-	says(b, 250, "", "");
+	ask(STAGE_RCPT);
+	says(250, "", "");
 	cr_assert_str_eq(b->prepend, "");
 	bench_heard(b);
 	snprintf(expected, sizeof expected,
@@ -151,8 +168,6 @@ Test(policy, question_is_postfix_s)
 	    value(b->text, "instance", 0));
 	cr_assert_str_eq(b->text, expected);
 	cr_assert_gt(strlen(value(b->text, "instance", 0)), 8);
-	service_policy.close(p);
-	bench_close(b);
 }
 
 Test(policy, every_stage_tells_what_it_knows)
@@ -176,8 +191,6 @@ Test(policy, every_stage_tells_what_it_knows)
 	};
 	enum { N = sizeof rows / sizeof rows[0] };
 	const char *script[2 * N + 1] = { NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 	unsigned i;
 
 	for (i = 0; i < N; i++) {
@@ -189,8 +202,8 @@ Test(policy, every_stage_tells_what_it_knows)
 	b->env.fact[FACT_MAIL_OPTIONS] = "SIZE=1";
 	for (i = 0; i < N; i++) {
 		b->env.nrecipients = rows[i].n;
-		ask(b, p, rows[i].stage);
-		says(b, 250, "", "");
+		ask(rows[i].stage);
+		says(250, "", "");
 	}
 	bench_heard(b);
 	for (i = 0; i < N; i++) {
@@ -202,20 +215,17 @@ Test(policy, every_stage_tells_what_it_knows)
 		    rows[i].count);
 		cr_expect_str_eq(value(b->text, "size", i), "4711");
 	}
-	service_policy.close(p);
-	bench_close(b);
 }
 
 Test(policy, only_the_stages_that_were_named)
 {
 	static const char *const script[] = { "<", ">action=REJECT\n\n", "<",
 	    ">action=REJECT\n\n", NULL };
-	struct bench *b = bench_open();
-	void *p;
 	char service[80];
 	int stage;
 
 	snprintf(service, sizeof service, "vrfy,Rcpt=%s", b->place);
+	service_policy.close(p);
 	p = service_policy.open(service, &(struct service_settings){
 	    .timeout = 1, .log = &b->logger }, b->text, sizeof b->text);
 	cr_assert_not_null(p);
@@ -223,49 +233,41 @@ Test(policy, only_the_stages_that_were_named)
 	for (stage = 0; stage < STAGES; stage++) {
 		cr_assert_eq(service_policy.asks(p, (enum stage)stage),
 		    stage == STAGE_RCPT || stage == STAGE_VRFY);
-		ask(b, p, (enum stage)stage);
-		says(b, stage == STAGE_RCPT || stage == STAGE_VRFY ? 554 : 250,
+		ask((enum stage)stage);
+		says(stage == STAGE_RCPT || stage == STAGE_VRFY ? 554 : 250,
 		    b->v.enh, NULL);
 		cr_assert_str_eq(b->prepend, "");
 	}
 	bench_heard(b);
-	service_policy.close(p);
-	bench_close(b);
 }
 
 Test(policy, instance_is_one_for_a_message)
 {
 	static const char *const script[] = { "<", ">action=OK\n\n", "<",
 	    ">action=OK\n\n", "<", ">action=OK\n\n", NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 
 	bench_peer(b, "\n\n", script);
-	ask(b, p, STAGE_MAIL);
-	ask(b, p, STAGE_RCPT);
+	ask(STAGE_MAIL);
+	ask(STAGE_RCPT);
 	service_policy.forget(p);
-	ask(b, p, STAGE_MAIL);
+	ask(STAGE_MAIL);
 	bench_heard(b);
 	cr_assert_str_eq(value(b->text, "instance", 0),
 	    value(b->text, "instance", 1));
 	cr_assert_str_neq(value(b->text, "instance", 1),
 	    value(b->text, "instance", 2));
-	service_policy.close(p);
-	bench_close(b);
 }
 
 Test(policy, values_make_no_lines_and_unix_is_localhost)
 {
 	static const char *const script[] = { "<", ">action=OK\n\n", NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 
 	b->env.fact[FACT_SENDER] = "a\nsasl_username=root\n\nb\r\t\177@c";
 	b->env.fact[FACT_CLIENT_ADDRESS] = "unix";
 	b->env.fact[FACT_CLIENT_PORT] = "";
 	b->env.fact[FACT_CLIENT_PROTOCOL] = "UTF8LMTP";
 	bench_peer(b, "\n\n", script);
-	ask(b, p, STAGE_MAIL);
+	ask(STAGE_MAIL);
 	bench_heard(b);
 	cr_assert_str_eq(value(b->text, "sender", 0),
 	    "a?sasl_username=root??b???@c");
@@ -276,8 +278,6 @@ Test(policy, values_make_no_lines_and_unix_is_localhost)
 	    "localhost");
 	cr_assert_str_eq(value(b->text, "client_port", 0), "unknown");
 	cr_assert_str_eq(value(b->text, "protocol_name", 0), "LMTP");
-	service_policy.close(p);
-	bench_close(b);
 }
 
 /* One mailbox has one spelling there, as in Postfix. */
@@ -285,39 +285,31 @@ Test(policy, quoted_addresses_are_unquoted)
 {
 	static const char *const script[] = { "<", ">action=OK\n\n", "<",
 	    ">action=OK\n\n", NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 
 	bench_peer(b, "\n\n", script);
 	b->env.fact[FACT_SENDER] = "\"Se\\cret\"@Example.org";
 	b->recipients[0].address = "\"a b\\\"@c\"@example.org";
-	ask(b, p, STAGE_RCPT);
+	ask(STAGE_RCPT);
 	b->env.fact[FACT_SENDER] = "";
 	b->recipients[0].address = "r1@example.org";
-	ask(b, p, STAGE_RCPT);
+	ask(STAGE_RCPT);
 	bench_heard(b);
 	cr_assert_str_eq(value(b->text, "sender", 0), "Secret@Example.org");
 	cr_assert_str_eq(value(b->text, "recipient", 0),
 	    "a b\"@c@example.org");
 	cr_assert_str_eq(value(b->text, "sender", 1), "");
 	cr_assert_str_eq(value(b->text, "recipient", 1), "r1@example.org");
-	service_policy.close(p);
-	bench_close(b);
 }
 
 Test(policy, question_that_has_no_room_is_not_asked)
 {
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 	static char big[9000];
 
 	memset(big, 'a', sizeof big - 1);
 	b->env.fact[FACT_SENDER] = big;
-	ask(b, p, STAGE_MAIL);
-	says(b, 451, "4.3.5", NULL);
+	ask(STAGE_MAIL);
+	says(451, "4.3.5", NULL);
 	cr_assert(strstr(b->log, "too long"));
-	service_policy.close(p);
-	bench_close(b);
 }
 
 #define UNSURE_TEXT "Policy service not available"
@@ -394,15 +386,13 @@ Test(policy, actions)
 	size_t i;
 
 	for (i = 0; i < sizeof answers / sizeof answers[0]; i++) {
-		struct bench *b = bench_open();
-		void *p = open_policy(b);
 		char answer[256];
 		const char *script[] = { "<", answer, NULL };
 
 		snprintf(answer, sizeof answer, ">action=%s\n\n",
 		    answers[i].answer);
 		bench_peer(b, "\n\n", script);
-		ask(b, p, STAGE_RCPT);
+		ask(STAGE_RCPT);
 		cr_expect_eq(b->v.code, answers[i].code, "%s: %d",
 		    answers[i].answer, b->v.code);
 		cr_expect_str_eq(b->v.enh, answers[i].enh, "%s: %s",
@@ -413,8 +403,8 @@ Test(policy, actions)
 		cr_expect((strcmp(b->v.enh, "4.3.5") == 0) ==
 		    (strstr(b->log, b->place) != NULL), "%s", b->log);
 		bench_heard(b);
-		service_policy.close(p);
-		bench_close(b);
+		end();
+		begin();
 	}
 }
 
@@ -425,35 +415,31 @@ Test(policy, actions_that_last_until_the_transaction_ends)
 	    ">action=redirect b@example.net\n\n", "<",
 	    ">action=DISCARD spam\n\n", "<", ">action=WARN careful\n\n",
 	    NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 
 	bench_peer(b, "\n\n", script);
 	b->env.nrecipients = 2;
-	ask(b, p, STAGE_END_OF_MESSAGE);
+	ask(STAGE_END_OF_MESSAGE);
 	cr_assert_eq(b->message.env.recipients, b->recipients);
 	cr_assert_eq(b->message.env.nrecipients, 2);
 	cr_assert_not(b->message.discard);
-	ask(b, p, STAGE_RCPT);
-	ask(b, p, STAGE_END_OF_MESSAGE);
+	ask(STAGE_RCPT);
+	ask(STAGE_END_OF_MESSAGE);
 	cr_assert_eq(b->message.env.nrecipients, 1);
 	cr_assert_str_eq(b->message.env.recipients[0].address,
 	    "a@example.net");
 	cr_assert_str_eq(b->message.env.recipients[0].options, "");
-	ask(b, p, STAGE_DATA);
-	ask(b, p, STAGE_END_OF_MESSAGE);
+	ask(STAGE_DATA);
+	ask(STAGE_END_OF_MESSAGE);
 	cr_assert_str_eq(b->message.env.recipients[0].address,
 	    "b@example.net");
 	cr_assert(b->message.discard);
 	cr_assert(strstr(b->log, "policy: END-OF-MESSAGE: spam\n"));
 	service_policy.forget(p);
-	ask(b, p, STAGE_END_OF_MESSAGE);
+	ask(STAGE_END_OF_MESSAGE);
 	cr_assert_eq(b->message.env.recipients, b->recipients);
 	cr_assert_not(b->message.discard);
 	cr_assert(strstr(b->log, "policy: END-OF-MESSAGE: careful\n"));
 	bench_heard(b);
-	service_policy.close(p);
-	bench_close(b);
 }
 
 Test(policy, defer_if_reject_softens_what_follows)
@@ -462,24 +448,20 @@ Test(policy, defer_if_reject_softens_what_follows)
 	    ">action=DEFER_IF_REJECT 4.4.3 DNS is down\n\n", "<",
 	    ">action=REJECT\n\n", "<", ">action=550 no\n\n", "<",
 	    ">action=451 4.2.0 busy\n\n", "<", ">action=REJECT\n\n", NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 
 	bench_peer(b, "\n\n", script);
-	ask(b, p, STAGE_MAIL);
-	says(b, 250, "", "");
-	ask(b, p, STAGE_RCPT);
-	says(b, 450, "4.4.3", "DNS is down");
-	ask(b, p, STAGE_RCPT);
-	says(b, 450, "4.4.3", "DNS is down");
-	ask(b, p, STAGE_RCPT);
-	says(b, 451, "4.2.0", "busy");
+	ask(STAGE_MAIL);
+	says(250, "", "");
+	ask(STAGE_RCPT);
+	says(450, "4.4.3", "DNS is down");
+	ask(STAGE_RCPT);
+	says(450, "4.4.3", "DNS is down");
+	ask(STAGE_RCPT);
+	says(451, "4.2.0", "busy");
 	service_policy.forget(p);
-	ask(b, p, STAGE_MAIL);
-	says(b, 554, "5.7.1", "Access denied");
+	ask(STAGE_MAIL);
+	says(554, "5.7.1", "Access denied");
 	bench_heard(b);
-	service_policy.close(p);
-	bench_close(b);
 }
 
 Test(policy, message_actions_without_a_message_are_ignored)
@@ -487,17 +469,15 @@ Test(policy, message_actions_without_a_message_are_ignored)
 	static const char *const script[] = { "<", ">action=DISCARD\n\n", "<",
 	    ">action=REDIRECT a@b\n\n", "<", ">action=PREPEND X: y\n\n", "<",
 	    ">action=PREPEND X: y\n\n", NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 
 	bench_peer(b, "\n\n", script);
-	ask(b, p, STAGE_CONNECT);
-	ask(b, p, STAGE_EHLO);
-	ask(b, p, STAGE_VRFY);
+	ask(STAGE_CONNECT);
+	ask(STAGE_EHLO);
+	ask(STAGE_VRFY);
 	cr_assert_str_eq(b->prepend, "");
-	ask(b, p, STAGE_END_OF_MESSAGE);
+	ask(STAGE_END_OF_MESSAGE);
 	cr_assert_str_eq(b->prepend, "");
-	says(b, 250, "", "");
+	says(250, "", "");
 	cr_assert_not(b->message.discard);
 	cr_assert_eq(b->message.env.recipients, b->recipients);
 	cr_assert(strstr(b->log, "DISCARD ignored at CONNECT"));
@@ -505,8 +485,6 @@ Test(policy, message_actions_without_a_message_are_ignored)
 	cr_assert(strstr(b->log, "PREPEND ignored at VRFY"));
 	cr_assert(strstr(b->log, "too late"));
 	bench_heard(b);
-	service_policy.close(p);
-	bench_close(b);
 }
 
 Test(policy, answers_that_are_none)
@@ -547,20 +525,18 @@ Test(policy, answers_that_are_none)
 	for (i = 0; i < 70; i++)
 		strcat(endless, "a=b\n");
 	for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-		struct bench *b = bench_open();
-		void *p = open_policy(b);
 		const char *script[] = { "<", rows[i].answer, NULL };
 
 		if (rows[i].answer[0] == 'x')
 			script[1] = NULL;
 		bench_peer(b, "\n\n", script);
-		ask(b, p, STAGE_MAIL);
+		ask(STAGE_MAIL);
 		cr_expect_eq(b->v.code, 451, "%.20s", rows[i].answer);
 		cr_expect_str_eq(b->v.enh, "4.3.5");
 		cr_expect(strstr(b->log, rows[i].log), "%.20s: %s",
 		    rows[i].answer, b->log);
-		service_policy.close(p);
-		bench_close(b);
+		end();
+		begin();
 	}
 }
 
@@ -568,26 +544,17 @@ Test(policy, further_attributes_of_an_answer_are_ignored)
 {
 	static const char *const script[] = { "<",
 	    ">ttl=3\naction=REJECT x=y\nmore=\n\n", NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 
 	bench_peer(b, "\n\n", script);
-	ask(b, p, STAGE_MAIL);
-	says(b, 554, "5.7.1", "x=y");
-	service_policy.close(p);
-	bench_close(b);
+	ask(STAGE_MAIL);
+	says(554, "5.7.1", "x=y");
 }
 
 Test(policy, unreachable)
 {
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
-
-	ask(b, p, STAGE_CONNECT);
-	says(b, 451, "4.3.5", UNSURE_TEXT);
+	ask(STAGE_CONNECT);
+	says(451, "4.3.5", UNSURE_TEXT);
 	cr_assert(strstr(b->log, b->place) && strstr(b->log, "CONNECT"));
-	service_policy.close(p);
-	bench_close(b);
 }
 
 /* Two connections: the first is found closed, the second answers. */
@@ -595,38 +562,30 @@ Test(policy, stale_connection_is_reopened)
 {
 	static const char *const script[] = { "<", ">action=OK\n\n", "x", "<",
 	    ">action=REJECT\n\n", "<", ">action=OK\n\n", NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 
 	bench_peer(b, "\n\n", script);
-	ask(b, p, STAGE_MAIL);
-	says(b, 250, "", "");
-	ask(b, p, STAGE_RCPT);
-	says(b, 554, "5.7.1", NULL);
-	ask(b, p, STAGE_RCPT);
-	says(b, 250, "", "");
+	ask(STAGE_MAIL);
+	says(250, "", "");
+	ask(STAGE_RCPT);
+	says(554, "5.7.1", NULL);
+	ask(STAGE_RCPT);
+	says(250, "", "");
 	cr_assert_str_eq(b->log, "");
 	bench_heard(b);
-	service_policy.close(p);
-	bench_close(b);
 }
 
 Test(policy, stale_connection_is_reopened_only_once)
 {
 	static const char *const script[] = { "<", ">action=OK\n\n", "x", "<",
 	    "x", "<", ">action=OK\n\n", NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 
 	bench_peer(b, "\n\n", script);
-	ask(b, p, STAGE_MAIL);
-	ask(b, p, STAGE_RCPT);
-	says(b, 451, "4.3.5", NULL);
-	ask(b, p, STAGE_RCPT);
-	says(b, 250, "", "");
+	ask(STAGE_MAIL);
+	ask(STAGE_RCPT);
+	says(451, "4.3.5", NULL);
+	ask(STAGE_RCPT);
+	says(250, "", "");
 	bench_heard(b);
-	service_policy.close(p);
-	bench_close(b);
 }
 
 /* What was answered, however badly, is not asked again. */
@@ -634,18 +593,14 @@ Test(policy, garbage_is_no_sign_of_staleness)
 {
 	static const char *const script[] = { "<", ">action=OK\n\n", "<",
 	    ">hello\n\n", "x", "<", ">action=OK\n\n", NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 
 	bench_peer(b, "\n\n", script);
-	ask(b, p, STAGE_MAIL);
-	ask(b, p, STAGE_RCPT);
-	says(b, 451, "4.3.5", NULL);
-	ask(b, p, STAGE_RCPT);
-	says(b, 250, "", "");
+	ask(STAGE_MAIL);
+	ask(STAGE_RCPT);
+	says(451, "4.3.5", NULL);
+	ask(STAGE_RCPT);
+	says(250, "", "");
 	bench_heard(b);
-	service_policy.close(p);
-	bench_close(b);
 }
 
 /* An answer to nothing is not the answer to the next question. */
@@ -654,16 +609,12 @@ Test(policy, unasked_answer_is_dropped)
 	static const char *const script[] = { "<",
 	    ">action=DUNNO\n\naction=OK\n\n", "x", "<", ">action=REJECT\n\n",
 	    NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 
 	bench_peer(b, "\n\n", script);
-	ask(b, p, STAGE_MAIL);
-	ask(b, p, STAGE_RCPT);
-	says(b, 554, "5.7.1", NULL);
+	ask(STAGE_MAIL);
+	ask(STAGE_RCPT);
+	says(554, "5.7.1", NULL);
 	bench_heard(b);
-	service_policy.close(p);
-	bench_close(b);
 }
 
 /* After silence the late answer must not be taken for the next one. */
@@ -671,17 +622,13 @@ Test(policy, late_answer_is_dropped)
 {
 	static const char *const script[] = { "<", "w", ">action=OK\n\n", "x",
 	    "<", ">action=REJECT\n\n", NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 
 	bench_peer(b, "\n\n", script);
-	ask(b, p, STAGE_MAIL);
-	says(b, 451, "4.3.5", NULL);
-	ask(b, p, STAGE_RCPT);
-	says(b, 554, "5.7.1", NULL);
+	ask(STAGE_MAIL);
+	says(451, "4.3.5", NULL);
+	ask(STAGE_RCPT);
+	says(554, "5.7.1", NULL);
 	bench_heard(b);
-	service_policy.close(p);
-	bench_close(b);
 }
 
 /* A second answer, after the first was read, is not taken for the next. */
@@ -689,31 +636,25 @@ Test(policy, second_answer_is_not_the_next_question_s)
 {
 	static const char *const script[] = { "<", ">action=DUNNO\n\n", "g",
 	    ">action=OK\n\n", "d", "x", "<", ">action=REJECT\n\n", NULL };
-	struct bench *b = bench_open();
-	void *p = open_policy(b);
 
 	cr_assert_eq(mkfifo(bench_path(b, "go"), 0600), 0);
 	cr_assert_eq(mkfifo(bench_path(b, "done"), 0600), 0);
 	bench_peer(b, "\n\n", script);
-	ask(b, p, STAGE_MAIL);
-	says(b, 250, "", NULL);
+	ask(STAGE_MAIL);
+	says(250, "", NULL);
 	close(open(bench_path(b, "go"), O_WRONLY | O_CLOEXEC));
 	close(open(bench_path(b, "done"), O_RDONLY | O_CLOEXEC));
-	ask(b, p, STAGE_RCPT);
-	says(b, 554, "5.7.1", NULL);
+	ask(STAGE_RCPT);
+	says(554, "5.7.1", NULL);
 	bench_heard(b);
-	service_policy.close(p);
-	bench_close(b);
 }
 
 Test(policy, service_on_the_network)
 {
 	static const char *const script[] = { "<", ">action=REJECT\n\n", NULL };
-	struct bench *b = bench_open();
 	struct sockaddr_in at = { .sin_family = AF_INET };
 	socklen_t len = sizeof at;
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	void *p;
 
 	at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	cr_assert_eq(bind(fd, (struct sockaddr *)&at, len), 0);
@@ -722,10 +663,9 @@ Test(policy, service_on_the_network)
 	snprintf(b->place, sizeof b->place, "inet:127.0.0.1:%d",
 	    ntohs(at.sin_port));
 	bench_peer_at(b, fd, "\n\n", script);
-	p = open_policy(b);
-	ask(b, p, STAGE_MAIL);
-	says(b, 554, "5.7.1", NULL);
-	bench_heard(b);
 	service_policy.close(p);
-	bench_close(b);
+	open_policy();
+	ask(STAGE_MAIL);
+	says(554, "5.7.1", NULL);
+	bench_heard(b);
 }
