@@ -16,6 +16,11 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from fakes.server import Server
+from tap import (HELLO, SANITIZED, SMTPD, Listener, PolicyService, Session,
+                 Skip, certificate, closed_port, folder, lines, main, message,
+                 need, script, tcp_pair, test, test_if_static, test_late,
+                 test_unless_static, whole_calls)
 from tap import (HELLO, SANITIZED, SMTPD, Listener, PolicyService, Session,
                  Skip, certificate, closed_port, folder, lines, main, message,
                  need, script, tcp_pair, test, test_if_static, test_late,
@@ -696,6 +701,37 @@ def a_dovecot_that_is_not_there_refuses_nobody_for_good():
             assert s.say(command)[0][:9] == "454 4.7.0", command
         _, log = s.finish()
     assert path("none") in log, log
+
+
+class Dovecot(Server):
+    """Its handshake, with these mechanisms."""
+
+    def __init__(self, *mechanisms):
+        self.mechanisms = mechanisms
+        super().__init__(f"{folder()}/dovecot")
+
+    def talk(self, connection, read, number):
+        assert read.readline() == b"VERSION\t1\t1\n"
+        assert read.readline().startswith(b"CPID\t")
+        connection.sendall(b"VERSION\t1\t2\n" + b"".join(
+            b"MECH\t%s\n" % name for name in self.mechanisms) + b"DONE\n")
+        read.read()
+
+
+@test
+def a_dovecot_that_is_there_is_asked_by_check_what_it_offers():
+    for mechanisms, status, said in (
+            ([b"PLAIN", b"LOGIN"], 0, "good: --auth dovecot: offers PLAIN "
+             "LOGIN\n"),
+            ([b"ANONYMOUS\tanonymous"], 78, "bad: --auth dovecot: has no "
+             "mechanism for us\n")):
+        with Dovecot(*mechanisms) as dovecot:
+            done = subprocess.run(
+                [SMTPD, "--check", "--no-auth-require-tls", "--auth",
+                 f"dovecot:{dovecot.path}", "discard:"], text=True,
+                stdin=subprocess.DEVNULL, capture_output=True)
+            dovecot.wait()
+        assert done.returncode == status and said in done.stdout, done
 
 
 @test_late
