@@ -272,6 +272,20 @@ deliver unix - n n - - pipe
 """
 
 
+# A Postfix that relays for users whom it asks Dovecot about; auth is filled in.
+SMARTHOST = """
+mynetworks =
+smtpd_tls_security_level = encrypt
+smtpd_tls_auth_only = yes
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {auth}
+smtpd_sasl_authenticated_header = yes
+smtpd_recipient_restrictions = permit_sasl_authenticated, reject
+smtpd_relay_restrictions = permit_sasl_authenticated, reject
+"""
+
+
 class Postfix(Peer):
     """Its certificate, for `names', is the file mx.pem; its log maillog."""
     names = "DNS:localhost,IP:127.0.0.1"

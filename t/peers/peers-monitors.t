@@ -40,7 +40,7 @@ def nagios_check_smtp_is_content():
         log = server.logged()
     assert "event=message" not in log and "event=refused" not in log, log
     # Only the session that began a transaction is told of.
-    assert log.count("event=session ") <= 1, log
+    assert log.count("event=session ") == 1, log
 
 
 def scrape(port, module, target):

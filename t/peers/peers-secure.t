@@ -243,38 +243,29 @@ def scram_with_dovecot_by_a_client_that_speaks_it():
 
 # --- next hop
 
-SMARTHOST = """
-mynetworks =
-smtpd_tls_security_level = encrypt
-smtpd_tls_auth_only = yes
-smtpd_sasl_auth_enable = yes
-smtpd_sasl_type = dovecot
-smtpd_sasl_path = {auth}
-smtpd_sasl_authenticated_header = yes
-smtpd_recipient_restrictions = permit_sasl_authenticated, reject
-smtpd_relay_restrictions = permit_sasl_authenticated, reject
-"""
-
-
 @test
 def postfix_as_a_smarthost_demands_tls_and_a_password():
     auth = dovecot()
-    with peer.Postfix(main=SMARTHOST.replace("{auth}", auth)) as mx:
+    with peer.Postfix(main=peer.SMARTHOST.replace("{auth}", auth)) as mx:
         host = f"[localhost]:{mx.ports[0]}"
         relay = save("relay-auth", f"{host} user:{PASSWORD}\n")
         wrong = save("relay-wrong", f"{host} user:wrong\n")
         must = ["-n", "--relay-tls", "must", "--relay-tls-ca",
                 mx.path("mx.pem")]
         for options, wanted in (
-                (must, "530|554"), (["-n"], "451|530"),
-                (must + ["--relay-auth", wrong], "451|535"),
-                (["-n", "--relay-auth", relay], "451|530"),
-                (must + ["--relay-auth", relay], "250")):
+                (must, "554 5.7.1 <b@example.org>: Recipient address "
+                 "rejected: Access denied"),
+                (["-n"], "451 4.7.0 Must issue a STARTTLS command first"),
+                (must + ["--relay-auth", wrong],
+                 "451 4.7.8 Cannot authenticate to next hop"),
+                (["-n", "--relay-auth", relay],
+                 "451 4.7.11 Cannot authenticate to next hop"),
+                (must + ["--relay-auth", relay], "250 2.0.0 Ok: ")):
             with Session(*options, "-d", f"smtp:{host}") as s:
                 s.start()
                 reply = s.deliver("Subject: relayed", "", "y")
                 _, log = s.finish()
-            assert re.match(wanted, reply), (options, reply, log)
+            assert reply.startswith(wanted), (options, reply, log)
             assert PASSWORD not in log
         text = mx.arrival()[1].decode()
     assert "(Authenticated sender: user)" in text, text

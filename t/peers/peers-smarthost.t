@@ -74,18 +74,9 @@ def tried(log):
 
 # --- Postfix, which lets Dovecot decide
 
-PROVIDER = """
-mynetworks =
-smtpd_tls_security_level = encrypt
-smtpd_tls_auth_only = yes
-smtpd_sasl_auth_enable = yes
-smtpd_sasl_type = dovecot
-smtpd_sasl_path = {auth}
-smtpd_sasl_authenticated_header = yes
+PROVIDER = peer.SMARTHOST + """
 smtpd_sender_login_maps = inline:{{%s=%s}}
 smtpd_sender_restrictions = reject_sender_login_mismatch
-smtpd_recipient_restrictions = permit_sasl_authenticated, reject
-smtpd_relay_restrictions = permit_sasl_authenticated, reject
 """ % (ACCOUNT, ACCOUNT)
 
 
