@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
-from tap import SMTPD, Session, lines, main, test
+from tap import SMTPD, Session, folder, lines, main, test, write
 
 EXTENSIONS = ("PIPELINING", "SIZE 1000000", "8BITMIME", "DSN")
 SENDER = "MAIL FROM:<a@example.com>"
@@ -321,6 +321,26 @@ def each_place_of_routes_is_connected_at_its_first_recipient():
             assert text(s)[:3] == "250"
             s.finish()
     assert len(other.messages) == 1 and len(usual.messages) == 1
+
+
+@test
+def what_a_routes_next_hop_lacks_is_refused_by_its_recipient():
+    with Hop(extensions=("MT-PRIORITY MIXER", "RRVS")) as usual, \
+            Hop(extensions=("SIZE",)) as other:
+        routes = write(f"{folder()}/routes", f"example.net {other.relay()}\n")
+        with Live(usual, "--routes", routes) as s:
+            s.start()
+            when = "RRVS=2014-04-03T23:01:00Z"
+            got = s.say(f"{SENDER} MT-PRIORITY=3", to("b"),
+                        "RCPT TO:<c@example.com>", "RSET",
+                        SENDER, f"{to('b')} {when}", to("b"),
+                        f"RCPT TO:<c@example.com> {when}")
+            lacks = "455 4.5.4 Next hop lacks an extension"
+            taken, sender = "250 2.0.0 taken", "250 2.1.0 Sender OK"
+            assert got == [sender, lacks, taken, "250 2.0.0 OK",
+                           sender, lacks, taken, taken], got
+            assert text(s)[:3] == "250"
+            s.finish()
 
 
 @test
