@@ -438,6 +438,20 @@ def a_filter_that_adds_recipients_for_ever_adds_too_many():
 
 
 @test
+def changes_that_have_no_room_defer_the_message():
+    where = box()
+    with changes(*[packet("b", b"x" * 65000)] * 32) as f, \
+            Session("--milter", f.place, f"maildir:{where}",
+                    env={"TMPDIR": "/no/such"}) as s:
+        s.start()
+        assert s.deliver() == "452 4.3.1 No room for the message"
+        _, log = s.finish()
+    assert f"filter {f.place}: its changes cannot be made: No such file" in \
+        log, log
+    assert stored(where) == []
+
+
+@test
 def more_fields_than_can_be_edited_are_refused():
     where = box()
     with Filter(PLACE, steps=0x20) as f, Session(

@@ -221,6 +221,17 @@ def a_transcript_that_has_no_room_is_told():
 
 
 @test
+def text_that_ends_in_LF_alone_is_recorded_as_it_came():
+    with Session("--record", path("lone"), "discard:", env=EPOCH) as s:
+        s.start()
+        assert s.deliver(b"one\ntwo\n", b"three")[:9] == "550 5.6.0"
+        s.finish()
+    text = contents("lone")
+    assert "\nC| one\\n\nC| two\\n\nC:\nC: three\nC: .\n" in text, text
+    assert replay(path("lone"), "--", *ME, "discard:") == (0, "", "")
+
+
+@test
 def a_place_to_record_to_can_be_checked_and_is_not_made():
     for place, want in ((path("checked"), "good: --record %s can be written"),
                         (PLACE, "good: --record %s can be written"),

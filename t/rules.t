@@ -147,6 +147,14 @@ def STARTTLS_is_offered_and_fails():
 
 
 @test
+def STARTTLS_that_is_only_offered_is_not_available():
+    with server("EHLO * offer STARTTLS") as s, client(s) as c:
+        c.ehlo()
+        assert refusal(c.starttls) == (454, "4.7.0 TLS is not available")
+        assert send(c) == {}
+
+
+@test
 def AUTH_is_offered_and_refused_for_one_user():
     with server("EHLO * offer AUTH PLAIN LOGIN",
                 "AUTH bad@* 535 5.7.8 Wrong password",

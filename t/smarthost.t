@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import tap
 from fakes.provider import GOOGLE, MICROSOFT, Provider
 from tap import (SMTPD, Listener, Session, certificate, folder, main, script,
                  test, write)
@@ -183,6 +184,21 @@ def the_strongest_mechanism_that_both_know_is_taken():
             got, log = sent(hop, f"{hop.key()} jo@example.com:p:a c e\n")
             assert got[0][:3] == "250", (offered, got, log)
             assert [l[1] for l in hop.logins] == [taken], (offered, log)
+
+
+@test
+def a_mechanism_that_needs_smtpd_tls_is_not_used_where_there_is_none():
+    tap.SMTPD = shutil.copy(SMTPD, folder())
+    try:
+        for offered, want in (("SCRAM-SHA-256", "451 4.7.0"),
+                              ("SCRAM-SHA-256 PLAIN", "250 2.0.0")):
+            with provider(offered) as hop:
+                got, log = sent(hop, f"{hop.key()} jo@example.com:p:a c e\n")
+                assert got[0][:9] == want, (got, log)
+                assert ("the mechanisms that are offered need smtpd-tls" in
+                        log) == (want[0] == "4"), log
+    finally:
+        tap.SMTPD = SMTPD
 
 
 @test
