@@ -4,6 +4,7 @@ should not."""
 import base64
 import json
 import os
+import signal
 import socket
 import ssl
 import sys
@@ -57,7 +58,7 @@ def odd_output_of_a_program_is_a_token_or_451():
     for text, why in (
             ("printf 'secret of jo'", None),
             ("printf 'secret of jo \\t\\r\\n\\nmore\\n'", None),
-            (f"{token}; sleep 600 & exit 0", None),
+            (f"{token}; sleep 600 & echo $! >{PLACE}/child; exit 0", None),
             (f"cat; {token}", None),
             (f"{token}; yes warning | head -n 100000 >&2", None),
             ("echo no token >&2", "its first line of output is empty"),
@@ -71,6 +72,8 @@ def odd_output_of_a_program_is_a_token_or_451():
             got == f"451 4.7.0 {CANNOT}", (text, got, log)
         assert why is None or why in log, (text, log)
         assert len(log.splitlines()) < 40, log
+    with open(f"{PLACE}/child") as f:
+        os.kill(int(f.read()), signal.SIGKILL)      # it was left alone
 
 
 @test
