@@ -9,10 +9,8 @@ import shutil
 import socket
 import struct
 import subprocess
-import sys
 import threading
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from servers import free_port
 from tap import (HELLO, SANITIZED, SMTPD, Session, Skip, family, folder, lines,
                  main, message, need, script, test)

@@ -3,9 +3,7 @@
 --relay-clients and --relay-domains."""
 import os
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import (HELLO, SMTPD, Session, folder, lines, main, script, tcp_pair,
                  test, write)
 

@@ -3,9 +3,7 @@
 whose mail, and whether the next hop accepts it."""
 import os
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.provider import Provider
 from tap import SMTPD, folder, main, script, test
 

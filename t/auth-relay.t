@@ -9,9 +9,7 @@ import re
 import smtplib
 import ssl
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
 from fakes.provider import Provider, b64
 from tap import (HELLO, SMTPD, Listener, PolicyService, Session, certificate,

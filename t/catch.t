@@ -8,10 +8,8 @@ import re
 import smtplib
 import socket
 import subprocess
-import sys
 import threading
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from servers import Server, free_port
 from tap import SMTPD, Listener, Session, folder, lines, main, message, test
 

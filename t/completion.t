@@ -4,9 +4,7 @@ transports, as --help names them."""
 import os
 import re
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import SMTPD, Skip, folder, main, script, test
 
 BASH = "/usr/share/bash-completion/bash_completion"

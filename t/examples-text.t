@@ -14,7 +14,6 @@ import shlex
 import subprocess
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import (SMTPD, Listener, Session, certificate, folder, main, script,
                  test)
 from text import commands, manual, readme

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import SMTPD, folder, lines, main, message, need, test
 from text import manual
 

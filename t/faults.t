@@ -15,11 +15,9 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import tempfile
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
 from tap import (HELLO, SMTPD, PolicyService, Session, Skip, certificate,
                  family, folder, lines, main, message, need, script, test)

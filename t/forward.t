@@ -1,11 +1,8 @@
 #!/usr/bin/env python3
 """forward.t - who the client is, as a server in front of us says it by
 XFORWARD, and as we say it to the next hop by XFORWARD and XCLIENT."""
-import os
 import shutil
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
 from tap import (HELLO, PolicyService, Session, folder, lines, main, script,
                  tcp_pair, test)

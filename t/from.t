@@ -3,9 +3,7 @@
 header, and not an octet of anything else."""
 import os
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.provider import Provider
 from tap import SMTPD, Session, folder, lines, main, script, test, write
 

@@ -7,12 +7,10 @@ import os
 import shutil
 import smtplib
 import ssl
-import sys
 import tempfile
 import threading
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
 from fakes.server import Server
 from tap import (Listener, Session, certificate, folder, lines, main, need,

@@ -4,9 +4,7 @@ are ours."""
 import contextlib
 import os
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
 from tap import SMTPD, Session, folder, lines, main, test, write
 

@@ -7,9 +7,7 @@ import re
 import socket
 import ssl
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
 from tap import (Listener, PolicyService, Session, certificate, closed_port,
                  folder, lines, main, message, need, script, test, test_late)

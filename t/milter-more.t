@@ -7,10 +7,8 @@ import re
 import signal
 import ssl
 import subprocess
-import sys
 import threading
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
 from fakes.milter import (PLACE, Filter, box, changes, number, packet, stored,
                           strings)

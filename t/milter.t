@@ -6,9 +6,7 @@ import os
 import re
 import struct
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.milter import (PLACE, Filter, box, changes, number, packet, stored,
                           strings)
 from tap import (HELLO, SMTPD, Listener, PolicyService, Session, lines, main,

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.milter import Filter, number
 from servers import Server, codes, example, message, spew, talk
 from tap import (SMTPD, Session, PolicyService, Skip, folder, main, script,

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from servers import Server, codes, example, message, spew, talk
 from tap import SMTPD, Skip, folder, main, test
 

@@ -6,9 +6,7 @@ import json
 import os
 import re
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import Session, folder, main, test
 
 REPORT = os.path.abspath("t/tools/smtpd-report")

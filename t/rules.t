@@ -4,10 +4,8 @@ import os
 import smtplib
 import ssl
 import subprocess
-import sys
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import (HELLO, SMTPD, Listener, Session, certificate, folder, lines,
                  main, message, need, tcp_pair, test)
 

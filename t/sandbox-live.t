@@ -5,9 +5,7 @@ hears nothing that a client could not have said, and a message is acknowledged
 if and only if the next hop has it."""
 import os
 import random
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import tap
 from fakes.hop import Hop
 from tap import HELLO, Session, lines, main, test, test_late

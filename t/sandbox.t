@@ -10,11 +10,9 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import tempfile
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import tap
 from tap import (HELLO, SANITIZED, PolicyService, Session, Skip, folder, lines,
                  main, message, need, script, test, whole_calls)

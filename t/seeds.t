@@ -7,9 +7,7 @@ import shutil
 import smtplib
 import ssl
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import (Listener, PolicyService, Session, certificate, folder,
                  lines, main, need, script, test)
 

@@ -3,9 +3,7 @@
 import base64
 import os
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
 from tap import (SMTPD, PolicyService, Session, folder, main, script, test,
                  write)

@@ -5,9 +5,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import tap
 from fakes.provider import GOOGLE, MICROSOFT, Provider
 from tap import (SMTPD, Listener, Session, certificate, folder, main, script,

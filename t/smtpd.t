@@ -15,7 +15,6 @@ import sys
 import tempfile
 import termios
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
 from servers import Server, free_port
 from tap import (HELLO, SANITIZED, SMTPD, STATIC, PolicyService, Session, Skip,

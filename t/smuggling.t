@@ -6,9 +6,7 @@ import re
 import shutil
 import socket
 import struct
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import (EVIL, START, VARIANTS, Client, Hop, bare, codes, ends)
 from tap import HELLO, certificate, folder, lines, main, script, test
 

@@ -1,11 +1,8 @@
 #!/usr/bin/env python3
 """split.t - a next hop that takes few recipients in one transaction gets the
 message in several, and all its recipients are told one truth."""
-import os
 import socket
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.hop import Hop
 from tap import Session, main, message, test
 

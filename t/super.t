@@ -8,9 +8,7 @@ import pwd
 import re
 import socket
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from servers import (MAIL, TAKEN, Server, codes, free_port, message, replaced,
                      spew, talk, tool)
 from tap import SMTPD, folder, main, need, script, test

@@ -15,7 +15,6 @@ import tempfile
 import termios
 import threading
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from engine import ENGINE
 from tap import SANITIZED, Skip, folder, main, tcp_pair, test
 

@@ -6,9 +6,7 @@ import glob
 import os
 import re
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tap import Skip, folder, main, test
 
 ANALYZE = "/usr/bin/systemd-analyze"

@@ -7,10 +7,8 @@ import os
 import signal
 import socket
 import ssl
-import sys
 import threading
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.provider import Provider
 from tap import Session, certificate, folder, main, script, test
 
