@@ -2,7 +2,7 @@
 
 A test is a function with the decorator @test; its name, blanks for
 underscores, is the promise that it checks.  raise Skip(reason) where the
-machine lacks something.  smtpd() starts the program under test as a
+machine lacks something.  Session starts the program under test as a
 super-server would, on one end of a socket pair.
 """
 import atexit
@@ -118,8 +118,7 @@ def main():
         signal.alarm(PATIENCE)
         try:
             function()
-            lost, failures[:] = failures[:], []
-            assert not lost, "\n".join(lost)
+            assert not failures, "a thread failed"
             print(f"ok {number} - {name}", flush=True)
         except Skip as reason:
             print(f"ok {number} - {name} # SKIP {reason}", flush=True)
@@ -129,10 +128,12 @@ def main():
             failed += 1
             print(f"not ok {number} - {name}")
             sys.stdout.flush()
-            for line in traceback.format_exc().splitlines():
-                print(f"# {line}", file=sys.stderr)
+            for text in traceback.format_exc(), *failures:
+                for line in text.splitlines():
+                    print(f"# {line}", file=sys.stderr)
         finally:
             signal.alarm(0)
+            failures.clear()
     sys.exit(failed != 0)
 
 
