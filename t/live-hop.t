@@ -111,9 +111,10 @@ def outcome(step, fault, always):
         s.say("MAIL FROM:<x@example.com>", "RSET")
         got += s.say(SENDER)
         _, log = s.finish()
+    hop.settle()
     hop.close()
     assert "hello" not in "".join(got) and log, (step, fault, got)
-    return (" ".join(reply[:3] for reply in got), hop.connections,
+    return (" ".join(reply[:3] for reply in got), hop.connections - 1,
             len(hop.messages))
 
 
@@ -229,7 +230,9 @@ def places_that_stall_do_not_keep_the_others_from_the_message():
                 "250", "250", "451", "451", "451"]
             assert text(s)[:3] == "250"
             s.finish()
-    assert [hop.connections for hop in stalled] == [1] * 3
+    for hop in stalled:
+        hop.settle()        # by a connection of its own
+    assert [hop.connections for hop in stalled] == [2] * 3
     assert len(good.messages) == 1
 
 
@@ -241,7 +244,7 @@ class Mute(Server):
     def talk(self, connection, read, number):
         begun = time.monotonic()
         read.read()
-        self.took = time.monotonic() - begun
+        self.took = max(self.took, time.monotonic() - begun)
 
 
 @test
@@ -252,8 +255,8 @@ def a_place_that_never_speaks_takes_a_quarter_of_the_time():
             s.start()
             assert s.deliver()[:9] == "451 4.4.2"
             s.finish()
-        first.wait()
-        last.wait()
+        first.settle()
+        last.settle()
         # The last has all that is left; a half for the first is too much.
         assert first.took * 2 < last.took, (first.took, last.took)
 
