@@ -13,14 +13,8 @@ import socket
 import ssl
 import struct
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fakes.server import Server
-from tap import (HELLO, SANITIZED, SMTPD, Listener, PolicyService, Session,
-                 Skip, certificate, closed_port, folder, lines, main, message,
-                 need, script, tcp_pair, test, test_if_static, test_late,
-                 test_unless_static, whole_calls)
 from tap import (HELLO, SANITIZED, SMTPD, Listener, PolicyService, Session,
                  Skip, certificate, closed_port, folder, lines, main, message,
                  need, script, tcp_pair, test, test_if_static, test_late,
