@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""super.t - inetd, xinetd, tcpserver under s6 and busybox, each by its example in
-smtpd-recipes(7), which is that of units/: a client hears replies and nothing
+"""super.t - inetd, xinetd, tcpserver under s6 and busybox, each by its example
+in smtpd-recipes(7), which is that of units/: a client hears replies and nothing
 else, and what it hands over is delivered."""
 import glob
 import os
@@ -68,8 +68,8 @@ echo NOISE on standard output""")
 def printed(name):
     """What the manual has a reader write into the file of that name."""
     for text in under(manual("units/smtpd-recipes.7"), "Without systemd"):
-        if found := re.search(rf"(?m)^cat >>?\S*/{name} <<'EOF'\n((?s:.*?))^EOF$",
-                              text):
+        if found := re.search(
+                rf"(?m)^cat >>?\S*/{name} <<'EOF'\n((?s:.*?))^EOF$", text):
             return found[1]
     raise AssertionError(f"the manual has no file {name}")
 
