@@ -89,6 +89,12 @@ if os.getuid() != 0:
     print("1..0 # SKIP only root can start smtpd as another user")
     sys.exit(0)
 
+# The processes of other tests would be looked at, and stopped.
+if "ALONE" not in os.environ:
+    os.environ["ALONE"] = "yes"
+    os.execvp("unshare", ["unshare", "--pid", "--fork", "--kill-child",
+                          "--mount-proc", sys.executable, *sys.argv])
+
 PLACE = folder()
 CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 CONTEXT.check_hostname = False
