@@ -553,7 +553,7 @@ static const struct {
 	{ "b@example.net: discard:\n",
 	    "map:1: b@example.net:: not an" },
 	{ "\xef\xbb\xbf" "a@example.org discard:\n",
-	    "map:1: \xef\xbb\xbf" "a@example.org: the file begins with a byte" },
+	    "map:1: \xef\xbb\xbf" "a@example.org: the file begins with a" },
 	{ "@example.org discard:\n", "map:1: @example.org: no local" },
 	{ "a@example.org, discard:\n",
 	    "map:1: a@example.org,: not an" },

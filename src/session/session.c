@@ -655,8 +655,8 @@ session_run(struct session *s, const char *tls_trouble)
 
 	if (tls_trouble[0] != '\0')
 		session_log(s, LOG_ERR, "config-error", text_join(s->path,
-		    sizeof s->path, close ? "--smtps: the connection is closed: "
-		    : "", tls_trouble, NULL));
+		    sizeof s->path, close ? "--smtps: the connection is "
+		    "closed: " : "", tls_trouble, NULL));
 	if (close)
 		return EX_CONFIG;
 	why = talk(s);

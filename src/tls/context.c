@@ -113,7 +113,7 @@ context_start(struct engine *e)
 	    OPENSSL_INIT_NO_ADD_ALL_CIPHERS | OPENSSL_INIT_NO_ATEXIT |
 	    OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS, NULL))
 		engine_fail(e, EX_OSERR, "cannot start OpenSSL");
-	/* A next hop, and a certificate of the other side, may be of any kind. */
+	/* A next hop, or a client's certificate, may be of any kind. */
 	if (e->server && !e->resident && e->ca == NULL)
 		provider_start();
 	if (RAND_status() != 1)

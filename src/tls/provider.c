@@ -20,7 +20,7 @@
 #define KEPT_MAX 128		/* algorithms of a kind */
 
 static struct {
-	const OSSL_PROVIDER *standard;	/* the default one, which is not asked */
+	const OSSL_PROVIDER *standard;	/* the default one, not asked */
 	OSSL_ALGORITHM kept[KINDS][KEPT_MAX + 1];
 } state;
 
