@@ -35,7 +35,7 @@ def rsa():
     return made("rsa", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")
 
 
-def session(path, version, ciphers=None, group=None):
+def session(path, version, ciphers=None):
     """A line each way.  Returns the report as a dict."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -43,8 +43,6 @@ def session(path, version, ciphers=None, group=None):
     context.minimum_version = context.maximum_version = version
     if ciphers:
         context.set_ciphers(ciphers)
-    if group:
-        context.set_ecdh_curve(group)
     outer, connection = socket.socketpair()
     clear, inner = socket.socketpair()
     report, told = os.pipe()
@@ -73,12 +71,12 @@ def session(path, version, ciphers=None, group=None):
         return dict(line.split("=", 1) for line in said.split("\n") if line)
 
 
-def hybrid(path):
+def agreed(path, version, group):
     """What s_client says that it agreed on, if it has one group only."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = subprocess.Popen(
             ["openssl", "s_client", "-connect", "127.0.0.1:%d" %
-             listener.getsockname()[1], "-groups", "X25519MLKEM768"],
+             listener.getsockname()[1], version, "-groups", group],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True)
         connection = listener.accept()[0]
@@ -231,12 +229,17 @@ def ciphers_of_tls_1_2_that_are_not_offered_are_not_used():
 
 @test
 def every_group():
-    for group in ("X25519", "prime256v1", "secp384r1"):
-        session(ec(), V3, group=group)
-        # In TLS 1.2 the curve of a certificate must be one of them, too.
-        session(rsa(), V2, group=group)
+    groups = ["X25519", "P-256", "P-384"]
     if ssl.OPENSSL_VERSION_INFO >= (3, 5):
-        assert "X25519MLKEM768" in hybrid(ec())
+        groups.append("X25519MLKEM768")
+    for group in groups:
+        said = agreed(ec(), "-tls1_3", group)
+        assert "New, TLSv1.3, Cipher is TLS_" in said, (group, said)
+    # In TLS 1.2 the curve of a certificate must be one of them, too.
+    for group in groups[:3]:
+        said = agreed(rsa(), "-tls1_2", group)
+        assert "New, TLSv1.2, Cipher is ECDHE-RSA" in said, (group, said)
+    assert "Cipher is (NONE)" in agreed(ec(), "-tls1_3", "P-521")
 
 
 main()
