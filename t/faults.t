@@ -20,10 +20,12 @@ import time
 
 from fakes.hop import Hop
 from tap import (HELLO, SMTPD, PolicyService, Session, Skip, certificate,
-                 family, folder, lines, main, message, need, script, test)
+                 family, folder, lines, main, message, need, script, test,
+                 test_unless_static)
 
 # The injector is preloaded, and the sanitizers' runtime must come first: so it
-# is the plain program, whichever is under test.
+# is the plain program, whichever is under test.  Nothing can be preloaded into
+# the static one.
 SMTPD = SMTPD.replace("/t/out/san/", "/")
 
 INJECTOR = os.path.abspath("t/out/san/fault.so")
@@ -388,7 +390,7 @@ class Refusing(Program):
         super().close()
 
 
-@test
+@test_unless_static
 def an_answer_is_never_taken_for_that_to_another_question():
     # A client that does not give up: each command twice.
     octets = lines(HELLO, HELLO, "MAIL FROM:<a@b>", "MAIL FROM:<a@b>",
@@ -412,34 +414,34 @@ def sigchld_that_was_ignored_where_we_were_started_matters_not():
     assert process.wait() == 0
 
 
-@test
+@test_unless_static
 def a_maildir():
     try_all(Maildir, SHORT)
 
 
-@test
+@test_unless_static
 def a_program():
     try_all(Program, SHORT)
 
 
-@test
+@test_unless_static
 def a_program_that_says_no_when_it_has_read_all():
     # To take it for ended too early would be to acknowledge what it refuses.
     try_all(Failing, SHORT, names={
         "read", "poll", "ppoll", "waitid", "waitpid", "kill", "clone"})
 
 
-@test
+@test_unless_static
 def a_file_of_messages():
     try_all(Print, SHORT)
 
 
-@test
+@test_unless_static
 def a_next_hop():
     try_all(NextHop, SHORT)
 
 
-@test
+@test_unless_static
 def a_next_hop_that_answers_during_the_dialogue():
     try_all(LiveHop, SHORT)
     # A transaction that is given up, a group, and no group.
@@ -449,19 +451,19 @@ def a_next_hop_that_answers_during_the_dialogue():
                 "socket", "read", "malloc", "calloc", "realloc"})
 
 
-@test
+@test_unless_static
 def a_next_hop_that_takes_chunks():
     try_all(ChunkingHop, SHORT)
 
 
-@test
+@test_unless_static
 def a_maildir_and_a_message_that_outgrows_memory():
     try_all(Maildir, LONG, names={
         "write", "sendfile", "ftruncate", "lseek", "pread", "memfd_create",
         "mkostemp", "open", "openat", "unlink", "fsync", "close"})
 
 
-@test
+@test_unless_static
 def a_next_hop_and_a_message_that_outgrows_memory():
     try_all(NextHop, LONG, names={
         "read", "send", "sendmsg", "writev", "sendfile", "lseek", "pread",
