@@ -133,15 +133,13 @@ open_keys(struct options *o, char *why, size_t size)
 }
 
 /* Reads the rules, which may be root's.  If a line makes no sense, --check says
-   so, and a session does not begin. */
+   so, and a session does not begin.  why is room for an error. */
 static void
-open_rules(struct options *o)
+open_rules(struct options *o, char *why, size_t size)
 {
-	char why[512];
-
 	if (o->rules == NULL)
 		return;
-	o->faults = faults_open(o, o->rules, why, sizeof why);
+	o->faults = faults_open(o, o->rules, why, size);
 	if (o->faults != NULL)
 		return;
 	if (o->check != CHECK_NO) {
@@ -162,15 +160,14 @@ finish_record(void *ctx)
 	transcript_finish(o->transcript, &o->monitor.log);
 }
 
-/* Opens what the dialogue is recorded to, as the user that we became. */
+/* Opens what the dialogue is recorded to, as the user that we became.  why is
+   room for an error. */
 static void
-open_record(struct options *o)
+open_record(struct options *o, char *why, size_t size)
 {
-	char why[512];
-
 	if (o->record == NULL || o->check != CHECK_NO)
 		return;
-	o->transcript = transcript_open(o->record, why, sizeof why);
+	o->transcript = transcript_open(o->record, why, size);
 	if (o->transcript == NULL) {
 		log_complain(why);
 		exit(EX_CONFIG);
@@ -190,14 +187,15 @@ uses_tls(const struct options *o)
  * Finds smtpd-tls: beside this program where it was built, else where it is
  * installed.  *fd has it open if it is beside us, else it is -1: only root may
  * be able to enter that folder.  Returns a path that nobody frees, or NULL if
- * no option needs TLS.
+ * no option needs TLS.  why is room for an error.
  */
 static char *
-find_engine(const struct options *o, int *fd)
+find_engine(const struct options *o, int *fd, char *why, size_t size)
 {
-	char why[512] = "", *path, *slash;
+	char *path, *slash;
 	ssize_t n;
 
+	why[0] = '\0';
 	*fd = -1;
 	if (!uses_tls(o))
 		return NULL;
@@ -211,7 +209,7 @@ find_engine(const struct options *o, int *fd)
 		snprintf(slash, PATH_MAX - (size_t)(slash - path),
 		    "/smtpd-tls");
 	if (slash != NULL && access(path, F_OK) == 0)
-		*fd = open_key("", path, why, sizeof why);
+		*fd = open_key("", path, why, size);
 	else
 		snprintf(path, PATH_MAX, LIBEXEC "/smtpd-tls");
 	return path;
@@ -400,14 +398,14 @@ main(int argc, char **argv)
 	if (o.check != CHECK_NO)
 		check_begin(&o);
 	open_keys(&o, missing, sizeof missing);
-	open_rules(&o);
-	engine = find_engine(&o, &fd);
+	open_rules(&o, trouble, sizeof trouble);
+	engine = find_engine(&o, &fd, trouble, sizeof trouble);
 	/* Opens files that only root may be able to read, so it comes first. */
 	m = monitor_open(&o.monitor, trouble, sizeof trouble);
 	if (m == NULL)
 		log_misused("%s", trouble);
 	drop_root(&o);
-	open_record(&o);
+	open_record(&o, trouble, sizeof trouble);
 	o.monitor.tls.program = o.monitor.relay.tls_program =
 	    reach_engine(fd, engine);
 	decide_tls(&o, o.check != CHECK_NO || descriptors_one_socket(std),

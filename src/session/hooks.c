@@ -20,7 +20,7 @@
 #define RECEIVED_MAX 100	/* Received: fields; more are a loop: RFC 5321
 				   6.3 */
 
-/* Asks about a stage if it has a service or routes, and edits the reply. */
+/* Asks about a stage that has a service or routes, and edits the reply. */
 static void
 ask_about(struct session *s, enum stage stage, const struct envelope *env,
     struct reply *r)
@@ -29,8 +29,6 @@ ask_about(struct session *s, enum stage stage, const struct envelope *env,
 	struct reply v;
 	size_t n;
 
-	if (!ask_wanted(&s->asker, stage))
-		return;
 	ask_stage(&s->asker, stage, env, &v, prepend);
 	if (v.code >= 400 || (v.text[0] != '\0' && ask_live(&s->asker)))
 		reply_set(r, v.code, v.enh, v.text);
@@ -60,7 +58,7 @@ static void
 on_connect(void *ctx, struct reply *r)
 {
 	struct session *s = ctx;
-	struct envelope env = session_facts(s);
+	struct envelope env;
 
 	/* A client that sent XCLIENT once may send it again. */
 	if (!s->greeted && s->options->xclient != NULL)
@@ -72,6 +70,9 @@ on_connect(void *ctx, struct reply *r)
 	if (s->greeted)
 		forget_speaker(s);
 	s->greeted = true;
+	if (!ask_wanted(&s->asker, STAGE_CONNECT))
+		return;
+	env = session_facts(s);
 	ask_about(s, STAGE_CONNECT, &env, r);
 }
 
@@ -107,6 +108,7 @@ on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 {
 	struct session *s = ctx;
 	struct envelope env = session_facts(s);
+	const enum stage stage = extended ? STAGE_EHLO : STAGE_HELO;
 	char helo[CHANNEL_NAME_MAX];
 
 	env.fact[FACT_CLIENT_HELO] = text_cut(helo, sizeof helo, name.p,
@@ -116,7 +118,8 @@ on_helo(void *ctx, struct span name, bool extended, struct reply *r)
 		env.fact[FACT_CLIENT_PROTOCOL] = "SMTP";
 	else if (strcmp(env.fact[FACT_CLIENT_PROTOCOL], "SMTP") == 0)
 		env.fact[FACT_CLIENT_PROTOCOL] = s->ch.ssl ? "ESMTPS" : "ESMTP";
-	ask_about(s, extended ? STAGE_EHLO : STAGE_HELO, &env, r);
+	if (ask_wanted(&s->asker, stage))
+		ask_about(s, stage, &env, r);
 	if (ask_live(&s->asker) && r->code < 400)
 		meet_next_hop(s, &env);
 	if (extended && (s->options->monitor.auth != NULL ||
@@ -247,7 +250,8 @@ on_vrfy(void *ctx, struct span path, struct reply *r)
 	struct envelope env = session_facts(s);
 	struct recipient one;
 
-	if (path.len == 0)	/* "<>" is nobody to ask about */
+	/* "<>" is nobody to ask about. */
+	if (path.len == 0 || !ask_wanted(&s->asker, STAGE_VRFY))
 		return;
 	one.address = text_cut(s->path, sizeof s->path, path.p, path.len);
 	one.options = "";
@@ -282,7 +286,8 @@ on_data(void *ctx, struct reply *r)
 	struct session *s = ctx;
 	struct envelope env = whole_envelope(s);
 
-	ask_about(s, STAGE_DATA, &env, r);
+	if (ask_wanted(&s->asker, STAGE_DATA))
+		ask_about(s, STAGE_DATA, &env, r);
 	if (r->code >= 400)
 		return;
 	spool_open(&s->spool, s->ch.body == BODY_BINARYMIME ? SPOOL_CRLF
