@@ -30,7 +30,7 @@ enum kind {
 	TIME,		/* unsigned, seconds, at least 1; s, m, h, d */
 	SIZE,		/* uint64_t, octets; K, M, G */
 	TEXT,		/* const char *, borrowed from argv */
-	LIMITS,		/* struct command_limit[] */
+	LIMITS,		/* const struct command_limit * */
 	MILTER,		/* one more of monitor.milters */
 	TIMES,		/* unsigned[3], seconds: one number or three */
 	/* By name: see choices[]. */
@@ -87,7 +87,8 @@ static const struct option_row {
 	    "N", "20", "errors of a session, 0: any" },
 	{ "max-messages", 0, UNSIGNED, AT(unsigned, channel.max_messages),
 	    "N", "0", "messages of a session, 0: any" },
-	{ "command-limit", 0, LIMITS, offsetof(struct options, limits),
+	{ "command-limit", 0, LIMITS,
+	    AT(const struct command_limit *, channel.command_limits),
 	    "N|VERB=N,...", "", "how often a verb may be used" },
 	{ "live", 0, FLAG, AT(bool, monitor.relay.live),
 	    "", "", "ask the next hop at MAIL and RCPT" },
@@ -302,16 +303,19 @@ read_choice(const char *option, enum kind kind, const char *arg)
 	    option, arg, all);
 }
 
-/* Reads "N" or "VERB=N", separated by commas. */
-static void
-read_limits(struct options *o, const char *arg)
+/* Reads "N" or "VERB=N", separated by commas.  Returns the rows. */
+static const struct command_limit *
+read_limits(const char *arg)
 {
-	char *rest = o->verbs, *item, *equals;
+	/* Few give this option: on the stack everybody would pay for it. */
+	static struct command_limit limits[LIMITS_MAX + 1];
+	static char verbs[1024];
+	char *rest = verbs, *item, *equals;
 	size_t n = 0;
 
-	if (strlen(arg) >= sizeof o->verbs)
+	if (strlen(arg) >= sizeof verbs)
 		log_misused("--command-limit is too long");
-	text_copy(o->verbs, sizeof o->verbs, arg);
+	text_copy(verbs, sizeof verbs, arg);
 	while ((item = strsep(&rest, ",")) != NULL) {
 		if (n == LIMITS_MAX)
 			log_misused("--command-limit: more than %d verbs",
@@ -323,12 +327,12 @@ read_limits(struct options *o, const char *arg)
 		    !channel_verb(item))
 			log_misused("--command-limit: there is no verb \"%s\"",
 			    item);
-		o->limits[n].verb = equals == NULL ? "*" : item;
-		o->limits[n++].max = (unsigned)read_number("command-limit",
+		limits[n].verb = equals == NULL ? "*" : item;
+		limits[n++].max = (unsigned)read_number("command-limit",
 		    equals == NULL ? item : equals + 1, no_units, INT_MAX);
 	}
-	o->limits[n].verb = NULL;
-	o->channel.command_limits = o->limits;
+	limits[n].verb = NULL;
+	return limits;
 }
 
 static void
@@ -422,7 +426,7 @@ set_option(struct options *o, const struct option_row *row, const char *arg)
 		*(const char **)member = find_credential(name, arg);
 		break;
 	case LIMITS:
-		read_limits(o, arg);
+		*(const struct command_limit **)member = read_limits(arg);
 		break;
 	case MILTER:
 		add_milter(&o->monitor, arg);

@@ -24,8 +24,6 @@ enum check {
 struct options {
 	struct channel_settings channel;
 	struct monitor_settings monitor;
-	struct command_limit limits[LIMITS_MAX + 1];
-	char verbs[1024];		/* the names in limits */
 	const char *hostname, *user, *xclient, *xforward, *tlscert, *tlskey;
 	const char *rules, *record;
 	struct transcript *transcript;	/* of record, or NULL */
