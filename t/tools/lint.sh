@@ -20,6 +20,11 @@ say() {
 for f in smtpd.8 units/*.[1-8] src/*/*.[1-8] t/tools/*.[1-8]; do
 	say "$f"
 	mandoc -Tlint -Wwarning "$f"
+	# English words that are macros, too, and vanish unless \& is before them.
+	if grep -nE '^\..+ (Ad|An|At|Do|Em|In|No|Ot|So) [a-z]' "$f"; then
+		say "$f: a word that is a macro"
+		exit 1
+	fi
 done
 
 # Which folder may include which: DIRECTORY CALLS... (the doors beside src are
