@@ -22,9 +22,9 @@ int	pidfd_open(int pid, unsigned flags);
 void	closefrom(int from);
 #endif
 
-/* Does compat_crypt() know hashes of setting's kind?  With glibc it says yes to
-   all: to know better it would have to load libcrypt, and then
-   COMPAT_CRYPT_WHOLE is true. */
+/* Does compat_crypt() know hashes of setting's kind?  Where COMPAT_CRYPT_WHOLE
+   is true the answer is always yes: to know better it would have to load
+   libcrypt. */
 bool	compat_crypt_knows(const char *setting);
 
 /* Hashes password as setting says, with crypt(3), into hash[0..size).  Returns

@@ -47,15 +47,12 @@ field_open(struct field_reader *r, bool crlf)
 	r->state = AT_LINE;
 }
 
-/* Hands out the field that was read.  Returns false if there is none. */
-static bool
+/* Hands out the field that was read. */
+static void
 end_field(struct field_reader *r)
 {
-	if (r->next.value == 0)
-		return false;
 	r->field = r->next;
 	r->next.value = 0;
-	return true;
 }
 
 /* The header is over at offset body. */
@@ -67,8 +64,8 @@ end_header(struct field_reader *r, uint64_t body, bool empty_line)
 	r->empty_line = empty_line;
 }
 
-/* Takes the rest of a line whose value is being read.  Returns its length. */
-static size_t
+/* Takes the rest of a line whose value is being read. */
+static void
 take_value(struct field_reader *r, const char *p, size_t len)
 {
 	const char *lf = memchr(p, '\n', len);
@@ -82,7 +79,6 @@ take_value(struct field_reader *r, const char *p, size_t len)
 		r->next.end = r->at;
 		r->state = AT_LINE;
 	}
-	return n;
 }
 
 /* Takes one octet of a line that may begin a field. */

@@ -10,7 +10,6 @@
 #include <sys/statvfs.h>
 #include <syslog.h>
 
-#include "base/buffer.h"
 #include "base/clock.h"
 #include "base/executable.h"
 #include "base/file.h"
@@ -22,8 +21,7 @@ void
 findings_add(struct findings *f, enum finding kind, const char *fmt, ...)
 {
 	struct found_line *more;
-	struct buffer copy = { .p = NULL };
-	char text[FOUND_TEXT], *whole;
+	char text[FOUND_TEXT], *copy;
 	va_list ap;
 
 	va_start(ap, fmt);
@@ -38,16 +36,15 @@ findings_add(struct findings *f, enum finding kind, const char *fmt, ...)
 			return;
 		}
 	more = table_grow(f->lines, f->n, sizeof *more);
-	buffer_join(&copy, text, NULL);
-	whole = buffer_take(&copy);
+	copy = strdup(text);
 	if (more != NULL)
 		f->lines = more;
-	if (more == NULL || whole == NULL) {
+	if (more == NULL || copy == NULL) {
 		f->lost = true;
-		free(whole);
+		free(copy);
 		return;
 	}
-	f->lines[f->n++] = (struct found_line){ kind, whole };
+	f->lines[f->n++] = (struct found_line){ kind, copy };
 }
 
 struct findings

@@ -11,16 +11,15 @@ const char *
 fingerprint_read(const char *list, unsigned char to[FINGERPRINT])
 {
 	const char *p = list;
-	int high, low;
+	int octet;
 
 	for (size_t i = 0; i < FINGERPRINT; i++) {
 		if (i > 0 && *p == ':')
 			p++;
-		high = text_hex_digit(p[0]);
-		low = high == -1 ? -1 : text_hex_digit(p[1]);
-		if (low == -1)
+		octet = text_hex_octet(p);
+		if (octet == -1)
 			return NULL;
-		to[i] = (unsigned char)(high << 4 | low);
+		to[i] = (unsigned char)octet;
 		p += 2;
 	}
 	return *p == ',' || *p == '\0' ? p : NULL;

@@ -6,11 +6,8 @@
 
 #include "base/envelope.h"
 
-/*
- * Where all parts tell the administrator something: priority as in
- * syslog(3), event one word ([a-z-]+), env NULL if it concerns no
- * transaction, text one line without control characters.
- */
+/* priority is as in syslog(3), event one word ([a-z-]+), env NULL if the event
+   concerns no transaction, text one line without control characters. */
 struct logger {
 	void (*log)(void *ctx, int priority, const char *event,
 	    const struct envelope *env, const char *text);

@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#include "base/text.h"
+
 struct reader {
 	const char *p, *end;
 	struct mailbox_list *l;
@@ -34,12 +36,6 @@ fold_length(const char *p, const char *end)
 	return n + 1;
 }
 
-static bool
-is_control(char c)
-{
-	return ((unsigned char)c < ' ' && c != '\t') || c == '\177';
-}
-
 /* Moves after "\x", or an octet, of a comment or a quoted string.  False if
    none can stand there. */
 static bool
@@ -49,7 +45,7 @@ skip_quoted(struct reader *r)
 
 	if (fold == 0 && *r->p == '\\' && ++r->p == r->end)
 		return false;
-	if (fold == 0 && is_control(*r->p))
+	if (fold == 0 && text_is_control(*r->p) && *r->p != '\t')
 		return false;
 	r->p += fold > 0 ? fold : 1;
 	return true;

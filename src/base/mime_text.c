@@ -34,10 +34,7 @@ cut_add(struct cut *c, const char *p, size_t n)
 static int
 hex_octet(struct span s, size_t at)
 {
-	if (s.len - at < 2 || text_hex_digit(s.p[at]) == -1 ||
-	    text_hex_digit(s.p[at + 1]) == -1)
-		return -1;
-	return text_hex_digit(s.p[at]) * 16 + text_hex_digit(s.p[at + 1]);
+	return s.len - at < 2 ? -1 : text_hex_octet(s.p + at);
 }
 
 /* How many octets at s.p[at], which follow a "=", are a soft line break

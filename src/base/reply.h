@@ -29,7 +29,7 @@ void	reply_no_memory(struct reply *r);
 void	reply_config_error(struct reply *r);
 
 /* Replaces *r by what the client is told when a system call failed with that
-   errno: always 4yz, and one of the two above or 452. */
+   errno: one of the three above, or 452, which is always 4yz. */
 void	reply_errno(struct reply *r, int error);
 
 #endif

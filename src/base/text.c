@@ -320,8 +320,7 @@ text_parse_port(const char *s)
 {
 	uint64_t n;
 
-	if (strlen(s) > 5 ||
-	    !text_parse_number((struct span){ s, strlen(s) }, &n))
+	if (strlen(s) > 5 || !text_parse_number(span_of(s), &n))
 		return 0;
 	return n <= 65535 ? (unsigned)n : 0;
 }
@@ -403,6 +402,15 @@ text_hex_digit(char c)
 	return n > 15 ? n - 6 : n;
 }
 
+int
+text_hex_octet(const char *p)
+{
+	int high = text_hex_digit(p[0]);
+	int low = high == -1 ? -1 : text_hex_digit(p[1]);
+
+	return low == -1 ? -1 : high << 4 | low;
+}
+
 void
 text_encode_xtext(char *to, size_t size, const char *s, const char *special)
 {
@@ -423,7 +431,7 @@ long
 text_decode_xtext(char *to, size_t size, struct span s)
 {
 	size_t n = 0, i;
-	int high, low;
+	int octet;
 	char c;
 
 	for (i = 0; i < s.len; i++) {
@@ -433,13 +441,12 @@ text_decode_xtext(char *to, size_t size, struct span s)
 		if (c == '+') {
 			if (s.len - i < 3)
 				return -1;
-			high = text_hex_digit(s.p[i + 1]);
-			low = text_hex_digit(s.p[i + 2]);
+			octet = text_hex_octet(s.p + i + 1);
 			/* RFC 3461 4: in upper case. */
-			if (high < 0 || low < 0 || s.p[i + 1] >= 'a' ||
+			if (octet == -1 || s.p[i + 1] >= 'a' ||
 			    s.p[i + 2] >= 'a')
 				return -1;
-			c = (char)(high << 4 | low);
+			c = (char)octet;
 			i += 2;
 		}
 		if (n < size)

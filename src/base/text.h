@@ -102,6 +102,10 @@ size_t	text_enhanced(const char *p);
 int	text_base64_digit(char c);
 int	text_hex_digit(char c);
 
+/* The octet that two hexadecimal digits at p are, or -1; p[1] is looked at only
+   if p[0] is one. */
+int	text_hex_octet(const char *p);
+
 /* Base64 of p[0..len) in to, which has room for 4 * ((len + 2) / 3) + 1.
    Returns the length without the NUL. */
 size_t	text_encode_base64(char *to, const char *p, size_t len);
