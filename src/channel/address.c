@@ -92,8 +92,7 @@ hex16(struct span s)
 {
 	size_t n = 0;
 
-	while (n < s.len && n < 5 && s.p[n] != '\0' &&
-	    strchr("0123456789ABCDEFabcdef", s.p[n]) != NULL)
+	while (n < s.len && n < 5 && text_hex_digit(s.p[n]) != -1)
 		n++;
 	return n > 4 ? 0 : n;
 }

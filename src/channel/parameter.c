@@ -171,7 +171,7 @@ take_orcpt(struct channel *ch, struct span value)
    value's p is NULL if there is none. */
 struct parameter {
 	const char *name;
-	bool (*offered)(const struct channel *ch);	/* NULL: always */
+	bool (*offered)(const struct channel *ch);
 	bool (*take)(struct channel *ch, struct span value);
 };
 
@@ -233,8 +233,7 @@ parameters(struct channel *ch, struct span s, const struct parameter *table,
 			return;
 		}
 		for (t = table; t->name != NULL; t++)
-			if (span_same(name, t->name) &&
-			    (t->offered == NULL || t->offered(ch)))
+			if (span_same(name, t->name) && t->offered(ch))
 				break;
 		bit = 1U << (t - table);
 		if (t->name == NULL && next_parameter(ch, name, value,

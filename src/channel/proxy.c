@@ -205,6 +205,7 @@ proxy_take(struct channel *ch, const char *p, size_t len)
 {
 	const char *line = ch->line;
 	struct span s;
+	bool good = false;
 	int missing = 1;
 	size_t i = 0;
 
@@ -212,22 +213,19 @@ proxy_take(struct channel *ch, const char *p, size_t len)
 		ch->line[ch->linelen++] = p[i++];
 		missing = proxy_missing(ch);
 	}
-	s = (struct span){ line, ch->linelen };
-	if (missing == 0 && line[0] == 'P')
-		s.len -= 2;
-	if (missing == 0 && line[0] == 'P' &&
-	    (!span_clean(s) || !proxy_v1(ch, s)))
-		missing = -1;
-	else if (missing == 0 && line[0] != 'P' &&
-	    !proxy_v2(ch, (const unsigned char *)line, s.len))
-		missing = -1;
 	if (missing > 0)
 		return i;
+	if (missing == 0 && line[0] == 'P') {
+		s = (struct span){ line, ch->linelen - 2 };
+		good = span_clean(s) && proxy_v1(ch, s);
+	} else if (missing == 0) {
+		good = proxy_v2(ch, (const unsigned char *)line, ch->linelen);
+	}
 	if (ch->hooks->received != NULL)
 		ch->hooks->received(ch->ctx,
 		    (struct span){ line, ch->linelen });
 	ch->linelen = 0;
-	if (missing == 0) {
+	if (good) {
 		begin_session(ch);
 	} else {
 		ch->smtp_state = PHASE_CLOSED;

@@ -7,7 +7,6 @@
  * is.
  */
 #include <string.h>
-#include <strings.h>
 
 #include "base/text.h"
 #include "channel/private.h"
@@ -23,6 +22,17 @@ xdecode(char *to, size_t size, struct span s)
 		return false;
 	to[n] = '\0';
 	return span_clean((struct span){ to, (size_t)n });
+}
+
+/* Takes "NAME=VALUE" off *arg; decoded becomes the value. */
+static bool
+take_attribute(struct span *arg, struct span *name,
+    char decoded[CHANNEL_NAME_MAX])
+{
+	struct span value;
+
+	return parse_parameter(arg, name, &value) &&
+	    xdecode(decoded, CHANNEL_NAME_MAX, value);
 }
 
 /* An IPv4 or IPv6 address in text. */
@@ -43,8 +53,7 @@ is_unavailable(const char *value)
 static struct span
 skip_tag(struct span v)
 {
-	return parse_mapped_v4(v.len > 5 && strncasecmp(v.p, "IPV6:", 5) == 0
-	    ? span_skip(v, 5) : v);
+	return parse_mapped_v4(span_starts(v, "IPV6:") ? span_skip(v, 5) : v);
 }
 
 /* The attributes, until all of them have proved valid. */
@@ -97,7 +106,7 @@ void
 do_xclient(struct channel *ch, struct span arg)
 {
 	struct identity id = { .peer = ch->peer };
-	struct span name, value;
+	struct span name;
 	char decoded[CHANNEL_NAME_MAX];
 
 	if (!ch->xclient || is_hidden(ch, EXT_XCLIENT)) {
@@ -106,8 +115,7 @@ do_xclient(struct channel *ch, struct span arg)
 		return;
 	}
 	while (arg.len > 0)
-		if (!parse_parameter(&arg, &name, &value) ||
-		    !xdecode(decoded, sizeof decoded, value) ||
+		if (!take_attribute(&arg, &name, decoded) ||
 		    !take_identity(&id, name, decoded)) {
 			channel_reply(ch, 501, "5.5.4", "Bad attribute");
 			return;
@@ -189,7 +197,7 @@ void
 do_xforward(struct channel *ch, struct span arg)
 {
 	struct channel_forward f;
-	struct span name, value;
+	struct span name;
 	char decoded[CHANNEL_NAME_MAX];
 
 	if (!ch->xforward || is_hidden(ch, EXT_XFORWARD)) {
@@ -199,8 +207,7 @@ do_xforward(struct channel *ch, struct span arg)
 	}
 	f = ch->forwarded ? ch->forward : nobody;
 	while (arg.len > 0)
-		if (!parse_parameter(&arg, &name, &value) ||
-		    !xdecode(decoded, sizeof decoded, value) ||
+		if (!take_attribute(&arg, &name, decoded) ||
 		    !take_forwarded(&f, name, decoded)) {
 			channel_reply(ch, 501, "5.5.4", "Bad attribute");
 			return;
