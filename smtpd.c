@@ -186,22 +186,20 @@ uses_tls(const struct options *o)
 /*
  * Finds smtpd-tls: beside this program where it was built, else where it is
  * installed.  *fd has it open if it is beside us, else it is -1: only root may
- * be able to enter that folder.  Returns a path that nobody frees, or NULL if
- * no option needs TLS.  why is room for an error.
+ * be able to enter that folder.  Returns a path in static memory, or NULL if no
+ * option needs TLS.  why is room for an error.
  */
 static char *
 find_engine(const struct options *o, int *fd, char *why, size_t size)
 {
-	char *path, *slash;
+	static char path[PATH_MAX];	/* untouched pages cost nothing */
+	char *slash;
 	ssize_t n;
 
 	why[0] = '\0';
 	*fd = -1;
 	if (!uses_tls(o))
 		return NULL;
-	path = malloc(PATH_MAX);
-	if (path == NULL)
-		log_misused("out of memory");
 	n = readlink("/proc/self/exe", path, PATH_MAX - 1);
 	path[n < 0 ? 0 : n] = '\0';
 	slash = strrchr(path, '/');
@@ -303,7 +301,7 @@ settle_options(struct options *o, struct log *l, const struct stat std[3],
 	/* A route may go to a Maildir, too. */
 	o->adds_fields = !o->no_received || o->x_peer ||
 	    relay->routes != NULL || (relay->spec != NULL &&
-	    strncmp(relay->spec, "maildir:", 8) == 0);
+	    text_starts(relay->spec, "maildir:"));
 	if (!o->newlines_given && (S_ISREG(in) ||
 	    (S_ISCHR(in) && isatty(STDIN_FILENO))))
 		c->bare_newline = BARE_UNIX;

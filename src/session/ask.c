@@ -51,10 +51,10 @@ ask_monitor(struct asker *a, const struct question *q, struct reply *r,
 /* The reply where the monitor is gone: what it was asked to do may or may not
    have happened. */
 static void
-monitor_gone(struct reply *r, size_t n)
+monitor_gone(struct reply r[], size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		reply_set(&r[i], 421, "4.3.0", "Internal error, try again");
+	reply_set(&r[0], 421, "4.3.0", "Internal error, try again");
+	reply_spread(r, n);
 }
 
 bool

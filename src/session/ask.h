@@ -10,7 +10,7 @@
 #include "monitor/monitor.h"
 #include "monitor/wire.h"
 
-/* Who asks.  Private to ask.c. */
+/* The channel process's end.  Private to ask.c. */
 struct asker {
 	const struct logger *log;
 	struct monitor_wants wants;
@@ -40,7 +40,7 @@ bool	ask_wanted(const struct asker *a, enum stage stage);
 enum spool_form ask_form(const struct asker *a);
 
 /*
- * Asks routes and policy service what they think of a stage: see
+ * Asks what access, routes, services and the next hop say at a stage: see
  * struct service and relay_rcpt().  prepend[0..SERVICE_PREPEND) becomes the
  * header fields to put in front of the message, or "".
  */
@@ -80,7 +80,7 @@ void	ask_forget(struct asker *a);
    there.  ctx is the asker. */
 int	ask_file(void *ctx);
 
-/* AUTH: see policy.h.  The list is good until the next call. */
+/* AUTH: see service/auth.h.  The list is good until the next call. */
 const char *ask_mechanisms(struct asker *a, const struct envelope *env);
 void	ask_auth(struct asker *a, const struct envelope *env,
 	    const char *mechanism, const char *response, struct reply *r,

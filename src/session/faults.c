@@ -80,7 +80,7 @@ faults_open(struct options *o, const char *name, char *error, size_t size)
 		f->offer = calloc(f->rules.n + OFFERS_MAX + 1,
 		    sizeof *f->offer);
 		if (f->offer == NULL)
-			snprintf(error, size, "out of memory");
+			text_copy(error, size, "out of memory");
 	}
 	if (f->offer == NULL) {
 		free(f->rules.file);

@@ -98,8 +98,7 @@ meet_next_hop(struct session *s, const struct envelope *env)
 		return;
 	channel_next_open(&s->next);
 	while ((line = strsep(&rest, "\n")) != NULL)
-		channel_next_line(&s->next,
-		    span_of(line));
+		channel_next_line(&s->next, span_of(line));
 	channel_offer_next(&s->ch, &s->next);
 }
 

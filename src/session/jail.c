@@ -17,23 +17,18 @@
 #include <unistd.h>
 
 #ifdef CONFINE_ARCH
-/* The channel process keeps its descriptors, memory and time. */
-static const struct sock_filter calls[] = {
-	CONFINE_BEGIN,
-	CONFINE_ALLOW(poll, ppoll, sendto, recvfrom, sendmsg, recvmsg),
-	CONFINE_ALLOW(memfd_create, lseek, pread64, sendfile, dup2, dup3),
-	CONFINE_ALLOW_OPTION(IPPROTO_TCP, TCP_QUICKACK),
-	CONFINE_END
-};
-
+/* The channel process keeps its descriptors, memory and time, and may set one
+   option of a socket. */
+#define CALLS(level, option) { \
+	CONFINE_BEGIN, \
+	CONFINE_ALLOW(poll, ppoll, sendto, recvfrom, sendmsg, recvmsg), \
+	CONFINE_ALLOW(memfd_create, lseek, pread64, sendfile, dup2, dup3), \
+	CONFINE_ALLOW_OPTION(level, option), \
+	CONFINE_END \
+}
+static const struct sock_filter calls[] = CALLS(IPPROTO_TCP, TCP_QUICKACK);
 /* With rules that reset connections. */
-static const struct sock_filter calls_linger[] = {
-	CONFINE_BEGIN,
-	CONFINE_ALLOW(poll, ppoll, sendto, recvfrom, sendmsg, recvmsg),
-	CONFINE_ALLOW(memfd_create, lseek, pread64, sendfile, dup2, dup3),
-	CONFINE_ALLOW_OPTION(SOL_SOCKET, SO_LINGER),
-	CONFINE_END
-};
+static const struct sock_filter calls_linger[] = CALLS(SOL_SOCKET, SO_LINGER);
 #define SECCOMP "seccomp"
 #else
 static const struct sock_filter calls[1], calls_linger[1];
@@ -72,7 +67,7 @@ jail_try(uint64_t most, bool linger, char text[JAIL_TEXT])
 	    : calls, n > 1 ? n : 0);
 
 	text[0] = '\0';
-	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+	for (size_t i = 0; i < COUNT(parts); i++)
 		if ((missing & parts[i].bit) != 0)
 			text_join(text + strlen(text),
 			    JAIL_TEXT - strlen(text), text[0] == '\0'

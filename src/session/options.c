@@ -187,7 +187,7 @@ static const struct option_row {
 	    "", "", "print this" },
 };
 
-#define ROWS (sizeof rows / sizeof *rows)
+#define ROWS COUNT(rows)
 
 static const char usage[] =
     "usage: smtpd [OPTION]... TRANSPORT:NEXTHOP\n"

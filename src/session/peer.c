@@ -91,7 +91,7 @@ peer_of_environment(struct channel_peer *peer)
 	char address[NETWORK_ADDRESS], first[NETWORK_ADDRESS] = "";
 	bool named = false, two = false;
 
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+	for (size_t i = 0; i < COUNT(names); i++) {
 		value = getenv(names[i][0]);
 		if (value == NULL || value[0] == '\0' || value[0] == '/' ||
 		    value[0] == '@')
@@ -160,7 +160,7 @@ name_of_environment(struct channel_peer *peer)
 	};
 	const char *name, *address;
 
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+	for (size_t i = 0; i < COUNT(names); i++) {
 		name = getenv(names[i][0]);
 		address = getenv(names[i][1]);
 		if (name == NULL || !is_host_name(name) ||

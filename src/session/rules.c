@@ -225,7 +225,7 @@ parse_action(struct rule *r, const char *word, char *rest)
 {
 	size_t i;
 
-	if (*word >= '0' && *word <= '9')
+	if (text_is_digit(*word))
 		return parse_reply_action(r, word, rest);
 	for (i = RULE_DELAY; i < COUNT(actions); i++)
 		if (strcasecmp(actions[i], word) == 0)
@@ -259,8 +259,8 @@ parse_rule(struct rule *r, char *line)
 		word = take_word(&line);
 	} else if (strcasecmp(word, "first") == 0) {
 		word = take_word(&line);
-		if (!text_parse_number(span_of(word), &n)
-		    || n == 0 || n > INT_MAX)
+		if (!text_parse_number(span_of(word), &n) || n == 0 ||
+		    n > INT_MAX)
 			return "first is followed by a number";
 		r->most = (unsigned)n;
 		word = take_word(&line);

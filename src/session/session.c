@@ -51,9 +51,8 @@ protocol(const struct channel *ch)
 struct envelope
 session_facts(const struct session *s)
 {
-	static const struct channel_forward none;
 	const struct channel *ch = &s->ch;
-	const struct channel_forward *f = ch->forwarded ? &ch->forward : &none;
+	const struct channel_forward *f = &ch->forward;
 	struct envelope env = { .fact = {
 		[FACT_SENDER] = ch->mailfrom == NULL ? "" : ch->mailfrom,
 		[FACT_MAIL_OPTIONS] = ch->mail_options == NULL ? ""
@@ -84,6 +83,9 @@ session_facts(const struct session *s)
 		[FACT_FORWARD_SOURCE] = f->source,
 	} };
 
+	for (size_t i = FACT_FORWARD_ADDRESS; i <= FACT_FORWARD_SOURCE &&
+	    !ch->forwarded; i++)
+		env.fact[i] = "";
 	env.size = ch->declared;
 	env.smtputf8 = ch->smtp_utf8;
 	env.body = ch->body;
@@ -335,8 +337,8 @@ session_report_value(const char *report, const char *name, char *to,
 static bool
 is_gone_before_tls(const struct session *s, const char *report)
 {
-	return s->options->channel.tls_on_connect && strncmp(report,
-	    HANDSHAKE_NOT_BEGUN, sizeof HANDSHAKE_NOT_BEGUN - 1) == 0;
+	return s->options->channel.tls_on_connect &&
+	    text_starts(report, HANDSHAKE_NOT_BEGUN);
 }
 
 /* The handshake, by the engine; then its clear-text end is the client.  False:
