@@ -252,7 +252,6 @@ read_report(int fd, int64_t deadline, char *report, size_t size, bool *mistake)
 	return false;
 }
 
-
 int
 tls_start(const struct tls_job *j, char *report, size_t size)
 {
@@ -278,6 +277,24 @@ tls_start(const struct tls_job *j, char *report, size_t size)
 	file_close(&ends.clear[0]);
 	shutdown(j->fd, SHUT_RDWR);	/* ends the engine, wherever it is */
 	return -1;
+}
+
+void
+tls_report_value(const char *report, const char *name, char *to, size_t size)
+{
+	const char *p = report;
+	size_t n = strlen(name);
+
+	to[0] = '\0';
+	while (p != NULL) {
+		if (strncmp(p, name, n) == 0 && p[n] == '=') {
+			p += n + 1;
+			text_cut(to, size, p, strcspn(p, "\n"));
+			return;
+		}
+		p = strchr(p, '\n');
+		p = p == NULL ? NULL : p + 1;
+	}
 }
 
 /* A socket of another type is refused where one of its type would be let in:

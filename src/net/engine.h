@@ -45,6 +45,11 @@ struct tls_job {
  */
 int	tls_start(const struct tls_job *j, char *report, size_t size);
 
+/* Copies the value of name in such a report to to[0..size), cut to fit; "" if
+   it has none. */
+void	tls_report_value(const char *report, const char *name, char *to,
+	    size_t size);
+
 /*
  * Waits for a moment until a program that was started has ended, both of whose
  * sides are closed, closes its pidfd and makes it -1, which is what it may be

@@ -194,7 +194,6 @@ open_run(const struct spawn *s, struct run *run)
 	return 0;
 }
 
-
 /* Closes what only the child is to have. */
 static void
 close_given(struct run *run)

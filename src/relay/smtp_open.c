@@ -80,19 +80,11 @@ smtp_say_hello(struct nexthop *h, int64_t deadline, struct reply *r)
 static void
 note_protection(struct nexthop *h, const char *report)
 {
-	static const char names[][10] = { "protocol=", "cipher=" };
-	const char *p;
-	size_t n;
+	char protocol[16], cipher[64];
 
-	for (size_t i = 0; i < COUNT(names); i++) {
-		p = strstr(report, names[i]);
-		if (p == NULL)
-			return;
-		p += strlen(names[i]);
-		n = strlen(h->tls);
-		snprintf(h->tls + n, sizeof h->tls - n, "%s%.*s",
-		    i == 0 ? "" : " ", (int)strcspn(p, "\n"), p);
-	}
+	tls_report_value(report, "protocol", protocol, sizeof protocol);
+	tls_report_value(report, "cipher", cipher, sizeof cipher);
+	text_join(h->tls, sizeof h->tls, protocol, " ", cipher, NULL);
 }
 
 /* Puts TLS between the next hop and us. */

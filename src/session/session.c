@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/handshake.h"
 #include "base/text.h"
+#include "net/engine.h"
 #include "session/faults.h"
 #include "session/session.h"
 #include "session/transcript.h"
@@ -313,25 +314,6 @@ fill(struct session *s, char *in, size_t size, enum ending *why)
 	}
 }
 
-void
-session_report_value(const char *report, const char *name, char *to,
-    size_t size)
-{
-	const char *p = report;
-	size_t n = strlen(name);
-
-	to[0] = '\0';
-	while (p != NULL) {
-		if (strncmp(p, name, n) == 0 && p[n] == '=') {
-			p += n + 1;
-			snprintf(to, size, "%.*s", (int)strcspn(p, "\n"), p);
-			return;
-		}
-		p = strchr(p, '\n');
-		p = p == NULL ? NULL : p + 1;
-	}
-}
-
 /* Did a client that must begin with TLS leave before it sent an octet of it, as
    probes of port 465 do?  Then nothing has failed. */
 static bool
@@ -365,14 +347,12 @@ start_tls(struct session *s, enum ending *why)
 		session_log(s, LOG_WARNING, "tls-failed", report);
 		return false;
 	}
-	session_report_value(report, "protocol", tls.protocol,
-	    sizeof tls.protocol);
-	session_report_value(report, "cipher", tls.cipher, sizeof tls.cipher);
-	session_report_value(report, "sni", tls.sni, sizeof tls.sni);
-	session_report_value(report, "subject", tls.subject,
-	    sizeof tls.subject);
-	session_report_value(report, "issuer", tls.issuer, sizeof tls.issuer);
-	session_report_value(report, "fingerprint", tls.fingerprint,
+	tls_report_value(report, "protocol", tls.protocol, sizeof tls.protocol);
+	tls_report_value(report, "cipher", tls.cipher, sizeof tls.cipher);
+	tls_report_value(report, "sni", tls.sni, sizeof tls.sni);
+	tls_report_value(report, "subject", tls.subject, sizeof tls.subject);
+	tls_report_value(report, "issuer", tls.issuer, sizeof tls.issuer);
+	tls_report_value(report, "fingerprint", tls.fingerprint,
 	    sizeof tls.fingerprint);
 	/* The engine has the connection; nothing of it may stay open here,
 	   or its end would not be seen. */

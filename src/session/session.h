@@ -116,11 +116,6 @@ enum ending session_interrupted(const struct session *s);
    text. */
 void	session_restart_clock(struct session *s);
 
-/* Copies the value of name in the report of smtpd-tls, lines "name=value", to
-   to[0..size), cut to fit; "" if it has none. */
-void	session_report_value(const char *report, const char *name, char *to,
-	    size_t size);
-
 /* Puts the fields that we write in front of the message into the spool. */
 void	trace_write(struct session *s, const struct envelope *env);
 

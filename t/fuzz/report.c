@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "session/session.h"
+#include "monitor/monitor.h"
+#include "net/engine.h"
 #include "t/fuzz/fuzz.h"
 
 #define VALUE 8
@@ -48,7 +49,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	report[size] = '\0';
 	for (i = 0; i < sizeof names / sizeof names[0]; i++) {
 		memset(value, 'x', VALUE);
-		session_report_value(report, names[i], value, VALUE);
+		tls_report_value(report, names[i], value, VALUE);
 		is = look_up(report, names[i]);
 		n = is == NULL ? 0 : strcspn(is, "\n");
 		if (n > VALUE - 1)
