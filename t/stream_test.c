@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "net/stream.h"
 #include "t/fakes/hop.h"
 
 TestSuite(stream, .init = hop_begin, .fini = hop_end);

@@ -45,8 +45,7 @@ list_recipients(const struct envelope *env, const struct reply r[], bool good,
 		one = &r[i];
 		if (one->code == 0 || (one->code < 400) != good)
 			continue;
-		snprintf(reason, sizeof reason, "%.*s", REASON_TEXT - 1,
-		    one->text);
+		text_copy(reason, sizeof reason, one->text);
 		for (p = reason; (p = strchr(p, '\n')) != NULL; )
 			*p = ' ';
 		snprintf(line, sizeof line, good ?
@@ -56,7 +55,8 @@ list_recipients(const struct envelope *env, const struct reply r[], bool good,
 		    one->enh, reason);
 		if (strlen(line) + len + margin >= size)
 			break;
-		len += (size_t)snprintf(text + len, size - len, "%s", line);
+		text_copy(text + len, size - len, line);
+		len += strlen(line);
 		done++;
 	}
 	if (done < total)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/buffer.h"
+#include "base/field.h"
 #include "base/text.h"
 #include "relay/transport.h"
 
@@ -67,19 +68,14 @@ hop_form(const struct relay *r, const struct hop *h)
 	    : h->transport->form;
 }
 
-/* The list in which the hop of spec is (FNV-1a), or NULL: no memory. */
+/* The list in which the hop of spec is, or NULL: no memory. */
 static struct hop **
 bucket_of(struct relay *r, const char *spec)
 {
-	uint32_t hash = UINT32_C(2166136261);
-
 	if (r->buckets == NULL)
 		r->buckets = calloc(HOP_BUCKETS, sizeof(struct hop *));
-	if (r->buckets == NULL)
-		return NULL;
-	for (; *spec != '\0'; spec++)
-		hash = (hash ^ (unsigned char)*spec) * UINT32_C(16777619);
-	return &r->buckets[hash % HOP_BUCKETS];
+	return r->buckets == NULL ? NULL
+	    : &r->buckets[field_hash(spec, strlen(spec)) % HOP_BUCKETS];
 }
 
 /* Returns the hop that spec describes, new or known, or NULL with a sentence

@@ -111,7 +111,7 @@ put_for_journal(struct spool *s, const char *p, size_t len)
 		n = text_line(p, len);
 		if (*p == '\n')
 			spool_write(s, " ", 1);
-		else if (n > 2 && p[0] == '<' && p[1] >= '0' && p[1] <= '9')
+		else if (n > 2 && p[0] == '<' && text_is_digit(p[1]))
 			spool_write(s, "<5>", 3);	/* LOG_NOTICE */
 		spool_write(s, p, n);
 	}

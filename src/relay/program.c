@@ -152,7 +152,6 @@ placeholder(const char *p, size_t *len)
 	return -1;
 }
 
-/* Checks the arguments.  False with a sentence in error[0..size). */
 bool
 program_check(char *const argv[], char *error, size_t size)
 {

@@ -287,7 +287,6 @@ compare_rows(const void *a, const void *b)
 	return order != 0 ? order : x->line < y->line ? -1 : x->line > y->line;
 }
 
-
 /* Sorts the keys; of several alike the first in the file stays, as postmap(1)
    has it. */
 static void

@@ -72,7 +72,7 @@ sasl_status(char *to, size_t size, const char *json)
 	p++;
 	p += strspn(p, " \t\r\n\"");
 	len = strcspn(p, "\",} \t\r\n");
-	snprintf(to, size, "%.*s", len > 64 ? 64 : (int)len, p);
+	text_cut(to, size, p, len > 64 ? 64 : len);
 	text_make_safe(to, to, false);
 }
 
@@ -235,7 +235,7 @@ scram_begin(struct scram *s, const char *user)
 }
 
 /* The value of the attribute at *p, which must be that one; *p moves past the
-   comma that follows it.  NULL: it is another. */
+   comma that follows it.  False: it is another. */
 static bool
 take_scram_attribute(const char **p, char name, struct span *value)
 {

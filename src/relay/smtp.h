@@ -9,7 +9,6 @@
 
 #include "base/findings.h"
 #include "net/engine.h"
-#include "net/stream.h"
 #include "relay.h"
 
 enum nexthop_protocol {

@@ -1,7 +1,6 @@
 /*
  * smtp_check.c - looks at the places of a next hop, for --check.
  */
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -180,9 +180,12 @@ wants_reports(const struct live *l)
 	bool wants = text_find_word(mail, "RET") != NULL ||
 	    text_find_word(mail, "ENVID") != NULL;
 
-	for (size_t i = 0; !wants && i < l->n; i++)
-		wants = text_find_word(second(l->to[i].text), "NOTIFY") != NULL
-		    || text_find_word(second(l->to[i].text), "ORCPT") != NULL;
+	for (size_t i = 0; !wants && i < l->n; i++) {
+		const char *rcpt = second(l->to[i].text);
+
+		wants = text_find_word(rcpt, "NOTIFY") != NULL ||
+		    text_find_word(rcpt, "ORCPT") != NULL;
+	}
 	return wants;
 }
 

@@ -115,11 +115,11 @@ struct nexthop {
 	const char *rest;	/* the places that are left of where, or NULL */
 	struct addresses found;	/* of place */
 	size_t tried;		/* how many of them */
-	unsigned can;
+	unsigned can;		/* what it offers: the sum of CAN_x */
+	unsigned avoid;		/* of these, what failed in this session */
 	unsigned attributes;	/* that XFORWARD and XCLIENT may have */
 	unsigned introduced_by;	/* those of XCLIENT that it was told */
 	bool introduced;	/* by XCLIENT: see told */
-	unsigned avoid;		/* of these, what failed in this session */
 	uint64_t size_max;	/* the SIZE that it offers, 0: no limit known */
 	uint64_t rcpt_max;	/* its LIMITS RCPTMAX (RFC 9422), likewise */
 	uint64_t mail_max;	/* its LIMITS MAILMAX, likewise */

@@ -132,7 +132,7 @@ smtp_lost(struct nexthop *h, enum step step, int err, struct reply *r)
 	h->away = true;
 	h->closed = err != ETIMEDOUT;
 	h->timed_out = err == ETIMEDOUT;
-	/* It may have dropped what came behind the first command. */
+	/* It may have dropped what came after the first command. */
 	if (h->timed_out && h->grouped)
 		h->avoid |= CAN_PIPELINING;
 	h->quoted = false;
