@@ -84,7 +84,7 @@ unsigned fact_cipher_bits(const char *cipher);
 
 /* What a record says beside its envelope.  NULL: it does not. */
 struct notes {
-	const char *by;		/* what refused, and when: "policy service
+	const char *by;		/* what refused, and when: "policy
 				   unix:/run/policy at RCPT" */
 	const char *relay;	/* the place that was used, "lmtp:unix:/run/x",
 				   where that is not the command line's */

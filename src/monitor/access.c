@@ -97,7 +97,6 @@ take_lines(struct access *a)
 	return 0;
 }
 
-
 /* Reads the file once.  Returns false if it cannot be used; that was logged. */
 static bool
 read_domains(struct access *a)
@@ -194,7 +193,7 @@ access_close(struct access *a)
 void
 access_check(struct access *a, struct findings *f)
 {
-	if (a->fd == -1 && a->set->domains == NULL)
+	if (a->set->domains == NULL)
 		return;
 	/* What keeps it from that is logged. */
 	if (read_domains(a))

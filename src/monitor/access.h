@@ -42,7 +42,7 @@ bool	access_explicit(const struct access *a);
 
 /* Whether the client of env may send to its one recipient, which goes that
    way.  *r is changed if not: 554 5.7.1, or 451 4.3.5 where the file of domains
-   cannot be used.  refusal, if not NULL, gets a sentence for the log. */
+   cannot be used.  why[0..size), if not NULL, gets a sentence for the log. */
 bool	access_allows(struct access *a, const struct envelope *env,
 	    enum access_way way, struct reply *r, char *why, size_t size);
 

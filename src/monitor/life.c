@@ -20,7 +20,6 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
-#include "base/file.h"
 #include "monitor/confine.h"
 #include "monitor/private.h"
 #include "net/spawn.h"

@@ -7,7 +7,6 @@
  * own only if no message follows.
  */
 #include "base/clock.h"
-#include "base/reply.h"
 #include "base/text.h"
 #include "monitor/private.h"
 

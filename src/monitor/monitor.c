@@ -26,6 +26,7 @@
 #include "monitor/grammar.h"
 #include "monitor/private.h"
 #include "net/engine.h"
+#include "service/policy.h"
 
 /* Adds one service to those that are asked.  NULL is none.  Returns false with
    a sentence in error[0..size). */
@@ -155,12 +156,19 @@ monitor_dsn(const struct monitor *m)
 	return relay_dsn(m->relay);
 }
 
+/* Does the channel process say when a transaction is over? */
+static bool
+hears_of_ends(const struct monitor *m)
+{
+	return m->nservices > 0 || m->set->relay.live;
+}
+
 struct monitor_wants
 monitor_wants(const struct monitor *m)
 {
 	struct monitor_wants w = {
 		.form = monitor_form(m),
-		.forget = m->nservices > 0 || m->set->relay.live,
+		.forget = hears_of_ends(m),
 		.live = m->set->relay.live,
 		.group = m->set->relay.live && m->nservices == 0,
 		.unknown = m->set->nmilters > 0,
@@ -238,15 +246,15 @@ serve_tls(struct monitor *m, int client, char *report, size_t size)
 	return fd;
 }
 
-/* Is a an event that the channel process may log, and b a text about it? */
+/* Is q->a an event that the channel process may log, and q->b a text about
+   it? */
 static bool
 is_record(const struct question *q)
 {
-	const char *p = q->a;
-
-	/* These are of what only the monitor does. */
+	/* Events of what only the monitor does. */
 	static const char own[][16] = { "message-relayed", "refused",
 		"auth-ok", "auth-failed", "channel-broken", "relay" };
+	const char *p = q->a;
 
 	for (size_t i = 0; p != NULL && i < COUNT(own); i++)
 		if (strcmp(p, own[i]) == 0)
@@ -257,7 +265,8 @@ is_record(const struct question *q)
 }
 
 /* Has the client the TLS and the AUTH that are required?  The channel checks
-   that too, but only here it is certain.  NULL: the channel alone knows. */
+   that too, but only here it is certain: unless only the channel knows the
+   fact, which is NULL here. */
 static bool
 may_relay(const struct monitor *m)
 {
@@ -267,13 +276,6 @@ may_relay(const struct monitor *m)
 	return (!m->set->auth_required || method == NULL ||
 	    method[0] != '\0') &&
 	    (!m->set->tls_required || tls == NULL || tls[0] != '\0');
-}
-
-/* Does the channel process say when a transaction is over? */
-static bool
-hears_of_ends(const struct monitor *m)
-{
-	return m->nservices > 0 || m->set->relay.live;
 }
 
 /* May n more recipients be asked about, after so many?  Each that is accepted
@@ -362,7 +364,6 @@ override_facts(const struct monitor *m, struct envelope *env)
 		[FACT_TLS_ISSUER] = true,
 		[FACT_TLS_FINGERPRINT] = true,
 	};
-
 	const bool xclient = m->known[FACT_SASL_USERNAME] == NULL;
 
 	for (size_t i = 0; i < FACTS; i++)
@@ -553,11 +554,12 @@ monitor_handle(struct monitor *m, struct received *r)
 	if (n > 1 && (v = calloc(n, sizeof *v)) == NULL)
 		return -1;
 	m->text[0] = '\0';
-	if (n > 0 && clock_left(m->end) == 0)
-		for (size_t i = 0; i < n; i++)
-			reply_set(&v[i], 421, "4.4.2", "Timed out");
-	else
+	if (n > 0 && clock_left(m->end) == 0) {
+		reply_set(&v[0], 421, "4.4.2", "Timed out");
+		reply_spread(v, n);
+	} else {
 		run_question(m, q, v, &fd);
+	}
 	monitor_log_session(m);
 	/* No spool and no password is left when the answer is there. */
 	wire_dispose(&m->wire, r);

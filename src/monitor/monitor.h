@@ -5,11 +5,10 @@
 #ifndef MONITOR_H
 #define MONITOR_H
 
-#include "service/auth.h"
 #include "monitor/access.h"
-#include "service/milter.h"
-#include "service/policy.h"
 #include "relay.h"
+#include "service/auth.h"
+#include "service/milter.h"
 
 /* How to serve TLS.  Strings are borrowed. */
 struct tls_settings {
@@ -62,6 +61,7 @@ struct monitor_settings {
 #define MONITOR_REPORT 4096	/* octets of a TLS report, with NUL */
 
 struct monitor;
+struct question;
 
 /*
  * Reads the settings, which are borrowed; opens only files that may be root's
@@ -107,7 +107,6 @@ bool	monitor_dsn(const struct monitor *m);
 
 /* In the monitor: whether the question has what its kind needs, and nothing
    that the session does not allow. */
-struct question;
 bool	monitor_may_be_asked(const struct monitor *m,
 	    const struct question *q);
 

@@ -133,13 +133,13 @@ void	monitor_answer_group(struct monitor *m, bool mail,
 /* The form of a message's spool: filters read also what is dropped. */
 enum spool_form monitor_form(const struct monitor *m);
 
-/* Logs a refusal at a stage, and by whom: "policy service unix:/x"; with what
-   is noted of a next hop, or NULL. */
+/* Logs a refusal at a stage, and by whom: "policy unix:/x"; with what is noted
+   of a next hop, or NULL. */
 void	monitor_log_refusal(struct monitor *m, const struct envelope *env,
 	    enum stage stage, const char *by, const struct notes *where,
 	    const struct reply *v);
 
-/* "policy service WHERE", of the service of that number. */
+/* "policy WHERE", of the service of that number. */
 const char *monitor_service_name(const struct monitor *m, size_t i, char *to,
 	    size_t size);
 

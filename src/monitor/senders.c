@@ -10,6 +10,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/reply.h"
 #include "base/text.h"
 #include "relay/routes.h"
 

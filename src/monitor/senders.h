@@ -9,7 +9,6 @@
 #include "base/envelope.h"
 #include "base/findings.h"
 #include "base/logger.h"
-#include "base/reply.h"
 
 struct senders;
 

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/reply.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -170,7 +171,7 @@ out:
 	return status;
 }
 
-/* Takes the next string off *p; Returns NULL if there is none without control
+/* Takes the next string off *p.  Returns NULL if there is none without control
    characters before end. */
 static const char *
 unpack(const char **p, const char *end)
@@ -178,7 +179,7 @@ unpack(const char **p, const char *end)
 	const char *s = *p;
 
 	for (; *p < end && **p != '\0'; ++*p)
-		if (((unsigned char)**p < ' ' && **p != '\t') || **p == '\177')
+		if (text_is_control(**p) && **p != '\t')
 			return NULL;
 	if (*p == end)
 		return NULL;
@@ -313,8 +314,7 @@ wire_send_answer(struct wire *w, struct reply r[], size_t n, char *text,
 		same++;
 	t.nreplies = same < n ? (uint32_t)n : n > 0;
 	iov[1].iov_len = t.nreplies * sizeof *r;
-	status = send_all(w->peer, iov, sizeof iov / sizeof iov[0], fd,
-	    deadline);
+	status = send_all(w->peer, iov, COUNT(iov), fd, deadline);
 	explicit_bzero(text, t.len);
 	return status;
 }
@@ -340,7 +340,7 @@ wire_read_answer(struct wire *w, struct reply r[], size_t n, char *text,
 	}
 	if (t.len > 0)
 		text[t.len - 1] = '\0';
-	for (size_t i = t.nreplies; i < n; i++)
-		r[i] = r[0];
+	if (t.nreplies == 1)
+		reply_spread(r, n);
 	return true;
 }

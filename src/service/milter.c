@@ -519,7 +519,7 @@ read_body(struct source *s, char *to, size_t size)
 			s->used = 0;
 		}
 		c = s->raw[s->used++];
-		if (c == '\n' && !s->crlf)
+		if (c == '\n')
 			to[n++] = '\r';
 		to[n++] = c;
 	}

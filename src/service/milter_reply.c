@@ -45,8 +45,7 @@ milter_parse_reply(const char *text, struct reply *r)
 		text += text[3] == '\0' ? 3 : 4;
 		status = text_enhanced(text);
 		if (status > 0 && status < sizeof enh) {
-			memcpy(enh, text, status);
-			enh[status] = '\0';
+			text_cut(enh, sizeof enh, text, status);
 			text += status;
 			text += *text == ' ';
 		}
