@@ -550,10 +550,11 @@ def a_relay_that_is_written_wrongly_is_told_how():
     for relay in ("smtp:[::1]:25", "smtp:::1", "smtp:[127.0.0.1]"):
         assert checked(relay)[0] == 0, relay
     for option, told in (
-            ("--timeout=5q", '--timeout: "5q" is not a number of seconds, or '
-             "one with s, m, h or d"),
-            ("--size=5Z", '--size: "5Z" is not a number of octets, or one '
-             "with K, M or G")):
+            ("--timeout=5q", '--timeout: "5q" is not a number of seconds, such '
+             "as 90, 5m or 1h"),
+            ("--size=5Z", '--size: "5Z" is not a number of octets, such as '
+             "1000000 or 32M"),
+            ("--size=9000000000G", '--size: "9000000000G" is too large')):
         done = subprocess.run([SMTPD, option, "discard:"], text=True,
                               stdin=subprocess.DEVNULL, capture_output=True)
         assert done.returncode == 64, done

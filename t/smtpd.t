@@ -646,14 +646,14 @@ def a_wrong_value_is_answered_with_the_right_ones():
             (["--log-level", "x", "print:"], "err, warning, notice, info"),
             (["--bare-newline", "x", "print:"], "reject, normalize, unix"),
             (["--relay-tls", "x", "print:"], "none, may, must"),
-            (["--size", "99999999999999999999", "print:"], "or too large"),
+            (["--size", "99999999999999999999", "print:"], "is too large"),
             (["--tls", "x", "print:"], "ambiguous option --tls"),
             (["-lmtp", "print:"], "unknown option -m,"),
             (["--lmtp=yes", "print:"], "--lmtp takes no argument")]:
         log = run(arguments)[2]
         assert wanted in log, (arguments, log)
     log = run(["print:"], env={**os.environ, "SMTPD_LOG_PRIORITY": "debug"})[2]
-    assert log == 'smtpd: SMTPD_LOG_PRIORITY: "debug" is none of err, ' \
+    assert log == 'smtpd: SMTPD_LOG_PRIORITY: "debug" is not one of err, ' \
         "warning, notice, info\n", log
 
 

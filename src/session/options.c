@@ -237,9 +237,9 @@ static uint64_t
 read_number(const char *option, const char *arg, const struct unit *unit,
     uint64_t most)
 {
-	const char *unit_words = unit == times
-	    ? " of seconds, or one with s, m, h or d" : unit == sizes
-	    ? " of octets, or one with K, M or G" : "";
+	const char *such = unit == times
+	    ? " of seconds, such as 90, 5m or 1h" : unit == sizes
+	    ? " of octets, such as 1000000 or 32M" : "";
 	size_t digits = text_digits(arg);
 	bool known = arg[digits] == '\0';
 	uint64_t n, factor = 1;
@@ -249,10 +249,12 @@ read_number(const char *option, const char *arg, const struct unit *unit,
 			factor = unit->factor;
 			known = true;
 		}
-	if (!known || !text_parse_number((struct span){ arg, digits }, &n) ||
+	if (!known || digits == 0)
+		log_misused("--%s: \"%s\" is not a number%s", option, arg,
+		    such);
+	if (!text_parse_number((struct span){ arg, digits }, &n) ||
 	    n > most / factor)
-		log_misused("--%s: \"%s\" is not a number%s, or too large",
-		    option, arg, unit_words);
+		log_misused("--%s: \"%s\" is too large", option, arg);
 	return n * factor;
 }
 
@@ -299,7 +301,7 @@ read_choice(const char *option, enum kind kind, const char *arg)
 		    name, NULL);
 		len += strlen(all + len);
 	}
-	log_misused("%s%s: \"%s\" is none of %s", *option >= 'a' ? "--" : "",
+	log_misused("%s%s: \"%s\" is not one of %s", *option >= 'a' ? "--" : "",
 	    option, arg, all);
 }
 
@@ -596,7 +598,7 @@ static void
 read_relay(struct options *o, char **rest, bool program)
 {
 	if (rest[0] == NULL)
-		log_misused("no relay is named: it says where messages go, "
+		log_misused("the relay is missing: it says where messages go, "
 		    "for example print:");
 	if (program) {
 		o->monitor.relay.program = rest;
