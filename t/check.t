@@ -456,13 +456,14 @@ def routes_of_senders_are_read_with_their_lines():
           "<ann@example.com> discard:\nex.example.net nothing:\n")
     status, found = checked("--sender-routes", senders, "print:")
     assert status == 78, found
-    assert [text.split(": ", 1)[0] for text in found["bad"]] == [
-        f"{senders}:{n}" for n in (3, 4, 5)], found
+    assert [text.split(": ")[:2] for text in found["bad"]] == [
+        [senders, f"line {n}"] for n in (3, 4, 5)], found
     wrote("routes", "example.org discard:\nexample.com\n")
     status, found = checked("--routes", routes, "--sender-routes", senders,
                             "print:")
-    assert [text.split(": ", 1)[0] for text in found["bad"]] == [
-        f"{routes}:2", *[f"{senders}:{n}" for n in (3, 4, 5)]], found
+    assert [text.split(": ")[:2] for text in found["bad"]] == [
+        [routes, "line 2"],
+        *[[senders, f"line {n}"] for n in (3, 4, 5)]], found
 
 
 @test
@@ -473,8 +474,8 @@ def a_key_that_stands_twice_is_doubted():
     secrets = wrote("secrets", text.replace("{}", "us:secret"))
     logins = wrote("logins", text.replace("{}", "jo"))
     users = wrote("users", f"jo:{hashed()}\n")
-    line = "{}:3: line 1 counts for {}, and not this one; there are more " \
-        "such lines"
+    line = "{}: line 3: line 1 counts for {}, and not this one; " \
+        "there are more such lines"
     for option in "--routes", "--sender-routes":
         status, found = checked(option, twins, "discard:")
         assert status == 0 and found["doubt"] == [

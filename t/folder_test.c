@@ -236,11 +236,11 @@ Test(folder, print_to_a_full_file_leaves_nothing_of_the_message)
 	struct reply v = relay_to("print:/dev/full");
 	struct spool *s = spooled(SPOOL_LF, big, 5000);
 
-	expect(&v, 452, "4.3.1", "Insufficient system storage");
+	expect(&v, 452, "4.3.1", "No room for the message");
 	cr_assert(asprintf(&spec, "print:%s/out", dir) > 0);
 	write_file(in_dir("out"), "before\n", 0600);
 	v = relay_to_full_disk(spec, s);
-	expect(&v, 452, "4.3.1", "Insufficient system storage");
+	expect(&v, 452, "4.3.1", "No room for the message");
 	text = slurp(in_dir("out"));
 	cr_assert_str_eq(text, "before\n");
 	free(text);
@@ -508,7 +508,7 @@ Test(folder, maildir_on_a_full_disk_defers_and_leaves_nothing)
 
 	cr_assert(asprintf(&spec, "maildir:%s/box", dir) > 0);
 	v = relay_to_full_disk(spec, s);
-	expect(&v, 452, "4.3.1", "Insufficient system storage");
+	expect(&v, 452, "4.3.1", "No room for the message");
 	cr_assert_eq(entries(in_dir("box/tmp")), 0);
 	cr_assert_eq(entries(in_dir("box/new")), 0);
 	spool_close(s);

@@ -28,8 +28,8 @@ smtpd: event=refused id=B1 client=192.0.2.4 from=s@example.com to=d@example.net 
 smtpd: event=milter id=B1 client=192.0.2.4 text="filter inet:127.0.0.1:8891: 2 changes"
 smtpd: event=milter id=B1 client=192.0.2.4 text="filter inet:127.0.0.1:8891: cannot connect"
 smtpd: event=quarantine id=B1 client=192.0.2.4 text="to maildir:/srv/odd: looks odd"
-smtpd: event=routes client=192.0.2.4 text="/etc/smtpd/routes:3: no relay"
-smtpd: event=routes client=192.0.2.5 text="/etc/smtpd/routes:3: no relay"
+smtpd: event=routes client=192.0.2.4 text="/etc/smtpd/routes: line 3: no relay"
+smtpd: event=routes client=192.0.2.5 text="/etc/smtpd/routes: line 3: no relay"
 smtpd: event=tls-failed client=192.0.2.5 text="the client has closed the connection"
 smtpd: event=auth-failed client=203.0.113.9 text="PLAIN by file: wrong password"
 smtpd: event=auth-failed client=203.0.113.9 tried="j o" text="PLAIN by file: no such user"
@@ -78,7 +78,7 @@ TLS of clients|1|TLSv1.3 TLS_AES_256_GCM_SHA384
 TLS of next hops|2|none
 TLS of next hops|1|TLSv1.3 TLS_AES_128_GCM_SHA256
 failed TLS handshakes|1|the client has closed the connection
-trouble|2|routes: /etc/smtpd/routes:3: no relay
+trouble|2|routes: /etc/smtpd/routes: line 3: no relay
 trouble|1|milter: filter inet:127.0.0.1:8891: cannot connect
 delays|2|0.250|1.750|mx.example.net[198.51.100.1]:25
 """.replace("|", "\t")

@@ -15,7 +15,7 @@ EXTENSIONS = ("PIPELINING", "SIZE 1000000", "8BITMIME", "AUTH PLAIN LOGIN")
 MAIL, TO_B = "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.org>"
 QUICK = "--no-auth-require-tls"
 THROUGH = ("--auth", "relay:", QUICK)
-KILLED = "sent an invalid request; killed"
+KILLED = "sent an invalid question; killed"
 
 
 def says(table):

@@ -170,7 +170,7 @@ def the_monitor_refuses_what_makes_no_sense():
             assert s.read.read() == b"", name
             assert s.process.wait() == 70, name
             log = s.logged()
-            assert log.count("channel process sent an invalid request; "
+            assert log.count("channel process sent an invalid question; "
                              "killed") == 1, log
             assert "event=planted" not in log, name
         assert not os.path.exists(f"{place}/ran"), name
@@ -221,7 +221,7 @@ def a_message_that_skips_a_stage_is_not_relayed():
         code, log = intruder(told, commands)
         assert code is None, (told, commands, code)
         assert "event=message-relayed" not in log, (told, commands)
-        assert "sent an invalid request; killed" in log, log
+        assert "sent an invalid question; killed" in log, log
 
 
 @test
@@ -249,7 +249,7 @@ def a_message_that_is_relayed_cannot_be_changed_or_too_large():
 
 @test
 def a_message_that_is_longer_than_it_says_is_not_relayed():
-    assert "sent an invalid request; killed" in is_ended("short")
+    assert "sent an invalid question; killed" in is_ended("short")
 
 
 @test
@@ -265,7 +265,7 @@ def failures_of_AUTH_are_counted_by_the_monitor():
         s.send(lines("PLANT tell external"))
         # 1: the planted process has ended by itself, before it was killed.
         assert s.read.read() == b"" and s.process.wait() in (1, 70)
-        assert "sent an invalid request; killed" in s.logged()
+        assert "sent an invalid question; killed" in s.logged()
     shutil.rmtree(place)
 
 
@@ -302,7 +302,7 @@ def recipients_are_counted_by_the_monitor():
                 assert s.plant("tell rcpt")["code"] == 250
             s.send(lines("PLANT tell rcpt"))
             assert s.read.read() == b"" and s.process.wait() == 70
-            assert "sent an invalid request; killed" in s.logged()
+            assert "sent an invalid question; killed" in s.logged()
     shutil.rmtree(place)
 
 
@@ -315,7 +315,7 @@ def messages_are_counted_by_the_monitor():
         s.send(lines("PLANT tell message"))
         assert s.read.read() == b"" and s.process.wait() == 70
         log = s.logged()
-        assert "sent an invalid request; killed" in log
+        assert "sent an invalid question; killed" in log
         assert log.count("event=message-relayed") == 2, log
 
 
@@ -323,7 +323,7 @@ def messages_are_counted_by_the_monitor():
 def an_intruder_that_never_pauses_does_not_outlive_the_session():
     log = is_ended("busy", "--session-timeout", "1", "--relay-timeout", "1",
                    "--policy-timeout", "1")
-    assert log.count("channel process stalled in a request; killed") == 1
+    assert log.count("channel process stalled in a question; killed") == 1
     # 2000 records at once, then 500 a second, for 7 seconds.
     assert log.count("event=planted") < 8000, log.count("event=planted")
 
@@ -438,7 +438,7 @@ def a_client_that_may_send_XFORWARD_gets_no_rights_by_it():
         assert s.say("RCPT TO:<b@example.org>")[0][:3] == "554"
         s.send(lines("PLANT tell message"))
         s.read.read()
-        assert "sent an invalid request; killed" in s.logged()
+        assert "sent an invalid question; killed" in s.logged()
     assert not os.path.exists(f"{place}/mail")
     shutil.rmtree(place)
 
@@ -471,7 +471,7 @@ def nobody_relays_without_auth_or_tls_that_are_required():
             assert not s.read.read().rstrip().split(b"\r\n")[-1].startswith(
                 b"250 ")
             assert s.process.wait() == 70
-            assert "invalid request" in s.logged()
+            assert "invalid question" in s.logged()
         assert not os.path.exists(f"{place}/mail/new"), options
     shutil.rmtree(place)
 
@@ -505,7 +505,7 @@ def tls_is_served_once():
             under.sendall(lines("PLANT tell tls-again"))
             assert under.recv(4096) == b""
         assert s.process.wait() == 70
-        assert "invalid request" in s.logged()
+        assert "invalid question" in s.logged()
     shutil.rmtree(place)
 
 
@@ -552,14 +552,14 @@ def a_process_that_closes_its_end_and_stays_is_ended():
 @test
 def a_question_that_pauses_is_waited_for_a_moment():
     log = is_ended("tell pause")
-    assert log.count("channel process stalled in a request; killed") == 1, \
+    assert log.count("channel process stalled in a question; killed") == 1, \
         log
 
 
 @test
 def an_answer_that_is_not_taken_is_given_up():
     log = is_ended("deaf")
-    assert log.count("channel process stalled in a request; killed") == 1, \
+    assert log.count("channel process stalled in a question; killed") == 1, \
         log
 
 
@@ -567,7 +567,7 @@ def an_answer_that_is_not_taken_is_given_up():
 def the_monitor_does_not_outlive_its_session_by_much():
     log = is_ended("hang", "--session-timeout", "1", "--relay-timeout", "1",
                    "--policy-timeout", "1")
-    assert log.count("channel process stalled in a request; killed") == 1, \
+    assert log.count("channel process stalled in a question; killed") == 1, \
         log
 
 

@@ -144,9 +144,9 @@ def addresses_are_completed_first():
 
 @test
 def a_file_that_cannot_be_used_defers_mail_and_is_told_by_line():
-    for text, why in (("a@example.org\n", "senders:1: no login"),
-                      ("jo@example.org jo\nb@ jo\n", "senders:2: "),
-                      ("a@example.org , ,\n", "senders:1: no login")):
+    for text, why in (("a@example.org\n", "senders: line 1: no login"),
+                      ("jo@example.org jo\nb@ jo\n", "senders: line 2: "),
+                      ("a@example.org , ,\n", "senders: line 1: no login")):
         with client(wrote(text)) as s:
             assert said(s, "jo@example.org") == \
                 "451 4.3.5 Local configuration error"

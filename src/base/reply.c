@@ -72,7 +72,7 @@ static const struct {
 	short code;
 	char enh[6], text[28];
 } told[] = {
-	[NO_ROOM] = { 452, "4.3.1", "Insufficient system storage" },
+	[NO_ROOM] = { 452, "4.3.1", "No room for the message" },
 	[TOO_MANY] = { 452, "4.5.3", "Too many recipients" },
 	[MISTAKE] = { 451, "4.3.5", "Local configuration error" },
 	[NO_MEMORY] = { 452, "4.3.1", "Out of memory" },

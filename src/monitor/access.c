@@ -297,7 +297,7 @@ access_allows(struct access *a, const struct envelope *env,
 	if (why != NULL)
 		snprintf(why, size, ours == -1
 		    ? "--relay-domains cannot be used"
-		    : "client %s is not in --relay-clients, the recipient "
-		    "not in --relay-domains", client);
+		    : "client %s is not in --relay-clients, and the recipient "
+		    "is not in --relay-domains", client);
 	return false;
 }

@@ -319,7 +319,7 @@ from_rewrite(struct from *f, struct envelope *env, int *spool, bool crlf,
 	logger_printf(f->log, LOG_ERR, "spool", &was,
 	    "cannot rewrite the header: %s", strerror(errno));
 	if (errno == E2BIG)
-		reply_set(v, 554, "5.6.0", "The header has too many fields");
+		reply_set(v, 554, "5.6.0", "Too many header fields");
 	else
 		reply_errno(v, errno);
 	return false;

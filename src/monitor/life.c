@@ -111,7 +111,7 @@ reap_channel(const struct monitor *m, int error, int *status)
 	if (error == EBADMSG || error == ETIMEDOUT) {
 		logger_printf(&m->set->log, LOG_CRIT, "channel-broken", NULL,
 		    "channel process %s; killed", error == EBADMSG
-		    ? "sent an invalid request" : "stalled in a request");
+		    ? "sent an invalid question" : "stalled in a question");
 	} else if (error != 0) {
 		logger_printf(&m->set->log, LOG_ERR, "session", NULL,
 		    "the monitor cannot go on: %s", strerror(error));

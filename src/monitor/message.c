@@ -263,7 +263,7 @@ monitor_relay(struct monitor *m, const struct envelope *env, int spool,
 	if (spool != -1 && fixed == -1) {
 		logger_printf(&m->set->log, LOG_ERR, "spool", env,
 		    "cannot copy the message: %s", strerror(errno));
-		reply_set(&v[0], 452, "4.3.1", "No room for the message");
+		reply_errno(&v[0], ENOSPC);
 		reply_spread(v, env->nrecipients);
 		return;
 	}

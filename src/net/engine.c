@@ -198,6 +198,13 @@ hand_over(const struct tls_job *j, const struct ends *ends)
 	return status;
 }
 
+static void
+cannot_start(char *report, size_t size)
+{
+	snprintf(report, size, "cannot start the TLS engine: %s",
+	    strerror(errno));
+}
+
 /* Gives the connection to an engine.  False with a sentence. */
 static bool
 pass_to_engine(const struct tls_job *j, const struct ends *ends, char *report,
@@ -215,7 +222,7 @@ pass_to_engine(const struct tls_job *j, const struct ends *ends, char *report,
 	}
 	if (spawn_engine(j, ends) == 0)
 		return true;
-	text_copy(report, size, strerror(errno));
+	cannot_start(report, size);
 	return false;
 }
 
@@ -263,7 +270,7 @@ tls_start(const struct tls_job *j, char *report, size_t size)
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.clear) !=
 	    -1 && pipe2(ends.report, O_CLOEXEC) != -1;
 	if (!ok)
-		text_copy(report, size, strerror(errno));
+		cannot_start(report, size);
 	ok = ok && pass_to_engine(j, &ends, report, size);
 	file_close(&ends.report[1]);
 	file_close(&ends.clear[1]);

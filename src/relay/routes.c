@@ -334,7 +334,7 @@ parse_text(struct routes *r, const char *name, const struct logger *log)
 	while ((line = logical_line(&p, &number, &first)) != NULL)
 		if (!parse_route(r, line, first, error, sizeof error)) {
 			logger_printf(log, LOG_ERR, "routes", NULL,
-			    "%s:%u: %s", name, first, error);
+			    "%s: line %u: %s", name, first, error);
 			good = false;
 		}
 	sort_routes(r);
@@ -515,8 +515,8 @@ route_file_check(const struct route_file *f, struct findings *found)
 	const struct routes *r = f->table;
 
 	if (r != NULL && r->twins > 0)
-		findings_add(found, FINDING_DOUBT, "%s:%u: line %u counts for "
-		    "%s, and not this one%s", f->name, r->twin.line,
+		findings_add(found, FINDING_DOUBT, "%s: line %u: line %u "
+		    "counts for %s, and not this one%s", f->name, r->twin.line,
 		    r->first.line, r->twin.key, r->twins == 1 ? ""
 		    : "; there are more such lines");
 }

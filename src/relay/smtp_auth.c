@@ -43,8 +43,8 @@ nexthop_read_credentials(const struct nexthop *h, char **text)
 	n = credentials_read(fd, text, &open);
 	close(fd);
 	if (open && h->s.fd != -1)
-		smtp_log(h, "anyone can read the credentials in",
-		    h->set->auth);
+		smtp_log(h, h->set->auth,
+		    "every user of this host can read this file");
 	return n;
 }
 

@@ -44,14 +44,14 @@ auth_open(const char *source, unsigned timeout, const struct logger *log,
 	struct auth *a;
 
 	if (as == NULL) {
-		snprintf(error, size, "authentication source \"%s\" is none "
-		    "of checkpassword:, dovecot:, file:, relay:", source);
+		snprintf(error, size, "--auth: \"%s\" does not begin with "
+		    "checkpassword:, dovecot:, file: or relay:", source);
 		return NULL;
 	}
 	path = source + strlen(as->prefix);
 	if (path[0] != '/') {
-		snprintf(error, size, "authentication source \"%s\" lacks an "
-		    "absolute path", source);
+		snprintf(error, size, "--auth: \"%s\" has no path that begins "
+		    "with /", source);
 		return NULL;
 	}
 	a = calloc(1, sizeof *a);
@@ -65,7 +65,7 @@ auth_open(const char *source, unsigned timeout, const struct logger *log,
 			return a;
 		auth_close(a);
 	}
-	snprintf(error, size, "authentication source \"%s\": %s", source, why);
+	snprintf(error, size, "--auth: \"%s\": %s", source, why);
 	return NULL;
 }
 
@@ -297,7 +297,7 @@ begin_exchange(struct auth *a, const struct envelope *env, const char *name,
 		return TURN_NONE;
 	}
 	if (!list_has(list, name)) {
-		reply_set(v, 504, "5.5.4", "Unknown mechanism");
+		reply_set(v, 504, "5.5.4", "Mechanism is not offered");
 		return TURN_NONE;
 	}
 	if (!certain && a->source->check == NULL)

@@ -109,7 +109,7 @@ open_milter(const char *service, const struct service_settings *set,
 	m->link.fd = m->spool = -1;
 	if (read_service(m, service))
 		return m;
-	snprintf(error, size, "milter \"%s\" is neither unix:PATH nor "
+	snprintf(error, size, "--milter: \"%s\" is neither unix:PATH nor "
 	    "inet:HOST:PORT", service);
 	free(m);
 	return NULL;
@@ -590,7 +590,7 @@ settle_changes(struct milter_change *c, struct reply *r)
 		logger_printf(m->set->log, LOG_ERR, "milter", &c->message->env,
 		    "filter %s: its changes cannot be made: %s", m->service,
 		    strerror(error));
-		reply_set(r, 452, "4.3.1", "No room for the message");
+		reply_errno(r, ENOSPC);
 	} else if (c->count > 0) {
 		logger_printf(m->set->log, LOG_INFO, "milter", &c->message->env,
 		    "filter %s: %u changes", m->service, c->count);

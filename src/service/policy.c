@@ -110,9 +110,9 @@ policy_open(const char *service, const struct service_settings *set,
 	if (asked != 0)
 		service = strchr(service, '=') + 1;
 	if (!is_service(service)) {
-		snprintf(error, size, "policy service \"%s\" is neither "
-		    "unix:PATH nor inet:HOST:PORT, perhaps with "
-		    "STAGE,STAGE...= in front", service);
+		snprintf(error, size, "--policy: \"%s\" is neither unix:PATH "
+		    "nor inet:HOST:PORT, perhaps with STAGE,STAGE...= "
+		    "in front", service);
 		return NULL;
 	}
 	if ((p = calloc(1, sizeof *p)) == NULL) {

@@ -3,6 +3,7 @@
  */
 #define _GNU_SOURCE	/* explicit_bzero, strsep */
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -377,7 +378,7 @@ on_end(void *ctx, struct reply r[], size_t n)
 		    "this is a mail loop");
 	else if (s->spool.error != 0) {
 		log_spool(s, &env);
-		reply_set(r, 452, "4.3.1", "No room for the message");
+		reply_errno(r, ENOSPC);
 	}
 	if (v != NULL && r->code < 400) {
 		env.size = s->spool.size;
