@@ -12,8 +12,8 @@ import subprocess
 
 import engine
 from fakes.hop import Hop
-from tap import (HELLO, SMTPD, Session, certificate, family, folder, lines,
-                 main, message, tcp_pair, test, write)
+from tap import (HELLO, SANITIZED, SMTPD, Session, certificate, family, folder,
+                 lines, main, message, tcp_pair, test, write)
 
 WORK = folder()
 AT = WORK + "/tls"
@@ -319,6 +319,52 @@ def half_of_a_new_pair_changes_nothing():
         with Secure() as s:
             assert s.serial != first
             s.relayed()
+
+
+def held(pid):
+    """Octets of memory that the process has, and how many descriptors, which
+    root alone can see.  A sanitizer keeps what was freed."""
+    with open(f"/proc/{pid}/status") as f:
+        size = int(re.search(r"VmSize:\s+(\d+) kB", f.read())[1]) * 1024
+    fds = os.listdir(f"/proc/{pid}/fd") if os.geteuid() == 0 else []
+    return 0 if SANITIZED else size, len(fds)
+
+
+@test
+def files_that_cannot_be_used_leave_nothing_in_the_engine():
+    # An extension and a comment, each so large that it has pages of its own.
+    write(f"{WORK}/large.conf", "[req]\ndistinguished_name=dn\n[dn]\n[more]\n"
+          "1.3.6.1.4.1.32473.1=DER:04:83:06:00:00" + ":41" * 0x60000 + "\n")
+    certificate(WORK, "large", "mx.example.org", "-config",
+                f"{WORK}/large.conf", "-extensions", "more")
+    with open(f"{WORK}/large.pem") as f:
+        large = f.read()
+    comment = "# comment\n" * 100000
+    os.mkdir(f"{WORK}/folder")
+    with Engine() as stays:
+        def fails(cert, key, count):
+            write(f"{WORK}/new.pem", cert)
+            os.rename(f"{WORK}/new.pem", f"{WORK}/now.pem")
+            os.symlink(key, f"{WORK}/new.key")
+            os.rename(f"{WORK}/new.key", f"{WORK}/now.key")
+            for _ in range(count):
+                stays.process.send_signal(signal.SIGHUP)
+                with Secure() as s:
+                    s.relayed()
+
+        pid = stays.process.pid
+        for cert, key, why in (
+                (large + comment, "two.key", "does not match"),
+                (large + comment, "large.conf", "is not an unencrypted"),
+                (large + comment + large[:1000], "large.key", "is damaged"),
+                (large + comment, "folder", "Is a directory")):
+            fails(cert, key, 4)
+            before = held(pid)
+            fails(cert, key, 8)
+            after = held(pid)
+            assert stays.errors().count(why) >= 12, stays.errors()
+            assert after[0] - before[0] < 2 * len(large), (why, before, after)
+            assert after[1] == before[1], (why, before, after)
 
 
 @test

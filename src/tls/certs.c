@@ -48,36 +48,64 @@ unreadable(struct engine *e, const struct source *s, const char *what)
 	    why);
 }
 
-/* Reads all of s into memory that the caller frees.  A descriptor is read
+/* Gives the text back, and what reads it. */
+static void
+drop_text(struct reading *r)
+{
+	BIO_free(r->bio);
+	free(r->text);
+	r->bio = NULL;
+	r->text = NULL;
+}
+
+void
+certs_drop(struct engine *e)
+{
+	struct reading *r = &e->reading;
+
+	if (r->text != NULL)
+		explicit_bzero(r->text, r->len);
+	drop_text(r);
+	X509_free(r->leaf);
+	EVP_PKEY_free(r->key);
+	r->leaf = NULL;
+	r->key = NULL;
+}
+
+/* Opens the text of s for reading, until drop_text().  A descriptor is read
    from its start, wherever others that share it are, and left open. */
-static char *
-slurp(struct engine *e, const struct source *s, const char *what, size_t *len)
+static BIO *
+slurp(struct engine *e, const struct source *s, const char *what)
 {
 	int fd = s->path == NULL ? s->fd : open(s->path, O_RDONLY | O_CLOEXEC);
+	struct reading *r = &e->reading;
 	size_t size = FILE_MAX;
 	struct stat st;
 	ssize_t n = -1;
-	char *p;
+	int error;
 
 	if (fd == -1 || fstat(fd, &st) == -1)
 		unreadable(e, s, what);
 	if (S_ISREG(st.st_mode) && st.st_size < FILE_MAX)
 		size = (size_t)st.st_size + 1;
-	p = malloc(size);
-	for (*len = 0; p != NULL && *len < size; *len += (size_t)n) {
-		n = pread(fd, p + *len, size - *len, (off_t)*len);
+	r->len = 0;
+	r->text = malloc(size);
+	while (r->text != NULL && r->len < size) {
+		n = pread(fd, r->text + r->len, size - r->len, (off_t)r->len);
 		if (n == -1 && errno == ESPIPE)
-			n = read(fd, p + *len, size - *len);
+			n = read(fd, r->text + r->len, size - r->len);
 		if (n <= 0)
 			break;
+		r->len += (size_t)n;
 	}
-	if (n > 0)
-		errno = EFBIG;
-	if (n != 0)
-		unreadable(e, s, what);
+	error = n > 0 ? EFBIG : errno;
 	if (s->path != NULL)
 		close(fd);
-	return p;
+	errno = error;
+	if (n != 0)
+		unreadable(e, s, what);
+	r->bio = BIO_new_mem_buf(r->text, (int)r->len);
+	return r->bio;
 }
 
 /* No passphrase: there is nobody to ask. */
@@ -98,16 +126,15 @@ pem_ended(void)
 	    ERR_GET_REASON(code) == PEM_R_NO_START_LINE;
 }
 
-/* Reads a certificate, and after it the chain to its CA.  Returns it, owned
-   by the caller. */
-static X509 *
+/* Reads a certificate, which becomes e->reading.leaf, and after it the chain to
+   its CA. */
+static void
 load_certificate(struct engine *e, const struct source *s)
 {
-	size_t len;
-	char *p = slurp(e, s, "certificate", &len);
-	BIO *bio = BIO_new_mem_buf(p, (int)len);
+	BIO *bio = slurp(e, s, "certificate");
 	X509 *leaf = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL), *x;
 
+	e->reading.leaf = leaf;
 	if (leaf == NULL)
 		engine_fail(e, EX_CONFIG, "the certificate %s is not one in "
 		    "PEM form", name_of(s));
@@ -115,17 +142,17 @@ load_certificate(struct engine *e, const struct source *s)
 		engine_fail(e, EX_CONFIG, "the certificate %s cannot be used: "
 		    "%s", name_of(s), engine_reason("no memory"));
 	while ((x = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)) != NULL)
-		if (SSL_add0_chain_cert(e->ssl, x) != 1)
+		if (SSL_add0_chain_cert(e->ssl, x) != 1) {
+			X509_free(x);
 			engine_fail(e, EX_CONFIG, "the chain of the "
 			    "certificate %s cannot be used: %s", name_of(s),
 			    engine_reason("no memory"));
+		}
 	if (!pem_ended())
 		engine_fail(e, EX_CONFIG, "the chain of the certificate %s is "
 		    "damaged: %s", name_of(s), engine_reason("no memory"));
 	ERR_clear_error();
-	BIO_free(bio);
-	free(p);
-	return leaf;
+	drop_text(&e->reading);
 }
 
 /* The first private key in bio, if keys_read() can read it. */
@@ -162,21 +189,16 @@ is_of_chain(struct engine *e, EVP_PKEY *key)
 
 /* Reads the key of the certificate that was loaded last.  Returns its kind. */
 static int
-load_key(struct engine *e, const struct source *s, X509 *leaf,
-    const struct source *cert)
+load_key(struct engine *e, const struct source *s, const struct source *cert)
 {
-	size_t len;
-	char *p = slurp(e, s, "key", &len);
-	BIO *bio = BIO_new_mem_buf(p, (int)len);
+	BIO *bio = slurp(e, s, "key");
+	X509 *leaf = e->reading.leaf;
 	EVP_PKEY *key = usual_key(bio, leaf);
-	int kind;
 
 	if (key == NULL && BIO_reset(bio) == 1)
 		key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+	e->reading.key = key;
 	ERR_clear_error();
-	BIO_free(bio);
-	explicit_bzero(p, len);
-	free(p);
 	if (key == NULL)
 		engine_fail(e, EX_CONFIG, "the key %s is not an unencrypted "
 		    "private key in PEM form", name_of(s));
@@ -188,9 +210,7 @@ load_key(struct engine *e, const struct source *s, X509 *leaf,
 	if (SSL_use_PrivateKey(e->ssl, key) != 1)
 		engine_fail(e, EX_CONFIG, "the key %s cannot be used: %s",
 		    name_of(s), engine_reason("no memory"));
-	kind = EVP_PKEY_get_base_id(key);
-	EVP_PKEY_free(key);
-	return kind;
+	return EVP_PKEY_get_base_id(key);
 }
 
 /* Certificates and keys belong to e->ssl and not to its SSL_CTX, so that
@@ -200,12 +220,11 @@ certs_load(struct engine *e)
 {
 	int kinds[PAIRS_MAX];
 	size_t i, j;
-	X509 *leaf;
 
 	for (i = 0; i < e->ncerts; i++) {
-		leaf = load_certificate(e, &e->cert[i]);
-		kinds[i] = load_key(e, &e->key[i], leaf, &e->cert[i]);
-		X509_free(leaf);
+		load_certificate(e, &e->cert[i]);
+		kinds[i] = load_key(e, &e->key[i], &e->cert[i]);
+		certs_drop(e);
 		for (j = 0; j < i && kinds[j] != kinds[i]; j++)
 			;
 		if (j < i)
@@ -253,10 +272,9 @@ void
 certs_trust(struct engine *e)
 {
 	struct source s = { e->ca != NULL ? e->ca : system_ca(e), -1 };
-	size_t len;
-	char *p = slurp(e, &s, "CA certificates", &len), *name, *header;
-	BIO *bio = BIO_new_mem_buf(p, (int)len);
+	BIO *bio = slurp(e, &s, "CA certificates");
 	struct blob *list, b;
+	char *name, *header;
 
 	while (PEM_read_bio(bio, &name, &header, &b.p, &b.len) == 1) {
 		if (strcmp(name, PEM_STRING_X509) == 0) {
@@ -278,8 +296,7 @@ certs_trust(struct engine *e)
 		engine_fail(e, EX_CONFIG, "there are no CA certificates in %s",
 		    s.path);
 	ERR_clear_error();
-	BIO_free(bio);
-	free(p);
+	drop_text(&e->reading);
 }
 
 /* OpenSSL wants the CA of that name: adds those that have it to the store. */

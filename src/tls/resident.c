@@ -157,6 +157,7 @@ load(struct resident *r)
 		context_connect(e, r->ctx);
 		SSL_free(old);
 	} else {
+		certs_drop(e);
 		ERR_clear_error();
 		if (e->ssl != old)
 			SSL_free(e->ssl);
@@ -178,6 +179,7 @@ client_context(struct engine *e, const char *verify)
 	e->rescue = &again;
 	if (setjmp(again) == 0)
 		ctx = context_new(e);
+	certs_drop(e);
 	ERR_clear_error();
 	e->rescue = NULL;
 	return ctx;

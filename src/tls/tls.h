@@ -26,6 +26,16 @@ struct blob {
 	long len;
 };
 
+/* What is held while certificates and keys are read, so that it can be given
+   back where engine_fail() does not end the process. */
+struct reading {
+	char *text;		/* of a file; len octets */
+	size_t len;
+	BIO *bio;		/* reads text */
+	X509 *leaf;
+	EVP_PKEY *key;
+};
+
 /* One direction. */
 struct flow {
 	size_t start, len;	/* the octets in buffer that wait */
@@ -46,6 +56,7 @@ struct engine {
 	jmp_buf *rescue;	/* what engine_fail() returns to; NULL: exit */
 	struct source cert[PAIRS_MAX], key[PAIRS_MAX];
 	size_t ncerts, nkeys;
+	struct reading reading;
 	const char *ca, *verify, *sni;	/* or NULL */
 	const char *pins;	/* SHA-256 of certificates, or NULL */
 	int64_t timeout;	/* milliseconds */
@@ -133,6 +144,9 @@ int	resident_run(struct engine *e);
 
 /* Reads the server's certificates and keys into e->ssl. */
 void	certs_load(struct engine *e);
+
+/* Wipes and frees what a reading that failed has left. */
+void	certs_drop(struct engine *e);
 
 /* Reads the authorities of --ca, or the system's. */
 void	certs_trust(struct engine *e);
