@@ -150,6 +150,20 @@ def message(*text, sender="a@example.org", to=("b@example.org",)):
 
 
 HELLO = "EHLO client.example.org"
+EXAMPLE = lines("EHLO x", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA",
+                "Subject: hi", "", ".dot", "..", ".", "QUIT")
+
+
+def run(arguments, octets=EXAMPLE, **more):
+    """smtpd on pipes: (status, output, log)."""
+    done = subprocess.run([SMTPD, "-H", "mx.example.org", *arguments],
+                          input=octets, capture_output=True, **more)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def codes(output):
+    """The codes of an output's replies, one for each."""
+    return [line[:3] for line in output.splitlines() if line[3:4] != "-"]
 
 
 def no_sanitizer_spoke(log):
@@ -300,6 +314,13 @@ def tcp_pair():
     with socket.create_server(("127.0.0.1", 0)) as server:
         ours = socket.create_connection(server.getsockname())
         return ours, server.accept()[0]
+
+
+def reset_connection(connection):
+    """Closes it, and its peer hears of that by a reset."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                          struct.pack("ii", 1, 0))
+    connection.close()
 
 
 class PolicyService(Server):
