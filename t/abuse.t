@@ -7,13 +7,12 @@ import resource
 import select
 import shutil
 import socket
-import struct
 import subprocess
 import threading
 
-from servers import free_port
-from tap import (HELLO, SANITIZED, SMTPD, Session, Skip, family, folder, lines,
-                 main, message, need, script, test)
+from tap import (HELLO, SANITIZED, SMTPD, Session, Skip, family, folder,
+                 free_port, lines, main, message, need, reset_connection,
+                 script, tcp_pair, test)
 
 PEAK = 4096     # kB that a process of ours may ever have in memory
 SHARE = 256     # KiB in proportion that an idle connection may cost, at
@@ -321,21 +320,13 @@ def an_end_of_file_at_each_octet_relays_what_was_complete():
     shutil.rmtree(place)
 
 
-def reset(client):
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                      struct.pack("ii", 1, 0))
-    client.close()
-
-
 @test
 def a_reset_at_each_step_relays_what_was_complete():
     place = folder()
-    listener = socket.create_server(("127.0.0.1", 0))
     steps = [m.end() for m in re.finditer(rb"\r\n|4\r\nQU", DIALOGUE)]
     for heard in (False, True):
         for at in [0, *steps]:
-            client = socket.create_connection(listener.getsockname())
-            theirs, _ = listener.accept()
+            client, theirs = tcp_pair()
             process = subprocess.Popen(
                 [SMTPD, "-H", "x", f"maildir:{place}/box"], stdin=theirs,
                 stdout=theirs, stderr=subprocess.DEVNULL)
@@ -344,7 +335,7 @@ def a_reset_at_each_step_relays_what_was_complete():
             # An answered NOOP would be a command more: the greeting is one.
             if heard:
                 client.recv(10)
-            reset(client)
+            reset_connection(client)
             assert process.wait() == 0, at
             new = f"{place}/box/new"
             got = os.listdir(new) if os.path.isdir(new) else []
@@ -353,7 +344,6 @@ def a_reset_at_each_step_relays_what_was_complete():
                 os.unlink(f"{new}/{name}")
             tmp = f"{place}/box/tmp"
             assert not os.path.isdir(tmp) or os.listdir(tmp) == []
-    listener.close()
     shutil.rmtree(place)
 
 

@@ -10,8 +10,9 @@ import socket
 import subprocess
 import threading
 
-from servers import Server, free_port
-from tap import SMTPD, Listener, Session, folder, lines, main, message, test
+from servers import Server
+from tap import (SMTPD, Listener, Session, folder, free_port, lines, main,
+                 message, test)
 
 PLACE = folder()
 ENVELOPE = ("MAIL FROM:<me@example.org>", "RCPT TO:<you@example.net>", "DATA")

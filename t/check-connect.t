@@ -10,7 +10,7 @@ from checked import PLACE, bad, checked, wrote
 from fakes.hop import Hop
 from fakes.milter import Filter
 from fakes.server import Server
-from tap import main, test
+from tap import closed_port, main, test
 
 
 class Policy(Server):
@@ -42,12 +42,12 @@ def next_hops_are_resolved_and_only_with_connect_dialled():
     assert hop.told()[0].split()[0] == "EHLO", hop.told()
     assert hop.told()[1:] == ["MAIL FROM:<>", "QUIT"], hop.told()
     hop.close()
-    with socket.create_server(("127.0.0.1", 0)) as s:
+    with closed_port() as s:
         closed = s.getsockname()[1]
-    status, found = checked(f"smtp:[127.0.0.1]:{closed}")
-    assert status == 0, found
-    status, found = checked(f"smtp:[127.0.0.1]:{closed}",
-                            how="--check=connect")
+        status, found = checked(f"smtp:[127.0.0.1]:{closed}")
+        assert status == 0, found
+        status, found = checked(f"smtp:[127.0.0.1]:{closed}",
+                                how="--check=connect")
     assert status == 78 and found["bad"] == [
         f"smtp:[127.0.0.1]:{closed}: 127.0.0.1: 451 4.4.1 Cannot connect to "
         f"next hop; 127.0.0.1:{closed}: cannot connect: Connection refused"]
@@ -89,16 +89,14 @@ def a_next_hop_that_would_begin_no_message_is_bad():
 
 @test
 def one_place_that_serves_is_enough():
-    closed = socket.create_server(("127.0.0.1", 0))
-    gone = f"[127.0.0.1]:{closed.getsockname()[1]}"
-    closed.close()
-
     def leaving(number, command):
         return "421 4.3.2 later" if command.startswith("MAIL") else None
 
     def refusing(number, command):
         return "530 5.7.0 TLS first" if command.startswith("MAIL") else None
-    with Hop() as serves, Hop(leaving) as leaves, Hop(refusing) as refuses:
+    with Hop() as serves, Hop(leaving) as leaves, Hop(refusing) as refuses, \
+            closed_port() as closed:
+        gone = f"[127.0.0.1]:{closed.getsockname()[1]}"
         for places, status, kind, said in (
                 ([gone, serves.at], 0, "doubt", "451 4.4.1"),
                 ([serves.at, gone], 0, "doubt", "451 4.4.1"),
@@ -169,9 +167,11 @@ def policy_services_on_the_network_are_asked_with_connect():
         assert "CONNECT: no answer in time" in bad(
             "--policy", place, "--policy-timeout", "1", "discard:",
             how="--check=connect")
-    assert checked("--policy", place, "discard:")[0] == 0
-    assert "refused" in bad("--policy", place, "discard:",
-                            how="--check=connect")
+    with closed_port() as s:
+        place = f"inet:127.0.0.1:{s.getsockname()[1]}"
+        assert checked("--policy", place, "discard:")[0] == 0
+        assert "refused" in bad("--policy", place, "discard:",
+                                how="--check=connect")
 
 
 @test

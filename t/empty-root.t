@@ -11,8 +11,7 @@ import subprocess
 import sys
 
 from fakes.server import Server
-from servers import free_port
-from tap import STATIC, folder, main, test, write
+from tap import STATIC, folder, free_port, main, test, write
 
 PROGRAM = os.path.abspath("musl/smtpd")
 USER = 4242

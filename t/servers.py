@@ -72,11 +72,6 @@ class Server:
         self.process.stdout.close()
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return s.getsockname()[1]
-
-
 def replaced(text, words):
     """An example with other words in place of some of its own: each has to be
     there, or the example is not what is tried."""

@@ -14,10 +14,10 @@ import sys
 import tempfile
 import termios
 
-from servers import Server, free_port
+from servers import Server
 from tap import (EXAMPLE, HELLO, SANITIZED, SMTPD, PolicyService, Session,
-                 Skip, codes, family, folder, lines, main, message, need,
-                 reset_connection, run, script, tcp_pair, test,
+                 Skip, codes, family, folder, free_port, lines, main, message,
+                 need, reset_connection, run, script, tcp_pair, test,
                  test_unless_static, whole_calls)
 
 
@@ -183,10 +183,7 @@ def a_client_that_vanishes_in_data_or_bdat_starts_no_relay():
 def a_client_that_resets_the_connection_starts_no_relay():
     place = folder()
     program = script(place, f"touch {place}/ran")
-    listener = socket.create_server(("127.0.0.1", 0))
-    client = socket.create_connection(listener.getsockname())
-    theirs, _ = listener.accept()
-    listener.close()
+    client, theirs = tcp_pair()
     process = subprocess.Popen([SMTPD, "--", program], stdin=theirs,
                                stdout=theirs, stderr=subprocess.DEVNULL)
     theirs.close()

@@ -9,9 +9,9 @@ import re
 import socket
 import subprocess
 
-from servers import (MAIL, TAKEN, Server, codes, free_port, message, replaced,
-                     spew, talk, tool)
-from tap import SMTPD, folder, main, need, script, test
+from servers import (MAIL, TAKEN, Server, codes, message, replaced, spew, talk,
+                     tool)
+from tap import SMTPD, folder, free_port, main, need, script, test
 from text import manual, under
 
 AWAY = b"421 4.3.5 Local configuration error\r\n"

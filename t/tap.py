@@ -8,6 +8,7 @@ super-server would, on one end of a socket pair.
 import atexit
 import functools
 import os
+import random
 import re
 import shutil
 import signal
@@ -307,6 +308,26 @@ def closed_port():
     s = socket.socket()
     s.bind(("127.0.0.1", 0))
     return s
+
+
+marks = []          # of the ports that free_port() has returned
+
+
+def free_port():
+    """A port of loopback, for a program that must be told one.  It is below
+    those that the kernel chooses itself, and as long as this process lives no
+    other test is told it: the abstract socket of its number is taken."""
+    while True:
+        port = random.randrange(10000, 32000)
+        mark = socket.socket(socket.AF_UNIX)
+        try:
+            mark.bind(f"\0smtpd-test-port-{port}")
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            mark.close()
+            continue
+        marks.append(mark)
+        return port
 
 
 def tcp_pair():

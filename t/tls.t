@@ -16,7 +16,7 @@ import termios
 import threading
 
 from engine import ENGINE
-from tap import SANITIZED, Skip, folder, main, tcp_pair, test
+from tap import SANITIZED, Skip, folder, main, reset_connection, tcp_pair, test
 
 WORK = folder()
 BULK = 50 * 1000 * 1000
@@ -1001,9 +1001,7 @@ def what_is_left_when_one_side_has_gone_is_handed_over_or_given_up():
     e = server(far)
     peer = Peer(near).handshake()
     e.report()
-    near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                    bytes([1, 0, 0, 0, 0, 0, 0, 0]))
-    near.close()
+    reset_connection(near)
     same(e.clear.recv(1), b"", "a reset ends the clear text")
     same(e.end(), 74, "and exit 74")
 
