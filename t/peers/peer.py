@@ -18,8 +18,10 @@ folder; read(name), a file of it; stop(), after which its log is whole.
 
 Postgrey and Spf are services for --policy, at the unix socket `at'.  submit()
 hands one of TEXTS to a server through smtpd, delivered_as() says whether it
-has it.
+has it.  main() runs a script's tests, and ends the servers that several of them
+share().
 """
+import contextlib
 import glob
 import grp
 import os
@@ -32,17 +34,27 @@ import socket
 import subprocess
 import tempfile
 
-from tap import Listener, Session, Skip, certificate, lines, need, script, write
+import tap
+from tap import (Listener, Session, Skip, certificate, free_port, lines, need,
+                 script, write)
 
 os.environ["PATH"] += ":/usr/sbin:/sbin"
+shared, made = contextlib.ExitStack(), {}
 
 
-def free_ports(count):
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+def share(name, make):
+    """What make() returns, entered once: it ends when all tests have run."""
+    if name not in made:
+        made[name] = shared.enter_context(make())
+    return made[name]
+
+
+def main():
+    """Runs the tests.  Whatever they started ends with them, by a signal too."""
+    for number in signal.SIGTERM, signal.SIGHUP:
+        signal.signal(number, signal.default_int_handler)
+    with shared:
+        tap.main()
 
 
 def text_of(subject, *body):
@@ -154,7 +166,7 @@ class Peer:
                 follower.kill()
 
     def listen(self, count):
-        self.ports = free_ports(count)
+        self.ports = [free_port() for _ in range(count)]
         self.relays = [f"smtp:[127.0.0.1]:{port}" for port in self.ports]
 
     def spawn(self, *command, at):
@@ -187,6 +199,19 @@ class Peer:
                 except subprocess.TimeoutExpired:
                     pass
             self.process = None
+
+
+class Program(Peer):
+    """A server that learns all that it needs from its command; it listens at
+    `at', an address or a path."""
+    needs_root = False
+
+    def __init__(self, *command, at):
+        super().__init__()
+        self.command, self.at = command, at
+
+    def start(self):
+        self.spawn(*self.command, at=self.at)
 
 
 def fetched(package, binary, place):
@@ -559,10 +584,10 @@ class Dovecot(Peer):
     """Decides about passwords at the socket `auth', its path; takes messages
     by LMTP, for everybody, into Maildirs mail/LOCALPART.  Users have the
     passwords in `users'.  Without root there is no LMTP.  known: only users
-    have mailboxes.  full: these have a mailbox that holds 10 octets.  submission: it
-    has that service, which wants STARTTLS with mx.pem and hands on to the port
-    `onward', to be set before start().  bearer: the address of a service that
-    knows tokens (RFC 7662), which must be for that scope."""
+    have mailboxes.  full: these have a mailbox that holds 10 octets.
+    submission: it has that service, which wants STARTTLS with mx.pem and hands
+    on to the port `onward', to be set before start().  bearer: the address of
+    a service that knows tokens (RFC 7662), which must be for that scope."""
     needs_root = False
 
     def __init__(self, lmtp=False, users=None, known=False, full=(),

@@ -22,9 +22,10 @@ import threading
 import urllib.parse
 
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
+import peer
 from peer import Dovecot, Postfix
-from tap import (HELLO, Listener, Session, Skip, certificate, folder, main,
-                 need, test)
+from tap import (HELLO, Listener, Session, Skip, certificate, folder, need,
+                 test)
 
 PLACE = folder()
 USER, PASSWORD = "jo@example.com", "p a=c,100%"
@@ -52,19 +53,19 @@ class Tokens(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Servers:
+class Servers(contextlib.ExitStack):
     """All of it: postfix and dovecot, smtpd in front of each, with its log."""
 
-    def __init__(self, stack):
+    def __enter__(self):
         tokens = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tokens)
         threading.Thread(target=tokens.serve_forever, daemon=True).start()
-        stack.callback(tokens.shutdown)
+        self.callback(tokens.shutdown)
         self.dovecot = Dovecot(
             users={USER: PASSWORD}, submission=True,
             mechanisms="plain login scram-sha-1 scram-sha-256 xoauth2 "
             "oauthbearer",
             bearer=f"http://127.0.0.1:{tokens.server_address[1]}/")
-        self.postfix = stack.enter_context(Postfix(
+        self.postfix = self.enter_context(Postfix(
             ["smtpd_sasl_auth_enable=yes", "smtpd_tls_security_level=may",
              "smtpd_tls_auth_only=yes", "smtpd_relay_restrictions="
              "permit_sasl_authenticated,reject", "smtpd_sender_restrictions="
@@ -74,13 +75,14 @@ smtpd_sasl_path = {self.dovecot.auth}
 smtpd_sender_login_maps = inline:{{{{{USER}={USER}, kim@example.com=kim}}}}
 """))
         self.dovecot.onward = self.postfix.ports[1]
-        stack.enter_context(self.dovecot)
+        self.enter_context(self.dovecot)
         certificate(PLACE, "mx", "localhost", "-addext",
                     "subjectAltName=DNS:localhost,IP:127.0.0.1")
-        self.front = {name: stack.enter_context(Listener(
+        self.front = {name: self.enter_context(Listener(
             "-d", "--tlscert", f"{PLACE}/mx.pem", "--tlskey",
             f"{PLACE}/mx.key", "--relay-clients", "auth",
             *self.live(name))) for name in ("postfix", "dovecot")}
+        return self
 
     def live(self, name, tls="must"):
         peer = getattr(self, name)
@@ -89,7 +91,7 @@ smtpd_sender_login_maps = inline:{{{{{USER}={USER}, kim@example.com=kim}}}}
                 f"smtp:localhost:{peer.ports[0]}")
 
 
-# ---- clients: each returns whether the message went out, and what was said
+# --- clients: each returns whether the message went out, and what was said
 
 def run(*command, text=TEXT):
     done = subprocess.run(command, input=text, capture_output=True)
@@ -179,16 +181,11 @@ CLIENTS = [(swaks, ("PLAIN", "LOGIN")),
            (nodemailer, ("PLAIN", "LOGIN", "XOAUTH2"))]
 SECRETS = [s for octets in (PASSWORD, TOKEN) for s in (
     octets, base64.b64encode(octets.encode()).decode())]
-shared = contextlib.ExitStack()
-made = []
 
 
 def servers():
     """They are started by the first test that wants them."""
-    if not made:
-        need("openssl")
-        made.append(Servers(shared))
-    return made[0]
+    return peer.share("servers", Servers)
 
 
 def secret(mechanism):
@@ -347,5 +344,4 @@ def a_hop_that_restarts_ends_the_login():
 
 
 if __name__ == "__main__":
-    with shared:
-        main()
+    peer.main()

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from tap import Session, folder, main, need, test
+sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
+from peer import main
+from tap import Session, folder, need, test
 
 PLACE = folder()
 CONF = f"{PLACE}/fail2ban"
@@ -53,7 +54,6 @@ def prepare():
         f.write("jo:" + subprocess.run(
             ["openssl", "passwd", "-6", "opensesame"], text=True,
             capture_output=True).stdout)
-    os.chmod(PLACE, 0o755)
     os.chmod(f"{PLACE}/users", 0o644)
     if not os.path.isdir(CONF):
         shutil.copytree("/etc/fail2ban", CONF)
@@ -61,11 +61,10 @@ def prepare():
                     f"{CONF}/filter.d/smtpd.conf")
 
 
-def banned(records, mode="auth", form=stamped):
+def banned(records, mode="auth"):
     """The clients that the filter finds."""
-    prepare()
     with open(LOG, "w") as f:
-        f.write("".join(f"{line}\n" for line in form(records)))
+        f.write("".join(f"{line}\n" for line in stamped(records)))
     done = subprocess.run(
         ["fail2ban-regex", "-c", CONF, "--print-all-matched", "-o", "ip", LOG,
          f"smtpd[mode={mode}]"], text=True, capture_output=True)
@@ -165,4 +164,5 @@ def fail2ban_itself_bans_by_the_shipped_jail():
         assert re.search(r"\[smtpd\] Ban 203\.0\.113\.9$", f.read(), re.M)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -8,8 +8,8 @@ import re
 import sys
 
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
-from peer import Dovecot, Exim, OpenSMTPD, Postfix
-from tap import Session, lines, main, test
+from peer import Dovecot, Exim, OpenSMTPD, Postfix, main
+from tap import Session, lines, test
 
 TO = ["good@example.net", "unknown@example.net", "other@example.net"]
 

@@ -10,7 +10,7 @@ import urllib.request
 
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
 import peer
-from tap import Listener, Skip, certificate, folder, main, need, test
+from tap import Listener, Skip, certificate, folder, free_port, need, test
 
 NAGIOS = "/usr/lib/nagios/plugins/check_smtp"
 PLACE = folder()
@@ -53,7 +53,7 @@ def scrape(port, module, target):
 @test
 def prometheus_blackbox_exporter_finds_smtp_with_starttls():
     need("prometheus-blackbox-exporter")
-    port = peer.free_ports(1)[0]
+    port = free_port()
     config = f"{PLACE}/blackbox.yml"
     with open(config, "w") as f:
         # The example that its authors publish, but for tls_config.
@@ -102,7 +102,7 @@ modules:
 def haproxy_health_checks_find_it_up():
     need("haproxy")
     with Listener("discard:") as server:
-        port = peer.free_ports(1)[0]
+        port = free_port()
         for number, check in enumerate((
                 "option smtpchk", "option smtpchk EHLO probe.example.org",
                 "option tcp-check\n  tcp-check connect\n"
@@ -142,4 +142,5 @@ listen smtp
     assert "event=message" not in log and "event=refused" not in log, log
 
 
-main()
+if __name__ == "__main__":
+    peer.main()

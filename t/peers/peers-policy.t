@@ -9,8 +9,8 @@ import re
 import sys
 
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
-from peer import Dovecot, Postgrey, Spf
-from tap import HELLO, Listener, Session, lines, main, tcp_pair, test
+from peer import Dovecot, Postgrey, Spf, main
+from tap import HELLO, Listener, Session, lines, tcp_pair, test
 
 USER, PASSWORD = "joe@example.org", "secret"
 

@@ -7,8 +7,8 @@ import smtplib
 import sys
 
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
-from peer import Postfix
-from tap import HELLO, Listener, Session, lines, main, test
+from peer import Postfix, main
+from tap import HELLO, Listener, Session, lines, test
 from text import manual, under
 
 BEHIND = ["smtpd_proxy_filter=", "smtpd_authorized_xforward_hosts=127.0.0.0/8",

@@ -2,12 +2,12 @@
 """peers-secure.t - smtpd between real servers: HAProxy and nginx in front of
 it; Dovecot beside it; Postfix, which wants TLS and a password, as next hop.
 Each is an instance of our own."""
+import contextlib
 import glob
 import http.server
 import os
 import re
 import shutil
-import signal
 import smtplib
 import ssl
 import subprocess
@@ -16,16 +16,14 @@ import threading
 
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
 import peer
-from tap import (Listener, Session, Skip, certificate, folder, main, need,
+from secure import received
+from tap import (Listener, Session, Skip, certificate, folder, free_port, need,
                  script, test, write)
 
-os.environ["PATH"] += ":/usr/sbin:/sbin"
 PLACE = folder()
 PASSWORD = "Swordfish.123"
 CLIENT = "127.0.0.5"        # not who the proxies are
 TEXT = "Subject: x\r\n\r\ny\r\n"
-running = []                # how to stop each peer
-shared = {}                 # those that run until the end
 
 
 def path(name):
@@ -34,18 +32,6 @@ def path(name):
 
 def save(name, text):
     return write(path(name), text)
-
-
-class Program(peer.Peer):
-    """One that is told what it needs on its command line."""
-    needs_root = False
-
-
-def start(*command, at):
-    """Starts a peer; returns when it listens at a port or path."""
-    program = Program()
-    running.append(program.close)
-    program.spawn(*command, at=at)
 
 
 def send(port, user=None, made=None):
@@ -57,12 +43,6 @@ def send(port, user=None, made=None):
         if user:
             client.login(user, PASSWORD)
         client.sendmail("a@example.org", ["b@example.org"], TEXT)
-
-
-def trace(log):
-    found = re.findall(r"^Received: .*(?:\n\t.*)*", log, re.M)
-    assert found, log
-    return found[0].replace("\n\t", " ")
 
 
 def keys():
@@ -84,10 +64,11 @@ def trusting():
 
 # --- in front
 
-def haproxy(listen, server):
-    """HAProxy on a port, in front of that server."""
+@contextlib.contextmanager
+def haproxy(listen, server, how):
+    """HAProxy on a port, in front of that server, with that of its options."""
     need("haproxy")
-    port = peer.free_ports(1)[0]
+    port = free_port()
     name = save(f"haproxy.{port}", f"""
 defaults
     mode tcp
@@ -96,22 +77,20 @@ defaults
     timeout server 60s
 listen smtp
     bind 127.0.0.1:{port} {listen}
-    server smtpd 127.0.0.1:{server.port} {server.how}
+    server smtpd 127.0.0.1:{server.port} {how}
 """)
-    start("haproxy", "-db", "-f", name, at=("127.0.0.1", port))
-    return port
+    with peer.Program("haproxy", "-db", "-f", name, at=("127.0.0.1", port)):
+        yield port
 
 
 @test
 def haproxy_says_who_the_client_is():
     for how in ("send-proxy", "send-proxy-v2"):
-        with Listener("--proxy-protocol", *keys(), "print:") as server:
-            server.how = how
-            port = haproxy("", server)
+        with Listener("--proxy-protocol", *keys(), "print:") as server, \
+                haproxy("", server, how) as port:
             send(port)
             send(port, made=trusting())
             log = server.logged()
-            running.pop()()
         traces = re.findall(r"^Received: .*\n.*", log, re.M)
         assert len(traces) == 2, log
         assert all(f"([{CLIENT}])" in t for t in traces), traces
@@ -122,16 +101,15 @@ def haproxy_says_who_the_client_is():
 @test
 def haproxy_ends_tls_and_says_so():
     keys()
-    with Listener("--proxy-protocol", "print:") as server:
-        server.how = "send-proxy-v2 proxy-v2-options ssl,ssl-cipher,cert-cn"
-        port = haproxy(f"ssl crt {path('chain.pem')}", server)
+    how = "send-proxy-v2 proxy-v2-options ssl,ssl-cipher,cert-cn"
+    with Listener("--proxy-protocol", "print:") as server, \
+            haproxy(f"ssl crt {path('chain.pem')}", server, how) as port:
         with smtplib.SMTP_SSL("127.0.0.1", port, context=trusting(),
                               source_address=(CLIENT, 0)) as client:
             client.sendmail("a@example.org", ["b@example.org"], TEXT)
         log = server.logged()
-        running.pop()()
-    assert f"([{CLIENT}]) by " in trace(log), log
-    assert " with ESMTPS (TLSv1.3 TLS_AES_" in trace(log), log
+    assert f"([{CLIENT}]) by " in received(log), log
+    assert " with ESMTPS (TLSv1.3 TLS_AES_" in received(log), log
 
 
 class Gate(http.server.BaseHTTPRequestHandler):
@@ -158,13 +136,12 @@ def nginx_says_by_xclient_who_the_client_is():
         raise Skip("nginx has no mail module here")
     place = folder()
     program = script(place, f"env >{place}/env; cat >{place}/message")
-    port = peer.free_ports(1)[0]
+    port = free_port()
     with Listener("--xclient", "127.0.0.1", "--", program) as server, \
          http.server.HTTPServer(("127.0.0.1", 0), Gate) as gate:
         gate.behind = server.port
         threading.Thread(target=gate.serve_forever, daemon=True).start()
-        start("nginx", "-p", PLACE, "-e", path("nginx.log"), "-c", save(
-            "nginx.conf", f"""
+        conf = save("nginx.conf", f"""
 load_module {module[0]};
 daemon off;
 worker_processes 1;
@@ -181,18 +158,20 @@ mail {{
         xclient on;
     }}
 }}
-"""), at=("127.0.0.1", port))
-        for user in (None, "joe"):
-            send(port, user)
-            with open(f"{place}/env") as f:
-                env = f.read()
-            assert f"CLIENT_ADDRESS={CLIENT}\n" in env, env
-            assert "CLIENT_HELO=client.example.org\n" in env, env
-            assert ("SASL_USERNAME=joe\n" in env) == bool(user), env
-            assert ("CLIENT_PROTOCOL=ESMTPA\n" in env) == bool(user), env
-            with open(f"{place}/message") as f:
-                assert f"[{CLIENT}]) by mx.example.org" in trace(f.read())
-        running.pop()()
+""")
+        with peer.Program("nginx", "-p", PLACE, "-e", path("nginx.log"), "-c",
+                          conf, at=("127.0.0.1", port)):
+            for user in (None, "joe"):
+                send(port, user)
+                with open(f"{place}/env") as f:
+                    env = f.read()
+                assert f"CLIENT_ADDRESS={CLIENT}\n" in env, env
+                assert "CLIENT_HELO=client.example.org\n" in env, env
+                assert ("SASL_USERNAME=joe\n" in env) == bool(user), env
+                assert ("CLIENT_PROTOCOL=ESMTPA\n" in env) == bool(user), env
+                with open(f"{place}/message") as f:
+                    assert f"[{CLIENT}]) by mx.example.org" in received(
+                        f.read())
         gate.shutdown()
     shutil.rmtree(place)
 
@@ -200,12 +179,9 @@ mail {{
 # --- beside
 
 def dovecot():
-    """Dovecot, running until the end.  The path of its socket for clients."""
-    if "dovecot" not in shared:
-        shared["dovecot"] = peer.Dovecot(users={"user": PASSWORD})
-        running.append(shared["dovecot"].close)
-        shared["dovecot"].start()
-    return shared["dovecot"].auth
+    """The path of its socket for clients."""
+    return peer.share("dovecot", lambda: peer.Dovecot(
+        users={"user": PASSWORD})).auth
 
 
 @test
@@ -219,7 +195,7 @@ def dovecot_decides_about_passwords():
         except smtplib.SMTPAuthenticationError as error:
             assert error.smtp_code == 535, error
         log = server.logged()
-    assert " with ESMTPSA (" in trace(log), log
+    assert " with ESMTPSA (" in received(log), log
     assert PASSWORD not in log and "event=auth-failed" in log, log
 
 
@@ -274,9 +250,4 @@ def postfix_as_a_smarthost_demands_tls_and_a_password():
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    try:
-        main()
-    finally:
-        for stop in reversed(running):
-            stop()
+    peer.main()

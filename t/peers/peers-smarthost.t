@@ -6,7 +6,6 @@ import http.server
 import json
 import os
 import re
-import signal
 import smtplib
 import socket
 import subprocess
@@ -17,15 +16,13 @@ import urllib.parse
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
 import peer
 import text
-from tap import SMTPD, Listener, Session, folder, main, need, script, test
+from tap import SMTPD, Listener, Session, folder, need, script, test, write
 
 ACCOUNT = "printer@example.com"
 PASSWORD = "Sword fish = 123"
 CANNOT = "451 4.7.8 Cannot authenticate to next hop"
 SCOPE = "https://smtp.example.net/send"
 PLACE = folder()
-running = []                # what to stop at the end
-shared = {}                 # peers that run until then
 
 
 def path(name):
@@ -33,20 +30,7 @@ def path(name):
 
 
 def save(name, words, mode=0o644):
-    with open(path(name), "w") as f:
-        f.write(words)
-    os.chmod(path(name), mode)
-    return path(name)
-
-
-def share(name, make):
-    """A peer that is started once."""
-    if name not in shared:
-        made = make()
-        made.__enter__()
-        running.append(lambda: made.__exit__(None, None, None))
-        shared[name] = made
-    return shared[name]
+    return write(path(name), words, mode)
 
 
 def options(credentials, ca, *more):
@@ -100,11 +84,11 @@ SERVICES = {
 
 def postfix():
     def make():
-        dovecot = share("dovecot", lambda: peer.Dovecot(
+        dovecot = peer.share("dovecot", lambda: peer.Dovecot(
             users={ACCOUNT: PASSWORD}))
         return peer.Postfix(*SERVICES.values(),
                             main=PROVIDER.replace("{auth}", dovecot.auth))
-    mx = share("postfix", make)
+    mx = peer.share("postfix", make)
     mx.at = dict(zip(SERVICES, mx.ports))
     return mx
 
@@ -222,7 +206,7 @@ def token_server():
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TokenServer)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server
-    return f"http://127.0.0.1:{share('tokens', make).server_port}"
+    return f"http://127.0.0.1:{peer.share('tokens', make).server_port}"
 
 
 def submission(mechanisms):
@@ -233,7 +217,7 @@ def submission(mechanisms):
                            bearer=f"{token_server()}/introspect")
         hop.onward = postfix().at["open"]
         return hop
-    return share(mechanisms, make)
+    return peer.share(mechanisms, make)
 
 
 def with_token(token, mechanisms):
@@ -264,7 +248,7 @@ def a_token_that_is_expired_or_for_another_scope_is_451_with_its_status():
         for token in ("eyJ-expired", "eyJ-narrow", "eyJ-others"):
             hop, got, log = with_token(token, mechanisms)
             told = f", status {status}"
-            if hop.form is peer.DOVECOT_2_4:    # of another user it tells nothing
+            if hop.form is peer.DOVECOT_2_4:    # silent of another user
                 told = {"eyJ-narrow": f", status {scope}",
                         "eyJ-others": ""}.get(token, told)
             assert got == CANNOT, (mechanisms, token, got, log)
@@ -457,9 +441,4 @@ def a_scanner_sends():
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    try:
-        main()
-    finally:
-        for stop in reversed(running):
-            stop()
+    peer.main()

@@ -6,8 +6,8 @@ import re
 import sys
 
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
-from peer import TEXTS, Postfix, delivered_as, submit
-from tap import main, test
+from peer import TEXTS, Postfix, delivered_as, main, submit
+from tap import test
 
 MAIN = """
 message_size_limit = 22000000

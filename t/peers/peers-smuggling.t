@@ -13,7 +13,7 @@ import sys
 sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
 from fakes.hop import EVIL, START, VARIANTS, Client, codes
 import peer as peers
-from tap import main, test
+from tap import test
 
 REST = EVIL + b"\r\n.\r\nQUIT\r\n"
 LAX = """
@@ -111,8 +111,10 @@ def through_us(peer_class):
                                 .talk(START + variant + REST))
                     finals = [got[i + 1] for i, code in enumerate(got)
                               if code == 354]
-                    assert len(finals) in (1, 2) if mode == "unix" \
-                        else len(finals) == 1, (mode, variant, got)
+                    # Where LF is a line end, MAIL may follow a dot alone.
+                    two = mode == "unix" and re.search(
+                        rb"\n\.\r?\n(\r?\n)*\Z", variant) is not None
+                    assert len(finals) == 1 + two, (mode, variant, got)
                     for i, code in enumerate(finals):
                         told[i] += code == 250
                     assert 451 not in finals, (mode, variant, got)
@@ -141,4 +143,4 @@ def dovecot_finds_as_many_messages_as_we_relay():
 
 
 if __name__ == "__main__":
-    main()
+    peers.main()

@@ -22,7 +22,7 @@ sys.path[:0] = [os.path.abspath("t"), os.path.abspath("t/peers")]
 import peer
 from engine import Engine
 from tap import (HELLO, Listener, Session, certificate, family, folder, lines,
-                 main, message, need, script, test)
+                 message, need, script, test)
 
 WORK = folder()
 FALLBACK = ["--tlscert", WORK + "/two.pem", "--tlskey", WORK + "/two.key"]
@@ -509,4 +509,4 @@ def certificates_are_replaced_under_load_and_no_session_is_refused():
 
 if __name__ == "__main__":
     made()
-    main()
+    peer.main()
