@@ -334,7 +334,7 @@ class Postfix(Peer):
         os.chmod(self.path("arrived"), 0o666)
         script(self.place, f"""cat >{self.place}/in/$1 || exit 75
 chmod 644 {self.place}/in/$1
-echo "$*" >{self.place}/arrived""", "deliver")
+echo "$*" 1<>{self.place}/arrived""", "deliver")     # waits for no reader
         certificate(self.place, "mx", "localhost", "-addext",
                     f"subjectAltName={self.names}")
         self.save("chain.pem", self.read("mx.key") + self.read("mx.pem"))
