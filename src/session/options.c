@@ -164,7 +164,7 @@ static const struct option_row {
 	{ "show", 0, FLAG, AT(bool, monitor.relay.show),
 	    "", "", "show what was relayed on standard error" },
 	{ "maildir-keep", 0, UNSIGNED, AT(unsigned, monitor.relay.keep),
-	    "N", "0", "delete all but the newest N messages, 0: none" },
+	    "N", "0", "keep only the newest N messages, 0: all" },
 	{ "no-received", 0, FLAG, AT(bool, no_received),
 	    "", "", "write no Received: field" },
 	{ "x-peer", 0, FLAG, AT(bool, x_peer),
@@ -192,7 +192,7 @@ static const struct option_row {
 static const char usage[] =
     "usage: smtpd [OPTION]... TRANSPORT:NEXTHOP\n"
     "       smtpd [OPTION]... -- PROGRAM [ARGUMENT]...\n"
-    "Speaks SMTP on standard input and output, relays at the end of DATA.\n"
+    "Speaks SMTP on standard input and output, and relays each message.\n"
     "\n"
     "TRANSPORT:NEXTHOP is";
 
