@@ -521,7 +521,7 @@ answer_about(const char *word)
 	    "      --fingerprint SHA256,...\n"
 	    "                           of the server's certificate\n"
 	    "      --listen PATH        resident: listen on this unix socket\n"
-	    "      --idle SECONDS       resident: end without a session\n"
+	    "      --idle SECONDS       resident: end when idle for so long\n"
 	    "  -V, --version            print the version\n"
 	    "  -h, --help               print this\n";
 
