@@ -175,8 +175,10 @@ def a_client_that_is_gone_before_the_reply_may_send_again():
         s.process.wait()
         log = s.logged()
     identity = re.search(r"event=message-relayed id=(\w+)", log)[1]
-    assert re.search(f"event=duplicate-possible id={identity} .* "
-                     "from=a@example.org ", log), log
+    assert re.search(
+        f"event=duplicate-possible id={identity} .* from=a@example.org "
+        'text="the message was relayed, but the client left before the '
+        'reply"\n', log), log
     with Session("discard:") as s:
         s.start()
         s.deliver()
