@@ -144,7 +144,7 @@ open_rules(struct options *o, char *why, size_t size)
 		return;
 	if (o->check != CHECK_NO) {
 		logger_printf(&o->monitor.log, LOG_ERR, "config-error", NULL,
-		    "--rules %s", why);
+		    "%s", why);
 		return;
 	}
 	log_complain(why);

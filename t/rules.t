@@ -524,7 +524,7 @@ def a_file_that_makes_no_sense_is_named_with_its_line():
             [SMTPD, "--rules", rules("# one", "", bad), "discard:"],
             stdin=subprocess.DEVNULL, capture_output=True, text=True)
         assert done.returncode == 78 and done.stdout == "", done
-        assert f"{PLACE}/rules: line 3: " in done.stderr, done
+        assert f"smtpd: --rules {PLACE}/rules: line 3: " in done.stderr, done
         assert why in done.stderr, (bad, done.stderr)
         done = subprocess.run(
             [SMTPD, "--check", "--rules", f"{PLACE}/rules", "discard:"],

@@ -79,8 +79,8 @@ from_open(const char *what, const struct logger *log, char *error, size_t size)
 
 	*f = (struct from){ .log = log };
 	if (*what == '\0' || (!file && !is_address(what))) {
-		snprintf(error, size, "--from %s: neither an address nor a "
-		    "file of SENDER ADDRESS lines", what);
+		snprintf(error, size, "--from: \"%s\" is neither an address "
+		    "nor a file of SENDER ADDRESS lines", what);
 		return NULL;
 	}
 	route_file_open(&f->file, file ? what : NULL);

@@ -294,7 +294,7 @@ rules_read(struct rules *r, const char *name, char *error, size_t size)
 
 	r->file = read_rules_file(name);
 	if (r->file == NULL) {
-		snprintf(error, size, "%s: %s", name, errno == EILSEQ ?
+		snprintf(error, size, "--rules %s: %s", name, errno == EILSEQ ?
 		    "not a text file: it has a NUL" : strerror(errno));
 		return false;
 	}
@@ -318,7 +318,8 @@ rules_read(struct rules *r, const char *name, char *error, size_t size)
 			break;
 	}
 	if (wrong != NULL)
-		snprintf(error, size, "%s: line %u: %s", name, number, wrong);
+		snprintf(error, size, "--rules %s: line %u: %s", name, number,
+		    wrong);
 	return wrong == NULL;
 }
 
