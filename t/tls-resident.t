@@ -215,12 +215,13 @@ def without_the_engine_or_a_key_starttls_is_not_offered():
         assert "STARTTLS" not in s.start()
         _, log = s.finish()
         assert "event=config-error" in log, log
-        assert f"there is no TLS: unix:{WORK}/nobody: No such file" in log, log
+        assert f"TLS is not offered: --tls-engine unix:{WORK}/nobody: No " \
+            "such file" in log, log
     with Session("--tls-engine", f"unix:{WORK}/nobody", "--smtps", "discard:",
                  pair=tcp_pair()) as s:
         assert s.read.read() == b"" and s.process.wait() == 78
         assert ('event=config-error client=127.0.0.1 text="--smtps: the '
-                "connection is closed: there is no TLS") in s.logged()
+                "connection is closed: TLS is not offered") in s.logged()
 
 
 @test
@@ -254,8 +255,8 @@ def a_socket_of_another_kind_is_no_engine():
         with its, Session("--tls-engine", f"unix:{WORK}/{name}",
                           "discard:") as s:
             assert "STARTTLS" not in s.start()
-            assert f"there is no TLS: unix:{WORK}/{name}: {why}" in \
-                s.finish()[1]
+            assert "TLS is not offered: --tls-engine " \
+                f"unix:{WORK}/{name}: {why}" in s.finish()[1]
 
 
 @test
@@ -288,7 +289,8 @@ def beside_the_engine_certificate_and_key_need_not_be_readable():
                  pair=tcp_pair()) as s:
         assert "STARTTLS" not in s.start()
         _, log = s.finish()
-        assert f"there is no TLS: unix:{AT}: No such file or directory; " \
+        assert "TLS is not offered: --tls-engine " \
+            f"unix:{AT}: No such file or directory; " \
             f"--tlskey {WORK}/none.key: No such file or directory" in log, log
 
 

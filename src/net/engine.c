@@ -213,7 +213,7 @@ pass_to_engine(const struct tls_job *j, const struct ends *ends, char *report,
 	if (j->resident != NULL) {
 		if (hand_over(j, ends) == 0)
 			return true;
-		snprintf(report, size, "no TLS engine at %s: %s", j->resident,
+		snprintf(report, size, "--tls-engine %s: %s", j->resident,
 		    strerror(errno));
 		if (j->program == NULL)
 			return false;
@@ -313,8 +313,9 @@ tls_reachable(const char *resident, char *why, size_t size)
 
 	if (fd == -1 && errno == EPROTOTYPE)
 		return true;
-	snprintf(why, size, "there is no TLS: %s: %s", resident, fd == -1
-	    ? strerror(errno) : "this is not the socket of smtpd-tls");
+	snprintf(why, size, "TLS is not offered: --tls-engine %s: %s",
+	    resident, fd == -1 ? strerror(errno) :
+	    "this is not the socket of smtpd-tls");
 	file_close(&fd);
 	return false;
 }
