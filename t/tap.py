@@ -288,14 +288,15 @@ class Listener(Server):
         self.log.close()
 
 
-def certificate(where, name, host, *more, ca=None, kind="ec"):
-    """Makes where/NAME.pem and NAME.key, signed by ca or by itself."""
+def certificate(where, name, host, *more, ca=None, kind="ec", wrap=()):
+    """Makes where/NAME.pem and NAME.key, valid for two days, signed by ca or by
+    itself.  With wrap=("faketime", DAY) the days begin then."""
     new = {"ec": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
            "rsa": ["rsa:2048"]}[kind]
     sign = ["-CA", f"{ca}.pem", "-CAkey", f"{ca}.key",
             "-addext", "basicConstraints=critical,CA:FALSE"] if ca else [
                 "-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
-    subprocess.run(["openssl", "req", "-x509", "-nodes", "-newkey", *new,
+    subprocess.run([*wrap, "openssl", "req", "-x509", "-nodes", "-newkey", *new,
                     "-days", "2", "-subj", f"/O=Test/CN={host}", "-keyout",
                     f"{name}.key", "-out", f"{name}.pem", *sign, *more],
                    check=True, cwd=where, stdout=subprocess.DEVNULL,

@@ -9,11 +9,12 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
 
 import engine
 from fakes.hop import Hop
 from tap import (HELLO, SANITIZED, SMTPD, Session, certificate, family, folder,
-                 lines, main, message, tcp_pair, test, write)
+                 lines, main, message, need, tcp_pair, test, write)
 
 WORK = folder()
 AT = WORK + "/tls"
@@ -544,6 +545,74 @@ def systemd_may_have_opened_the_socket():
                 else:
                     assert stays.wait() == 64
                     assert want in stays.stderr.read().decode()
+        os.unlink(AT)
+
+
+def checked(*options, how="--check"):
+    """Exit status, and what is said of the engine's certificates."""
+    done = subprocess.run(
+        [SMTPD, how, "--tls-engine", "unix:" + AT, *options, "discard:"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return done.returncode, [line for line in done.stdout.splitlines()
+                             if "certificate" in line or AT in line]
+
+
+@test
+def check_asks_the_engine_how_its_certificates_are():
+    need("faketime")
+    certificate(WORK, "old", "old.example.org",
+                wrap=("faketime", "2020-01-01"))
+    with Engine() as stays:
+        status, said = checked()
+        mine = f'doubt: unix:{AT}: certificate of "mx.example.org" '
+        assert status == 0 and len(said) == 2, said
+        assert re.fullmatch(mine + r"expires on \d{4}-\d\d-\d\d", said[0]), said
+        assert said[1] == mine + "comes without its chain: many clients " \
+            "cannot verify it", said
+        stays.put("old")
+        assert checked() == (78, [
+            f'bad: unix:{AT}: certificate of "old.example.org" expired on '
+            "2020-01-03"])
+        # What is on the disk now is not what clients get.
+        shutil.copy(WORK + "/two.key", WORK + "/now.key")
+        assert checked()[1][0].endswith(" expired on 2020-01-03")
+
+
+@test
+def an_engine_that_does_not_say_how_its_certificates_are_is_told():
+    nothing = f"bad: unix:{AT}: the TLS engine gave up: its own log says why"
+    older = f"doubt: unix:{AT}: the TLS engine does not say how its " \
+        "certificates are: it is of another version"
+    for answer, want in ((b"", (78, [nothing])),
+                         (b"error=the first argument is server, client, "
+                          b"resident, check or digest\n\n", (0, [older]))):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as its:
+            its.bind(AT)
+            os.chmod(AT, 0o777)
+            its.listen()
+
+            def serve():
+                with its.accept()[0] as one:
+                    words, fds, *_ = socket.recv_fds(one, 8192, 3)
+                    os.write(fds[2], answer)
+                    for fd in fds:
+                        os.close(fd)
+                asked.append(words)
+            asked = []
+            serving = threading.Thread(target=serve, daemon=True)
+            serving.start()
+            assert checked() == want
+            serving.join()
+            assert asked == [b"check\0"], asked
+            # Once the system starts the engine may wait for the socket that is
+            # checked: it is not asked.
+            its.setblocking(False)
+            assert checked(how="--check=start") == (0, [])
+            try:
+                its.accept()
+                raise AssertionError("somebody connected")
+            except BlockingIOError:
+                pass
         os.unlink(AT)
 
 

@@ -304,6 +304,34 @@ tls_report_value(const char *report, const char *name, char *to, size_t size)
 	}
 }
 
+int
+tls_ask_check(const char *resident, int64_t deadline, char *answer, size_t size)
+{
+	struct tls_job j = { .resident = resident, .words = { "check" } };
+	struct ends ends;
+	int pair[2], status;
+	size_t len = 0;
+	ssize_t n = 1;
+
+	answer[0] = '\0';
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
+		return -1;
+	j.fd = ends.clear[1] = ends.report[1] = pair[1];
+	status = hand_over(&j, &ends);
+	close(pair[1]);
+	while (status == 0 && n > 0 && len < size - 1) {
+		n = -1;
+		if (clock_wait(pair[0], POLLIN, deadline) != -1)
+			n = read(pair[0], answer + len, size - 1 - len);
+		if (n == -1)
+			status = -1;
+		else
+			answer[len += (size_t)n] = '\0';
+	}
+	file_close(&pair[0]);
+	return status;
+}
+
 /* A socket of another type is refused where one of its type would be let in:
    so nobody is woken, and no process is made that nobody needs. */
 bool

@@ -58,6 +58,14 @@ void	tls_report_value(const char *report, const char *name, char *to,
  */
 void	tls_await_end(int *process);
 
+/*
+ * Asks the engine at "unix:PATH" how its certificates are: answer becomes what
+ * `smtpd-tls check' prints, which is "" if the engine ends without a word.
+ * Returns 0, or -1 with errno.
+ */
+int	tls_ask_check(const char *resident, int64_t deadline, char *answer,
+	    size_t size);
+
 /* Whether an engine listens at "unix:PATH".  False with a sentence in
    why[0..size). */
 bool	tls_reachable(const char *resident, char *why, size_t size);

@@ -67,8 +67,10 @@ check_user(const struct subject *s)
 		    pw == NULL ? "a user without a name" : pw->pw_name);
 }
 
-/* What smtpd-tls says: "good ...", "doubt ...", "bad ...", "early ...", or an
-   error.  When the system starts its clock may be set only later. */
+/* What smtpd-tls says of certificates: "good ...", "doubt ...", "bad ...", or
+   an error; ctx is the name of one that stays, or NULL.  With a bad certificate
+   there is TLS, which a client may accept: when the system starts it keeps no
+   port closed. */
 static void
 hear_engine(void *ctx, int descriptor, const char *p, size_t len)
 {
@@ -77,12 +79,11 @@ hear_engine(void *ctx, int descriptor, const char *p, size_t len)
 		enum finding kind;
 	} words[] = {
 		{ "good ", FINDING_GOOD }, { "doubt ", FINDING_DOUBT },
-		{ "bad ", FINDING_BAD },
-		{ "early ", found.early ? FINDING_DOUBT : FINDING_BAD },
+		{ "bad ", found.early ? FINDING_DOUBT : FINDING_BAD },
 	};
+	const char *name = ctx;
 	size_t n, w;
 
-	(void)ctx;
 	for (; len > 0; p += n, len -= n) {
 		n = text_line(p, len);
 		if (descriptor == STDERR_FILENO)
@@ -91,8 +92,10 @@ hear_engine(void *ctx, int descriptor, const char *p, size_t len)
 			w = strlen(words[i].name);
 			if (descriptor == STDOUT_FILENO && n > w &&
 			    strncmp(p, words[i].name, w) == 0)
-				findings_add(&found, words[i].kind, "%.*s",
-				    (int)(n - w), p + w);
+				findings_add(&found, words[i].kind,
+				    "%s%s%.*s", name == NULL ? "" : name,
+				    name == NULL ? "" : ": ", (int)(n - w),
+				    p + w);
 		}
 	}
 }
@@ -130,6 +133,35 @@ check_tls(const struct subject *s)
 	    access(tls->program, X_OK) == -1)
 		findings_add(&found, FINDING_BAD, "%s: %s", tls->program,
 		    strerror(errno));
+}
+
+/* An engine that stays has certificates of its own.  When the system starts it
+   may wait for the very socket that this is a check of: then its own socket
+   unit has looked at them. */
+static void
+check_engine(const struct subject *s)
+{
+	const char *name = s->o->monitor.tls.resident;
+	char answer[4096], why[512];
+	size_t n = found.n;
+
+	if (name == NULL || found.early ||
+	    !tls_reachable(name, why, sizeof why))
+		return;
+	if (tls_ask_check(name, findings_deadline(&found), answer,
+	    sizeof answer) == -1)
+		findings_add(&found, FINDING_BAD, "%s: the TLS engine does not "
+		    "answer: %s", name, strerror(errno));
+	else if (answer[0] == '\0')
+		findings_add(&found, FINDING_BAD, "%s: the TLS engine gave up: "
+		    "its own log says why", name);
+	else
+		hear_engine((char *)(uintptr_t)name, STDOUT_FILENO, answer,
+		    strlen(answer));
+	if (found.n == n)
+		findings_add(&found, FINDING_DOUBT, "%s: the TLS engine does "
+		    "not say how its certificates are: it is of another "
+		    "version", name);
 }
 
 static void
@@ -274,8 +306,9 @@ check_jail(const struct subject *s)
 /* To check one more thing, add a row; or, where it is the monitor's, a line in
    src/monitor/check.c. */
 static void (*const checks[])(const struct subject *s) = {
-	check_user, check_jail, check_spool, check_tls, check_rules,
-	check_record, check_relay_ca, check_monitor, check_system_ca,
+	check_user, check_jail, check_spool, check_tls, check_engine,
+	check_rules, check_record, check_relay_ca, check_monitor,
+	check_system_ca,
 };
 
 int

@@ -1,7 +1,7 @@
 /*
  * check.c - `smtpd-tls check': what is wrong with a server's certificates and
  * keys, for people.  certs_load() has refused what cannot be used.  A line
- * begins with good, doubt, bad, or early: bad unless the clock is wrong.
+ * begins with good, doubt or bad.
  */
 #include <stdio.h>
 #include <sysexits.h>
@@ -44,7 +44,7 @@ check_certificate(X509 *leaf, STACK_OF(X509) *chain)
 	if (ASN1_TIME_to_tm(X509_get0_notAfter(leaf), &tm))
 		strftime(end, sizeof end, "%Y-%m-%d", &tm);
 	if (X509_cmp_current_time(X509_get0_notBefore(leaf)) > 0)
-		return printf("early certificate of \"%s\" is not valid yet; "
+		return printf("bad certificate of \"%s\" is not valid yet; "
 		    "is the clock right?\n", name), EX_CONFIG;
 	if (X509_cmp_current_time(X509_get0_notAfter(leaf)) < 0)
 		return printf("bad certificate of \"%s\" expired on %s\n", name,

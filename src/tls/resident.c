@@ -304,6 +304,8 @@ serve_one(struct resident *r, int from)
 	asked.ncerts = asked.nkeys = 1;
 	asked.cert[0].fd = asked.key[0].fd = -1;
 	engine_options(&asked, argc, argv);
+	if (asked.check)	/* what has been loaded is looked at */
+		return check_certificates(e);
 	if (asked.server) {
 		e->report = asked.report;
 		e->timeout = asked.timeout;

@@ -282,7 +282,7 @@ engine_options(struct engine *e, int argc, char *argv[])
 	int c;
 
 	e->resident = !e->handed && strcmp(role, "resident") == 0;
-	e->check = !e->handed && strcmp(role, "check") == 0;
+	e->check = strcmp(role, "check") == 0;
 	e->digest = !e->handed && strcmp(role, "digest") == 0;
 	e->server = e->resident || e->check ||
 	    strcmp(role, "server") == 0;
