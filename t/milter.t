@@ -345,6 +345,20 @@ def envelopes_are_edited():
 
 
 @test
+def what_a_filter_did_not_announce_it_may_change_all_the_same():
+    """So it is with Sendmail and Postfix, by which filters are tested."""
+    with changes(packet("h", strings("Added", "1")),
+                 packet("m", number(1, "Subject", "z")),
+                 packet("b", b"new\r\n"), packet("-", strings("b@example.org")),
+                 packet("2", strings("new@example.net", "NOTIFY=NEVER")),
+                 packet("e", strings("s@example.com")), actions=0) as f:
+        got, mail, log = deliver([f])
+        assert got[-1][:3] == "250", got
+        assert mail == [b"Subject: z\nAdded: 1\n\nnew\n"], mail
+        assert "from=s@example.com to=new@example.net" in log, log
+
+
+@test
 def a_message_without_recipients_is_dropped():
     with changes(packet("-", strings("b@example.org"))) as f:
         got, mail, _ = deliver([f])
