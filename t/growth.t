@@ -16,21 +16,21 @@ START = lines(HELLO, "MAIL FROM:<a@example.org>")
 UNLIMITED = ("--max-errors", "0", "--max-recipients", "0")
 
 
-def answers(octets, *arguments):
+def answers(octets, *arguments, seconds=SECONDS):
     """The replies to a session of these octets; empty if it was killed."""
     with tempfile.TemporaryFile() as f:
         f.write(octets)
         f.seek(0)
         done = subprocess.run(
-            ["sh", "-c", f'ulimit -t {SECONDS}; exec "$@"', "sh", SMTPD, "-H",
+            ["sh", "-c", f'ulimit -t {seconds}; exec "$@"', "sh", SMTPD, "-H",
              "mx.example.org", *UNLIMITED, *arguments], stdin=f,
             capture_output=True)
     assert done.returncode == 0, (done.returncode, done.stderr[-300:])
     return done.stdout.decode().splitlines()
 
 
-def relayed(octets, *arguments):
-    got = answers(START + octets + lines("QUIT"), *arguments)
+def relayed(octets, *arguments, **more):
+    got = answers(START + octets + lines("QUIT"), *arguments, **more)
     assert got[-2].startswith("250 2.0.0 Message accepted"), got[-2:]
 
 
@@ -99,6 +99,33 @@ def fifty_thousand_fields_that_a_filter_deletes_or_changes():
                     b"X: y\r\n" * count + lines("", "z", "."),
                     "--milter", f.place, "discard:")
         shutil.rmtree(place)
+
+
+@test
+def fields_that_a_filter_puts_in_front_and_finds_by_as_many_names():
+    """As one does that keeps under another name what a client forged."""
+    count = 49000
+
+    def edited(edits, text, seconds):
+        place = folder()
+        with Filter(place, {"E": [b"".join(edits), packet("c")]},
+                    steps=0x70) as f:
+            relayed(lines("RCPT TO:<b@example.org>", "DATA") + text +
+                    lines("", "z", "."), "--milter", f.place, "discard:",
+                    seconds=seconds)
+        shutil.rmtree(place)
+
+    for place in 0, 1:
+        edited([packet("i", number(place, "X", "y"))] * 2 * count, b"A: b\r\n",
+               2)
+    old = b"A: b\r\n" * count
+    for value in "", "z":       # deleted, or changed
+        edited([packet("i", number(1, "X", "y")) +
+                packet("m", number(count // 2, "A", value))] * count, old, 5)
+    many = b"".join(b"A%d: b\r\n" % i for i in range(2 * count))
+    for name in "A", "B":       # all of them, and none
+        edited([packet("m", number(1, f"{name}{i}", ""))
+                for i in range(2 * count)], many, 5)
 
 
 @test

@@ -1,11 +1,12 @@
 /*
  * edit.c - changes header and body of a spooled message, into a new spool.
  *
- * A client chooses how many fields a filter finds to delete or to change, so
- * neither may cost as much as there are fields: deleted rows stay where they
- * are until places count, and each name remembers where it was found last.
+ * A client chooses how many fields a filter finds to delete, to change or to
+ * keep under another name, so none of it may cost as much as there are fields:
+ * deleted rows stay where they are until places count, there is room in front
+ * of the rows too, and each name remembers where it was found last.
  */
-#define _GNU_SOURCE	/* tdestroy */
+#define _GNU_SOURCE	/* reallocarray, tdestroy */
 #include "base/edit.h"
 
 #include <errno.h>
@@ -21,14 +22,24 @@
 /* A name of fields, in any case. */
 struct edit_name {
 	char *name;		/* in the same memory, after this */
+	size_t count;		/* fields that can be seen and have it */
 	unsigned shifts;	/* what follows holds for these of the edit */
-	size_t row, before;	/* that many of the rows below row have it */
+	/* Of the rows before row, which is counted from the room in front, that
+	   many have it. */
+	size_t row, before;
 };
 
 #define NEWLINE(e) ((e)->crlf ? "\r\n" : "\n")
 #define NEWLINE_LEN(e) ((size_t)(e)->crlf + 1)
 
 /* ---- reading the header ---- */
+
+/* What was allocated: the rows, with the room in front of them. */
+static struct edit_row *
+allocated(const struct edit *e)
+{
+	return e->front == 0 ? e->rows : e->rows - e->front;
+}
 
 static int
 add_row(struct edit *e, const struct field *f)
@@ -39,11 +50,40 @@ add_row(struct edit *e, const struct field *f)
 		errno = E2BIG;
 		return -1;
 	}
-	rows = table_grow(e->rows, e->nrows, sizeof *rows);
+	rows = table_grow(allocated(e), e->front + e->nrows, sizeof *rows);
 	if (rows == NULL)
 		return -1;
-	e->rows = rows;
-	rows[e->nrows++] = (struct edit_row){ .field = *f };
+	e->rows = rows + e->front;
+	e->rows[e->nrows++] = (struct edit_row){ .field = *f };
+	return 0;
+}
+
+/* The same in front of all rows, for which there is room as large as they. */
+static int
+add_front(struct edit *e)
+{
+	size_t front = e->nrows, room = 1;
+	struct edit_row *rows;
+
+	if (e->nrows >= EDIT_FIELDS_MAX) {
+		errno = E2BIG;
+		return -1;
+	}
+	if (e->front == 0) {
+		while (room < front + e->nrows)	/* as table_grow() wants it */
+			room *= 2;
+		rows = reallocarray(e->rows, room, sizeof *rows);
+		if (rows == NULL)
+			return -1;
+		memmove(rows + front, rows, e->nrows * sizeof *rows);
+		e->rows = rows + front;
+		e->front = front;
+		e->shifts++;
+		e->shaken = 0;
+	}
+	e->front--;
+	e->rows--;
+	e->nrows++;
 	return 0;
 }
 
@@ -161,7 +201,7 @@ edit_close(struct edit *e)
 {
 	for (size_t i = 0; i < e->nrows; i++)
 		free_row(e, i);
-	free(e->rows);
+	free(allocated(e));
 	tdestroy(e->names, free);
 	if (e->new_body != NULL)
 		spool_close(e->new_body);
@@ -311,31 +351,13 @@ enter_name(struct edit *e, const char *name, size_t len)
 	if (new == NULL)
 		return NULL;
 	*new = (struct edit_name){ .name = (char *)(new + 1),
-		.shifts = e->shifts };
+		.shifts = e->shifts, .row = e->front };
 	memcpy(new->name, copy, len + 1);
 	if (tsearch(new, &e->names, compare_names) != NULL)
 		return new;
 	free(new);
 	errno = ENOMEM;
 	return NULL;
-}
-
-/* Enters the names of all rows, once.  Returns 0, or -1 with errno. */
-static int
-enter_names(struct edit *e)
-{
-	char name[FIELD_NAME_MAX];
-	struct edit_row *row;
-	long len;
-
-	for (row = e->rows; !e->named && row < e->rows + e->nrows; row++) {
-		len = edit_name(e, row, name, sizeof name);
-		if (len == -1 || (row->named = enter_name(e, name,
-		    (size_t)len)) == NULL)
-			return -1;
-	}
-	e->named = true;
-	return 0;
 }
 
 /* Is the row at place i a field of that name, which can be seen? */
@@ -346,24 +368,56 @@ is_seen(const struct edit *e, size_t i, const struct edit_name *name)
 	    (i < e->hidden || i >= e->hidden + e->nhidden);
 }
 
+/* Enters the names of all rows, once.  Returns 0, or -1 with errno. */
+static int
+enter_names(struct edit *e)
+{
+	char name[FIELD_NAME_MAX];
+	struct edit_name *entry;
+	long len;
+
+	for (size_t i = 0; !e->named && i < e->nrows; i++) {
+		len = edit_name(e, &e->rows[i], name, sizeof name);
+		if (len == -1 || (entry = enter_name(e, name,
+		    (size_t)len)) == NULL)
+			return -1;
+		e->rows[i].named = entry;
+		if (!is_seen(e, i, entry))
+			continue;
+		if (entry->count++ == 0)
+			entry->row = e->front + i;
+	}
+	e->named = true;
+	return 0;
+}
+
 /* The place of the n-th field of that name, from 1, or nrows; from where it was
    found last. */
 static size_t
 find_nth(const struct edit *e, struct edit_name *name, size_t n)
 {
-	if (name->shifts != e->shifts || n <= name->before / 2)
-		name->row = name->before = 0;
+	size_t i;
+
+	if (n > name->count)
+		return e->nrows;
+	if (name->shifts != e->shifts || name->row < e->shaken ||
+	    n <= name->before / 2) {
+		name->row = e->front;
+		name->before = 0;
+	}
 	name->shifts = e->shifts;
+	i = name->row - e->front;
 	while (n <= name->before)
-		name->before -= is_seen(e, --name->row, name);
-	for (; name->row < e->nrows; name->row++) {
-		if (!is_seen(e, name->row, name))
+		name->before -= is_seen(e, --i, name);
+	for (; i < e->nrows; i++) {
+		if (!is_seen(e, i, name))
 			continue;
 		if (name->before + 1 == n)
 			break;
 		name->before++;
 	}
-	return name->row;
+	name->row = e->front + i;
+	return i;
 }
 
 /* Drops the rows that are deleted. */
@@ -420,40 +474,68 @@ make_row(struct edit *e, struct edit_row *row, const char *name,
 	return 0;
 }
 
-/* Puts a new field at place at in rows. */
+/* Puts a new field at place at in rows: those move that are fewer, the ones
+   before it or the ones after it. */
 static int
 put_row(struct edit *e, size_t at, const char *name, const char *value)
 {
 	struct edit_row row = { .text = NULL };
+	const bool front = at < e->nrows / 2;
 
 	if (make_row(e, &row, name, value) == -1)
 		return -1;
-	e->shifts += at < e->nrows;
-	if (add_row(e, &row.field) == -1) {
+	e->shifts += !front && at < e->nrows;
+	if ((front ? add_front(e) : add_row(e, &row.field)) == -1) {
 		e->text -= row.len;
 		free(row.text);
 		return -1;
 	}
-	memmove(e->rows + at + 1, e->rows + at,
-	    (e->nrows - 1 - at) * sizeof row);
+	if (front)
+		memmove(e->rows, e->rows + 1, at * sizeof row);
+	else
+		memmove(e->rows + at + 1, e->rows + at,
+		    (e->nrows - 1 - at) * sizeof row);
+	if (front && at > 0 && e->shaken < e->front + at + 1)
+		e->shaken = e->front + at + 1;
 	e->rows[at] = row;
+	if (row.named != NULL) {
+		row.named->count++;
+		row.named->before += front;
+	}
 	return 0;
+}
+
+/* Is none of the first n rows deleted? */
+static bool
+are_whole(const struct edit *e, size_t n)
+{
+	for (size_t i = 0; e->deleted > 0 && i < n; i++)
+		if (e->rows[i].deleted)
+			return false;
+	return true;
+}
+
+/* Where a filter's i-th place is in rows.  Our own fields count as one, even if
+   there are none. */
+static size_t
+filters_place(const struct edit *e, size_t i)
+{
+	const size_t seen = e->nrows - e->nhidden;
+
+	if (i <= e->hidden)
+		return i;
+	return e->nhidden + (i - 1 < seen ? i - 1 : seen);
 }
 
 int
 edit_insert(struct edit *e, size_t i, const char *name, const char *value)
 {
-	size_t seen;
 	bool before;
 
-	close_gaps(e);
-	seen = e->nrows - e->nhidden;
+	if (!are_whole(e, filters_place(e, i)))
+		close_gaps(e);
 	before = i <= e->hidden;
-	/* Our own fields count as one, even if there are none. */
-	if (!before)
-		i--;
-	if (put_row(e, before ? i : e->nhidden + (i < seen ? i : seen), name,
-	    value) == -1)
+	if (put_row(e, filters_place(e, i), name, value) == -1)
 		return -1;
 	e->hidden += before;
 	return 0;
@@ -488,6 +570,7 @@ edit_change(struct edit *e, size_t n, const char *name, const char *value)
 		e->rows[at] = row;
 	e->rows[at].deleted = value == NULL;
 	e->deleted += value == NULL;
+	entry->count -= value == NULL;
 	e->changed = true;
 	return 0;
 }
@@ -507,6 +590,8 @@ edit_remove(struct edit *e, size_t n, const char *name)
 		if (!own && row_is(e, &e->rows[i], name, len, hash) &&
 		    (n == 0 || --n == 0)) {
 			free_row(e, i);
+			if (e->rows[i].named != NULL)
+				e->rows[i].named->count--;
 			hidden += i < e->hidden;
 			e->changed = true;
 		} else {

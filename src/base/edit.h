@@ -33,10 +33,13 @@ struct edit {
 	uint64_t stored;	/* octets of the file */
 	struct edit_row *rows;	/* the header's fields; owned */
 	size_t nrows;
+	size_t front;		/* rows for which there is room before these */
 	size_t deleted;		/* how many of them are */
 	void *names;		/* a tree of struct edit_name; owned */
 	bool named;		/* all rows are */
 	unsigned shifts;	/* how often rows have moved */
+	size_t shaken;		/* beyond it, from the room in front, no row has
+				   moved since */
 	/* Rows from hidden, nhidden of them, are our own fields, which nobody
 	   sees; see edit_open(). */
 	size_t hidden, nhidden;
