@@ -79,6 +79,31 @@ def a_last_dot_and_quit_and_the_end_in_one_go_are_all_answered():
 
 
 @test
+def a_network_client_that_hears_no_reply_is_told_of_once():
+    """As where a unit has StandardOutput=journal.  What reads a pipe may pass
+    the replies on, as tee(1) does."""
+    want = 'event=config-error client=127.0.0.1 text="standard output is ' \
+        "not the client's connection: the client hears no reply\""
+    unix, theirs = socket.socketpair()
+    with theirs, unix, tempfile.TemporaryFile() as file, \
+            open("/dev/null", "wb") as null:
+        for pair, output, count in ((tcp_pair(), theirs, 1),
+                                    (tcp_pair(), file, 1),
+                                    (tcp_pair(), null, 1),
+                                    (tcp_pair(), subprocess.PIPE, 0),
+                                    (socket.socketpair(), null, 0)):
+            ours, its = pair
+            with ours, its:
+                ours.sendall(lines(HELLO) + message("x") + lines("QUIT"))
+                done = subprocess.run([SMTPD, "discard:"], stdin=its,
+                                      stdout=output, stderr=subprocess.PIPE)
+            log = done.stderr.decode()
+            assert log.count(want) == count, (count, log)
+            assert log.count("config-error") == count, (count, log)
+            assert "event=message-relayed" in log, log
+
+
+@test
 def a_pipelined_session_is_one_read_and_one_write():
     need("strace")
     with tempfile.NamedTemporaryFile() as trace:
