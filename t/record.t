@@ -219,6 +219,31 @@ def a_transcript_that_has_no_room_is_told():
 
 
 @test
+def a_device_or_a_pipe_that_cannot_be_recorded_to_is_told_by_its_reason():
+    """A session neither waits for one to read a FIFO nor begins without."""
+    fifo = path("fifo")
+    os.mkfifo(fifo)
+    os.chmod(fifo, 0o666)
+    done = subprocess.run([SMTPD, "--record", "/dev/full", "discard:"],
+                          input=b"QUIT\r\n", capture_output=True)
+    assert done.returncode == 0 and done.stdout[-5:] == b"Bye\r\n", done
+    assert b'"--record /dev/full: No space left on device"' in done.stderr, done
+    for how in [], ["--check"]:
+        done = subprocess.run([SMTPD, *how, "--record", fifo, "discard:"],
+                              input=b"QUIT\r\n", capture_output=True)
+        assert done.returncode == 78, done
+        assert f"--record {fifo}: No such device or address" in \
+            (done.stdout + done.stderr).decode(), done
+    with open(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), "rb") as read:
+        for how in [], ["--check"]:
+            done = subprocess.run([SMTPD, *how, "--record", fifo, "discard:"],
+                                  input=b"QUIT\r\n", capture_output=True)
+            assert done.returncode == 0, done
+        got = read.read()
+        assert got.startswith(b"== ") and got.endswith(b"CLOSED\n"), got
+
+
+@test
 def text_that_ends_in_LF_alone_is_recorded_as_it_came():
     with Session("--record", path("lone"), "discard:", env=EPOCH) as s:
         s.start()

@@ -157,17 +157,34 @@ file_in_path(const char **path, const char *name, char *to, size_t size)
 	return n >= 0 && (size_t)n < size;
 }
 
+/* What sendfile(2) does, for a device that does not take it. */
+static ssize_t
+copy_piece(int to, int from, off_t *at, size_t len)
+{
+	char piece[4096];
+	ssize_t n = file_read_at(from, piece, len < sizeof piece ? len
+	    : sizeof piece, *at);
+
+	if (n > 0 && file_write_all(to, piece, (size_t)n) == -1)
+		return -1;
+	*at += n > 0 ? n : 0;
+	return n;
+}
+
 int
 file_copy(int to, int from, off_t size, int64_t deadline)
 {
 	off_t at = 0;
+	size_t len;
 	ssize_t n;
 
 	while (at < size) {
-		n = sendfile(to, from, &at, size - at < COPY
-		    ? (size_t)(size - at) : COPY);
+		len = size - at < COPY ? (size_t)(size - at) : COPY;
+		n = sendfile(to, from, &at, len);
 		if (n == -1 && errno == EINTR)
 			continue;
+		if (n == -1 && errno == EINVAL)
+			n = copy_piece(to, from, &at, len);
 		if (n == 0 && size == FILE_END)
 			break;
 		if (n == 0)

@@ -27,6 +27,7 @@
 #include "net/spawn.h"
 #include "session/check.h"
 #include "session/jail.h"
+#include "session/transcript.h"
 
 #define FILE_MAX (16 << 20)	/* octets of a file of CAs */
 
@@ -239,30 +240,47 @@ check_rules(const struct subject *s)
 		    s->o->rules);
 }
 
-/* What a session would append to or make is looked at only. */
+/* Could a session make a file in the folder, or append to it?  False with
+   errno. */
+static bool
+can_record(const char *name)
+{
+	struct stat st;
+	int fd;
+
+	if (stat(name, &st) == -1)
+		return false;
+	if (S_ISDIR(st.st_mode))
+		return access(name, W_OK | X_OK) == 0;
+	fd = transcript_target(name, 0);
+	if (fd == -1)
+		return false;
+	close(fd);
+	return true;
+}
+
+/* What a session would make is not made. */
 static void
 check_record(const struct subject *s)
 {
-	const struct options *o = s->o;
-	const char *slash, *where = o->record;
+	const char *name = s->o->record, *slash;
 	char folder[PATH_MAX];
-	struct stat st;
+	bool good;
 
-	if (o->record == NULL)
+	if (name == NULL)
 		return;
-	if (stat(o->record, &st) == -1 && errno == ENOENT) {
-		slash = strrchr(o->record, '/');
+	good = can_record(name);
+	if (!good && errno == ENOENT) {
+		slash = strrchr(name, '/');
 		snprintf(folder, sizeof folder, "%.*s", slash == NULL ? 1
-		    : (int)(slash + 1 - o->record), slash == NULL ? "."
-		    : o->record);
-		where = folder;
+		    : (int)(slash + 1 - name), slash == NULL ? "." : name);
+		good = can_record(folder);
 	}
-	if (access(where, stat(where, &st) == 0 && S_ISDIR(st.st_mode)
-	    ? W_OK | X_OK : W_OK) == 0)
+	if (good)
 		findings_add(&found, FINDING_GOOD, "--record %s can be written "
-		    "to", o->record);
+		    "to", name);
 	else
-		findings_add(&found, FINDING_BAD, "--record %s: %s", o->record,
+		findings_add(&found, FINDING_BAD, "--record %s: %s", name,
 		    strerror(errno));
 }
 

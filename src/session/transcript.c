@@ -62,13 +62,23 @@ open_in_folder(const char *folder)
 	return fd;
 }
 
+int
+transcript_target(const char *name, int create)
+{
+	/* Not O_APPEND, which sendfile(2) does not take. */
+	int fd = open(name, O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK |
+	    create, 0600);
+
+	if (fd != -1)
+		fcntl(fd, F_SETFL, 0);
+	return fd;
+}
+
 /* A file for the session, and the one to append it to.  False with errno. */
 static bool
 open_to_append(struct transcript *t)
 {
-	/* Not O_APPEND, which sendfile(2) does not take. */
-	t->target = open(t->name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY,
-	    0600);
+	t->target = transcript_target(t->name, O_CREAT);
 	if (t->target == -1)
 		return false;
 	t->fd = spool_file(NULL);

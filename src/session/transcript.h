@@ -21,6 +21,11 @@ struct transcript;
 struct transcript *transcript_open(const char *name, char *error,
 	    size_t size);
 
+/* Opens a file that sessions are appended to, and makes it if create is O_CREAT
+   and not 0.  A FIFO that nobody reads is an error, and not waited for.
+   Returns its descriptor, which the caller closes, or -1 with errno. */
+int	transcript_target(const char *name, int create);
+
 /* The descriptor that the channel process writes to. */
 int	transcript_fd(const struct transcript *t);
 
