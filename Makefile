@@ -52,6 +52,8 @@ FUZZERS = $(filter-out replay,$(notdir $(basename $(wildcard t/fuzz/*.c))))
 REPLAY = $(FUZZERS:%=t/out/replay/%)
 # Those whose connections all lead to t/fakes/peer.c.
 PEERED = auth live milter nexthop policy sasl
+# Those that only seem to start programs.
+STARTED = credentials sasl
 WITNESS = t/fakes/recorder.o t/fakes/world.o t/fakes/bench.o t/fakes/hop.o \
 	t/transcripts/session.o
 SO = libsmtpd-channel.so.$(ABI)
@@ -161,8 +163,10 @@ t/out/memory_test: t/out/san/src/tls/memory.o
 $(REPLAY): t/out/replay/%: t/out/san/t/fuzz/%.o t/out/san/t/fuzz/replay.o \
     t/out/san/rooms.a
 	@mkdir -p $(@D)
-	$(CC) $(SAN) -o $@ $^
+	$(CC) $(SAN) $(WRAP) -o $@ $^
 $(PEERED:%=t/out/replay/%): t/out/san/t/fakes/peer.o
+$(STARTED:%=t/out/replay/%) $(STARTED:%=t/out/fuzz/%): \
+    WRAP = -Wl,--wrap=spawn_run
 # A traitor in the channel process, and system calls that fail.
 t/out/san/planted: t/fakes/planted.c smtpd.o $(OBJ)
 	@mkdir -p $(@D)
@@ -219,7 +223,7 @@ t/out/fuzz/rooms.a: $(OBJ:%=t/out/fuzz/%) t/out/fuzz/t/fakes/recorder.o
 $(FUZZERS:%=t/out/fuzz/%): t/out/fuzz/%: t/out/fuzz/t/fuzz/%.o \
     t/out/fuzz/rooms.a
 	@mkdir -p $@.new
-	clang $(SAN) -fsanitize=fuzzer -o $@ $^
+	clang $(SAN) $(WRAP) -fsanitize=fuzzer -o $@ $^
 $(PEERED:%=t/out/fuzz/%): t/out/fuzz/t/fakes/peer.o
 t/out/fuzz/%.run: t/out/fuzz/%
 	$< -max_total_time=$(SECONDS_EACH) -dict=t/fuzz/smtp.dict \

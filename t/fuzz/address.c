@@ -185,7 +185,7 @@ show_monitor(const struct channel *ch)
 	env.fact[FACT_SENDER] = ch->mailfrom;
 	env.fact[FACT_MAIL_OPTIONS] = ch->mail_options;
 	env.fact[FACT_CLIENT_HELO] = ch->seen_greeting;
-	demand(grammar_allows(&env), "the monitor allows it not");
+	demand(grammar_allows(&env), "the monitor does not allow it");
 }
 
 /* What inet_pton(3) takes must be taken. */
@@ -237,7 +237,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	    lf - 1)) == NULL)
 		say(ch, "RCPT TO:", lf + 1, (size_t)(p + size - 1 - lf - 1));
 	for (i = 0; i < ch->nrcpttos; i++) {
-		demand(ch->rcpttos[i].address[0] != '\0', "nobody is accepted");
+		demand(ch->rcpttos[i].address[0] != '\0',
+		    "an empty recipient is accepted");
 		check_address(ch->rcpttos[i].address, ch->smtp_utf8);
 		check_text(ch->rcpttos[i].options, ch->smtp_utf8);
 	}

@@ -33,24 +33,18 @@ check(const struct reply *v, const char *user, bool dovecot)
 {
 	static const int codes[] = { 235, 334, 421, 454, 500, 501, 503, 504,
 		535 };
-	const char *p;
 	size_t i;
 
-	for (i = 0; i < sizeof codes / sizeof codes[0]; i++)
-		if (v->code == codes[i])
-			break;
-	demand(i < sizeof codes / sizeof codes[0], "not a verdict");
+	for (i = 0; i < COUNT(codes) && v->code != codes[i]; i++)
+		;
+	demand(i < COUNT(codes), "not a verdict");
 	demand((v->code == 235) == (user[0] != '\0'),
 	    "a user without 235, or 235 without a user");
 	demand(v->code != 235 || !dovecot || welcomed,
 	    "235 without Dovecot's OK");
 	demand(strlen(user) < USER, "a name without its end");
-	for (p = user; *p != '\0'; p++)
-		demand((unsigned char)*p >= ' ' && *p != '\177',
-		    "a user's name with control characters");
-	for (p = v->text; *p != '\0'; p++)
-		demand((unsigned char)*p >= ' ' && *p != '\177',
-		    "a verdict with control characters");
+	demand_text(user, "", "a user's name with control characters");
+	demand_text(v->text, "", "a verdict with control characters");
 	demand(v->code != 334 || v->text[strspn(v->text, "+/="
 	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")]
 	    == '\0', "a challenge that is not base64");

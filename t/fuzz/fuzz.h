@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/reply.h"
+
 struct envelope;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -23,6 +25,26 @@ demand(bool kept, const char *what)
 		return;
 	fprintf(stderr, "fuzzer: %s\n", what);
 	abort();
+}
+
+/* s has no control characters, but those that may has. */
+static inline void
+demand_text(const char *s, const char *may, const char *what)
+{
+	for (; *s != '\0'; s++)
+		demand(((unsigned char)*s >= ' ' && *s != '\177') ||
+		    strchr(may, *s) != NULL, what);
+}
+
+/* What a client can be told of a message or a recipient: 250 or a refusal. */
+static inline void
+demand_verdict(const struct reply *v)
+{
+	demand(v->code == 250 || (v->code >= 400 && v->code <= 599),
+	    "not a verdict");
+	demand(v->enh[0] == '\0' || v->enh[0] == '0' + v->code / 100,
+	    "the enhanced code is of another class");
+	demand_text(v->text, "\n", "a verdict with control characters");
 }
 
 #ifdef MFD_CLOEXEC	/* after <sys/mman.h>, with _GNU_SOURCE */
@@ -92,9 +114,7 @@ demand_printable(void *ctx, int priority, const char *event,
 	(void)priority;
 	(void)event;
 	(void)env;
-	for (; *text != '\0'; text++)
-		demand((unsigned char)*text >= ' ' && *text != '\177',
-		    "a log line with control characters");
+	demand_text(text, "", "a log line with control characters");
 }
 
 /* The same, and counts the lines in *ctx, an unsigned. */

@@ -6,10 +6,10 @@
  * octet each; the rest is the peer's script (peer.c).  Whatever comes:
  *  - replies can be given to a client: of a class that fits the question,
  *    without control characters, their enhanced codes of the same class;
- *  - who is told yes was told so by the next hop: a sender, a recipient, a
- *    user, a message;
+ *  - a yes to a sender, a recipient, a user or a message is one that the next
+ *    hop said;
  *  - what a client said in AUTH goes to one connection, and to no log;
- *  - nobody is taken for a user on another connection than that user's.
+ *  - a login holds on the connection on which it was made, and on no other.
  */
 #define _GNU_SOURCE	/* memfd_create */
 #include <sys/mman.h>
@@ -53,16 +53,12 @@ peer_read(const char *line, size_t len)
 static void
 check(const struct reply *v)
 {
-	const char *p;
-
 	demand((v->code >= 200 && v->code <= 299) || v->code == 334 ||
 	    (v->code >= 400 && v->code <= 599), "no reply");
 	demand(v->code != 421, "a reply hangs up on our client");
 	demand(v->enh[0] == '\0' || v->enh[0] == '0' + v->code / 100,
 	    "the enhanced code is of another class");
-	for (p = v->text; *p != '\0'; p++)
-		demand(((unsigned char)*p >= ' ' && *p != '\177') ||
-		    *p == '\n', "a reply with control characters");
+	demand_text(v->text, "\n", "a reply with control characters");
 }
 
 /* One session: what is asked, and what came of it. */
@@ -71,9 +67,8 @@ struct asker {
 	struct envelope env;
 	struct recipient to[RECIPIENTS];
 	bool exchange;		/* AUTH has been answered 334 */
-	unsigned user;		/* the connection that somebody has
-				   authenticated on, counted from 1; 0: nobody
-				   has */
+	unsigned user;		/* the connection with a login, counted from 1;
+				   0: there is none */
 	int spool;
 };
 
@@ -167,7 +162,8 @@ login(struct asker *a, uint8_t how)
 	check(&v);
 	demand(v.code == 235 || v.code == 334 || v.code >= 400,
 	    "not an answer to AUTH");
-	demand(v.code != 235 || heard.welcomes > 0, "nobody was welcome");
+	demand(v.code != 235 || heard.welcomes > 0,
+	    "a login that the next hop did not take");
 	demand(v.code != 334 || heard.challenges > 0, "no challenge came");
 	demand(v.code >= 400 || a->user == 0, "authenticated twice");
 	demand(v.code >= 400 || l.mechanism != NULL || a->exchange,

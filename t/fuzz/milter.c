@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/reply.h"
+#include "base/text.h"
 #include "service/milter_private.h"
 #include "t/fakes/peer.h"
 #include "t/fuzz/fuzz.h"
@@ -27,24 +28,10 @@ peer_read(const char *line, size_t len)
 }
 
 static void
-check_verdict(const struct reply *r)
-{
-	demand(r->code == 250 || (r->code >= 400 && r->code <= 599),
-	    "not a verdict");
-	demand(r->enh[0] == '\0' || r->enh[0] == '0' + r->code / 100,
-	    "of another class");
-	for (const char *p = r->text; *p != '\0'; p++)
-		demand((unsigned char)*p >= ' ' || *p == '\n',
-		    "a verdict with control characters");
-}
-
-static void
 check_address(const char *p)
 {
 	demand(*p != '-', "an address that looks like an option");
-	for (; *p != '\0'; p++)
-		demand((unsigned char)*p >= ' ' && *p != '\177',
-		    "an address with control characters");
+	demand_text(p, "", "an address with control characters");
 }
 
 /* A message that is changed has fields and a body, and they are whole. */
@@ -56,7 +43,8 @@ check_message(const struct service_message *m, int spool)
 
 	check_address(m->env.fact[FACT_SENDER]);
 	for (size_t i = 0; i < m->env.nrecipients; i++) {
-		demand(*m->env.recipients[i].address != '\0', "nobody");
+		demand(*m->env.recipients[i].address != '\0',
+		    "an empty recipient");
 		check_address(m->env.recipients[i].address);
 	}
 	if (m->spool == spool)
@@ -85,7 +73,7 @@ ask_beside(const struct service *s, void *p, enum stage stage,
 	if (stage == STAGE_EHLO)
 		s->unknown(p, "FOO", env, &r);
 	demand(r.code >= 400, "a command that is none is one");
-	check_verdict(&r);
+	demand_verdict(&r);
 }
 
 static void
@@ -100,17 +88,17 @@ run(const struct service *s, void *p, struct envelope *env, int spool,
 	char prepend[SERVICE_PREPEND];
 	struct reply r;
 
-	for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+	for (size_t i = 0; i < COUNT(stages); i++) {
 		reply_set(&r, 250, "2.0.0", "OK");
 		s->ask(p, stages[i], env, &r, prepend);
-		check_verdict(&r);
+		demand_verdict(&r);
 		demand(prepend[0] == '\0', "a field out of nothing");
 		if (r.code >= 400)
 			return;
 		ask_beside(s, p, stages[i], env);
 	}
 	s->message(p, &m, &r);
-	check_verdict(&r);
+	demand_verdict(&r);
 	if (r.code >= 400)
 		demand(m.spool == spool && m.env.recipients == env->recipients,
 		    "refused, and half edited");

@@ -6,8 +6,8 @@
  * whether next hops are live; then come questions as they cross.
  *  - One that passes keeps what monitor.c promises of it, and packed and sent
  *    again it passes again, the same.
- *  - Half of one is the end, as if there were no more: a process that died
- *    in the middle asked for nothing, and nothing that is impossible.
+ *  - One that is cut off is the end, as if it had not begun: a channel process
+ *    that dies while it asks has asked for nothing.
  *  - A new monitor acts on all that pass, in that order, but for TLS, which
  *    would start a program.
  */
@@ -58,9 +58,8 @@ same_envelope(const struct envelope *a, const struct envelope *b)
 static void
 check_string(const char *s)
 {
-	for (; s != NULL && *s != '\0'; s++)
-		demand(((unsigned char)*s >= ' ' && *s != '\177') ||
-		    *s == '\t', "a control character passed");
+	if (s != NULL)
+		demand_text(s, "\t", "a control character passed");
 }
 
 static void

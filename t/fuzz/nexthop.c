@@ -22,8 +22,9 @@
 #define HEAD 4
 #define RECIPIENTS 4
 #define LONG 100000	/* octets of a message of several blocks */
-#define PASSWORD "~~~~~~"	/* a script with neither '~' nor '+' */
-#define PASSWORD64 "fn5+fn5+"	/* cannot know it */
+/* A script that has neither '~' nor '+' cannot know it. */
+#define PASSWORD "~~~~~~"
+#define PASSWORD64 "fn5+fn5+"
 
 static size_t yeses;	/* last lines of 2yz replies that were read */
 
@@ -59,18 +60,11 @@ static const char *const messages[] = {
 static void
 check(const struct reply v[], size_t n, const struct secret *secret)
 {
-	const char *p;
 	size_t i;
 
 	for (i = 0; i < n; i++) {
-		demand(v[i].code == 250 || (v[i].code >= 400 &&
-		    v[i].code <= 599), "not a verdict");
+		demand_verdict(&v[i]);
 		demand(v[i].code != 421, "a verdict hangs up on our client");
-		demand(v[i].enh[0] == '\0' || v[i].enh[0] == '0' +
-		    v[i].code / 100, "the enhanced code is of another class");
-		for (p = v[i].text; *p != '\0'; p++)
-			demand(((unsigned char)*p >= ' ' && *p != '\177') ||
-			    *p == '\n', "a verdict with control characters");
 		demand_kept(secret, v[i].text);
 	}
 }
@@ -135,7 +129,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		"unix:/x", "[192.0.2.1]:25", "192.0.2.1,unix:/x", "192.0.2.1"
 	};
 	static char name[64];
-	static int spool[6] = { -1 };	/* the last: a message that is lost */
+	static int spool[6];	/* the last: a message that is lost */
 	struct relay_settings set = { .fqdn = "mx.example.org",
 		.next_timeout = 30 };
 	struct envelope env;
@@ -166,6 +160,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	peer_open(data + HEAD, size - HEAD, data[2] & 8 ? 5000 : SIZE_MAX);
 	h = nexthop_open(&set, (enum nexthop_protocol)((data[0] & 3) % 3),
 	    places[data[2] >> 4 & 3], -1);
+	demand(h != NULL, "no memory");
 	for (i = 0; i < 1U + (data[2] >> 6); i++)
 		deliver(h, &env, data, spool[message], &secret);
 	nexthop_close(h);

@@ -30,25 +30,21 @@ peer_read(const char *line, size_t len)
 static void
 check_verdict(const struct reply *v)
 {
-	const char *p;
-
+	demand_verdict(v);
 	if (v->code == 250) {
 		demand(acted, "a yes that the service did not say");
 		return;
 	}
-	demand(v->code >= 400 && v->code <= 599, "not a verdict");
 	demand(acted || (v->code == 451 && strcmp(v->enh, "4.3.5") == 0),
 	    "without an action, not 451 4.3.5");
-	demand(v->enh[0] == '0' + v->code / 100, "of another class");
-	for (p = v->text; *p != '\0'; p++)
-		demand((unsigned char)*p >= ' ' && *p != '\177',
-		    "a verdict with control characters");
+	demand(v->enh[0] != '\0', "a verdict without an enhanced code");
+	demand_text(v->text, "", "a verdict of several lines");
 }
 
 static void
 check_prepend(const char *p)
 {
-	size_t len = strlen(p), i;
+	size_t len = strlen(p);
 
 	demand(len < SERVICE_PREPEND, "too much to prepend");
 	if (len == 0)
@@ -57,9 +53,8 @@ check_prepend(const char *p)
 	    "a header field has no end");
 	demand(strcspn(p, " \t:") == strcspn(p, ":") && strchr(p, ':') != NULL,
 	    "what is prepended is no header field");
-	for (i = 0; i < len - 2; i++)
-		demand(((unsigned char)p[i] >= ' ' && p[i] != '\177') ||
-		    p[i] == '\t', "a header field with control characters");
+	demand(strcspn(p, "\r\n") == len - 2, "more than a header field");
+	demand_text(p, "\t\r\n", "a header field with control characters");
 }
 
 static void

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/address.h"
 #include "base/clock.h"
 #include "base/reply.h"
 #include "base/text.h"
@@ -32,13 +33,8 @@ static void
 log_line(void *ctx, int priority, const char *event,
     const struct envelope *env, const char *text)
 {
-	(void)priority;
-	(void)env;
 	demand(strcmp(event, "routes") == 0, "a log line of another kind");
-	for (; *text != '\0'; text++)
-		demand((unsigned char)*text >= ' ' && *text != '\177',
-		    "a log line with control characters");
-	++*(unsigned *)ctx;
+	count_printable(ctx, priority, event, env, text);
 }
 
 struct part {
@@ -98,6 +94,7 @@ vary(const char *address, struct part file, const struct reply *v)
 		sizeof elsewhere - 1 }, { nonsense, sizeof nonsense - 1 }
 	};
 	struct part all[4] = { file };
+	const char *at = strrchr(address, '@');
 	struct reply w;
 	size_t i;
 
@@ -111,7 +108,9 @@ vary(const char *address, struct part file, const struct reply *v)
 	for (i = 0; isalnum((unsigned char)address[i]) || (i > 0 &&
 	    (address[i] == '@' || address[i] == '.')); i++)
 		;
-	if (address[i] != '\0' || strchr(address, '@') == NULL)
+	/* A key that no address can be is a mistake. */
+	if (address[i] != '\0' || at == NULL ||
+	    !address_is_domain(at + 1, strlen(at + 1)))
 		return;
 	all[0] = (struct part){ address, i };
 	all[1] = (struct part){ front, sizeof front - 1 };
