@@ -42,7 +42,7 @@ bench_open(void)
 
 	cr_assert_not_null(b);
 	signal(SIGPIPE, SIG_IGN);
-	snprintf(b->dir, sizeof b->dir, "/tmp/policy.XXXXXX");
+	snprintf(b->dir, sizeof b->dir, "/tmp/service.XXXXXX");
 	cr_assert_not_null(mkdtemp(b->dir));
 	snprintf(b->place, sizeof b->place, "unix:%s/socket", b->dir);
 	b->logger.log = note;

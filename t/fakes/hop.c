@@ -186,7 +186,6 @@ answer_rcpts(struct actor *a, const char *arguments)
 	}
 }
 
-/* Nothing may have come together with the line before. */
 static void
 expect_nothing(struct actor *a)
 {

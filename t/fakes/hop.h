@@ -7,6 +7,7 @@
  *	+ TEXT	the same, at once
  *	* N C	says the octet C, N times
  *	< TEXT	reads a line, which must be TEXT; "< TEXT..." its beginning
+ *	0	nothing may have come together with the line before
  *	.	reads a message to its final dot, and keeps it as it came
  *	#	reads BDAT with LAST and its octets, and keeps those
  *	N CODE	answers N lines of RCPT, those to "bad..." by 550, CODE else

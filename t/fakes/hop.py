@@ -78,6 +78,7 @@ class Client:
 def codes(replies):
     return [int(line[:3]) for line in replies]
 
+
 # Whatever anybody is known to take for a line's end on either side of a dot:
 # CR, LF, both in any order and number, and a NUL where a line is a C string.
 END = re.compile(rb"(?:^|[\r\n])\.(?=[\r\n\0])")

@@ -21,6 +21,7 @@
  *	PLANT files		reads what is open, writes to standard error:
  *				"file NUMBER" for each
  *	PLANT lie		from now on the client is somebody else
+ *	PLANT blank		from now on the channel knows nothing of it
  *
  * And kernels that lack something: PLANTED=no-landlock, no-seccomp, neither;
  * or refuse it: no-nnp, no-limits.
@@ -489,13 +490,12 @@ hear_verdict(void)
 
 /* Asks, then waits for a monitor that hangs up. */
 static void
-tell(const char *name, size_t len)
+tell(const char *name)
 {
 	const struct question *q = questions;
 	char rest[64];
 
-	while (q->name != NULL &&
-	    (strlen(q->name) != len || memcmp(q->name, name, len) != 0))
+	while (q->name != NULL && strcmp(q->name, name) != 0)
 		q++;
 	if (q->name == NULL) {	/* which there are */
 		for (q = questions; q->name != NULL; q++)
@@ -594,42 +594,53 @@ lie(struct channel *ch, const char *with)
 	ch->authenticated = ch->ssl = ch->forwarded = *with != '\0';
 }
 
+/* Does what follows PLANT in a command. */
+static void
+act(struct channel *ch, const char *what)
+{
+	if (strcmp(what, "calls") == 0)
+		try_calls();
+	else if (strcmp(what, "numbers") == 0)
+		try_numbers();
+	else if (strcmp(what, "foreign") == 0)
+		try_foreign();
+	else if (strcmp(what, "files") == 0)
+		try_files();
+	else if (strcmp(what, "deaf") == 0)
+		be_deaf();
+	else if (strcmp(what, "hang") == 0)
+		poll(NULL, 0, -1);
+	else if (strcmp(what, "spool") == 0)
+		try_spool(false);
+	else if (strcmp(what, "short") == 0)
+		try_spool(true);
+	else if (strcmp(what, "busy") == 0)
+		be_busy();
+	else if (strcmp(what, "leave") == 0) {
+		close(monitor);
+		poll(NULL, 0, -1);
+	} else if (strcmp(what, "lie") == 0)
+		lie(ch, "lie");
+	else if (strcmp(what, "blank") == 0)
+		lie(ch, "");
+	else if (strncmp(what, "tell ", 5) == 0)
+		tell(what + 5);
+	else
+		say("unknown", 0);
+}
+
 size_t
 __wrap_channel_feed(struct channel *ch, const char *p, size_t len)
 {
 	const char *end = memchr(p, '\r', len);
 	size_t n = end == NULL ? 0 : (size_t)(end - p);
+	char what[64];
 
 	if (n < 6 || memcmp(p, "PLANT ", 6) != 0)
 		return __real_channel_feed(ch, p, len);
+	snprintf(what, sizeof what, "%.*s", (int)n - 6, p + 6);
 	said[0] = '\0';
-	if (n == 11 && memcmp(p + 6, "calls", 5) == 0)
-		try_calls();
-	else if (n == 13 && memcmp(p + 6, "numbers", 7) == 0)
-		try_numbers();
-	else if (n == 13 && memcmp(p + 6, "foreign", 7) == 0)
-		try_foreign();
-	else if (n == 11 && memcmp(p + 6, "files", 5) == 0)
-		try_files();
-	else if (n == 10 && memcmp(p + 6, "deaf", 4) == 0)
-		be_deaf();
-	else if (n == 10 && memcmp(p + 6, "hang", 4) == 0)
-		poll(NULL, 0, -1);
-	else if (n == 11 && memcmp(p + 6, "spool", 5) == 0)
-		try_spool(false);
-	else if (n == 11 && memcmp(p + 6, "short", 5) == 0)
-		try_spool(true);
-	else if (n == 10 && memcmp(p + 6, "busy", 4) == 0)
-		be_busy();
-	else if (n == 11 && memcmp(p + 6, "leave", 5) == 0) {
-		close(monitor);
-		poll(NULL, 0, -1);
-	} else if (n == 9 && memcmp(p + 6, "lie", 3) == 0)
-		lie(ch, "lie");
-	else if (n == 11 && memcmp(p + 6, "blank", 5) == 0)
-		lie(ch, "");
-	else if (n > 11)
-		tell(p + 11, n - 11);
+	act(ch, what);
 	channel_reply(ch, 250, "", said);
 	return n + 2;
 }
