@@ -292,6 +292,20 @@ Test(carry, authenticates)
 	}
 }
 
+/* One message to a hop on loopback. */
+static void
+relay_inet(const char *name, const char *script,
+    const struct relay_settings *set, const char *verdict)
+{
+	char where[128];
+	unsigned port;
+	struct peer p;
+
+	start_at(&p, listen_inet(where, &port), script);
+	cr_expect_str_eq(relay_once(where, set, NEXTHOP_SMTP), verdict);
+	finish(&p, name);
+}
+
 Test(carry, credentials_are_guarded)
 {
 	struct relay_settings set = settings;
@@ -309,31 +323,20 @@ Test(carry, credentials_are_guarded)
 	    "451 4.7.11 Cannot authenticate to next hop\n");
 	finish(&p, "in the clear");
 
-	listener = listen_inet(where, &port);
-	start_at(&p, listener, OFFERS("AUTH PLAIN") NEXT);
-	snprintf(text, sizeof text, "127.0.0.1:%u user:secret\n"
-	    "127.0.0.1 user:secret\nunix:127.0.0.1 user:secret\n", port + 1);
-	hop_write(path, "auth", text, 0644);
-	cr_expect_str_eq(relay_once(where, &set, NEXTHOP_SMTP), TAKEN);
+	hop_write(path, "auth", "127.0.0.1:1 user:secret\n"
+	    "127.0.0.1 user:secret\nunix:127.0.0.1 user:secret\n", 0644);
+	relay_inet("of others, and every user can read them",
+	    OFFERS("AUTH PLAIN") NEXT, &set, TAKEN);
 	cr_expect_not_null(strstr(hop_log, "/auth: every user of this "
 	    "host can read this file"), "%s", hop_log);
 	cr_expect_not_null(strstr(hop_log, "/auth has no line for [127.0.0.1]:"
 	    ), "%s", hop_log);
-	finish(&p, "of others, and every user can read them");
-
-	listener = listen_inet(where, &port);
-	start_at(&p, listener, OFFERS("AUTH PLAIN") MAIL TO
-	    "> 554 5.7.1 Relay access denied\n");
-	cr_expect_str_eq(relay_once(where, &set, NEXTHOP_SMTP),
+	relay_inet("of others, and it wants one", OFFERS("AUTH PLAIN") MAIL TO
+	    "> 554 5.7.1 Relay access denied\n", &set,
 	    "451 4.7.1 Relay access denied\n");
-	finish(&p, "of others, and it wants one");
-
-	listener = listen_inet(where, &port);
-	start_at(&p, listener, OFFERS("AUTH PLAIN") MAIL TO
-	    "> 550 5.1.1 No such user\n");
-	cr_expect_str_eq(relay_once(where, &set, NEXTHOP_SMTP),
+	relay_inet("of others, and that is not why it refuses",
+	    OFFERS("AUTH PLAIN") MAIL TO "> 550 5.1.1 No such user\n", &set,
 	    "550 5.1.1 No such user\n");
-	finish(&p, "of others, and that is not why it refuses");
 
 	start(&p, OFFERS("AUTH PLAIN"));
 	snprintf(text, sizeof text, "%s user\n", p.where);

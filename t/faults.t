@@ -13,7 +13,6 @@ import select
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import tempfile
 import time
@@ -21,7 +20,7 @@ import time
 from fakes.hop import Hop
 from tap import (HELLO, SMTPD, PolicyService, Session, Skip, certificate,
                  family, folder, lines, main, message, need, script, test,
-                 test_unless_static)
+                 test_unless_static, unverified)
 
 # The injector is preloaded, and the sanitizers' runtime must come first: so it
 # is the plain program, whichever is under test.  Nothing can be preloaded into
@@ -542,11 +541,8 @@ def a_tls_engine_that_is_killed_ends_the_session_and_no_more():
                      f"{place}/mx.key", "--", program) as s:
             s.start()
             assert s.say("STARTTLS")[0][:3] == "220"
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            under = context.wrap_socket(s.socket.dup(),
-                                        suppress_ragged_eofs=True)
+            under = unverified().wrap_socket(s.socket.dup(),
+                                             suppress_ragged_eofs=True)
             under.sendall(octets)
             read = under.makefile("rb")
             while replies > 0:

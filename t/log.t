@@ -5,12 +5,12 @@ import concurrent.futures
 import os
 import re
 import socket
-import ssl
 import subprocess
 
 from fakes.hop import Hop
 from tap import (Listener, PolicyService, Session, certificate, closed_port,
-                 folder, lines, main, message, need, script, test, test_late)
+                 folder, lines, main, message, need, script, test, test_late,
+                 unverified)
 
 PLACE = folder()
 
@@ -220,15 +220,13 @@ def TLS_of_both_sides_is_recorded():
     need("openssl")
     certificate(PLACE, "one", "mx.example.org")
     pair = ["--tlscert", f"{PLACE}/one.pem", "--tlskey", f"{PLACE}/one.key"]
-    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trust.check_hostname = False
-    trust.verify_mode = ssl.CERT_NONE
     with Listener(*pair, "discard:") as far, \
             Session(*pair, "--relay-tls", "may",
                     f"smtp:[127.0.0.1]:{far.port}") as s:
         s.start()
         assert s.say("STARTTLS")[0].startswith("220 "), "STARTTLS"
-        with trust.wrap_socket(s.socket, suppress_ragged_eofs=True) as tls:
+        with unverified().wrap_socket(s.socket,
+                                      suppress_ragged_eofs=True) as tls:
             with tls.makefile("rb") as read:
                 for octets in (lines("EHLO client.example.org"),
                                *message("Subject: x", "", "y").splitlines(

@@ -8,7 +8,6 @@ import pwd
 import re
 import shutil
 import socket
-import ssl
 import subprocess
 import tempfile
 import time
@@ -495,13 +494,11 @@ def tls_is_served_once():
     need("openssl")
     place = folder()
     tap.certificate(place, "mx", "mx.example.org")
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with Planted("--tlscert", f"{place}/mx.pem", "--tlskey",
                  f"{place}/mx.key", "discard:") as s:
         s.start()
         assert s.say("STARTTLS")[0][:3] == "220"
-        with context.wrap_socket(s.socket.dup()) as under:
+        with tap.unverified().wrap_socket(s.socket.dup()) as under:
             under.sendall(lines("PLANT tell tls-again"))
             assert under.recv(4096) == b""
         assert s.process.wait() == 70
@@ -706,9 +703,7 @@ def a_session_under_tls_makes_listed_calls_alone():
     def talk(s):
         s.start()
         assert s.say("STARTTLS")[0][:3] == "220"
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        with context.wrap_socket(s.socket.dup()) as under:
+        with tap.unverified().wrap_socket(s.socket.dup()) as under:
             under.sendall(lines(HELLO) + message("Subject: x", "", "y") +
                           lines("QUIT"))
             said = b""

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -301,6 +302,14 @@ def certificate(where, name, host, *more, ca=None, kind="ec", wrap=()):
                     f"{name}.key", "-out", f"{name}.pem", *sign, *more],
                    check=True, cwd=where, stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL)
+
+
+def unverified():
+    """A client's TLS context that takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def closed_port():

@@ -3,14 +3,13 @@
 process of the same user that looks at all others, all the time."""
 import os
 import shutil
-import ssl
 import subprocess
 import sys
 
 import tap
 from fakes.hop import Hop
 from tap import (HELLO, Session, certificate, folder, lines, main, test,
-                 write)
+                 unverified, write)
 
 NOBODY = 65534
 SESSIONS = 30
@@ -96,9 +95,7 @@ if "ALONE" not in os.environ:
                           "--mount-proc", sys.executable, *sys.argv])
 
 PLACE = folder()
-CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-CONTEXT.check_hostname = False
-CONTEXT.verify_mode = ssl.CERT_NONE
+CONTEXT = unverified()
 naked = None        # a process that is not protected
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What systemd's Accept=yes costs a connection, beside tcpserver.
 
-To be run by t/systemd/boot.sh, in the container that it boots; bench.py does so:
+t/systemd/boot.sh runs it in the container that it boots, for bench.py:
 
     RIG_FILES=FLOOR t/systemd/boot.sh t/bench/accept.py
 

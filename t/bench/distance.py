@@ -1,6 +1,6 @@
-"""distance.py - a server that is far away, for bench.py: a proxy that holds each
-octet for a while, in both directions, and a client that names many recipients.
-"""
+"""distance.py - a server that is far away, for bench.py: a proxy that holds
+each octet for a while, in both directions, and a client that names many
+recipients."""
 import asyncio
 import contextlib
 import socket

@@ -68,8 +68,8 @@ root=$RIG/root
 
 mount -t tmpfs -o mode=755 tmpfs "$RIG" &&
     mkdir "$RIG/upper" "$RIG/work" "$root" || exit 1
-mount -t overlay -o "lowerdir=${RIG_ROOT:-/},upperdir=$RIG/upper,workdir=$RIG/work" \
-    overlay "$root" 2>"$RIG/log" ||
+mount -t overlay overlay "$root" -o "lowerdir=${RIG_ROOT:-/}" \
+    -o "upperdir=$RIG/upper,workdir=$RIG/work" 2>"$RIG/log" ||
     bail "no overlay over this root: $(tail -n 1 "$RIG/log")"
 
 # What happens in the container is decided here and not by what the host has

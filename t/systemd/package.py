@@ -240,7 +240,6 @@ def purging_leaves_nothing_but_what_the_administrator_wrote():
     same(slurp("/etc/smtpd/users"), "jo:x\n")
 
 
-
 def commands(said):
     """What make says is to be done: its lines that are set in."""
     return re.findall(r"^  (.*)$", said, re.M)

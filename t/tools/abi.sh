@@ -7,7 +7,8 @@
 #	t/tools/abi.sh LIBRARY.so >src/channel/abi
 #
 # Lines may be added to that file with a higher CHANNEL_VERSION_MINOR.  Where
-# one changes or goes away, programs must be built again: raise the Makefile's ABI.
+# one changes or goes away, programs must be built again: raise the Makefile's
+# ABI.
 
 set -eu -o pipefail
 
