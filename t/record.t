@@ -307,6 +307,30 @@ def another_server_is_compared_by_codes_over_a_port():
 
 
 @test
+def a_certificate_is_verified_and_its_name_where_the_server_has_one():
+    certificate(PLACE, "local", "localhost", "-addext",
+                "subjectAltName=DNS:localhost")
+    certificate(PLACE, "other", "localhost")
+    tls = ["--tlscert", path("local.pem"), "--tlskey", path("local.key"),
+           "discard:"]
+    text = wrote("tls", "== TLS", "S: 220 x", "C: EHLO x", "S: 250 x",
+                 "C: STARTTLS", "S: 220 x", "TLS", "C: EHLO x", "S: 250 x",
+                 "C: QUIT", "S: 221 x", "CLOSED")
+    with Listener(*tls) as port, Listener(*tls, path=path("socket")):
+        for server in ([f"localhost:{port.port}", text],
+                       [f"unix:{path('socket')}", text],
+                       [text, "--", SMTPD, *tls]):
+            assert replay("-c", "--ca", path("local.pem"), *server) == (
+                0, "", "")
+            status, _, said = replay("-c", "--ca", path("other.pem"), *server)
+            assert status == 2 and "certificate verify failed" in said, said
+            assert replay("-c", "-k", *server) == (0, "", "")
+        status, _, said = replay("-c", "--ca", path("local.pem"),
+                                 f"127.0.0.1:{port.port}", text)
+        assert status == 2 and "IP address mismatch" in said, said
+
+
+@test
 def a_transcript_can_be_had_in_a_form_for_programs():
     file = wrote("form", "== one", "options: --lmtp", "S: 220 y", "C: a",
                  "C| {2 b}\\x00", "S: 250 c", "", "== two", "after: one",
