@@ -367,7 +367,8 @@ struct channel {
 	unsigned errors;	/* replies of 400 and more */
 	struct reply refusal;	/* the first of them; code 0: there is none */
 	char farewell[128];	/* the 421 that ended the session, cut to fit;
-				   or "" */
+				   that there was no valid PROXY header; or
+				   "" */
 	/* The envelope. */
 	bool forwarded;		/* XFORWARD came: see forward */
 	char *mailfrom;		/* NULL: no MAIL yet; "": null reverse-path */

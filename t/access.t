@@ -95,9 +95,17 @@ def a_remote_client_that_the_environment_names_is_not_local():
 def an_address_has_one_spelling_wherever_it_comes_from():
     for written, meant in (("::ffff:192.0.2.7", "192.0.2.7"),
                            ("0:0:0:0:0:FFFF:192.0.2.7", "192.0.2.7"),
+                           ("::ffff:c000:0207", "192.0.2.7"),
                            ("2001:DB8:0:0::7", "2001:db8::7")):
         log = asked(HOP, client=None, env={"REMOTE_HOST": written})[1]
         assert f"client={meant} " in log, (written, log)
+        log = asked(HOP, client=f"PROXY TCP6 {written} {written} 1 25")[1]
+        assert f"client={meant} " in log, (written, log)
+        with Session("--xclient", "unix", HOP) as s:
+            s.start()
+            s.say(f"XCLIENT ADDR=IPV6:{written}", HELLO, "MAIL FROM:<>",
+                  "RCPT TO:<b@example.net>")
+            assert f"client={meant} " in s.finish()[1], written
 
 
 @test

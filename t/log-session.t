@@ -132,6 +132,14 @@ def the_record_of_a_session_names_the_421_that_ended_it():
 
 
 @test
+def the_log_says_that_a_PROXY_header_was_none():
+    for first in ["EHLO x", "PROXY TCP4 192.0.2.1 192.0.2.2 1 65536"]:
+        log = run(["--proxy-protocol", "discard:"], lines(first))[2]
+        assert ('text="closed by server (no valid PROXY header) after 0 '
+                'messages, 0 errors"') in log, log
+
+
+@test
 def a_client_that_only_looks_leaves_a_record_at_debug_level():
     for octets in (b"", lines("QUIT"), lines(HELLO), lines(HELLO, "QUIT"),
                    lines(HELLO, "RSET", "QUIT")):

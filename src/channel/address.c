@@ -1,6 +1,7 @@
 /*
  * address.c - the grammar of addresses: RFC 5321 4.1.2 and 4.1.3.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -64,9 +65,10 @@ local_length(struct span s)
 	return i;
 }
 
-/* Four numbers below 256 with dots between them: RFC 5321 4.1.3. */
-bool
-parse_ipv4(struct span s)
+/* Reads four numbers below 256 with dots between them (RFC 5321 4.1.3) as
+   octets. */
+static bool
+read_ipv4(struct span s, unsigned char to[4])
 {
 	unsigned dots = 0;
 	uint64_t octet;
@@ -75,9 +77,10 @@ parse_ipv4(struct span s)
 	for (;;) {
 		for (n = 0; n < s.len && s.p[n] != '.'; n++)
 			;
-		if (n > 3 || !text_parse_number((struct span){ s.p, n },
-		    &octet) || octet > 255)
+		if (n > 3 || dots > 3 || !text_parse_number((struct span){
+		    s.p, n }, &octet) || octet > 255)
 			return false;
+		to[dots] = (unsigned char)octet;
 		if (n == s.len)
 			return dots == 3;
 		s = span_skip(s, n + 1);
@@ -85,40 +88,56 @@ parse_ipv4(struct span s)
 	}
 }
 
-/* Length of one to four hexadecimal digits at the start of s; 0 if there are
-   none, or more. */
-static size_t
-hex16(struct span s)
+bool
+parse_ipv4(struct span s)
 {
-	size_t n = 0;
+	unsigned char octets[4];
 
-	while (n < s.len && n < 5 && text_hex_digit(s.p[n]) != -1)
-		n++;
-	return n > 4 ? 0 : n;
+	return read_ipv4(s, octets);
 }
 
-/* RFC 4291 2.2: eight groups; "::" stands for some of them, once; the last two
-   may be written as IPv4. */
-bool
-parse_ipv6(struct span s)
+/* Takes one to four hexadecimal digits off *s, and writes the number as two
+   octets.  Returns false if there are none, or more. */
+static bool
+read_group(struct span *s, unsigned char to[2])
 {
-	unsigned groups = 0;
-	bool gap = s.len >= 2 && s.p[0] == ':' && s.p[1] == ':';
+	unsigned value = 0;
 	size_t n;
+	int digit;
+
+	for (n = 0; n < s->len && n < 5; n++) {
+		digit = text_hex_digit(s->p[n]);
+		if (digit == -1)
+			break;
+		value = value << 4 | (unsigned)digit;
+	}
+	if (n == 0 || n > 4)
+		return false;
+	*s = span_skip(*s, n);
+	to[0] = (unsigned char)(value >> 8);
+	to[1] = (unsigned char)value;
+	return true;
+}
+
+/* Reads eight groups, of which "::" stands for some, once; the last two may be
+   written as IPv4: RFC 4291 2.2. */
+static bool
+read_ipv6(struct span s, unsigned char to[16])
+{
+	bool gap = s.len >= 2 && s.p[0] == ':' && s.p[1] == ':';
+	size_t n = 0, before = 0, after;
 
 	if (gap)
 		s = span_skip(s, 2);
 	while (s.len > 0 || !gap) {
-		if (s.len > 0 && memchr(s.p, ':', s.len) == NULL &&
-		    parse_ipv4(s)) {
-			groups += 2;
+		if (n <= 12 && s.len > 0 && memchr(s.p, ':', s.len) == NULL &&
+		    read_ipv4(s, to + n)) {
+			n += 4;
 			break;
 		}
-		n = hex16(s);
-		if (n == 0)
+		if (n > 14 || !read_group(&s, to + n))
 			return false;
-		groups++;
-		s = span_skip(s, n);
+		n += 2;
 		if (s.len == 0)
 			break;
 		if (s.p[0] != ':' || s.len == 1)
@@ -128,20 +147,71 @@ parse_ipv6(struct span s)
 			if (gap)
 				return false;
 			gap = true;
+			before = n;
 			s = span_skip(s, 1);
 		}
 	}
-	return gap ? groups < 8 : groups == 8;
+	if (!gap)
+		return n == 16;
+	after = n - before;
+	memmove(to + 16 - after, to + before, after);
+	memset(to + before, 0, 16 - n);
+	return n < 16;
 }
 
-struct span
-parse_mapped_v4(struct span s)
+bool
+parse_ipv6(struct span s)
 {
-	static const char mapped[] = "::ffff:";
-	size_t n = sizeof mapped - 1;
+	unsigned char octets[16];
 
-	return s.len > n && span_starts(s, mapped) &&
-	    parse_ipv4(span_skip(s, n)) ? span_skip(s, n) : s;
+	return read_ipv6(s, octets);
+}
+
+/* RFC 5952 4: lower case, no leading zeros, the longest run of zeros short. */
+void
+write_ipv6(char *to, size_t size, const unsigned char a[16])
+{
+	static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
+	unsigned group[8], at = 8, best = 1, run = 0;
+	size_t n = 0;
+
+	if (memcmp(a, mapped, sizeof mapped) == 0) {
+		text_ipv4(to, size, a + sizeof mapped);
+		return;
+	}
+	for (unsigned i = 0; i < 8; i++) {
+		group[i] = (unsigned)a[2 * i] << 8 | a[2 * i + 1];
+		run = group[i] == 0 ? run + 1 : 0;
+		if (run > best) {
+			best = run;
+			at = i + 1 - run;
+		}
+	}
+	to[0] = '\0';
+	for (unsigned i = 0; i < 8; i++) {
+		if (i == at) {
+			n += (size_t)snprintf(to + n, size - n, "::");
+			i += best - 1;
+			continue;
+		}
+		n += (size_t)snprintf(to + n, size - n, "%s%x",
+		    i == 0 || i == at + best ? "" : ":", group[i]);
+	}
+}
+
+bool
+parse_ip(char *to, size_t size, struct span s)
+{
+	unsigned char octets[16];
+
+	if (read_ipv4(s, octets)) {
+		text_ipv4(to, size, octets);
+		return span_same(s, to);
+	}
+	if (!read_ipv6(s, octets))
+		return false;
+	write_ipv6(to, size, octets);
+	return true;
 }
 
 /* An address literal without its brackets: RFC 5321 4.1.3. */

@@ -39,46 +39,12 @@ proxy_v1(struct channel *ch, struct span s)
 	for (; s.len > 0 && n < 6; n++)
 		field[n] = span_word(&s);
 	return s.len == 0 && n == 6 && fits(field[2]) && fits(field[3]) &&
-	    span_copy(peer->address, sizeof peer->address,
-	    parse_mapped_v4(field[2])) &&
-	    span_copy(peer->server_address, sizeof peer->server_address,
-	    parse_mapped_v4(field[3])) &&
+	    parse_ip(peer->address, sizeof peer->address, field[2]) &&
+	    parse_ip(peer->server_address, sizeof peer->server_address,
+	    field[3]) &&
 	    span_copy(peer->port, sizeof peer->port, field[4]) &&
 	    span_copy(peer->server_port, sizeof peer->server_port, field[5]) &&
 	    parse_port(peer->port) && parse_port(peer->server_port);
-}
-
-/* RFC 5952 4: lower case, no leading zeros, the longest run of zeros short.  An
-   IPv4 address in IPv6 is written as IPv4: see parse_mapped_v4(). */
-static void
-write_v6(char *to, size_t size, const unsigned char a[16])
-{
-	static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
-	unsigned group[8], at = 8, best = 1, run = 0;
-	size_t n = 0;
-
-	if (memcmp(a, mapped, sizeof mapped) == 0) {
-		text_ipv4(to, size, a + sizeof mapped);
-		return;
-	}
-	for (unsigned i = 0; i < 8; i++) {
-		group[i] = (unsigned)a[2 * i] << 8 | a[2 * i + 1];
-		run = group[i] == 0 ? run + 1 : 0;
-		if (run > best) {
-			best = run;
-			at = i + 1 - run;
-		}
-	}
-	to[0] = '\0';
-	for (unsigned i = 0; i < 8; i++) {
-		if (i == at) {
-			n += (size_t)snprintf(to + n, size - n, "::");
-			i += best - 1;
-			continue;
-		}
-		n += (size_t)snprintf(to + n, size - n, "%s%x",
-		    i == 0 || i == at + best ? "" : ":", group[i]);
-	}
 }
 
 static unsigned
@@ -130,8 +96,8 @@ take_ssl(struct channel *ch, const unsigned char *p, size_t len)
 }
 
 /* Reads version 2; proxy_missing() has found it complete.  Returns false if the
-   addresses are cut short, or of no TCP client: that must not have the rights
-   of the proxy. */
+   addresses are cut short, of no TCP client, or of no family that there is:
+   that must not have the rights of the proxy. */
 static bool
 proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
 {
@@ -142,10 +108,10 @@ proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
 	unsigned type;
 	struct span v;
 
-	if ((p[12] & 15) != 0 && !tcp4 && !tcp6 && (family == 1 || family == 2))
-		return false;
-	if ((p[12] & 15) == 0 || used == 0)
-		return true;	/* LOCAL, or addresses that say nothing */
+	if ((p[12] & 15) == 0)
+		return true;	/* LOCAL, whatever the family */
+	if (used == 0)		/* UNSPEC or a unix socket */
+		return (family == 0 || family == 3) && (p[13] & 15) <= 2;
 	if (len - PROXY_V2_HEAD < used)
 		return false;
 	p += PROXY_V2_HEAD;
@@ -155,8 +121,8 @@ proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
 		text_ipv4(peer->server_address, sizeof peer->server_address,
 		    p + 4);
 	} else {
-		write_v6(peer->address, sizeof peer->address, p);
-		write_v6(peer->server_address, sizeof peer->server_address,
+		write_ipv6(peer->address, sizeof peer->address, p);
+		write_ipv6(peer->server_address, sizeof peer->server_address,
 		    p + 16);
 	}
 	p += used;
@@ -194,8 +160,7 @@ proxy_missing(const struct channel *ch)
 	if (n < PROXY_V2_HEAD)
 		return 1;
 	total = PROXY_V2_HEAD + big_endian16((const unsigned char *)p + 14);
-	if ((p[12] & ~1) != 0x20 || (p[13] & 0xf0) > 0x30 ||
-	    (p[13] & 15) > 2 || total > CHANNEL_LINE_MAX)
+	if ((p[12] & ~1) != 0x20 || total > CHANNEL_LINE_MAX)
 		return -1;
 	return total == n ? 0 : 1;
 }
@@ -228,6 +193,8 @@ proxy_take(struct channel *ch, const char *p, size_t len)
 	if (good) {
 		begin_session(ch);
 	} else {
+		text_copy(ch->farewell, sizeof ch->farewell,
+		    "no valid PROXY header");
 		ch->smtp_state = PHASE_CLOSED;
 		ch->want = WANT_CLOSE;
 	}

@@ -35,13 +35,6 @@ take_attribute(struct span *arg, struct span *name,
 	    xdecode(decoded, CHANNEL_NAME_MAX, value);
 }
 
-/* An IPv4 or IPv6 address in text. */
-static bool
-parse_ip(const char *s)
-{
-	return parse_ipv4(span_of(s)) || parse_ipv6(span_of(s));
-}
-
 static bool
 is_unavailable(const char *value)
 {
@@ -49,11 +42,15 @@ is_unavailable(const char *value)
 	    strcmp(value, "[TEMPUNAVAIL]") == 0;
 }
 
-/* Without "IPV6:", which stands before such an address. */
-static struct span
-skip_tag(struct span v)
+/* Takes an address, which "IPV6:" stands before if it is one of IPv6. */
+static bool
+take_address(char to[CHANNEL_NAME_MAX], struct span v, bool unknown)
 {
-	return parse_mapped_v4(span_starts(v, "IPV6:") ? span_skip(v, 5) : v);
+	if (unknown)
+		return span_copy(to, CHANNEL_NAME_MAX, v);
+	if (span_starts(v, "IPV6:"))
+		v = span_skip(v, 5);
+	return parse_ip(to, CHANNEL_NAME_MAX, v);
 }
 
 /* The attributes, until all of them have proved valid. */
@@ -90,13 +87,10 @@ take_identity(struct identity *id, struct span name, const char *value)
 		v = span_of("unknown");
 	if (span_same(name, "NAME"))
 		return span_copy(id->peer.name, sizeof id->peer.name, v);
-	v = skip_tag(v);
 	if (span_same(name, "ADDR"))
-		return span_copy(id->peer.address, sizeof id->peer.address,
-		    v) && (unknown || parse_ip(id->peer.address));
+		return take_address(id->peer.address, v, unknown);
 	return span_same(name, "DESTADDR") &&
-	    span_copy(id->peer.server_address, sizeof id->peer.server_address,
-	    v) && (unknown || parse_ip(id->peer.server_address));
+	    take_address(id->peer.server_address, v, unknown);
 }
 
 /* Postfix's XCLIENT_README: all attributes or none; on success the session
@@ -181,9 +175,7 @@ take_forwarded(struct channel_forward *f, struct span name, const char *value)
 	if (span_same(name, "PROTO"))
 		return span_copy(f->protocol, sizeof f->protocol, v) &&
 		    is_protocol(v);
-	return span_same(name, "ADDR") &&
-	    span_copy(f->address, sizeof f->address, skip_tag(v)) &&
-	    (unknown || parse_ip(f->address));
+	return span_same(name, "ADDR") && take_address(f->address, v, unknown);
 }
 
 /* What nobody has told is not known of the forwarded client, whatever is known

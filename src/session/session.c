@@ -504,8 +504,8 @@ write_ending(char *to, size_t size, const struct channel *ch, enum ending why)
 	const struct reply *first = &ch->refusal;
 	char n[3][TEXT_NUMBER];
 	bool any = ch->errors > 0;
-	bool bye = why == END_CLOSED && ch->errors > 1 &&
-	    ch->farewell[0] != '\0';
+	bool bye = why == END_CLOSED && ch->errors != 1 &&
+	    ch->farewell[0] != '\0';	/* a single error is the 421 */
 
 	text_join(to, size, endings[why], bye ? " (" : "",
 	    bye ? ch->farewell : "", bye ? ")" : "", " after ",
