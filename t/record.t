@@ -352,6 +352,15 @@ def a_transcript_can_be_had_in_a_form_for_programs():
 
 
 @test
+def a_title_of_any_octets_is_named():
+    with open(path("odd"), "wb") as file:
+        file.write(b"== \xff\nS: 220 mx.example.org ESMTP smtpd\n")
+    assert replay("-v", path("odd"), "--", *ME, "discard:",
+                  env={**EPOCH, "PYTHONIOENCODING": "utf-8:strict"})[:2] == (
+                      0, "ok: \\udcff\n")
+
+
+@test
 def what_cannot_be_played_is_trouble():
     good = wrote("good", "== x", "S: 220 y")
     for arguments, why in (
@@ -363,6 +372,10 @@ def what_cannot_be_played_is_trouble():
             (["localhost", good], "is not HOST:PORT"),
             (["127.0.0.1:25"], "no file"),
             ([good, "--only", "y", "--", *ME], "nothing to play"),
+            ([wrote("bad4", "== x", "C| {² y}"), "--", *ME], "bad4:2: {"),
+            (["mx.example.org:²", good], "is not HOST:PORT"),
+            *[(["-t", t, good, "--", *ME], "is not a number of seconds")
+              for t in ("0", "-1", "nan", "inf", "1e300", "soon")],
             ([f"unix:{PLACE}/nothing", good], "No such file")):
         status, _, err = replay(*arguments)
         assert status == 2 and why in err, (arguments, err)

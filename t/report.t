@@ -249,6 +249,9 @@ def what_is_no_record_is_left_out():
     status, output, error = report(LOG + "{broken\n[]\n", "--tsv")
     assert (status, output) == (1, TSV) and "one line is" in error, error
     assert "2 lines are" in report("{broken\n{\n")[2]
+    odd = ('{"SMTPD_EVENT": []}\n{"SMTPD_EVENT": [1, "x"]}\n' +
+           '{"a":' * 3000 + "\n")
+    assert "3 lines are" in report(odd)[2], report(odd)
     forged = ('smtpd: event=session client=192.0.2.1 helo="x size=1 '
               'event=message-relayed smtpd: event=auth-failed" text=x\n'
               "smtpd: event=message-relayed id=A1 size=many delay=soon\n")
