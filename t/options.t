@@ -8,7 +8,7 @@ import socket
 import subprocess
 
 from tap import (EXAMPLE, HELLO, SMTPD, STATIC, Session, Skip, codes, folder,
-                 lines, main, run, test, test_if_static, test_unless_static)
+                 lines, main, message, run, test, test_if_static, test_unless_static)
 
 USAGE = [
     [], ["print"], ["nosuch:relay"], ["--nosuch", "print:"], ["-s"],
@@ -86,6 +86,17 @@ def a_wrong_value_is_answered_with_the_right_ones():
     log = run(["print:"], env={**os.environ, "SMTPD_LOG_PRIORITY": "debug"})[2]
     assert log == 'smtpd: SMTPD_LOG_PRIORITY: "debug" is not one of err, ' \
         "warning, notice, info\n", log
+
+
+@test
+def a_message_is_not_printed_to_a_standard_error_that_is_closed():
+    for relay in "print:", "show:":
+        done = subprocess.run(
+            ["sh", "-c", f'exec {SMTPD} {relay} 2>&-'], check=True,
+            input=lines(HELLO) + message("x") + lines("QUIT"),
+            stdout=subprocess.PIPE)
+        assert b"\r\n451 4.3." in done.stdout, done.stdout
+        assert b"250 2.0.0" not in done.stdout, done.stdout
 
 
 @test
