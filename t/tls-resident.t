@@ -100,6 +100,7 @@ def what_it_cannot_listen_on_is_told_on_standard_error():
             ([], 64, "resident needs --listen, or one socket from systemd"),
             (["--listen", "/" * 108], 64,
              f"--listen: {'/' * 108} is too long"),
+            (["--listen", "", "--idle", "9"], 64, "--listen: no path is named"),
             (["--listen", file], 71,
              f"cannot listen on {file}: Address already in use")):
         done = subprocess.run(

@@ -65,6 +65,8 @@ listen_on(struct engine *e, const char *path)
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
 	    0);
 
+	if (*path == '\0')	/* bind(2) would make up a name */
+		engine_fail(e, EX_USAGE, "--listen: no path is named");
 	if (strlen(path) >= sizeof address.sun_path)
 		engine_fail(e, EX_USAGE, "--listen: %s is too long", path);
 	memcpy(address.sun_path, path, strlen(path) + 1);
