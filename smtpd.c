@@ -298,9 +298,10 @@ settle_options(struct options *o, struct log *l, const struct stat std[3],
 	if (relay->show && relay->print == -1)
 		log_misused("--show: standard error is the client");
 	relay->print_journal = o->journal;
-	/* A route may go to a Maildir, too. */
+	/* A route may go to a Maildir, too, and the quarantine is one. */
 	o->adds_fields = !o->no_received || o->x_peer ||
-	    relay->routes != NULL || (relay->spec != NULL &&
+	    relay->routes != NULL || relay->sender_routes != NULL ||
+	    relay->quarantine != NULL || (relay->spec != NULL &&
 	    text_starts(relay->spec, "maildir:"));
 	if (!o->newlines_given && (S_ISREG(in) ||
 	    (S_ISCHR(in) && isatty(STDIN_FILENO))))

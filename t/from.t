@@ -183,6 +183,13 @@ def a_message_without_from_gets_one_and_loses_nothing():
 
 
 @test
+def a_header_that_follows_an_mbox_line_is_one():
+    assert relayed("From jo@x Sat Nov 28\nSubject: x\nFrom: jo@example.org\n"
+                   ) == (US, f"X-Mailbox-Line: From jo@x Sat Nov 28\n"
+                         f"Subject: x\nFrom: {US}\nReply-To: jo@example.org")
+
+
+@test
 def sender_goes_and_reply_to_stays():
     assert relayed("Sender: sec@example.org\nFrom: Jo <jo@example.org>\n"
                    "sender : x\nReply-to: list@example.org\nX-Sender: y\n") == (

@@ -26,7 +26,8 @@ append(void *ctx, const char *p, size_t len)
 
 /* Sends in[0..len) in chunks of step octets.  Returns the Received: fields. */
 static unsigned
-pass(bool guard, const char *in, size_t len, size_t step, struct output *out)
+pass(enum guard guard, const char *in, size_t len, size_t step,
+    struct output *out)
 {
 	static struct header h;
 	static char hold[HEADER_HELD];
@@ -45,7 +46,7 @@ pass(bool guard, const char *in, size_t len, size_t step, struct output *out)
 }
 
 static void
-expect(bool guard, const char *in, const char *want)
+becomes(enum guard guard, const char *in, const char *want)
 {
 	static struct output out;
 	size_t len = strlen(in), n = strlen(want);
@@ -56,6 +57,12 @@ expect(bool guard, const char *in, const char *want)
 		    "%zu octets at a time: \"%.*s\" and not \"%s\"", step,
 		    (int)out.len, out.text, want);
 	}
+}
+
+static void
+expect(bool fields, const char *in, const char *want)
+{
+	becomes(fields ? GUARD_FIELDS : GUARD_NONE, in, want);
 }
 
 Test(header, a_field_comes_first_as_it_was)
@@ -134,6 +141,16 @@ Test(header, without_fields_of_ours_nothing_changes)
 	expect(false, "Disk 3", "Disk 3");
 }
 
+Test(header, a_header_that_is_read_begins_after_mbox_lines)
+{
+	becomes(GUARD_HEADER, "From a\r\n>From b\r\nSubject: y\r\n",
+	    "X-Mailbox-Line: From a\r\nX-Mailbox-Line: >From b\r\n"
+	    "Subject: y\r\n");
+	becomes(GUARD_HEADER, "From a\r\n x\r\n", "From a\r\n x\r\n");
+	becomes(GUARD_HEADER, " x\r\nSubject: y\r\n", " x\r\nSubject: y\r\n");
+	becomes(GUARD_HEADER, "Disk 3", "Disk 3");
+}
+
 /* A first line that is longer than what is held is no field. */
 Test(header, an_endless_first_line_takes_bounded_memory)
 {
@@ -145,7 +162,7 @@ Test(header, an_endless_first_line_takes_bounded_memory)
 	memcpy(want, "\r\n", 2);
 	memcpy(want + 2, in, sizeof in);
 	for (size_t step = 1; step < HEADER_HELD; step += 61) {
-		pass(true, in, sizeof in, step, &out);
+		pass(GUARD_FIELDS, in, sizeof in, step, &out);
 		cr_assert(out.len == sizeof want &&
 		    memcmp(out.text, want, sizeof want) == 0);
 	}
@@ -158,7 +175,7 @@ Test(header, received_fields_are_counted)
 	static struct output out;
 
 	for (size_t step = 1; step <= sizeof in; step++) {
-		cr_expect_eq(pass(true, in, sizeof in - 1, step, &out), 2);
-		cr_expect_eq(pass(false, in, sizeof in - 1, step, &out), 2);
+		cr_expect_eq(pass(GUARD_FIELDS, in, sizeof in - 1, step, &out), 2);
+		cr_expect_eq(pass(GUARD_NONE, in, sizeof in - 1, step, &out), 2);
 	}
 }

@@ -45,6 +45,21 @@ def deliver(filters, *text, options=(), relay=None, envelope=None, before=(),
 
 
 @test
+def a_header_that_follows_an_mbox_line_is_shown_to_filters():
+    """Also where smtpd writes no field: it could hide from a filter so."""
+    program = script(PLACE, "cat >&2", "shown")
+    for text, heard in (
+            (["From jo", "Subject: x", "", "body"], "LLNB"),
+            (["Disk 3 has failed"], "NB"), ([" x", "Subject: y"], "NB")):
+        with Filter(PLACE, steps=0) as f:
+            got, _, log = deliver([f], *text, options=["--no-received"],
+                                  relay=["--", program])
+            assert got[-1][:3] == "250", got
+            assert "".join(e for e, _ in f.heard if e in "LNB") == heard
+            assert ("X-Mailbox-Line: From jo" in log) == ("From jo" in text)
+
+
+@test
 def a_filter_hears_every_step_and_its_macros():
     with Filter(PLACE) as f:
         got, mail, _ = deliver([f], "Subject: x", "A: b", "\tc", "", "body")
@@ -397,6 +412,10 @@ def a_quarantined_message_is_refused_for_now_or_kept():
         assert got[-1][:3] == "250" and not mail, got
         assert stored(cell) == [b"Subject: x\n\nbody\n"]
         assert "event=quarantine" in log and "looks odd" in log
+        cell = box()
+        deliver([f], " continues", "Subject: x", relay=["discard:"], options=[
+            "--no-received", "--quarantine", f"maildir:{cell}"])
+        assert stored(cell) == [b"\n continues\nSubject: x\n"], stored(cell)
 
 
 NONSENSE = {

@@ -8,7 +8,8 @@ import socket
 import subprocess
 
 from tap import (EXAMPLE, HELLO, SMTPD, STATIC, Session, Skip, codes, folder,
-                 lines, main, message, run, test, test_if_static, test_unless_static)
+                 lines, main, message, run, test, test_if_static,
+                 test_unless_static)
 
 USAGE = [
     [], ["print"], ["nosuch:relay"], ["--nosuch", "print:"], ["-s"],

@@ -7,7 +7,7 @@ import shutil
 import socket
 from email.utils import parsedate_to_datetime
 
-from tap import EXAMPLE, Session, Skip, folder, lines, main, run, test
+from tap import EXAMPLE, Session, Skip, folder, lines, main, run, test, write
 
 
 @test
@@ -62,8 +62,14 @@ def a_mail_loop_is_ended():
 @test
 def what_a_client_sends_first_continues_no_field_of_ours():
     place = folder()
+    os.chmod(place, 0o777)
     box = os.path.join(place, "box")
-    for options in ([], ["--no-received", "--x-peer"], ["--no-received"]):
+    to = [f"maildir:{box}"]
+    routes = write(f"{place}/routes", f"* maildir:{box}\n")
+    for options in (to, ["--no-received", "--x-peer", *to],
+                    ["--no-received", *to],
+                    ["--no-received", "--routes", routes, "discard:"],
+                    ["--no-received", "--sender-routes", routes, "discard:"]):
         for first in (" 10.9.8.7 (authenticated)", "\tx", "Disk 3 has failed"):
             data = lines(first, "Subject: x")
             for text in (b"DATA\r\n" + data + b".\r\n",
@@ -71,9 +77,8 @@ def what_a_client_sends_first_continues_no_field_of_ours():
                          b"BDAT 1\r\n" + data[:1] +
                          lines(f"BDAT {len(data) - 1} LAST") + data[1:]):
                 shutil.rmtree(box, ignore_errors=True)
-                status, output, _ = run(
-                    [*options, f"maildir:{box}"],
-                    lines("EHLO x", "MAIL FROM:<a@b>", "RCPT TO:<c@d>") +
+                status, output, _ = run(options, lines(
+                    "EHLO x", "MAIL FROM:<a@b>", "RCPT TO:<c@d>") +
                     text + lines("QUIT"))
                 assert status == 0 and "250 2.0.0" in output, output
                 name, = os.listdir(f"{box}/new")

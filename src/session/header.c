@@ -126,7 +126,7 @@ emit_beginning(struct header *h, enum beginning is, const char *p, size_t len,
 	size_t n;
 
 	h->decided = true;
-	if (is == BEGINS_TEXT) {
+	if (is == BEGINS_TEXT && h->guard == GUARD_FIELDS) {
 		h->emit(h->ctx, "\r\n", 2);
 		h->body = true;
 	}
@@ -157,11 +157,11 @@ hold(struct header *h, struct span *text)
 }
 
 void
-header_open(struct header *h, bool guard,
+header_open(struct header *h, enum guard guard,
     void (*emit)(void *ctx, const char *p, size_t len), void *ctx)
 {
 	h->guard = guard;
-	h->decided = !guard;
+	h->decided = guard == GUARD_NONE;
 	h->body = false;
 	h->received = 0;
 	h->column = 0;

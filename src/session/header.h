@@ -12,8 +12,15 @@
 
 #define HEADER_HELD 2048	/* octets of lines that are not decided yet */
 
+/* What the first line is looked at for. */
+enum guard {
+	GUARD_NONE,	/* nothing: all octets are emitted as they come */
+	GUARD_HEADER,	/* somebody will read the header, or add to it */
+	GUARD_FIELDS	/* fields stand in front of the message already */
+};
+
 struct header {
-	bool guard;		/* fields are written in front of the message */
+	enum guard guard;
 	bool decided;		/* the first line is known for what it is */
 	bool body;		/* the empty line has been seen */
 	unsigned received;	/* Received: fields so far */
@@ -26,14 +33,14 @@ struct header {
 };
 
 /*
- * Begins a message; h->hold is set before.  Without guard all octets are
- * emitted as they come.  With it:
- * - if the first line is no header field (it begins with a blank, or no name
- *   and colon are in it), an empty line is put in front of the message;
- * - mbox separators ("From ", ">From ") in front of a header field become
- *   X-Mailbox-Line: fields.
+ * Begins a message; h->hold is set before.
+ * - If the first line is no header field (it begins with a blank, or no name
+ *   and colon are in it), and guard is GUARD_FIELDS, an empty line is put in
+ *   front of the message.
+ * - Mbox separators ("From ", ">From ") in front of a header field become
+ *   X-Mailbox-Line: fields, if guard is not GUARD_NONE.
  */
-void	header_open(struct header *h, bool guard,
+void	header_open(struct header *h, enum guard guard,
 	    void (*emit)(void *ctx, const char *p, size_t len), void *ctx);
 
 /* Some octets of the message, cut anywhere. */

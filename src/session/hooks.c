@@ -279,6 +279,18 @@ write_text(void *ctx, const char *p, size_t len)
 	spool_write(&s->spool, p, len);
 }
 
+/* Whether fields stand in front of the message, or --from or a filter reads its
+   header. */
+static enum guard
+header_guard(const struct session *s)
+{
+	const struct monitor_settings *m = &s->options->monitor;
+
+	if (s->options->adds_fields || s->prepended > 0)
+		return GUARD_FIELDS;
+	return m->from != NULL || m->nmilters > 0 ? GUARD_HEADER : GUARD_NONE;
+}
+
 /* Text will follow: prepares the spool, the trace header in front. */
 static void
 on_data(void *ctx, struct reply *r)
@@ -294,8 +306,7 @@ on_data(void *ctx, struct reply *r)
 	    : ask_form(&s->asker), ask_file, &s->asker);
 	trace_write(s, &env);
 	spool_write(&s->spool, s->prepend, s->prepended);
-	header_open(&s->header, s->options->adds_fields || s->prepended > 0,
-	    write_text, s);
+	header_open(&s->header, header_guard(s), write_text, s);
 }
 
 static void
