@@ -129,6 +129,21 @@ def a_user_that_is_missing_is_refused_whichever_user_starts_smtpd():
         assert b'there is no user "no such user"' in done.stderr, done
 
 
+@test
+def standard_input_that_is_a_listening_socket_is_an_error():
+    """Accept=no, or inetd's "wait": each client would start us again."""
+    path = f"{folder()}/socket"
+    with socket.create_server(("127.0.0.1", 0)) as tcp, \
+            socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(path)
+        unix.listen()
+        for server in tcp, unix:
+            done = subprocess.run([SMTPD, "print:"], stdin=server,
+                                  stdout=server, stderr=subprocess.PIPE)
+            assert done.returncode == 64, done
+            assert b"standard input is a listening socket" in done.stderr, done
+
+
 # LISTEN_FDS is read by libsystemd.
 @test_unless_static
 def a_descriptor_that_is_passed_is_a_connected_socket():

@@ -3,6 +3,7 @@
  */
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -24,6 +25,16 @@ descriptors_look(struct stat std[3])
 		    (open("/dev/null", fd == STDERR_FILENO ? O_RDONLY
 		    : O_RDWR) != fd || fstat(fd, &std[fd]) == -1))
 			exit(EX_OSERR);
+}
+
+int
+descriptors_listens(int fd)
+{
+	int listening = 0;
+	socklen_t len = sizeof listening;
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening,
+	    &len) == -1 ? -1 : listening;
 }
 
 bool

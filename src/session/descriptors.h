@@ -13,6 +13,9 @@ void	descriptors_look(struct stat std[3]);
 
 bool	descriptors_same(const struct stat *a, const struct stat *b);
 
+/* Is it a socket that listens?  -1: it is no socket. */
+int	descriptors_listens(int fd);
+
 /* Is the client one socket?  TLS, and looking ahead, need that. */
 bool	descriptors_one_socket(const struct stat std[3]);
 

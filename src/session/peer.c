@@ -14,6 +14,7 @@
 
 #include "base/network.h"
 #include "base/text.h"
+#include "session/descriptors.h"
 #include "session/log.h"
 #include "session/peer.h"
 
@@ -183,6 +184,17 @@ may_send(const struct options *o, const struct client *c, const char *option,
 	    peer_in_networks(c->peer.address, option, list));
 }
 
+/* Is standard input, which has no peer for this errno, no socket at all?  A
+   listening one would start us again and again, and serve nobody. */
+static bool
+is_file(int error)
+{
+	if (error != ENOTSOCK && descriptors_listens(STDIN_FILENO) == 1)
+		log_misused("standard input is a listening socket: a unit "
+		    "needs Accept=yes, and inetd nowait");
+	return error == ENOTSOCK;
+}
+
 void
 peer_find(struct client *c, const struct options *o)
 {
@@ -202,7 +214,7 @@ peer_find(struct client *c, const struct options *o)
 		family = describe(&sa, peer->address, sizeof peer->address,
 		    peer->port, sizeof peer->port);
 	else
-		file = errno == ENOTSOCK;
+		file = is_file(errno);
 	/* A wrapper's socket pair is not the client. */
 	if (family == AF_UNSPEC || family == AF_UNIX)
 		named = peer_of_environment(peer);

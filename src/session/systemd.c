@@ -4,7 +4,6 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -50,8 +49,7 @@ systemd_find(struct systemd *sd, bool journal)
 void
 systemd_take_socket(const struct systemd *sd, struct stat std[3])
 {
-	int listening = 0, n;
-	socklen_t len = sizeof listening;
+	int n;
 
 	if (!names_us("LISTEN_PID"))
 		return;
@@ -60,9 +58,10 @@ systemd_take_socket(const struct systemd *sd, struct stat std[3])
 	n = sd->listen_fds(1);
 	if (n != 1)
 		log_misused("%d descriptors were passed: one is served", n);
-	if (getsockopt(3, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == -1)
+	n = descriptors_listens(3);
+	if (n == -1)
 		log_misused("descriptor 3 is not a socket");
-	if (listening)
+	if (n > 0)
 		log_misused("descriptor 3 is a listening socket: "
 		    "the unit needs Accept=yes");
 	dup2(3, STDIN_FILENO);
