@@ -98,6 +98,11 @@ def a_message_is_not_printed_to_a_standard_error_that_is_closed():
             stdout=subprocess.PIPE)
         assert b"\r\n451 4.3." in done.stdout, done.stdout
         assert b"250 2.0.0" not in done.stdout, done.stdout
+        done = subprocess.run(
+            ["sh", "-c", f"exec {SMTPD} --check {relay} 2>&-"],
+            stdout=subprocess.PIPE, text=True)
+        assert done.returncode == 78, done
+        assert f"bad: {relay} cannot write to standard error" in done.stdout
 
 
 @test

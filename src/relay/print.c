@@ -399,12 +399,16 @@ check_print(struct hop *h, char *error, size_t size)
 static void
 probe_print(struct relay *r, struct hop *h, struct findings *f)
 {
-	int fd;
+	int fd, flags;
 
-	(void)r;
 	if (*h->where == '\0') {
-		findings_add(f, FINDING_GOOD, "%s: writes to standard error",
-		    h->transport->name);
+		flags = fcntl(r->set->print, F_GETFL);
+		if (flags == -1 || (flags & O_ACCMODE) == O_RDONLY)
+			findings_add(f, FINDING_BAD, "%s: cannot write to "
+			    "standard error", h->transport->name);
+		else
+			findings_add(f, FINDING_GOOD, "%s: writes to standard "
+			    "error", h->transport->name);
 		return;
 	}
 	fd = open_page(h->where);
