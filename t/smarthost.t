@@ -94,6 +94,11 @@ def the_senders_line_comes_first_then_its_domains_the_hops_and_the_star():
         hop.logins.clear()
         sent(hop, '* d:1\n"jo"@example.com a:1\n')
         assert hop.logins[0][2] == "a"
+        # It must have them around a blank.
+        hop.logins.clear()
+        sent(hop, '"jo \\"x"@example.com a:1\n* d:1\n', senders=[
+            '"jo \\"x"@example.com', "x@example.com"])
+        assert [user for *_, user in hop.logins] == ["a", "d"], hop.logins
 
 
 @test

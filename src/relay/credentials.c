@@ -142,6 +142,19 @@ take_token(const char **p, const char *end)
 	return len;
 }
 
+/* The same for a key, which may have blanks in quotes, as those of routes. */
+static size_t
+take_key(const char **p, const char *end)
+{
+	const char *start = *p, *q = start + 1;
+
+	while (*start == '"' && q < end && *q != '"')
+		q += *q == '\\' && q + 1 < end ? 2 : 1;
+	if (*start == '"' && q < end)
+		*p = q;
+	return (size_t)(*p - start) + take_token(p, end);
+}
+
 /*
  * Reads "USER command PROGRAM..." or "USER oauth2 PROGRAM...".  Returns 1, 0 if
  * this is none of both, -1 with why.
@@ -225,7 +238,7 @@ next_line(struct rest *rest, struct line *line)
 	} while (end == line->start || *line->start == '#');
 	line->method = line->start;
 	line->end = end;
-	len = take_token(&line->method, end);
+	len = take_key(&line->method, end);
 	if (!text_fit(line->key, sizeof line->key, line->start, len))
 		line->key[0] = '\0';
 	return true;
