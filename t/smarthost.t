@@ -102,6 +102,26 @@ def the_senders_line_comes_first_then_its_domains_the_hops_and_the_star():
 
 
 @test
+def before_MAIL_a_live_next_hop_is_no_senders():
+    file = wrote("credentials", "jo@example.com jo@example.com:p:a c e\n"
+                 "<> kim@example.com:k\n")
+    os.chmod(file, 0o600)
+    with provider() as hop:
+        for sender, users, told in (
+                (None, [], 0), ("jo@example.com", ["jo@example.com"], 0),
+                ("", ["kim@example.com"], 0), ("x@example.org", [], 1)):
+            hop.logins.clear()
+            with Session("-n", "--live", "--relay-auth", file,
+                         hop.relay()) as s:
+                s.start()
+                if sender is not None:
+                    s.say(f"MAIL FROM:<{sender}>")
+                log = s.finish()[1]
+            assert [user for *_, user in hop.logins] == users, hop.logins
+            assert log.count(" has no line for ") == told, (sender, log)
+
+
+@test
 def systemds_credentials_are_found_by_their_names():
     def said(argument, env, *more):
         return subprocess.run(

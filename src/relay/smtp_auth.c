@@ -48,13 +48,20 @@ nexthop_read_credentials(const struct nexthop *h, char **text)
 	return n;
 }
 
+/* A live next hop is asked before its client has said MAIL, too. */
+static bool
+is_before_mail(const struct nexthop *h)
+{
+	return h->live != NULL && h->live->sender == NULL;
+}
+
 int
 smtp_find_credentials(struct nexthop *h, struct credentials *c, char *why,
     size_t size)
 {
 	const struct credentials_for who = {
-		.sender = h->protocol == NEXTHOP_LMTP || h->env == NULL ? NULL
-		    : h->env->fact[FACT_SENDER],
+		.sender = h->protocol == NEXTHOP_LMTP || h->env == NULL ||
+		    is_before_mail(h) ? NULL : h->env->fact[FACT_SENDER],
 		.place = &h->place, .port = smtp_default_port(h->protocol)
 	};
 	char *text, what[256] = "";
@@ -78,22 +85,6 @@ static void
 name_account(char to[SMTP_ACCOUNT], const struct credentials *c)
 {
 	text_join(to, SMTP_ACCOUNT, c->key, " ", c->user, NULL);
-}
-
-bool
-smtp_is_our_account(struct nexthop *h)
-{
-	char account[SMTP_ACCOUNT] = "", why[512];
-	struct credentials c;
-	int found;
-
-	if (h->set->auth == NULL || !h->by_sender || smtp_is_login(h))
-		return true;
-	found = smtp_find_credentials(h, &c, why, sizeof why);
-	if (found == 1)
-		name_account(account, &c);
-	credentials_wipe(&c);
-	return found != -1 && strcmp(account, h->account) == 0;
 }
 
 /* ---- Words ---- */
@@ -484,6 +475,24 @@ log_no_credentials(const struct nexthop *h)
 	smtp_log(h, "AUTH", why);
 }
 
+bool
+smtp_is_our_account(struct nexthop *h)
+{
+	char account[SMTP_ACCOUNT] = "", why[512];
+	struct credentials c;
+	int found;
+
+	if (h->set->auth == NULL || !h->by_sender || smtp_is_login(h))
+		return true;
+	found = smtp_find_credentials(h, &c, why, sizeof why);
+	if (found == 1)
+		name_account(account, &c);
+	else if (found == 0 && h->live != NULL && h->no_line)
+		log_no_credentials(h);
+	credentials_wipe(&c);
+	return found != -1 && strcmp(account, h->account) == 0;
+}
+
 /* Authenticates with *c. */
 static bool
 use_credentials(struct nexthop *h, struct credentials *c, int64_t deadline,
@@ -525,7 +534,7 @@ smtp_authenticate(struct nexthop *h, int64_t deadline, struct reply *r)
 		return true;
 	n = smtp_find_credentials(h, &c, why, sizeof why);
 	h->no_line = n == 0 && (is_offered(h, true) || is_offered(h, false));
-	if (h->no_line)
+	if (h->no_line && !(h->by_sender && is_before_mail(h)))
 		log_no_credentials(h);
 	if (n == -1)
 		ok = auth_error(h, r, "4.3.5", why);
