@@ -50,7 +50,8 @@ void	nexthop_offer(struct nexthop *h, const struct envelope *env, int spool,
  * as nexthop_offer() left it; what was 250 there becomes what the next hop
  * said at last.  Of several transactions the first that fails ends it, unless
  * set->lmtp or somebody has the message: then the others are served, and v
- * says for each recipient what is true.
+ * says for each recipient what is true.  Where each recipient has a reply of
+ * its own, code 0 is that of those whose transaction was not tried any more.
  */
 void	nexthop_send(struct nexthop *h, const struct envelope *env, int spool,
 	    enum spool_form form, int64_t deadline, struct reply v[]);
