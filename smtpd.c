@@ -402,6 +402,8 @@ main(int argc, char **argv)
 	int fd;
 
 	(void)argc;
+	/* What is made here is for its user, be the umask 0700 by mistake. */
+	umask(umask(S_IRWXG | S_IRWXO) & (S_IRWXG | S_IRWXO));
 	descriptors_look(std);
 	options_read(&o, argv);
 	log.sink = log_choose_sink(std);

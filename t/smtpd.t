@@ -79,6 +79,33 @@ def a_last_dot_and_quit_and_the_end_in_one_go_are_all_answered():
 
 
 @test
+def what_is_made_is_its_users_whatever_the_umask():
+    """UMask=0700 is soon written where 0077 is meant.  What it takes from the
+    group and others, it takes from a relay program as well."""
+    for mask, left in (0o777, "0077"), (0o700, "0000"), (0o422, "0022"):
+        place, modes = folder(), {}
+        program = script(place, "cat >/dev/null; echo 250 2.0.0 $(umask)")
+        for relay in ([f"maildir:{place}/box"], [f"print:{place}/out"],
+                      ["--", program]):
+            done = subprocess.run(
+                [SMTPD, "--record", f"{place}/record", *relay], umask=mask,
+                input=lines(HELLO) + message("Subject: x", "", "y") +
+                lines("QUIT"), capture_output=True)
+            assert b"\r\n250 2.0.0 " in done.stdout, done
+        assert f"250 2.0.0 {left}\r\n".encode() in done.stdout, done
+        for at, _, files in os.walk(place):
+            for name in [at, *(os.path.join(at, f) for f in files)]:
+                modes[name] = os.stat(name).st_mode & 0o777
+        assert set(modes) > {f"{place}/box/cur", f"{place}/out",
+                             f"{place}/record"}, modes
+        assert len([n for n in modes if f"{place}/box/new/" in n]) == 1, modes
+        for name, mode in modes.items():
+            assert name in (place, program) or mode == (
+                0o700 if os.path.isdir(name) else 0o600), (name, oct(mode))
+        shutil.rmtree(place)
+
+
+@test
 def a_network_client_that_hears_no_reply_is_told_of_once():
     """As where a unit has StandardOutput=journal.  What reads a pipe may pass
     the replies on, as tee(1) does."""
