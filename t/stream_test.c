@@ -33,6 +33,9 @@ Test(stream, connects_to_each_form_of_place)
 	unsigned port;
 	struct stream s;
 	int listener = listen_inet(where, &port), n;
+	struct sockaddr_in in = { .sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof in;
 	size_t i;
 
 	for (i = 0; i < COUNT(forms); i++) {
@@ -49,9 +52,15 @@ Test(stream, connects_to_each_form_of_place)
 	    clock_now() + PATIENT, why, sizeof why), 0);
 	stream_close(&s);
 	close(listener);
+	/* One that is bound and does not listen: nobody else can. */
+	n = socket(AF_INET, SOCK_STREAM, 0);
+	cr_assert_eq(bind(n, (struct sockaddr *)&in, len), 0);
+	cr_assert_eq(getsockname(n, (struct sockaddr *)&in, &len), 0);
+	snprintf(port_text, sizeof port_text, "%u", ntohs(in.sin_port));
 	cr_expect_eq(stream_connect(&s, "127.0.0.1", port_text,
 	    clock_now() + PATIENT, why, sizeof why), -1);
 	cr_expect_eq(errno, ECONNREFUSED);
+	close(n);
 	cr_expect_str_eq(why, "Connection refused");
 	cr_expect_eq(stream_connect(&s, "127.0.0.1", NULL, clock_now(), why,
 	    sizeof why), -1);
