@@ -64,7 +64,8 @@ for target; do
 	lint)
 		packages+=(clang cppcheck g++ mandoc gcc-aarch64-linux-gnu
 		    libc6-dev-arm64-cross gcc-riscv64-linux-gnu
-		    libc6-dev-riscv64-cross qemu-user-static) ;;
+		    libc6-dev-riscv64-cross gcc-arm-linux-gnueabihf
+		    libc6-dev-armhf-cross qemu-user-static) ;;
 	esac
 done
 
