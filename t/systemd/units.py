@@ -456,8 +456,8 @@ def a_socket_does_not_start_where_sessions_would_fail_and_says_why():
 def submission_and_the_engine_do_not_start_without_certificate_and_key():
     assert not os.path.exists("/etc/smtpd/tlscert")
     start_fails("smtpd-submission.socket",
-                "bad: TLS is not offered: --tlscert /etc/smtpd/tlscert: No such "
-                "file or directory; --tlskey /etc/smtpd/tlskey: No such file")
+                "bad: TLS is not offered: --tlscert /etc/smtpd/tlscert: No "
+                "such file or directory; --tlskey /etc/smtpd/tlskey: No such")
     start_fails("smtpd-tls.socket",
                 "bad: TLS is not offered: --tlscert /etc/smtpd/tlscert: ")
     start_fails("smtpd-smarthost.socket",
