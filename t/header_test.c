@@ -172,10 +172,11 @@ Test(header, received_fields_are_counted)
 {
 	static const char in[] = "From x\r\nReceived: 1\r\nRECEIVED: 2\r\n"
 	    " Received: no\r\nX-Received: no\r\n\r\nReceived: no\r\n";
+	const size_t len = sizeof in - 1;
 	static struct output out;
 
 	for (size_t step = 1; step <= sizeof in; step++) {
-		cr_expect_eq(pass(GUARD_FIELDS, in, sizeof in - 1, step, &out), 2);
-		cr_expect_eq(pass(GUARD_NONE, in, sizeof in - 1, step, &out), 2);
+		cr_expect_eq(pass(GUARD_FIELDS, in, len, step, &out), 2);
+		cr_expect_eq(pass(GUARD_NONE, in, len, step, &out), 2);
 	}
 }
