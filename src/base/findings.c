@@ -10,6 +10,7 @@
 #include <sys/statvfs.h>
 #include <syslog.h>
 
+#include "base/buffer.h"
 #include "base/clock.h"
 #include "base/executable.h"
 #include "base/file.h"
@@ -21,7 +22,8 @@ void
 findings_add(struct findings *f, enum finding kind, const char *fmt, ...)
 {
 	struct found_line *more;
-	char text[FOUND_TEXT], *copy;
+	struct buffer copy = { .p = NULL };
+	char text[FOUND_TEXT], *whole;
 	va_list ap;
 
 	va_start(ap, fmt);
@@ -36,15 +38,16 @@ findings_add(struct findings *f, enum finding kind, const char *fmt, ...)
 			return;
 		}
 	more = table_grow(f->lines, f->n, sizeof *more);
-	copy = strdup(text);
+	buffer_join(&copy, text, NULL);
+	whole = buffer_take(&copy);
 	if (more != NULL)
 		f->lines = more;
-	if (more == NULL || copy == NULL) {
+	if (more == NULL || whole == NULL) {
 		f->lost = true;
-		free(copy);
+		free(whole);
 		return;
 	}
-	f->lines[f->n++] = (struct found_line){ kind, copy };
+	f->lines[f->n++] = (struct found_line){ kind, whole };
 }
 
 struct findings
