@@ -42,8 +42,9 @@ read_rules(struct rules *r, const char *p, size_t len, const char *more,
 	*good = rules_read(r, name, error, 1024);
 	close(fd);
 	if (!*good)
-		demand(strncmp(error, name, strlen(name)) == 0,
-		    "an error without the file's name");
+		demand(strncmp(error, "--rules /", 9) == 0 &&
+		    strncmp(error + 8, name, strlen(name)) == 0,
+		    "an error without the option and the file's name");
 	return lines;
 }
 
