@@ -393,8 +393,8 @@ text_decode_base64(char *to, size_t size, struct span s)
 
 static const char hex_digits[] = "0123456789ABCDEFabcdef";
 
-int
-text_hex_digit(char c)
+static int
+hex_digit(char c)
 {
 	const char *p = c == '\0' ? NULL : strchr(hex_digits, c);
 	int n = p == NULL ? -1 : (int)(p - hex_digits);
@@ -405,8 +405,8 @@ text_hex_digit(char c)
 int
 text_hex_octet(const char *p)
 {
-	int high = text_hex_digit(p[0]);
-	int low = high == -1 ? -1 : text_hex_digit(p[1]);
+	int high = hex_digit(p[0]);
+	int low = high == -1 ? -1 : hex_digit(p[1]);
 
 	return low == -1 ? -1 : high << 4 | low;
 }

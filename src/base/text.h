@@ -97,13 +97,11 @@ int	text_code(const char *p);
    or the string's end follows, or 0. */
 size_t	text_enhanced(const char *p);
 
-/* The value of a digit of base64 (RFC 4648 4), or of a hexadecimal one in any
-   case; -1: it is none. */
+/* The value of a digit of base64 (RFC 4648 4); -1: it is none. */
 int	text_base64_digit(char c);
-int	text_hex_digit(char c);
 
-/* The octet that two hexadecimal digits at p are, or -1; p[1] is looked at only
-   if p[0] is one. */
+/* The octet that two hexadecimal digits at p, in any case, are, or -1; p[1] is
+   looked at only if p[0] is one. */
 int	text_hex_octet(const char *p);
 
 /* Base64 of p[0..len) in to, which has room for 4 * ((len + 2) / 3) + 1.

@@ -1,7 +1,8 @@
 /*
  * address.c - the grammar of addresses: RFC 5321 4.1.2 and 4.1.3.
  */
-#include <stdio.h>
+#include <arpa/inet.h>
+
 #include <string.h>
 
 #include "base/text.h"
@@ -88,129 +89,39 @@ read_ipv4(struct span s, unsigned char to[4])
 	}
 }
 
-bool
-parse_ipv4(struct span s)
-{
-	unsigned char octets[4];
-
-	return read_ipv4(s, octets);
-}
-
-/* Takes one to four hexadecimal digits off *s, and writes the number as two
-   octets.  Returns false if there are none, or more. */
-static bool
-read_group(struct span *s, unsigned char to[2])
-{
-	unsigned value = 0;
-	size_t n;
-	int digit;
-
-	for (n = 0; n < s->len && n < 5; n++) {
-		digit = text_hex_digit(s->p[n]);
-		if (digit == -1)
-			break;
-		value = value << 4 | (unsigned)digit;
-	}
-	if (n == 0 || n > 4)
-		return false;
-	*s = span_skip(*s, n);
-	to[0] = (unsigned char)(value >> 8);
-	to[1] = (unsigned char)value;
-	return true;
-}
-
-/* Reads eight groups, of which "::" stands for some, once; the last two may be
-   written as IPv4: RFC 4291 2.2. */
+/* RFC 4291 2.2. */
 static bool
 read_ipv6(struct span s, unsigned char to[16])
 {
-	bool gap = s.len >= 2 && s.p[0] == ':' && s.p[1] == ':';
-	size_t n = 0, before = 0, after;
+	char text[INET6_ADDRSTRLEN];
 
-	if (gap)
-		s = span_skip(s, 2);
-	while (s.len > 0 || !gap) {
-		if (n <= 12 && s.len > 0 && memchr(s.p, ':', s.len) == NULL &&
-		    read_ipv4(s, to + n)) {
-			n += 4;
-			break;
-		}
-		if (n > 14 || !read_group(&s, to + n))
-			return false;
-		n += 2;
-		if (s.len == 0)
-			break;
-		if (s.p[0] != ':' || s.len == 1)
-			return false;
-		s = span_skip(s, 1);
-		if (s.p[0] == ':') {
-			if (gap)
-				return false;
-			gap = true;
-			before = n;
-			s = span_skip(s, 1);
-		}
-	}
-	if (!gap)
-		return n == 16;
-	after = n - before;
-	memmove(to + 16 - after, to + before, after);
-	memset(to + before, 0, 16 - n);
-	return n < 16;
+	return span_copy(text, sizeof text, s) && strlen(text) == s.len &&
+	    inet_pton(AF_INET6, text, to) == 1;
 }
 
-bool
-parse_ipv6(struct span s)
-{
-	unsigned char octets[16];
-
-	return read_ipv6(s, octets);
-}
-
-/* RFC 5952 4: lower case, no leading zeros, the longest run of zeros short. */
 void
-write_ipv6(char *to, size_t size, const unsigned char a[16])
+write_ipv6(char to[CHANNEL_NAME_MAX], const unsigned char a[16])
 {
 	static const unsigned char mapped[12] = { [10] = 0xff, [11] = 0xff };
-	unsigned group[8], at = 8, best = 1, run = 0;
-	size_t n = 0;
 
-	if (memcmp(a, mapped, sizeof mapped) == 0) {
-		text_ipv4(to, size, a + sizeof mapped);
-		return;
-	}
-	for (unsigned i = 0; i < 8; i++) {
-		group[i] = (unsigned)a[2 * i] << 8 | a[2 * i + 1];
-		run = group[i] == 0 ? run + 1 : 0;
-		if (run > best) {
-			best = run;
-			at = i + 1 - run;
-		}
-	}
-	to[0] = '\0';
-	for (unsigned i = 0; i < 8; i++) {
-		if (i == at) {
-			n += (size_t)snprintf(to + n, size - n, "::");
-			i += best - 1;
-			continue;
-		}
-		n += (size_t)snprintf(to + n, size - n, "%s%x",
-		    i == 0 || i == at + best ? "" : ":", group[i]);
-	}
+	if (memcmp(a, mapped, sizeof mapped) == 0)
+		text_ipv4(to, CHANNEL_NAME_MAX, a + sizeof mapped);
+	else
+		inet_ntop(AF_INET6, a, to, CHANNEL_NAME_MAX);
 }
 
 bool
-parse_ip(char *to, size_t size, struct span s)
+parse_ip(char to[CHANNEL_NAME_MAX], struct span s)
 {
 	unsigned char octets[16];
 
 	if (read_ipv4(s, octets)) {
-		text_ipv4(to, size, octets);
+		text_ipv4(to, CHANNEL_NAME_MAX, octets);
 		return span_same(s, to);
 	}
 	if (!read_ipv6(s, octets))
 		return false;
-	write_ipv6(to, size, octets);
+	write_ipv6(to, octets);
 	return true;
 }
 
@@ -219,10 +130,10 @@ static bool
 literal_address(struct span s)
 {
 	static const char tag[] = "IPv6:";
-	size_t n = sizeof tag - 1;
+	unsigned char octets[16];
 
-	return parse_ipv4(s) || (s.len > n && span_starts(s, tag) &&
-	    parse_ipv6(span_skip(s, n)));
+	return read_ipv4(s, octets) || (span_starts(s, tag) &&
+	    read_ipv6(span_skip(s, sizeof tag - 1), octets));
 }
 
 /* Length of a domain or address literal; 0 if there is none. */

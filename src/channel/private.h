@@ -120,19 +120,16 @@ void	do_bdat(struct channel *ch, struct span arg);
 
 /* ---- address.c ---- */
 
-bool	parse_ipv4(struct span s);	/* four numbers: RFC 5321 4.1.3 */
-bool	parse_ipv6(struct span s);	/* RFC 4291 2.2 */
-
 /*
  * Reads an address, and writes it as every address is written: RFC 5952 4, and
  * as IPv4 what is IPv4 in IPv6, as a server with one socket for both families
  * calls its IPv4 clients.  Returns false if it is none, or IPv4 with a leading
  * zero, which others could read as octal.
  */
-bool	parse_ip(char *to, size_t size, struct span s);
+bool	parse_ip(char to[CHANNEL_NAME_MAX], struct span s);
 
 /* Writes it so. */
-void	write_ipv6(char *to, size_t size, const unsigned char a[16]);
+void	write_ipv6(char to[CHANNEL_NAME_MAX], const unsigned char a[16]);
 
 bool	parse_port(const char *s);	/* 0 to 65535, without leading zeros */
 

@@ -10,6 +10,13 @@
 #define PROXY_V1_MAX 107	/* octets of a version 1 header with CRLF */
 #define PROXY_V2_HEAD 16	/* octets of a version 2 header's fixed part */
 
+/* Takes an address of the family that the header names. */
+static bool
+take_ip(char to[CHANNEL_NAME_MAX], struct span s, bool six)
+{
+	return (memchr(s.p, ':', s.len) != NULL) == six && parse_ip(to, s);
+}
+
 /* Reads version 1: "PROXY TCP4 source destination port port", with single
    blanks; after UNKNOWN anything may follow. */
 static bool
@@ -19,29 +26,25 @@ proxy_v1(struct channel *ch, struct span s)
 	static const char unknown[] = "PROXY UNKNOWN";
 	struct channel_peer *peer = &ch->peer;
 	struct span field[6];
-	bool (*fits)(struct span);
 	size_t n = 0, i;
+	bool six;
 
 	i = sizeof unknown - 1;
 	if (s.len >= i && memcmp(s.p, unknown, i) == 0)
 		return s.len == i || s.p[i] == ' ';
 	if (s.len < sizeof tcp4 || s.p[s.len - 1] == ' ')
 		return false;
-	if (memcmp(s.p, tcp4, sizeof tcp4 - 1) == 0)
-		fits = parse_ipv4;
-	else if (memcmp(s.p, tcp6, sizeof tcp6 - 1) == 0)
-		fits = parse_ipv6;
-	else
+	six = memcmp(s.p, tcp6, sizeof tcp6 - 1) == 0;
+	if (!six && memcmp(s.p, tcp4, sizeof tcp4 - 1) != 0)
 		return false;
 	for (i = 1; i < s.len; i++)
 		if (s.p[i] == ' ' && s.p[i - 1] == ' ')
 			return false;
 	for (; s.len > 0 && n < 6; n++)
 		field[n] = span_word(&s);
-	return s.len == 0 && n == 6 && fits(field[2]) && fits(field[3]) &&
-	    parse_ip(peer->address, sizeof peer->address, field[2]) &&
-	    parse_ip(peer->server_address, sizeof peer->server_address,
-	    field[3]) &&
+	return s.len == 0 && n == 6 &&
+	    take_ip(peer->address, field[2], six) &&
+	    take_ip(peer->server_address, field[3], six) &&
 	    span_copy(peer->port, sizeof peer->port, field[4]) &&
 	    span_copy(peer->server_port, sizeof peer->server_port, field[5]) &&
 	    parse_port(peer->port) && parse_port(peer->server_port);
@@ -121,9 +124,8 @@ proxy_v2(struct channel *ch, const unsigned char *p, size_t len)
 		text_ipv4(peer->server_address, sizeof peer->server_address,
 		    p + 4);
 	} else {
-		write_ipv6(peer->address, sizeof peer->address, p);
-		write_ipv6(peer->server_address, sizeof peer->server_address,
-		    p + 16);
+		write_ipv6(peer->address, p);
+		write_ipv6(peer->server_address, p + 16);
 	}
 	p += used;
 	snprintf(peer->port, sizeof peer->port, "%u", big_endian16(p - 4));

@@ -50,7 +50,7 @@ take_address(char to[CHANNEL_NAME_MAX], struct span v, bool unknown)
 		return span_copy(to, CHANNEL_NAME_MAX, v);
 	if (span_starts(v, "IPV6:"))
 		v = span_skip(v, 5);
-	return parse_ip(to, CHANNEL_NAME_MAX, v);
+	return parse_ip(to, v);
 }
 
 /* The attributes, until all of them have proved valid. */
