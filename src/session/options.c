@@ -54,7 +54,7 @@ static const struct option_row {
 	unsigned short member;	/* its offset in struct options */
 	char argument[17];	/* for --help; "": it takes none */
 	char value[9];		/* if the option is not given */
-	char what[50];		/* for --help */
+	char what[42];		/* for --help */
 } rows[] = {
 	{ "size", 's', SIZE, AT(uint64_t, channel.data_size_limit),
 	    "SIZE", "32M", "largest message in octets, 0: any" },
@@ -102,7 +102,7 @@ static const struct option_row {
 	{ "from", 0, TEXT, AT(const char *, monitor.from),
 	    "ADDRESS|FILE", "", "send all mail as ADDRESS" },
 	{ "relay-clients", 0, TEXT, AT(const char *, monitor.access.clients),
-	    "WHO,...", "", "may send to everybody (" ACCESS_CLIENTS ")" },
+	    "WHO,...", "", "may relay (" ACCESS_CLIENTS ")" },
 	{ "relay-domains", 0, TEXT, AT(const char *, monitor.access.domains),
 	    "NAME,...", "", "or /FILE: everybody may send to them" },
 	{ "policy", 0, TEXT, AT(const char *, monitor.policy),
@@ -172,7 +172,7 @@ static const struct option_row {
 	{ "rules", 0, TEXT, AT(const char *, rules),
 	    "FILE", "", "answer as FILE says, to test clients" },
 	{ "record", 0, TEXT, AT(const char *, record),
-	    "FILE", "", "or DIR: write the dialogue as a transcript" },
+	    "FILE", "", "or DIR: write a transcript there" },
 	{ "log-level", 0, LEVEL, AT(int, log_level),
 	    "LEVEL", "info", "err, warning, notice, info" },
 	{ "log-auth-names", 0, FLAG, AT(bool, monitor.log_names),
