@@ -226,26 +226,35 @@ pass_to_engine(const struct tls_job *j, const struct ends *ends, char *report,
 	return false;
 }
 
+/* Reads what the engine says, up to last, or up to its end.  Returns 0, or -1
+   with errno. */
+static int
+read_words(int fd, int64_t deadline, const char *last, char *to, size_t size)
+{
+	size_t have = 0;
+	ssize_t n = 1;
+
+	to[0] = '\0';
+	while (n != 0 && have < size - 1 &&
+	    (last == NULL || strstr(to, last) == NULL)) {
+		n = -1;
+		if (clock_wait(fd, POLLIN, deadline) != -1)
+			n = read(fd, to + have, size - 1 - have);
+		if (n == -1 && errno != EINTR)
+			return -1;
+		have += n > 0 ? (size_t)n : 0;
+		to[have] = '\0';
+	}
+	return 0;
+}
+
 /* Reads the engine's report.  False: it is a sentence, and an error;
    *mistake becomes whether of ours. */
 static bool
 read_report(int fd, int64_t deadline, char *report, size_t size, bool *mistake)
 {
-	size_t have = 0;
-	ssize_t n = 0;
+	int status = read_words(fd, deadline, "\n\n", report, size);
 
-	report[0] = '\0';
-	while (strstr(report, "\n\n") == NULL && have < size - 1) {
-		n = -1;
-		if (clock_wait(fd, POLLIN, deadline) != -1)
-			n = read(fd, report + have, size - 1 - have);
-		if (n == -1 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		have += (size_t)n;
-		report[have] = '\0';
-	}
 	if (text_starts(report, "error=")) {
 		*mistake = strstr(report, "\nstatus=78\n") != NULL;
 		report[strcspn(report, "\n")] = '\0';
@@ -254,7 +263,7 @@ read_report(int fd, int64_t deadline, char *report, size_t size, bool *mistake)
 	}
 	if (strstr(report, "\n\n") != NULL)
 		return true;
-	text_copy(report, size, n == -1 && errno == ETIMEDOUT ?
+	text_copy(report, size, status == -1 && errno == ETIMEDOUT ?
 	    "the handshake took too long" : "the TLS engine gave up");
 	return false;
 }
@@ -310,8 +319,6 @@ tls_ask_check(const char *resident, int64_t deadline, char *answer, size_t size)
 	struct tls_job j = { .resident = resident, .words = { "check" } };
 	struct ends ends;
 	int pair[2], status;
-	size_t len = 0;
-	ssize_t n = 1;
 
 	answer[0] = '\0';
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
@@ -319,15 +326,8 @@ tls_ask_check(const char *resident, int64_t deadline, char *answer, size_t size)
 	j.fd = ends.clear[1] = ends.report[1] = pair[1];
 	status = hand_over(&j, &ends);
 	close(pair[1]);
-	while (status == 0 && n > 0 && len < size - 1) {
-		n = -1;
-		if (clock_wait(pair[0], POLLIN, deadline) != -1)
-			n = read(pair[0], answer + len, size - 1 - len);
-		if (n == -1)
-			status = -1;
-		else
-			answer[len += (size_t)n] = '\0';
-	}
+	if (status == 0)
+		status = read_words(pair[0], deadline, NULL, answer, size);
 	file_close(&pair[0]);
 	return status;
 }
