@@ -99,6 +99,7 @@ if nm -u libsmtpd-channel.a | sed -n 's/^ *U //p' | sort -u |
     grep -vxF -f <(nm --defined-only libsmtpd-channel.a | sed -n \
         's/^[0-9a-f]* [TRDBC] //p') | grep -vxE \
     -e 'bcmp|(mem|str)[a-z]+|is[a-z]+|to(low|upp)er|v?snprintf' \
+    -e 'inet_(pton|ntop)' \
     -e 'malloc|calloc|realloc|free|abort|_GLOBAL_OFFSET_TABLE_' \
     -e '__(assert|stack_chk)_fail|__ctype_[a-z]+_loc|__[a-z]+_chk'; then
 	say 'libsmtpd-channel.a uses these, and must not'
