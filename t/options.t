@@ -78,6 +78,7 @@ def a_wrong_value_is_answered_with_the_right_ones():
             (["--log-level", "x", "print:"], "err, warning, notice, info"),
             (["--bare-newline", "x", "print:"], "reject, normalize, unix"),
             (["--relay-tls", "x", "print:"], "none, may, must"),
+            (["--check=x", "print:"], '"x" is not one of start, connect\n'),
             (["--size", "99999999999999999999", "print:"], "is too large"),
             (["--tls", "x", "print:"], "ambiguous option --tls"),
             (["-lmtp", "print:"], "unknown option -m,"),

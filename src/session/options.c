@@ -279,8 +279,8 @@ static const char choices[][8][12] = {
 		[AWAY_ACCEPT] = "accept", [AWAY_REJECT] = "reject" },
 	[LEVEL - NEWLINES] = { [LOG_ERR] = "err", [LOG_WARNING] = "warning",
 		[LOG_NOTICE] = "notice", [LOG_INFO] = "info" },
-	[CHECK - NEWLINES] = { [CHECK_FILES] = "files",
-		[CHECK_START] = "start", [CHECK_CONNECT] = "connect" },
+	[CHECK - NEWLINES] = { [CHECK_START] = "start",
+		[CHECK_CONNECT] = "connect" },
 };
 
 /* The value of the name that arg is.  option may be a variable, in capitals. */
