@@ -14,10 +14,9 @@ import time
 
 import tap
 from tap import (HELLO, SANITIZED, PolicyService, Session, Skip, folder, lines,
-                 main, message, need, script, test, whole_calls)
+                 main, message, need, script, test, test_late, whole_calls)
 
 PLANTED = os.path.abspath("t/out/san/planted")
-PRODUCT = tap.SMTPD
 REFUSED = {errno.EPERM, errno.EACCES}
 
 # What DESIGN and manual promise: its descriptors, memory, time.
@@ -30,11 +29,8 @@ LISTED = set("""read write sendto recvfrom sendmsg recvmsg poll ppoll shutdown
 
 class Planted(Session):
     def __init__(self, *arguments, lacks="", program=PLANTED, **more):
-        tap.SMTPD = program
-        try:
-            super().__init__(*arguments, env={"PLANTED": lacks}, **more)
-        finally:
-            tap.SMTPD = PRODUCT
+        super().__init__(*arguments, env={"PLANTED": lacks}, program=program,
+                         **more)
 
     def plant(self, what):
         """What came of it, as {name: number}."""
@@ -268,7 +264,7 @@ def failures_of_AUTH_are_counted_by_the_monitor():
     shutil.rmtree(place)
 
 
-@test
+@test_late
 def guesses_are_delayed_by_the_monitor():
     place = folder()
     checker = script(place, "exit 1")
@@ -318,7 +314,7 @@ def messages_are_counted_by_the_monitor():
         assert log.count("event=message-relayed") == 2, log
 
 
-@test
+@test_late
 def an_intruder_that_never_pauses_does_not_outlive_the_session():
     log = is_ended("busy", "--session-timeout", "1", "--relay-timeout", "1",
                    "--policy-timeout", "1")
@@ -546,21 +542,21 @@ def a_process_that_closes_its_end_and_stays_is_ended():
     assert "killed by signal 9" in is_ended("leave")
 
 
-@test
+@test_late
 def a_question_that_pauses_is_waited_for_a_moment():
     log = is_ended("tell pause")
     assert log.count("channel process stalled in a question; killed") == 1, \
         log
 
 
-@test
+@test_late
 def an_answer_that_is_not_taken_is_given_up():
     log = is_ended("deaf")
     assert log.count("channel process stalled in a question; killed") == 1, \
         log
 
 
-@test
+@test_late
 def the_monitor_does_not_outlive_its_session_by_much():
     log = is_ended("hang", "--session-timeout", "1", "--relay-timeout", "1",
                    "--policy-timeout", "1")
@@ -650,7 +646,7 @@ def a_client_of_single_octets_makes_listed_calls_alone():
     spoken_to(talk, "discard:")
 
 
-@test
+@test_late
 def a_client_that_is_silent_makes_listed_calls_alone():
     def talk(s):
         s.start()
@@ -676,7 +672,7 @@ def a_client_that_reads_late_makes_listed_calls_alone():
     assert "poll" in spoken_to(talk, "--max-errors", "0", "discard:")
 
 
-@test
+@test_late
 def authentication_makes_listed_calls_alone():
     place = folder()
     with open(f"{place}/users", "w") as f:
@@ -724,7 +720,7 @@ def a_session_on_pipes_makes_listed_calls_alone():
         raise Skip("the sanitizers make calls of their own")
     with tempfile.NamedTemporaryFile() as trace:
         subprocess.run(["strace", "-f", "-e", "signal=none", "-o", trace.name,
-                        PRODUCT, "print:"], check=True, capture_output=True,
+                        tap.SMTPD, "print:"], check=True, capture_output=True,
                        input=lines(HELLO) + message("Subject: x", "", "y") +
                        lines("QUIT"))
         seen = trace.read().decode(errors="replace")

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 
-import tap
 from fakes.provider import GOOGLE, MICROSOFT, Provider
 from tap import (SMTPD, Listener, Session, certificate, folder, main, script,
                  test, write)
@@ -29,12 +28,13 @@ def provider(mechanisms="PLAIN", name="hop", **more):
 
 
 def sent(hop, credentials, *options, senders=("jo@example.com",), to=None,
-         text=("Subject: x", "", "y")):
+         text=("Subject: x", "", "y"), program=None):
     """The replies to one message for each sender, in one session, and the
     log."""
     file = wrote("credentials", credentials)
     with Session("--no-received", "--relay-auth", file, "--relay-tls", "may",
-                 *options, hop if isinstance(hop, str) else hop.relay()) as s:
+                 *options, hop if isinstance(hop, str) else hop.relay(),
+                 program=program) as s:
         s.start()
         got = [s.deliver(*text, sender=sender, to=to or ("b@example.org",))
                for sender in senders]
@@ -211,17 +211,15 @@ def the_strongest_mechanism_that_both_know_is_taken():
 
 @test
 def a_mechanism_that_needs_smtpd_tls_is_not_used_where_there_is_none():
-    tap.SMTPD = shutil.copy(SMTPD, folder())
-    try:
-        for offered, want in (("SCRAM-SHA-256", "451 4.7.0"),
-                              ("SCRAM-SHA-256 PLAIN", "250 2.0.0")):
-            with provider(offered) as hop:
-                got, log = sent(hop, f"{hop.key()} jo@example.com:p:a c e\n")
-                assert got[0][:9] == want, (got, log)
-                assert ("the mechanisms that are offered need smtpd-tls" in
-                        log) == (want[0] == "4"), log
-    finally:
-        tap.SMTPD = SMTPD
+    alone = shutil.copy(SMTPD, folder())
+    for offered, want in (("SCRAM-SHA-256", "451 4.7.0"),
+                          ("SCRAM-SHA-256 PLAIN", "250 2.0.0")):
+        with provider(offered) as hop:
+            got, log = sent(hop, f"{hop.key()} jo@example.com:p:a c e\n",
+                            program=alone)
+            assert got[0][:9] == want, (got, log)
+            assert ("the mechanisms that are offered need smtpd-tls" in
+                    log) == (want[0] == "4"), log
 
 
 @test

@@ -175,14 +175,15 @@ def no_sanitizer_spoke(log):
 
 
 class Session:
-    """smtpd on one end of a socket pair, we on the other."""
+    """smtpd, or program, on one end of a socket pair, we on the other."""
 
-    def __init__(self, *arguments, env=None, wrap=(), pair=None):
+    def __init__(self, *arguments, env=None, wrap=(), pair=None,
+                 program=None):
         self.socket, theirs = pair or socket.socketpair()
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [*wrap, SMTPD, "-H", "mx.example.org", *arguments], stdin=theirs,
-            stdout=theirs, stderr=self.log,
+            [*wrap, program or SMTPD, "-H", "mx.example.org", *arguments],
+            stdin=theirs, stdout=theirs, stderr=self.log,
             env={**os.environ, **(env or {})})
         theirs.close()
         self.read = self.socket.makefile("rb")

@@ -32,6 +32,9 @@ class Server:
                 connection, _ = self.listener.accept()
             except OSError:     # shut down
                 return
+            if not self.path:   # each reply at once, not with the next ACK
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY,
+                                      1)
             self.connections += 1
             self.admit(connection, self.connections)
 
