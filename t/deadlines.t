@@ -8,10 +8,10 @@ import socket
 import subprocess
 
 from tap import (HELLO, SMTPD, Session, family, folder, lines, main, message,
-                 script, test)
+                 script, test, test_late)
 
 
-@test
+@test_late
 def a_client_that_is_silent_for_too_long_is_told_so():
     with Session("-t", "1", "discard:") as s:
         s.start()
@@ -117,7 +117,7 @@ def a_reply_on_a_pipe_is_heard_though_sigterm_came_first():
     shutil.rmtree(place)
 
 
-@test
+@test_late
 def a_client_that_reads_nothing_is_dropped_in_time():
     with Session("-t", "1", "--max-errors", "0", "discard:") as s:
         s.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
@@ -131,7 +131,7 @@ def a_client_that_reads_nothing_is_dropped_in_time():
         assert "client lost" in s.logged()
 
 
-@test
+@test_late
 def what_is_asked_after_the_sessions_time_is_not_begun():
     place = folder()
     program = script(place, f"""echo x >>{place}/ran

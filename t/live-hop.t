@@ -14,7 +14,7 @@ import time
 from fakes.hop import Hop
 from fakes.server import Server
 from tap import (Listener, Session, certificate, folder, lines, main, need,
-                 script, test)
+                 script, test, test_late)
 
 EXTENSIONS = ("PIPELINING", "SIZE 1000000", "8BITMIME", "DSN")
 SENDER = "MAIL FROM:<a@example.com>"
@@ -187,7 +187,7 @@ def dialled_again_it_must_accept_the_same():
         assert reply == want, reply
 
 
-@test
+@test_late
 def an_idle_client_gets_its_transaction_again():
     gone = threading.Event()
 
@@ -212,7 +212,7 @@ def an_idle_client_gets_its_transaction_again():
 
 # --- several of them
 
-@test
+@test_late
 def places_that_stall_do_not_keep_the_others_from_the_message():
     stalled = [Hop(lambda _, command: Hop.STALL
                         if command == "" else None) for _ in range(3)]
@@ -247,7 +247,7 @@ class Mute(Server):
         self.took = max(self.took, time.monotonic() - begun)
 
 
-@test
+@test_late
 def a_place_that_never_speaks_takes_a_quarter_of_the_time():
     with Mute() as first, Mute() as last:
         with Session("--relay-timeout", "2",
