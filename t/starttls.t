@@ -3,6 +3,7 @@
 swaks and curl as clients."""
 import os
 import re
+import select
 import shutil
 import smtplib
 import socket
@@ -47,6 +48,34 @@ def a_probe_of_smtps_that_leaves_is_one_record_at_debug_level():
             theirs.close()
             assert done.stderr.count(b"event=") == debug, done
             assert done.stderr.count(b"event=session ") == debug, done
+
+
+def outlived(*options, act=lambda s: None):
+    """What is logged of a handshake that nobody goes on with.  It must end
+    before another that began first, and has a minute."""
+    with Session(*tls(), "--smtps", "discard:", pair=tcp_pair()) as other, \
+            Session(*tls(), *options, "discard:", pair=tcp_pair()) as s:
+        act(s)
+        first = select.select([other.socket, s.socket], [], [])[0]
+        assert first == [s.socket], first
+        assert s.read.read() == b""
+        s.process.wait()
+        return s.logged()
+
+
+@test
+def a_handshake_lasts_no_longer_than_its_session_may():
+    assert "the handshake took too long" in outlived(
+        "--smtps", "--session-timeout", "1")
+
+
+@test
+def SIGTERM_ends_a_handshake():
+    def terminate(session):
+        session.start()
+        assert session.say("STARTTLS")[0][:3] == "220"
+        session.process.terminate()
+    assert "the server is shutting down" in outlived(act=terminate)
 
 
 @test

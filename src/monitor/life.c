@@ -32,11 +32,12 @@
    the connection: here its descriptors, of which standard error may be one,
    become copies of one that cannot be written to.  -1 with errno. */
 static int
-detach_client(const struct monitor *m, int signals)
+detach_client(const struct monitor *m)
 {
-	return dup2(signals, STDIN_FILENO) == -1 ||
-	    dup2(signals, STDOUT_FILENO) == -1 ||
-	    (m->set->relay.print == -1 && dup2(signals, STDERR_FILENO) == -1)
+	const int fd = m->signals;
+
+	return dup2(fd, STDIN_FILENO) == -1 || dup2(fd, STDOUT_FILENO) == -1 ||
+	    (m->set->relay.print == -1 && dup2(fd, STDERR_FILENO) == -1)
 	    ? -1 : 0;
 }
 
@@ -61,14 +62,14 @@ throttle(struct monitor *m)
    in it.  SIGTERM is blocked here, so it cannot interrupt a relay; the
    channel process obeys it.  -1 with errno. */
 static int
-wait_question(struct monitor *m, int signals)
+wait_question(struct monitor *m)
 {
 	const unsigned relay = m->set->relay.timeout;
 	const unsigned policy = m->set->policy_timeout;
 	const int64_t deadline = m->end + EXCHANGE * 1000 +
 	    (int64_t)(relay > policy ? relay : policy) * 1000;
 	struct pollfd p[] = { { .fd = m->wire.peer, .events = POLLIN },
-		{ .fd = signals, .events = POLLIN } };
+		{ .fd = m->signals, .events = POLLIN } };
 	struct signalfd_siginfo info;
 	int n, left, wait, idle;
 
@@ -90,8 +91,10 @@ wait_question(struct monitor *m, int signals)
 		if (n == 0 || (n == -1 && errno != EINTR))
 			return -1;
 		if ((p[1].revents & POLLIN) != 0 &&
-		    read(signals, &info, sizeof info) == sizeof info)
+		    read(m->signals, &info, sizeof info) == sizeof info) {
+			m->stopping = true;
 			kill(m->child, SIGTERM);
+		}
 		if (p[0].revents != 0)
 			return 0;
 	}
@@ -129,15 +132,15 @@ reap_channel(const struct monitor *m, int error, int *status)
 
 /* The monitor's life.  Returns its exit status: the channel process's. */
 static int
-serve(struct monitor *m, int signals)
+serve(struct monitor *m)
 {
 	struct received r;
 	int status, more = 1;
-	int error = detach_client(m, signals) == -1 ? errno : 0;
+	int error = detach_client(m) == -1 ? errno : 0;
 
 	monitor_log_session(m);
 	while (error == 0 && more == 1 && !m->ended) {
-		if (wait_question(m, signals) == -1) {
+		if (wait_question(m) == -1) {
 			error = errno;
 			break;
 		}
@@ -189,7 +192,8 @@ monitor_start(struct monitor *m, int signals, const char *const known[FACTS])
 	}
 	close(pair[0]);
 	m->wire.peer = pair[1];
-	status = serve(m, signals);
+	m->signals = signals;
+	status = serve(m);
 	if (m->set->ended != NULL)
 		m->set->ended(m->set->ended_ctx);
 	monitor_close(m);

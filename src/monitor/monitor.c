@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -223,11 +224,17 @@ serve_tls(struct monitor *m, int client, char *report, size_t size)
 		.resident = tls->resident, .words = { "server", "--timeout",
 		    timeout }, .own = { "--certfd", cert, "--keyfd", key },
 		.keep = { tls->cert, tls->key, -1 }, .fd = client,
-		.deadline = clock_after(tls->timeout),
+		.deadline = clock_within(m->end, (int)tls->timeout),
+		.stop = m->signals,
 		.log = &m->set->log, .process = &m->engine,
 		.mistake = &mistake
 	};
 
+	if (m->stopping) {
+		text_copy(report, size, TLS_STOPPED);
+		shutdown(client, SHUT_RDWR);
+		return -1;
+	}
 	snprintf(cert, sizeof cert, "%d", tls->cert);
 	snprintf(key, sizeof key, "%d", tls->key);
 	snprintf(timeout, sizeof timeout, "%u", tls->timeout);

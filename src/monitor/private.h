@@ -39,6 +39,8 @@ struct monitor {
 	struct record record;	/* of what they were asked */
 	struct auth *auth;	/* NULL: EXTERNAL at most */
 	pid_t child;		/* the channel process; 0 in itself */
+	int signals;		/* signalfd of SIGTERM, borrowed, */
+	bool stopping;		/* which has told of it */
 	unsigned messages;	/* relayed, or tried */
 	size_t recipients;	/* accepted in this transaction, while its end
 				   is heard of */

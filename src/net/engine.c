@@ -226,10 +226,30 @@ pass_to_engine(const struct tls_job *j, const struct ends *ends, char *report,
 	return false;
 }
 
+/* Waits for what the engine says.  Returns 0, or -1 with errno: ETIMEDOUT, or
+   ECANCELED if the job is to end. */
+static int
+wait_words(const struct tls_job *j, int fd)
+{
+	struct pollfd p[] = { { .fd = fd, .events = POLLIN },
+		{ .fd = j->stop == 0 ? -1 : j->stop, .events = POLLIN } };
+	int n;
+
+	do
+		n = poll(p, 2, clock_left(j->deadline));
+	while (n == -1 && errno == EINTR);
+	if (n > 0 && p[0].revents != 0)
+		return 0;
+	if (n != -1)
+		errno = n == 0 ? ETIMEDOUT : ECANCELED;
+	return -1;
+}
+
 /* Reads what the engine says, up to last, or up to its end.  Returns 0, or -1
    with errno. */
 static int
-read_words(int fd, int64_t deadline, const char *last, char *to, size_t size)
+read_words(const struct tls_job *j, int fd, const char *last, char *to,
+    size_t size)
 {
 	size_t have = 0;
 	ssize_t n = 1;
@@ -238,7 +258,7 @@ read_words(int fd, int64_t deadline, const char *last, char *to, size_t size)
 	while (n != 0 && have < size - 1 &&
 	    (last == NULL || strstr(to, last) == NULL)) {
 		n = -1;
-		if (clock_wait(fd, POLLIN, deadline) != -1)
+		if (wait_words(j, fd) != -1)
 			n = read(fd, to + have, size - 1 - have);
 		if (n == -1 && errno != EINTR)
 			return -1;
@@ -251,9 +271,10 @@ read_words(int fd, int64_t deadline, const char *last, char *to, size_t size)
 /* Reads the engine's report.  False: it is a sentence, and an error;
    *mistake becomes whether of ours. */
 static bool
-read_report(int fd, int64_t deadline, char *report, size_t size, bool *mistake)
+read_report(const struct tls_job *j, int fd, char *report, size_t size,
+    bool *mistake)
 {
-	int status = read_words(fd, deadline, "\n\n", report, size);
+	int status = read_words(j, fd, "\n\n", report, size);
 
 	if (text_starts(report, "error=")) {
 		*mistake = strstr(report, "\nstatus=78\n") != NULL;
@@ -263,8 +284,9 @@ read_report(int fd, int64_t deadline, char *report, size_t size, bool *mistake)
 	}
 	if (strstr(report, "\n\n") != NULL)
 		return true;
-	text_copy(report, size, status == -1 && errno == ETIMEDOUT ?
-	    "the handshake took too long" : "the TLS engine gave up");
+	text_copy(report, size, status == 0 ? "the TLS engine gave up" :
+	    errno == ETIMEDOUT ? "the handshake took too long" :
+	    errno == ECANCELED ? TLS_STOPPED : "the TLS engine gave up");
 	return false;
 }
 
@@ -283,8 +305,7 @@ tls_start(const struct tls_job *j, char *report, size_t size)
 	ok = ok && pass_to_engine(j, &ends, report, size);
 	file_close(&ends.report[1]);
 	file_close(&ends.clear[1]);
-	ok = ok && read_report(ends.report[0], j->deadline, report, size,
-	    &mistake);
+	ok = ok && read_report(j, ends.report[0], report, size, &mistake);
 	if (j->mistake != NULL)
 		*j->mistake = mistake;
 	file_close(&ends.report[0]);
@@ -316,7 +337,8 @@ tls_report_value(const char *report, const char *name, char *to, size_t size)
 int
 tls_ask_check(const char *resident, int64_t deadline, char *answer, size_t size)
 {
-	struct tls_job j = { .resident = resident, .words = { "check" } };
+	struct tls_job j = { .resident = resident, .words = { "check" },
+		.deadline = deadline };
 	struct ends ends;
 	int pair[2], status;
 
@@ -327,7 +349,7 @@ tls_ask_check(const char *resident, int64_t deadline, char *answer, size_t size)
 	status = hand_over(&j, &ends);
 	close(pair[1]);
 	if (status == 0)
-		status = read_words(pair[0], deadline, NULL, answer, size);
+		status = read_words(&j, pair[0], NULL, answer, size);
 	file_close(&pair[0]);
 	return status;
 }

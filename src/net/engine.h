@@ -11,6 +11,8 @@
 
 #include "base/logger.h"
 
+#define TLS_STOPPED "the server is shutting down"	/* see tls_job.stop */
+
 /* A connection that is to get TLS.  Everything is borrowed. */
 struct tls_job {
 	/* "unix:PATH" of an engine that stays, which is asked first; NULL. */
@@ -24,6 +26,8 @@ struct tls_job {
 	int keep[4];
 	int fd;			/* the connection, a socket */
 	int64_t deadline;	/* of the handshake */
+	int stop;		/* descriptor that is readable when it is to end
+				   at once; 0: there is none */
 	const struct logger *log;
 	bool *mistake;		/* becomes true if what it was given is of no
 				   use: certificate, key, CAs; or NULL */
