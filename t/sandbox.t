@@ -602,7 +602,7 @@ def spoken_to(talk, *arguments):
         raise Skip("strace may not trace here")
     confined, made, refused = calls_of_channel_process(seen)
     assert confined, seen[-2000:]
-    assert made <= LISTED, made - LISTED
+    assert made <= LISTED, (made - LISTED, seen[-2000:])
     assert not refused, refused
     return made
 

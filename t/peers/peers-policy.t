@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""peers-policy.t - postgrey and policyd-spf, asked by --policy, and Dovecot's
-passwords, asked by --auth, each of which is what its protocol is known by."""
+"""peers-policy.t - postgrey and policyd-spf, which --policy asks, and Dovecot,
+which --auth asks about passwords."""
 import base64
 import hashlib
 import hmac

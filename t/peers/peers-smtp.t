@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""peers-smtp.t - smtp: and smtps: to a real Postfix: what it is told reaches
-its mailboxes as it was sent, and what it says reaches the client."""
+"""peers-smtp.t - smtp: and smtps: to a real Postfix: what a client sends gets to
+its mailboxes as it was sent, and what Postfix says gets to the client."""
 import os
 import re
 import sys

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """peers-smuggling.t - what t/smuggling.t shows, with real next hops: however
-they read what we relay, they find as many messages as we were told of.
+they read what smtpd relays, they find as many messages as smtpd acknowledged.
 
-Postfix is set to be as lax as it can; a control says for what each of them
-falls when a client speaks to it directly.  Exim and OpenSMTPD, which cannot
-be installed beside Postfix, are fetched and unpacked if they are missing."""
+Postfix is set to be as lax as it can be.  A comment in the output names what
+each next hop falls for when a client speaks to it directly.  Exim and
+OpenSMTPD, which cannot be installed beside Postfix, are fetched and unpacked if
+they are missing."""
 import os
 import re
 import socket
