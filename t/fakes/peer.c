@@ -224,7 +224,10 @@ recv(int fd, void *to, size_t size, int flags)
 int
 poll(struct pollfd *p, nfds_t n, int timeout)
 {
-	demand(n == 1, "more than one descriptor is waited for");
+	for (nfds_t i = 1; i < n; i++) {
+		demand(p[i].fd == -1, "more than one descriptor is waited for");
+		p[i].revents = 0;
+	}
 	p->revents = p->events & POLLOUT;
 	if (p->fd == peer.report[0]) {
 		p->revents = POLLIN;
