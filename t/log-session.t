@@ -11,7 +11,7 @@ import tempfile
 
 from fakes.hop import Hop
 from tap import (EXAMPLE, HELLO, SMTPD, Session, codes, folder, lines, main,
-                 message, reset_connection, run, script, tcp_pair, test)
+                 message, probed, run, script, test)
 
 
 # --- what a record says
@@ -154,16 +154,8 @@ def a_client_that_only_looks_leaves_a_record_at_debug_level():
 def a_client_that_leaves_before_the_greeting_leaves_a_record_at_debug_level():
     for reset in (True, False):
         for debug in (True, False):
-            client, theirs = tcp_pair()
-            if reset:       # as HAProxy's check of TCP does
-                reset_connection(client)
-            else:
-                client.close()
-            done = subprocess.run([SMTPD, *["-d"] * debug, "discard:"],
-                                  stdin=theirs, stdout=theirs,
-                                  stderr=subprocess.PIPE, check=True)
-            theirs.close()
-            assert done.stderr.count(b"event=session ") == debug, done
+            log = probed(reset, *["-d"] * debug, "discard:")
+            assert log.count("event=session ") == debug, log
 
 
 @test

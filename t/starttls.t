@@ -11,9 +11,8 @@ import subprocess
 
 from secure import (CLEAR, FILE, PASSWORD, PLACE, PROTOCOLS, Secure, context,
                     delivered, main, path, plain, received, tls, wait_for_all)
-from tap import (HELLO, SMTPD, Listener, PolicyService, Session, Skip, folder,
-                 lines, message, need, reset_connection, script, tcp_pair,
-                 test, test_late)
+from tap import (HELLO, Listener, PolicyService, Session, Skip, folder, lines,
+                 message, need, probed, script, tcp_pair, test, test_late)
 
 
 # --- TLS
@@ -36,18 +35,10 @@ def starttls_in_both_versions_with_both_kinds_of_certificate():
 def a_probe_of_smtps_that_leaves_is_one_record_at_debug_level():
     for reset in (True, False):
         for debug in (True, False):
-            client, theirs = tcp_pair()
-            if reset:       # as HAProxy's check of TCP does
-                reset_connection(client)
-            else:
-                client.close()
-            done = subprocess.run(
-                [SMTPD, *["-d"] * debug, *tls(), "--smtps", "discard:"],
-                stdin=theirs, stdout=theirs, stderr=subprocess.PIPE,
-                check=True)
-            theirs.close()
-            assert done.stderr.count(b"event=") == debug, done
-            assert done.stderr.count(b"event=session ") == debug, done
+            log = probed(reset, *["-d"] * debug, *tls(), "--smtps",
+                         "discard:")
+            assert log.count("event=") == debug, log
+            assert log.count("event=session ") == debug, log
 
 
 def outlived(*options, act=lambda s: None):

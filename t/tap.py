@@ -355,6 +355,20 @@ def reset_connection(connection):
     connection.close()
 
 
+def probed(reset, *arguments):
+    """What smtpd logs of a client that has connected and left, by a reset as
+    HAProxy's check of TCP does it, or not."""
+    client, theirs = tcp_pair()
+    if reset:
+        reset_connection(client)
+    else:
+        client.close()
+    with theirs:
+        return subprocess.run(
+            [SMTPD, *arguments], stdin=theirs, stdout=theirs, check=True,
+            stderr=subprocess.PIPE, text=True).stderr
+
+
 class PolicyService(Server):
     """Answers questions on a unix socket in where: answer(attributes) is the
     action.  The questions are kept in asked."""
