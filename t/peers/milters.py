@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 
-from peer import Peer
+from peer import Peer, Program
 from tap import Skip
 
 
@@ -79,7 +79,22 @@ def record(key):
     return "v=DKIM1; k=rsa; p=" + "".join(lines)
 
 
-class Clamav(Milter):
+class Asking(Milter):
+    """A filter that asks a scanner, which is a server of its own."""
+    scanner = None
+
+    def scan(self, *command, at):
+        self.scanner = Program(*command, at=at)
+        self.scanner.start()
+
+    def stop(self):
+        super().stop()
+        if self.scanner:
+            self.scanner.close()
+        self.scanner = None
+
+
+class Clamav(Asking):
     """clamd, which knows one virus: EICAR's test file; and its filter."""
     program, package = "clamav-milter", "clamav-milter"
 
@@ -103,18 +118,12 @@ OnInfected Reject
 RejectMsg Infected by %v
 AddHeader Replace
 """)
-        self.spawn("clamd", "-F", "-c", self.path("clamd.conf"),
-                   at=self.path("clamd"))
-        self.scanner, self.process = self.process, None
+        self.scan("clamd", "-F", "-c", self.path("clamd.conf"),
+                  at=self.path("clamd"))
         self.serve("clamav-milter", "-c", self.path("conf"))
 
-    def stop(self):
-        super().stop()
-        self.process = self.__dict__.pop("scanner", None)
-        super().stop()
 
-
-class Spamass(Milter):
+class Spamass(Asking):
     """spamd with SpamAssassin's own rules, and its filter."""
     program, package = "spamass-milter", "spamass-milter"
 
@@ -125,19 +134,13 @@ class Spamass(Milter):
         for plugins in glob.glob("/etc/spamassassin/*.pre"):
             shutil.copy(plugins, self.path("site"))
         self.save("site/local.cf", "use_bayes 0\ndns_available no\n")
-        self.spawn("spamd", "--local", "--nouser-config", "--username=nobody",
-                   "--max-children=1", f"--siteconfigpath={self.place}/site",
-                   f"--socketpath={self.place}/spamd",
-                   f"--helper-home-dir={self.place}", at=self.path("spamd"))
+        self.scan("spamd", "--local", "--nouser-config", "--username=nobody",
+                  "--max-children=1", f"--siteconfigpath={self.place}/site",
+                  f"--socketpath={self.place}/spamd",
+                  f"--helper-home-dir={self.place}", at=self.path("spamd"))
         os.chmod(self.path("spamd"), 0o777)
-        self.scanner, self.process = self.process, None
         self.serve("spamass-milter", "-p", self.path("socket"), "-r", "15",
                    "--", "-U", self.path("spamd"))
-
-    def stop(self):
-        super().stop()
-        self.process = self.__dict__.pop("scanner", None)
-        super().stop()
 
 
 class OpenDMARC(Milter):
@@ -158,7 +161,7 @@ PublicSuffixList /usr/share/publicsuffix/public_suffix_list.dat
 
 
 class Redis(Peer):
-    """For rspamd's greylist: at path("socket")."""
+    """For rspamd's greylist: at ports[0]."""
     needs_root = False
 
     def start(self):
