@@ -45,7 +45,7 @@ def made():
     os.chmod(WORK + "/in", 0o777)       # smtpd may be nobody
     os.chmod(WORK + "/arrived", 0o666)
     script(WORK, f"umask 0\ncat >{WORK}/in/$$ || exit 75\n"
-           f"echo $$ >{WORK}/arrived")
+           f"echo $$ 1<>{WORK}/arrived")    # waits for no reader
 
 
 class Relay:
