@@ -34,14 +34,16 @@ try_file(const char *path)
 	return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0 ? 0 : errno;
 }
 
-/* The file that is executed for program, if *error becomes 0. */
+/* The file that is executed for program, if *error becomes 0.  *hidden: one may
+   be in a folder of PATH that this user may not enter. */
 static const char *
-find_file(const char *program, char file[PATH_MAX], int *error)
+find_file(const char *program, char file[PATH_MAX], int *error, bool *hidden)
 {
 	const char *path = file_search_path();
 	int one;
 
 	*error = ENOENT;
+	*hidden = false;
 	if (strchr(program, '/') != NULL) {
 		*error = try_file(program);
 		return program;
@@ -49,8 +51,11 @@ find_file(const char *program, char file[PATH_MAX], int *error)
 	while (path != NULL && *error != 0) {
 		one = file_in_path(&path, program, file, PATH_MAX)
 		    ? try_file(file) : ENAMETOOLONG;
-		if (one != ENOENT)
-			*error = one;
+		if (one == ENOENT)
+			continue;
+		*hidden = one == EACCES && access(file, F_OK) == -1 &&
+		    (*error == ENOENT || *hidden);
+		*error = one;
 	}
 	return file;
 }
@@ -106,6 +111,7 @@ static int
 judge_script(char *line, char *why, size_t size)
 {
 	char *name, *argument, file[PATH_MAX];
+	bool hidden;
 	int error;
 
 	line[strcspn(line, "\n")] = '\0';
@@ -120,7 +126,7 @@ judge_script(char *line, char *why, size_t size)
 	error = try_file(name);
 	if (error == 0 && is_for_env(name, argument)) {
 		name = argument;
-		find_file(name, file, &error);
+		find_file(name, file, &error, &hidden);
 	}
 	if (error != 0 && strchr(name, '\r') != NULL)
 		text_copy(why, size, "its first line ends in CR LF");
@@ -135,9 +141,10 @@ executable_fault(const char *program, char *why, size_t size)
 {
 	char file[PATH_MAX], head[HEAD + 1];
 	const char *found;
+	bool hidden;
 	int error;
 
-	found = find_file(program, file, &error);
+	found = find_file(program, file, &error, &hidden);
 	if (error == 0 && read_head(found, head)) {
 		if (text_starts(head, "#!"))
 			return judge_script(head + 2, why, size);
@@ -148,7 +155,8 @@ executable_fault(const char *program, char *why, size_t size)
 		}
 	}
 	if (error != 0)
-		text_copy(why, size, strerror(error));
+		text_join(why, size, strerror(error), hidden ? ": it is in no "
+		    "folder of PATH that this user may enter" : "", NULL);
 	return error;
 }
 
