@@ -327,7 +327,10 @@ def half_of_a_new_pair_changes_nothing():
 
 def held(pid):
     """Octets of memory that the process has, and how many descriptors, which
-    root alone can see.  A sanitizer keeps what was freed."""
+    root alone can see.  A sanitizer keeps what was freed.  Only when it waits
+    has the process closed what it handed on."""
+    while open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] != "S":
+        pass
     with open(f"/proc/{pid}/status") as f:
         size = int(re.search(r"VmSize:\s+(\d+) kB", f.read())[1]) * 1024
     fds = os.listdir(f"/proc/{pid}/fd") if os.geteuid() == 0 else []
