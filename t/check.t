@@ -112,6 +112,23 @@ def a_script_without_its_interpreter_is_named_with_it():
 
 
 @test
+def a_program_that_is_missing_is_told_from_one_that_is_forbidden():
+    hidden = f"{PLACE}/hidden"      # as /root/bin is, started as root
+    os.mkdir(hidden, 0)
+    wrote("forbidden", "", 0o644)
+    nowhere = "Permission denied: it is in no folder of PATH that this user " \
+        "may enter"
+    for name, path, why in (
+            ("missing", PLACE, "No such file or directory"),
+            ("missing", f"{hidden}:{PLACE}", nowhere),
+            ("missing", f"{PLACE}:{hidden}", nowhere),
+            ("forbidden", f"{hidden}:{PLACE}", "Permission denied"),
+            ("forbidden", f"{PLACE}:{hidden}", "Permission denied")):
+        found = checked("--", name, env={"PATH": path})[1]
+        assert found["bad"] == [f"the program {name}: {why}"], (path, found)
+
+
+@test
 def routes_are_read_with_every_place_that_they_lead_to():
     routes = wrote("routes", "a@example.org discard:\n"
                    f"b@example.org maildir:{PLACE}/gone/box\n")
