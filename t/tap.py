@@ -398,7 +398,11 @@ def whole_calls(trace):
         pid, _, rest = line.partition(" ")
         rest = rest.strip()
         if rest.endswith("<unfinished ...>"):
-            begun[pid] = rest[:-len("<unfinished ...>")].rstrip()
+            call = rest[:-len("<unfinished ...>")].rstrip()
+            # strace may print the call of the process that kills again, as one
+            # of the process that dies by it.
+            if call != f"kill({pid}, SIGKILL" or call not in begun.values():
+                begun[pid] = call
             continue
         if rest.startswith("<... ") and pid in begun:
             rest = begun.pop(pid) + rest.partition(" resumed>")[2]
