@@ -50,7 +50,7 @@ def share(name, make):
 
 
 def main():
-    """Runs the tests.  Whatever they started ends with them, by a signal too."""
+    """Runs the tests.  What they started ends with them, by a signal too."""
     for number in signal.SIGTERM, signal.SIGHUP:
         signal.signal(number, signal.default_int_handler)
     with shared:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""peers-smtp.t - smtp: and smtps: to a real Postfix: what a client sends gets to
-its mailboxes as it was sent, and what Postfix says gets to the client."""
+"""peers-smtp.t - smtp: and smtps: to a real Postfix: what a client sends gets
+to its mailboxes as it was sent, and what Postfix says gets to the client."""
 import os
 import re
 import sys
