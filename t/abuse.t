@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """abuse.t - clients that are slow, deaf, endless, rude or many: each gets what
 the limits that were set allow, and no more."""
+import itertools
 import os
 import re
 import resource
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -289,15 +291,15 @@ def endless_text_without_a_limit_ends_with_the_session():
 
 # --- rude
 
-DIALOGUE = lines(HELLO) + message("Subject: x", "", ".dot") + \
-    lines("MAIL FROM:<a@b>", "RCPT TO:<c@d>", "BDAT 4") + b"QUIT" + \
-    lines("BDAT 6 LAST") + b"QUIT\r\n" + lines("QUIT")
-
-
-def ends():
-    """Where in DIALOGUE each message is complete."""
-    return (DIALOGUE.index(b"\r\n.\r\n") + 5,
-            DIALOGUE.index(b"LAST\r\nQUIT\r\n") + 12)
+# Each is answered by one reply, as the greeting is.
+STEPS = [lines(HELLO), lines("MAIL FROM:<a@example.org>"),
+         lines("RCPT TO:<b@example.org>"), lines("DATA"),
+         lines("Subject: x", "", ".dot", "."), lines("MAIL FROM:<a@b>"),
+         lines("RCPT TO:<c@d>"), lines("BDAT 4") + b"QUIT",
+         lines("BDAT 6 LAST") + b"QUIT\r\n", lines("QUIT")]
+DIALOGUE = b"".join(STEPS)
+ANSWERED = list(itertools.accumulate(map(len, STEPS)))
+ENDS = ANSWERED[4], ANSWERED[8]     # where each message is complete
 
 
 @test
@@ -309,7 +311,7 @@ def an_end_of_file_at_each_octet_relays_what_was_complete():
             s.socket.shutdown(socket.SHUT_WR)
             said = [line for line in s.read if line[3:4] == b" "]
             assert s.process.wait() == 0
-        wanted = sum(at >= end for end in ends())
+        wanted = sum(at >= end for end in ENDS)
         new = f"{place}/box/new"
         got = os.listdir(new) if os.path.isdir(new) else []
         assert len(got) == wanted, (at, DIALOGUE[:at], got)
@@ -320,26 +322,68 @@ def an_end_of_file_at_each_octet_relays_what_was_complete():
     shutil.rmtree(place)
 
 
+def serve(theirs, place):
+    return subprocess.Popen([SMTPD, "-H", "x", f"maildir:{place}/box"],
+                            stdin=theirs, stdout=theirs,
+                            stderr=subprocess.DEVNULL)
+
+
+def reset_after(client, theirs, octets):
+    """Returns when both have come."""
+    client.sendall(octets)
+    reset_connection(client)
+    came = select.poll()
+    came.register(theirs, 0)
+    came.poll()
+
+
+def reset_before_it_starts(client, theirs, at, place):
+    reset_after(client, theirs, DIALOGUE[:at])
+    return serve(theirs, place), 0
+
+
+def reset_while_it_does_nothing(client, theirs, at, place):
+    """It finds all of the octets, and nobody who hears a reply."""
+    process = serve(theirs, place)
+    client.recv(100)    # the greeting
+    channel, = family(process.pid)
+    os.kill(channel, signal.SIGSTOP)
+    stopped = False
+    while not stopped:
+        with open(f"/proc/{channel}/status") as status:
+            stopped = "State:\tT" in status.read()
+    reset_after(client, theirs, DIALOGUE[:at])
+    os.kill(channel, signal.SIGCONT)
+    return process, sum(at >= end for end in ENDS)
+
+
+def reset_when_all_was_answered(client, theirs, at, place):
+    process = serve(theirs, place)
+    client.sendall(DIALOGUE[:at])
+    awaited = 1 + sum(at >= end for end in ANSWERED)
+    with client.makefile("rb") as read:
+        while awaited > 0:
+            line = read.readline()
+            assert line, "it hung up"
+            awaited -= line[3:4] == b" "
+    reset_after(client, theirs, b"")
+    return process, sum(at >= end for end in ENDS)
+
+
 @test
 def a_reset_at_each_step_relays_what_was_complete():
     place = folder()
-    steps = [m.end() for m in re.finditer(rb"\r\n|4\r\nQU", DIALOGUE)]
-    for heard in (False, True):
-        for at in [0, *steps]:
+    cuts = [m.end() for m in re.finditer(rb"\r\n|4\r\nQU", DIALOGUE)]
+    for reset in (reset_before_it_starts, reset_while_it_does_nothing,
+                  reset_when_all_was_answered):
+        for at in [0, *cuts]:
             client, theirs = tcp_pair()
-            process = subprocess.Popen(
-                [SMTPD, "-H", "x", f"maildir:{place}/box"], stdin=theirs,
-                stdout=theirs, stderr=subprocess.DEVNULL)
-            theirs.close()
-            client.sendall(DIALOGUE[:at])
-            # An answered NOOP would be a command more: the greeting is one.
-            if heard:
-                client.recv(10)
-            reset_connection(client)
-            assert process.wait() == 0, at
+            with theirs:
+                process, wanted = reset(client, theirs, at, place)
+                assert process.wait() == 0, (reset, at)
             new = f"{place}/box/new"
             got = os.listdir(new) if os.path.isdir(new) else []
-            assert len(got) <= sum(at >= end for end in ends()), (at, got)
+            assert len(got) == wanted, (reset, at, got)
             for name in got:
                 os.unlink(f"{new}/{name}")
             tmp = f"{place}/box/tmp"
