@@ -186,20 +186,23 @@ uses_tls(const struct options *o)
 /*
  * Finds smtpd-tls: beside this program where it was built, else where it is
  * installed.  *fd has it open if it is beside us, else it is -1: only root may
- * be able to enter that folder.  Returns a path in static memory, or NULL if no
- * option needs TLS.  why is room for an error.
+ * be able to enter that folder.  Returns a path that nobody frees, or NULL if
+ * no option needs TLS.  why is room for an error.
  */
 static char *
 find_engine(const struct options *o, int *fd, char *why, size_t size)
 {
-	static char path[PATH_MAX];	/* untouched pages cost nothing */
-	char *slash;
+	char *path, *slash;
 	ssize_t n;
 
 	why[0] = '\0';
 	*fd = -1;
 	if (!uses_tls(o))
 		return NULL;
+	/* Static, it would move what every session touches to further pages. */
+	path = malloc(PATH_MAX);
+	if (path == NULL)
+		log_misused("out of memory");
 	n = readlink("/proc/self/exe", path, PATH_MAX - 1);
 	path[n < 0 ? 0 : n] = '\0';
 	slash = strrchr(path, '/');
