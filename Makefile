@@ -200,9 +200,9 @@ check: all suites
 check-peers: all
 	prove $(PROVE) $(PEERS)
 check-systemd: all
-	prove $(PROVE) $(addprefix t/systemd/,boot.sh queues.sh package.sh \
-	    recipes.sh trouble.sh package-other.sh recipes-other.sh \
-	    trouble-other.sh)
+	prove $(PROVE) $(addprefix t/systemd/,boot.sh resident.sh queues.sh \
+	    package.sh recipes.sh trouble.sh package-other.sh \
+	    recipes-other.sh trouble-other.sh)
 t/out/bench/floor t/out/bench/floor-static: t/bench/floor.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(if $(findstring static,$@),-static,$(LINK)) \

@@ -101,6 +101,32 @@ def dropin(name=None, more=None):
     systemctl("daemon-reload")
 
 
+def settle():
+    """What the package does after make install."""
+    succeeds("systemd-sysusers")
+    run("journalctl", "--update-catalog")
+    systemctl("daemon-reload")
+
+
+def certify(name):
+    """A new certificate and key, by rename as a renewal does it."""
+    os.makedirs("/etc/smtpd", mode=0o755, exist_ok=True)
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes",
+                    "-days", "2", "-subj", f"/CN={name}", "-keyout",
+                    "/etc/smtpd/new.key", "-out", "/etc/smtpd/new.cert"],
+                   check=True, stderr=subprocess.DEVNULL)
+    for kind in ("cert", "key"):
+        os.chmod(f"/etc/smtpd/new.{kind}", 0o600)
+        os.rename(f"/etc/smtpd/new.{kind}", f"/etc/smtpd/tls{kind}")
+
+
+def add_jo():
+    """The one user that may submit."""
+    spew("/etc/smtpd/users",
+         "jo:" + run("openssl", "passwd", "-6", "opensesame")[0])
+    os.chmod("/etc/smtpd/users", 0o600)
+
+
 def enable(*sockets):
     succeeds("systemctl", "enable", "--quiet", "--now",
              *[f"{name}.socket" for name in sockets])
