@@ -510,6 +510,14 @@ def it_ends_when_nobody_came_and_takes_its_socket_along():
 
 
 @test
+def a_session_that_has_ended_keeps_it_from_ending_no_longer():
+    with Engine("--idle", "1") as stays:
+        with Secure() as s:
+            s.relayed()
+        assert stays.process.wait() == 0
+
+
+@test
 def a_file_in_the_place_of_its_socket_is_left_alone():
     with open(AT, "w") as file:
         file.write("precious")
