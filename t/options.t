@@ -216,6 +216,8 @@ def help_shows_the_defaults_that_hold():
     wanted = dict(re.findall(r"--([\w-]+) \S+ .*\((\w+)\)$", helped.stdout,
                              re.M))
     assert wanted["size"] == "32M" and wanted["max-errors"] == "20", wanted
+    for line in helped.stdout.splitlines():     # none runs into the next one
+        assert len(line) <= 80, line
     with Session("discard:") as s:
         assert f"250-SIZE {32 << 20}\n" in s.start()
         got = s.say(*["PING"] * 21)

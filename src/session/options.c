@@ -52,9 +52,9 @@ static const struct option_row {
 	char letter;		/* 0: it has none */
 	unsigned char kind;	/* enum kind */
 	unsigned short member;	/* its offset in struct options */
-	char argument[17];	/* for --help; "": it takes none */
+	char argument[13];	/* for --help; "": it takes none */
 	char value[9];		/* if the option is not given */
-	char what[42];		/* for --help */
+	char what[38];		/* for --help */
 } rows[] = {
 	{ "size", 's', SIZE, AT(uint64_t, channel.data_size_limit),
 	    "SIZE", "32M", "largest message in octets, 0: any" },
@@ -78,7 +78,7 @@ static const struct option_row {
 	    "TIME", "540", "time to relay a message" },
 	{ "relay-next-timeout", 0, TIME,
 	    AT(unsigned, monitor.relay.next_timeout),
-	    "TIME", "30", "time until the next of several next hops" },
+	    "TIME", "30", "time until another next hop is tried" },
 	{ "policy-timeout", 0, TIME, AT(unsigned, monitor.policy_timeout),
 	    "TIME", "100", "time for a policy answer" },
 	{ "max-recipients", 0, TOTAL, AT(size_t, channel.max_recipients),
@@ -108,13 +108,13 @@ static const struct option_row {
 	{ "policy", 0, TEXT, AT(const char *, monitor.policy),
 	    "SERVICE", "", "[STAGE,...=]unix:PATH, inet:HOST:PORT" },
 	{ "milter", 0, MILTER, offsetof(struct options, monitor.milters),
-	    "SERVICE", "", "unix:PATH, inet:HOST:PORT; may be repeated" },
+	    "SERVICE", "", "unix:PATH, inet:HOST:PORT; repeatable" },
 	{ "milter-default", 0, AWAY,
 	    AT(enum service_away, monitor.milter_away),
-	    "WHAT", "tempfail", "if one fails: tempfail, accept, reject" },
+	    "WHAT", "tempfail", "on failure: tempfail, accept, reject" },
 	{ "milter-timeout", 0, TIMES,
 	    offsetof(struct options, monitor.milter_times),
-	    "T[,T,T]", "", "to connect, command, message (30,30,300)" },
+	    "T[,T,T]", "", "connect, command, message (30,30,300)" },
 	{ "quarantine", 0, TEXT, AT(const char *, monitor.relay.quarantine),
 	    "maildir:DIR", "", "store what a milter quarantines" },
 	{ "auth", 0, TEXT, AT(const char *, monitor.auth),
@@ -147,7 +147,7 @@ static const struct option_row {
 	{ "relay-auth", 0, TEXT, AT(const char *, monitor.relay.auth),
 	    "FILE", "", "credentials for next hops" },
 	{ "relay-xclient", 0, FLAG, AT(bool, monitor.relay.xclient),
-	    "", "", "name the client to next hops by XCLIENT" },
+	    "", "", "tell next hops the client by XCLIENT" },
 	{ "require-sandbox", 0, FLAG, AT(bool, monitor.require_sandbox),
 	    "", "", "refuse to run unconfined" },
 	{ "proxy-protocol", 0, FLAG, AT(bool, channel.proxy_protocol),
@@ -158,13 +158,13 @@ static const struct option_row {
 	    "NET,...", "", "clients that may send XFORWARD" },
 	{ "bare-newline", 0, NEWLINES,
 	    AT(enum bare_newline, channel.bare_newline),
-	    "HOW", "reject", "lone CR or LF: reject, normalize, unix" },
+	    "HOW", "reject", "lone CR, LF: reject, normalize, unix" },
 	{ "crlf", 0, FLAG, AT(bool, monitor.relay.crlf),
 	    "", "", "programs and Maildirs get CRLF" },
 	{ "show", 0, FLAG, AT(bool, monitor.relay.show),
-	    "", "", "show what was relayed on standard error" },
+	    "", "", "show relayed mail on standard error" },
 	{ "maildir-keep", 0, UNSIGNED, AT(unsigned, monitor.relay.keep),
-	    "N", "0", "keep only the newest N messages, 0: all" },
+	    "N", "0", "keep the newest N messages, 0: all" },
 	{ "no-received", 0, FLAG, AT(bool, no_received),
 	    "", "", "write no Received: field" },
 	{ "x-peer", 0, FLAG, AT(bool, x_peer),
@@ -180,7 +180,7 @@ static const struct option_row {
 	{ "debug", 'd', FLAG, AT(bool, debug),
 	    "", "", "log the dialogue" },
 	{ "check", 0, CHECK, AT(enum check, check),
-	    "[=start|connect]", "", "test the configuration, serve nobody" },
+	    "[=HOW]", "", "test the configuration, serve nobody" },
 	{ "version", 'V', FLAG, AT(bool, version),
 	    "", "", "print the version" },
 	{ "help", 'h', FLAG, AT(bool, help),

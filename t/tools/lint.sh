@@ -172,6 +172,11 @@ for f; do
 	# GCC 14 takes what dup2() returns for one more descriptor.
 	gcc "${flags[@]}" -Werror -fanalyzer -Wno-analyzer-fd-leak -c \
 	    -o /dev/null "$f"
+	# A string that fills its array has no NUL.
+	if gcc "${flags[@]}" -Wc++-compat -fsyntax-only "$f" 2>&1 |
+	    grep 'initializer-string'; then
+		exit 1
+	fi
 	# varFuncNullUB: POSIX says that NULL is a pointer, ISO C does not.
 	cppcheck -q -I. -Isrc --std=c11 --enable=warning,performance,portability \
 	    --suppress=normalCheckLevelMaxBranches --inline-suppr \
