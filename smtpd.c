@@ -329,16 +329,6 @@ largest_file(const struct options *o, const struct stat *out)
 	    ? most + (uint64_t)out->st_size + REPLIES_MAX : most;
 }
 
-/* Do the replies to a network client go elsewhere?  What reads a pipe may pass
-   them on. */
-static bool
-is_unheard(const struct client *who, const struct stat std[3])
-{
-	return who->peer.server_address[0] != '\0' &&
-	    !descriptors_one_socket(std) &&
-	    !S_ISFIFO(std[STDOUT_FILENO].st_mode);
-}
-
 /* Starts the monitor and runs the session.  Files are opened before the fork;
    what only the channel process needs is made after it, because a page that
    both processes have is copied when one of them writes to it. */
@@ -385,10 +375,11 @@ start(struct options *o, struct monitor *m, const char *tls_trouble,
 	}
 	s->socket = descriptors_one_socket(std);
 	s->signals = signals;
-	if (parted && is_unheard(&who, std))
-		session_log(s, LOG_WARNING, "config-error", "standard output "
-		    "is not the client's connection: the client hears no "
-		    "reply");
+	/* What reads a pipe may pass the replies on. */
+	if (parted && who.peer.server_address[0] != '\0' && !s->socket &&
+	    !S_ISFIFO(std[STDOUT_FILENO].st_mode))
+		session_log(s, LOG_WARNING, "config-error", "the client hears "
+		    "no reply: standard output leads elsewhere");
 	return parted ? session_run(s, tls_trouble)
 	    : session_turn_away(s, error, EX_OSERR);
 }

@@ -116,8 +116,7 @@ def a_program_that_is_missing_is_told_from_one_that_is_forbidden():
     hidden = f"{PLACE}/hidden"      # as /root/bin is, started as root
     os.mkdir(hidden, 0)
     wrote("forbidden", "", 0o644)
-    nowhere = "Permission denied: it is in no folder of PATH that this user " \
-        "may enter"
+    nowhere = "Permission denied: not in a folder of PATH that may be entered"
     for name, path, why in (
             ("missing", PLACE, "No such file or directory"),
             ("missing", f"{hidden}:{PLACE}", nowhere),

@@ -109,8 +109,8 @@ def what_is_made_is_its_users_whatever_the_umask():
 def a_network_client_that_hears_no_reply_is_told_of_once():
     """As where a unit has StandardOutput=journal.  What reads a pipe may pass
     the replies on, as tee(1) does."""
-    want = 'event=config-error client=127.0.0.1 text="standard output is ' \
-        "not the client's connection: the client hears no reply\""
+    want = 'event=config-error client=127.0.0.1 text="the client hears no ' \
+        'reply: standard output leads elsewhere"'
     unix, theirs = socket.socketpair()
     with theirs, unix, tempfile.TemporaryFile() as file, \
             open("/dev/null", "wb") as null:

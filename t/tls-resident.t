@@ -592,9 +592,9 @@ def check_asks_the_engine_how_its_certificates_are():
 
 @test
 def an_engine_that_does_not_say_how_its_certificates_are_is_told():
-    nothing = f"bad: unix:{AT}: the TLS engine gave up: its own log says why"
-    older = f"doubt: unix:{AT}: the TLS engine does not say how its " \
-        "certificates are: it is of another version"
+    nothing = f"bad: unix:{AT}: the TLS engine gave up: its log says why"
+    older = f"doubt: unix:{AT}: the TLS engine is of another version, and " \
+        "tells of no certificates"
     for answer, want in ((b"", (78, [nothing])),
                          (b"error=the first argument is server, client, "
                           b"resident, check or digest\n\n", (0, [older]))):

@@ -155,8 +155,8 @@ executable_fault(const char *program, char *why, size_t size)
 		}
 	}
 	if (error != 0)
-		text_join(why, size, strerror(error), hidden ? ": it is in no "
-		    "folder of PATH that this user may enter" : "", NULL);
+		text_join(why, size, strerror(error), hidden ? ": not in a "
+		    "folder of PATH that may be entered" : "", NULL);
 	return error;
 }
 

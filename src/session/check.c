@@ -155,14 +155,13 @@ check_engine(const struct subject *s)
 		    "answer: %s", name, strerror(errno));
 	else if (answer[0] == '\0')
 		findings_add(&found, FINDING_BAD, "%s: the TLS engine gave up: "
-		    "its own log says why", name);
+		    "its log says why", name);
 	else
 		hear_engine((char *)(uintptr_t)name, STDOUT_FILENO, answer,
 		    strlen(answer));
 	if (found.n == n)
-		findings_add(&found, FINDING_DOUBT, "%s: the TLS engine does "
-		    "not say how its certificates are: it is of another "
-		    "version", name);
+		findings_add(&found, FINDING_DOUBT, "%s: the TLS engine is of "
+		    "another version, and tells of no certificates", name);
 }
 
 static void
