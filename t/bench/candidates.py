@@ -1,5 +1,6 @@
 """candidates.py - what bench.py compares: smtpd and its peers, each set up to
 do the same."""
+import glob
 import os
 import shutil
 import subprocess
@@ -25,8 +26,19 @@ def copied(path, tmp):
     return copy
 
 
+def installed(path, place):
+    """A build's smtpd in that folder, with what stands beside it; or None.  As
+    installed nobody may read smtpd-tls: a session does not copy it then."""
+    os.makedirs(place, exist_ok=True)
+    for part in sorted(glob.glob(path + "-*")):
+        copy = copied(part, place)
+        if copy and copy.endswith("-tls"):
+            os.chmod(copy, 0o711)
+    return copied(path, place)
+
+
 def builds(label, path):
-    """Another build of smtpd, where it stands, with the same two relays."""
+    """Another build of smtpd, with the same two relays."""
     yield Candidate(label + " discard:", [path, "discard:"])
     yield Candidate(label + " smtp:", [path, "smtp:[127.0.0.1]:{hop}"], hop=[])
 
@@ -77,10 +89,11 @@ def fetched(name, package, tmp):
 def candidates(args, tmp, missing):
     floor = copied(OUT + "/floor", tmp)
     static = copied(OUT + "/floor-static", tmp)
-    smtpd = copied(TOP + "/smtpd", tmp)
-    engine = copied(TOP + "/smtpd-tls", tmp)
-    if engine:
-        os.chmod(engine, 0o711)
+    smtpd = installed(TOP + "/smtpd", tmp)
+    args.beside = [(label, installed(path, os.path.join(tmp, label)))
+                   for label, path in args.beside]
+    if None in [path for _, path in args.beside]:
+        sys.exit("bench: --beside names no program")
     if floor is None or static is None:
         sys.exit("bench: not built: see the recipe in the Makefile")
     everyone = [Candidate("floor", [floor]),
