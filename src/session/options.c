@@ -147,7 +147,7 @@ static const struct option_row {
 	{ "relay-auth", 0, TEXT, AT(const char *, monitor.relay.auth),
 	    "FILE", "", "credentials for next hops" },
 	{ "relay-xclient", 0, FLAG, AT(bool, monitor.relay.xclient),
-	    "", "", "tell next hops the client by XCLIENT" },
+	    "", "", "name clients to next hops by XCLIENT" },
 	{ "require-sandbox", 0, FLAG, AT(bool, monitor.require_sandbox),
 	    "", "", "refuse to run unconfined" },
 	{ "proxy-protocol", 0, FLAG, AT(bool, channel.proxy_protocol),
