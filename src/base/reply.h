@@ -29,7 +29,7 @@ void	reply_no_memory(struct reply *r);
 void	reply_config_error(struct reply *r);
 
 /* Replaces *r by what the client is told when a system call failed with that
-   errno: one of the three above, or 452, which is always 4yz. */
+   errno: one of the three above, or another 452; always 4yz. */
 void	reply_errno(struct reply *r, int error);
 
 #endif

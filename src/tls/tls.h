@@ -145,7 +145,7 @@ int	resident_run(struct engine *e);
 /* Reads the server's certificates and keys into e->ssl. */
 void	certs_load(struct engine *e);
 
-/* Wipes and frees what a reading that failed has left. */
+/* Wipes and frees what was held for reading, whether that failed or not. */
 void	certs_drop(struct engine *e);
 
 /* Reads the authorities of --ca, or the system's. */
