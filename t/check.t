@@ -384,7 +384,8 @@ def credentials_must_have_a_line_for_the_relay():
             ("smtp:mail.example.net:25", "line 1, user jo, a password"),
             ("smtp:[127.0.0.1]:9", "line 4, user ann, a password"),
             ("smtp:[127.0.0.3]:9", "line 5, user kim, a token of /bin/echo"),
-            ("smtp:[127.0.0.4]:9", "line 6, user kim, a password of /bin/echo")):
+            ("smtp:[127.0.0.4]:9",
+             "line 6, user kim, a password of /bin/echo")):
         assert line(host)[1] == [f"a line for {host}: {way}"], line(host)
     assert line("smtp:[127.0.0.1]:10") == (0, [
         "no line for smtp:[127.0.0.1]:10: it gets no password"])

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""policy.t - policy services: what they are asked, and what each of their answers
-does."""
+"""policy.t - policy services: what they are asked, and what each of their
+answers does."""
 import os
 import re
 import shutil

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""tls-kinds.t - smtpd-tls server with every kind of key, in every form of file, and with
-every cipher and group that it has."""
+"""tls-kinds.t - smtpd-tls server with every kind of key, in every form of file,
+and with every cipher and group that it has."""
 import base64
 import os
 import socket

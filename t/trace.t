@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""trace.t - the header fields that smtpd writes, and how they name the client."""
+"""trace.t - the header fields that smtpd writes, and how they name the
+client."""
 import datetime
 import os
 import re
